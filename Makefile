@@ -1,0 +1,40 @@
+# Layer surgery on diffusion transformers. `make` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint bench train-demo clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## draw pictures with the bundled pipeline, before and after surgery (about 2 minutes)
+	$(BIN)/surgery demo --out out/demo
+
+test: $(INSTALLED)  ## run the tests that are not marked slow
+	$(BIN)/python -m pytest -m 'not slow' -n 2
+
+test-slow: $(INSTALLED)  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)  ## ruff (style and format) and mypy (strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## ratios of speed and memory against what one would do instead
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+train-demo: $(INSTALLED)  ## train the bundled pipeline from nothing (hours on a CPU, minutes on a GPU)
+	$(BIN)/python -m surgery.demo.train --work out/demo-training
+
+clean:  ## remove the virtual environment and what the targets wrote
+	rm -rf $(VENV) out

@@ -1,0 +1,20 @@
+"""Layer surgery on diffusion transformers. Names are imported when they are first used: `import surgery` is instant."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from surgery.anatomy.sources import inspect as inspect
+    from surgery.graph.apply import apply as apply
+    from surgery.spec.load import load_spec as load_spec
+
+__version__ = "0.1.0"
+__all__ = ["apply", "inspect", "load_spec"]
+
+_HOMES = {"apply": "surgery.graph.apply", "load_spec": "surgery.spec.load", "inspect": "surgery.anatomy.sources"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'surgery' has no attribute {name!r}")

@@ -1,0 +1,202 @@
+"""A live model -> Anatomy. The forward is traced once on example inputs; nothing runs on real data."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from surgery.anatomy.parts import Anatomy, Component, Kind, Stack, TokenOutput
+from surgery.errors import InputError, RefusedError
+from surgery.tracing.arguments import flatten_call
+from surgery.tracing.clone import bare_clone
+from surgery.tracing.example_inputs import example_call, sizes_for_config
+from surgery.tracing.steps import StackSteps, find_stack_names, iter_stacks, read_steps
+from surgery.tracing.tracer import trace_forward
+from surgery.tracing.wrappers import innermost
+
+
+def read_anatomy(
+    model: nn.Module, *, sizes: Mapping[str, int] | None = None, has_weights: bool = True, dtype: str | None = None
+) -> Anatomy:
+    """The anatomy of a transformer; `sizes` overrides the example sizes (see tracing.example_inputs).
+
+    Raises:
+        InputError: the model has no stack of blocks.
+        TraceError: the forward can't be traced.
+    """
+    if not find_stack_names(model):
+        raise InputError(f"{type(model).__name__} has no stack of blocks (no ModuleList); it is no transformer")
+    example = example_call(model, sizes=sizes)
+    stacks = _stacks_untraced(model) if example is None else _stacks_traced(model, example.kwargs)
+    parameters = list(model.parameters())
+    config = dict(model.config) if hasattr(model, "config") else {}  # type: ignore[call-overload]
+    shown = {} if example is None else {**sizes_for_config(config), **(sizes or {})}
+    return Anatomy(
+        class_name=type(model).__name__,
+        stacks=stacks,
+        num_parameters=sum(value.numel() for value in parameters),
+        size_bytes=sum(value.numel() * value.element_size() for value in parameters),
+        dtype=dtype or str(parameters[0].dtype).removeprefix("torch."),
+        has_weights=has_weights,
+        example=tuple(shown.items()),
+    )
+
+
+def _stacks_untraced(model: nn.Module) -> tuple[Stack, ...]:
+    """Stacks of a class without example inputs: streams stay unknown until the model runs."""
+    stacks = []
+    for name in find_stack_names(model):
+        blocks = list(model.get_submodule(name).children())
+        kind_of, firsts = _group_by_kind(blocks)
+        kinds = tuple(_describe_kind(blocks[first], _Probe(), ()) for first in firsts)
+        stacks.append(Stack(name, kinds, kind_of))
+    return tuple(stacks)
+
+
+def _stacks_traced(model: nn.Module, kwargs: Mapping[str, Any]) -> tuple[Stack, ...]:
+    skeleton = bare_clone(model)
+    probes: dict[str, _Probe] = {}
+    for name in find_stack_names(skeleton):
+        blocks = list(skeleton.get_submodule(name).children())
+        for first in _group_by_kind(blocks)[1]:
+            probes[f"{name}.{first}"] = _Probe.attach(blocks[first])
+    forward = innermost(type(model).forward)
+    call = flatten_call((), kwargs, list(inspect.signature(forward).parameters)[1:])
+    with torch.no_grad():
+        graph = trace_forward(lambda: skeleton, call, forward).graph
+    return tuple(_describe_stack(graph, skeleton, name, probes) for name, _ in iter_stacks(graph, skeleton))
+
+
+def _describe_stack(graph: fx.Graph, model: nn.Module, name: str, probes: Mapping[str, "_Probe"]) -> Stack:
+    blocks = list(model.get_submodule(name).children())
+    kind_of, firsts = _group_by_kind(blocks)
+    refusal: str | None = None
+    steps: StackSteps | None = None
+    try:
+        steps = read_steps(graph, model, name, len(blocks))
+        if steps is None:
+            refusal = "the forward does not run its blocks in their order"
+    except RefusedError as error:
+        refusal = str(error)
+    kinds = tuple(
+        _describe_kind(blocks[first], probes[f"{name}.{first}"], _missing_streams(steps, first)) for first in firsts
+    )
+    streams = None if steps is None else tuple(stream.parameter for stream in steps.streams)
+    return Stack(name, kinds, kind_of, streams, refusal)
+
+
+def _missing_streams(steps: StackSteps | None, index: int) -> tuple[str, ...]:
+    """The streams that block `index` takes and returns as None."""
+    if steps is None:
+        return ()
+    value = steps.calls[index].meta["value"]
+    outputs = value if isinstance(value, (tuple, list)) else (value,)
+    return tuple(stream.parameter for stream in steps.streams if outputs[stream.output or 0] is None)
+
+
+def _group_by_kind(blocks: list[nn.Module]) -> tuple[tuple[int, ...], list[int]]:
+    """For each block the index of its kind, and for each kind its first block."""
+    signatures: dict[Any, int] = {}
+    firsts: list[int] = []
+    kind_of = []
+    for index, block in enumerate(blocks):
+        signature = (type(block), tuple((name, tuple(value.shape)) for name, value in block.named_parameters()))
+        if signature not in signatures:
+            signatures[signature] = len(firsts)
+            firsts.append(index)
+        kind_of.append(signatures[signature])
+    return tuple(kind_of), firsts
+
+
+def _describe_kind(block: nn.Module, probe: "_Probe", missing: tuple[str, ...]) -> Kind:
+    parameters = list(block.parameters())
+    return Kind(
+        class_name=type(block).__name__,
+        num_parameters=sum(value.numel() for value in parameters),
+        size_bytes=sum(value.numel() * value.element_size() for value in parameters),
+        flops=probe.flops,
+        components=tuple(
+            probe.describe(name, module) for name, module in block.named_modules() if name and _computes(module)
+        ),
+        missing_streams=missing,
+    )
+
+
+def _computes(module: nn.Module) -> bool:
+    """Containers, dropout and identities are no components."""
+    return not isinstance(module, (nn.ModuleList, nn.ModuleDict, nn.Dropout, nn.Identity))
+
+
+class _Probe:
+    """Watches one block while it is traced: FLOPs, and what goes in and out of its components."""
+
+    def __init__(self) -> None:
+        self.flops = 0
+        self.seen: dict[str, Component] = {}
+        self.was_run = False
+
+    @classmethod
+    def attach(cls, block: nn.Module) -> "_Probe":
+        probe = cls()
+        counter = FlopCounterMode(display=False)
+
+        def start(module: nn.Module, args: Any) -> None:
+            counter.__enter__()
+
+        def stop(module: nn.Module, args: Any, output: Any) -> None:
+            counter.__exit__(None, None, None)
+            probe.flops = counter.get_total_flops()
+            probe.was_run = True
+
+        block.register_forward_pre_hook(start)
+        block.register_forward_hook(stop)
+        for name, module in block.named_modules():
+            if name and _computes(module):
+                module.register_forward_hook(probe.recorder(name), with_kwargs=True)
+        return probe
+
+    def recorder(self, name: str) -> Callable[..., None]:
+        def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            parameters = list(inspect.signature(type(module).forward).parameters)[1:]
+            named = {**dict(zip(parameters, args, strict=False)), **kwargs}
+            self.seen[name] = _describe_component(name, module, named, output)
+
+        return record
+
+    def describe(self, name: str, module: nn.Module) -> Component:
+        if name in self.seen:
+            return self.seen[name]
+        reason = "the block never calls it as a module" if self.was_run else None
+        return Component(name, type(module).__name__, _count(module), refusal=reason)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(value.numel() for value in module.parameters())
+
+
+def _describe_component(name: str, module: nn.Module, named: Mapping[str, Any], output: Any) -> Component:
+    """Which outputs are token-shaped: (batch, tokens, channels) with the tokens of one of the arguments."""
+    tokens = {key: value for key, value in named.items() if isinstance(value, torch.Tensor) and value.ndim == 3}
+    values = output if isinstance(output, (tuple, list)) else (output,)
+    found: list[TokenOutput] = []
+    for position, value in enumerate(values):
+        if not isinstance(value, torch.Tensor):
+            reason = f"its output {position} is no tensor"
+            return Component(name, type(module).__name__, _count(module), refusal=reason)
+        unclaimed = [key for key in tokens if key not in {claimed.stream for claimed in found}]
+        source = next((key for key in unclaimed if _same_tokens(tokens[key], value)), None)
+        if source is None:
+            shape = "x".join(str(size) for size in value.shape)
+            reason = f"its output {position} is not token-shaped ({shape}: a gate, a shift or an embedding)"
+            return Component(name, type(module).__name__, _count(module), refusal=reason)
+        found.append(TokenOutput(source, tokens[source].shape[-1], value.shape[-1]))
+    return Component(
+        name, type(module).__name__, _count(module), tuple(found), returns_tuple=isinstance(output, (tuple, list))
+    )
+
+
+def _same_tokens(source: torch.Tensor, output: torch.Tensor) -> bool:
+    return output.ndim == 3 and source.shape[:2] == output.shape[:2]

@@ -1,0 +1,98 @@
+"""What a model is made of, as frozen data: stacks, block kinds, components, streams. No tensors, no torch."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TokenOutput:
+    """One token-shaped output of a component.
+
+    `stream` is the name of the component's argument that carries the same tokens; widths are in channels.
+    """
+
+    stream: str
+    in_channels: int
+    out_channels: int
+
+
+@dataclass(frozen=True)
+class Component:
+    """A named submodule of a block. `refusal` says why its output can't be replaced; then `outputs` is empty.
+
+    `returns_tuple` says whether it returns a tuple (of as many tensors as there are outputs).
+    """
+
+    name: str
+    class_name: str
+    num_parameters: int
+    outputs: tuple[TokenOutput, ...] = ()
+    returns_tuple: bool = False
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What blocks with parameters of the same names and shapes have in common.
+
+    `flops` are floating-point operations of one forward of one block at the example sizes (0 where unknown);
+    `missing_streams` the streams that it takes and does not return.
+    """
+
+    class_name: str
+    num_parameters: int
+    size_bytes: int
+    flops: int
+    components: tuple[Component, ...]
+    missing_streams: tuple[str, ...] = ()
+
+    def find_component(self, name: str) -> Component | None:
+        """The component of this dotted name, or None."""
+        return next((component for component in self.components if component.name == name), None)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One list of blocks. `kind_of[i]` is the index in `kinds` of the kind of block i.
+
+    `streams` is None where they are not known before the model has run; `refusal` says why the stack can't be edited.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    kind_of: tuple[int, ...]
+    streams: tuple[str, ...] | None = None
+    refusal: str | None = None
+
+    @property
+    def num_blocks(self) -> int:
+        """The number of blocks of the unedited model."""
+        return len(self.kind_of)
+
+    def kind(self, index: int) -> Kind:
+        """The kind of block `index`."""
+        return self.kinds[self.kind_of[index]]
+
+    def component_names(self) -> tuple[str, ...]:
+        """The names of all components of all kinds, in the order of the code."""
+        return tuple(dict.fromkeys(component.name for kind in self.kinds for component in kind.components))
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A model: its class, its stacks in the order in which they run, its size.
+
+    `dtype` is that of the weights, or the one that sizes are reported at where there are no weights (`has_weights`).
+    `example` names the example sizes that FLOPs and streams were read at.
+    """
+
+    class_name: str
+    stacks: tuple[Stack, ...]
+    num_parameters: int
+    size_bytes: int
+    dtype: str
+    has_weights: bool
+    example: tuple[tuple[str, int], ...] = field(default=())
+
+    def find_stack(self, name: str) -> Stack | None:
+        """The stack of this dotted name, or None."""
+        return next((stack for stack in self.stacks if stack.name == name), None)

@@ -1,0 +1,117 @@
+"""Selectors x Anatomy -> exact names. A selection that matches nothing, or a name that does not exist, is a fault."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from surgery.anatomy.parts import Anatomy, Stack
+from surgery.spec.nearest import shorten, unknown_text
+from surgery.spec.operations import Selection
+from surgery.spec.places import Faults
+from surgery.spec.selector import Index, Selector, indices_of_part
+
+
+@dataclass(frozen=True)
+class SelectedLayers:
+    """Layers of one stack, ascending."""
+
+    stack: Stack
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SelectedComponent:
+    """One component of one block, and the selector that named it."""
+
+    stack: Stack
+    index: int
+    component: str
+    selector: Selector
+
+
+def resolve_layers(selection: Selection, anatomy: Anatomy, faults: Faults) -> list[SelectedLayers]:
+    """The layers of each stack that a selection names, stacks in the order in which they run."""
+    found: dict[str, list[int]] = {}
+    for selector in selection:
+        for stack in find_stacks(selector, anatomy, faults):
+            for index in _indices(selector, stack, faults):
+                if index in found.setdefault(stack.name, []):
+                    faults.add(selector.place, f"{stack.name}[{index}] is selected twice; name each layer once")
+                else:
+                    found[stack.name].append(index)
+    return [
+        SelectedLayers(stack, tuple(sorted(found[stack.name]))) for stack in anatomy.stacks if found.get(stack.name)
+    ]
+
+
+def resolve_components(selection: Selection, anatomy: Anatomy, faults: Faults) -> list[SelectedComponent]:
+    """The components that a selection names. `*` takes those whose output can be replaced."""
+    found: list[SelectedComponent] = []
+    for selector in selection:
+        for stack in find_stacks(selector, anatomy, faults):
+            for index in _indices(selector, stack, faults):
+                names = list(_components(selector, stack, index, faults))
+                found.extend(SelectedComponent(stack, index, name, selector) for name in names)
+    seen: set[tuple[str, int, str]] = set()
+    for item in found:
+        key = (item.stack.name, item.index, item.component)
+        if key in seen:
+            faults.add(
+                item.selector.place,
+                f"{item.stack.name}[{item.index}].{item.component} is selected twice; name each component once",
+            )
+        seen.add(key)
+    return found
+
+
+def find_stacks(selector: Selector, anatomy: Anatomy, faults: Faults) -> list[Stack]:
+    """The stacks that a selector's stack name, which may hold `*`, stands for."""
+    depth = selector.stack.count(".")
+    found = [
+        stack
+        for stack in anatomy.stacks
+        if stack.name.count(".") == depth and fnmatchcase(stack.name, selector.stack)
+    ]
+    if not found:
+        names = [stack.name for stack in anatomy.stacks]
+        faults.add(selector.place, unknown_text(f"stack in {anatomy.class_name}", selector.stack, names))
+    return found
+
+
+def _indices(selector: Selector, stack: Stack, faults: Faults) -> list[int]:
+    found: list[int] = []
+    last = stack.num_blocks - 1
+    exists = f"{stack.name} has layers 0 to {last}"
+    for part in selector.parts:
+        indices = indices_of_part(part, stack.num_blocks)
+        if indices is None:
+            assert isinstance(part, Index), "only an index can be out of range"
+            faults.add(part.place, f"there is no layer {part.value}; {exists}; write an index from 0 to {last}")
+            continue
+        if not indices:
+            faults.add(part.place, f"the range matches no layer; {exists}; ranges are half open, like 4:15")
+        for index in indices:
+            if index in found:
+                faults.add(part.place, f"layer {index} is selected twice in {shorten(selector.text)}; name it once")
+            else:
+                found.append(index)
+    return found
+
+
+def _components(selector: Selector, stack: Stack, index: int, faults: Faults) -> Iterable[str]:
+    kind = stack.kind(index)
+    pattern = selector.component or ""
+    place = selector.component_place or selector.place
+    if "*" in pattern:
+        depth = pattern.count(".")
+        names = [component.name for component in kind.components if component.refusal is None]
+        matching = [name for name in names if name.count(".") == depth and fnmatchcase(name, pattern)]
+        if not matching:
+            faults.add(place, f'"{shorten(pattern)}" matches no component of {stack.name}[{index}] that can be replaced')
+        return matching
+    if kind.find_component(pattern) is None:
+        depth = pattern.count(".")
+        names = [component.name for component in kind.components if component.name.count(".") <= depth]
+        faults.add(place, unknown_text(f"component of {stack.name}[{index}]", pattern, names))
+        return []
+    return [pattern]

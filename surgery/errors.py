@@ -1,0 +1,37 @@
+"""The kinds of error that the package raises. This module imports nothing of the package."""
+
+from collections.abc import Sequence
+from typing import Self
+
+
+class SurgeryError(Exception):
+    """Base of all errors that a user can cause; its text says what is wrong and what to do instead."""
+
+
+class InputError(SurgeryError):
+    """A file, a model or an argument is not what the program needs."""
+
+
+class SpecError(SurgeryError):
+    """A spec has faults; `faults` holds one message each, in the order of their places."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+    @classmethod
+    def of(cls, *faults: str) -> Self:
+        """One error from its messages."""
+        return cls(faults)
+
+
+class TraceError(SurgeryError):
+    """The forward of a model can't be traced; the text names the line of code where it failed."""
+
+
+class RefusedError(SurgeryError):
+    """A plan asks for what a backend can't do exactly."""
+
+
+class NotYetError(SurgeryError):
+    """The language has it, this version does not run it yet."""

@@ -1,0 +1,77 @@
+"""A spec on a live model: `surgery.apply(pipe_or_transformer, spec)`."""
+
+import copy
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from surgery.anatomy.from_model import read_anatomy
+from surgery.anatomy.parts import Anatomy
+from surgery.errors import InputError
+from surgery.graph.variant import Means, build_variant
+from surgery.plan.check import check_plan
+from surgery.plan.lower import MeanValues, lower_spec
+from surgery.plan.plan import Plan
+from surgery.profiles.means import MeansFile, read_means
+from surgery.spec.load import Spec, load_spec
+
+Target = TypeVar("Target")
+
+
+def apply(target: Target, spec: Spec | Plan | str | Path, *, profile: str | Path | None = None) -> Target:
+    """The variant of a pipeline or a transformer under a spec (a `Spec`, the path of one, or a `Plan`).
+
+    The result is of the same class and shares all weights with the original, which is left as it is. For a pipeline
+    it is a new pipeline that shares all other components. `profile` overrides the spec's file of means.
+
+    Raises:
+        InputError: the target is neither a pipeline with a transformer nor a transformer.
+        SpecError: the spec does not fit the model.
+        NotYetError: the spec uses what this version does not run.
+        RefusedError, TraceError: the model's forward can't be rewritten so.
+    """
+    if isinstance(target, nn.Module):
+        variant: Any = apply_to_transformer(target, spec, profile=profile)
+        return variant
+    transformer = getattr(target, "transformer", None)
+    if not isinstance(transformer, nn.Module) or not hasattr(target, "register_modules"):
+        raise InputError(f"a {type(target).__name__} is neither a transformer nor a pipeline with one")
+    edited = copy.copy(target)
+    edited.register_modules(transformer=apply_to_transformer(transformer, spec, profile=profile))
+    return edited
+
+
+def apply_to_transformer(
+    model: nn.Module, spec: Spec | Plan | str | Path, *, profile: str | Path | None = None
+) -> nn.Module:
+    """The variant of a transformer; see `apply`."""
+    anatomy = read_anatomy(model)
+    if isinstance(spec, (str, Path)):
+        spec = load_spec(spec)
+    means = None if isinstance(spec, Plan) and profile is None else means_for_spec(spec, profile)
+    plan = spec if isinstance(spec, Plan) else plan_for_spec(spec, anatomy, means)
+    check_plan(plan, anatomy)
+    return build_variant(model, plan, anatomy, None if means is None else _as_tensors(means))
+
+
+def means_for_spec(spec: Spec | Plan, profile: str | Path | None) -> MeansFile | None:
+    """The file of means that a spec names (relative to its own folder), or the one given instead."""
+    if profile is not None:
+        return read_means(profile)
+    if isinstance(spec, Spec) and spec.profile is not None:
+        return read_means(spec.folder / spec.profile)
+    return None
+
+
+def plan_for_spec(spec: Spec, anatomy: Anatomy, means: MeansFile | None = None) -> Plan:
+    """The plan of a spec, with the widths of its means checked."""
+    return lower_spec(spec, anatomy, None if means is None else MeanValues(means.digest, means.widths))
+
+
+def _as_tensors(means: MeansFile) -> Means:
+    return {
+        component: {stream: torch.from_numpy(vector) for stream, vector in streams.items()}
+        for component, streams in means.vectors.items()
+    }

@@ -1,0 +1,91 @@
+"""Components whose output is a constant or their own input: what `replace` puts in a component's place."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgery.anatomy.parts import Component, TokenOutput
+
+
+class Replacement(nn.Module):
+    """Stands in for a component: each token-shaped output u = g(h) becomes a function of h alone.
+
+    Shapes: h is (batch, tokens, in_channels), u is (batch, tokens, out_channels). `parameters_of` are the names of the
+    arguments of the replaced component's forward, so that h is found whether it comes by position or by keyword.
+    """
+
+    def __init__(self, component: Component, parameters_of: Sequence[str]) -> None:
+        super().__init__()
+        self.component = component
+        self.parameters_of = tuple(parameters_of)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The replaced outputs, in the structure that the component returns."""
+        named = {**dict(zip(self.parameters_of, args, strict=False)), **kwargs}
+        outputs = tuple(self.replace(output, named[output.stream]) for output in self.component.outputs)
+        return outputs if self.component.returns_tuple else outputs[0]
+
+    def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
+        """u for one stream, from h (batch, tokens, in_channels)."""
+        raise NotImplementedError(f"{type(self).__name__} says nothing about its output")
+
+    def extra_repr(self) -> str:
+        return f"{self.component.class_name}, streams {', '.join(o.stream for o in self.component.outputs)}"
+
+
+class ZeroReplacement(Replacement):
+    """u = 0."""
+
+    def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.new_zeros((*tokens.shape[:-1], output.out_channels))
+
+
+class InputReplacement(Replacement):
+    """u = h."""
+
+    def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens
+
+
+class ChannelMeanReplacement(Replacement):
+    """u = mean of h over its channels, in every channel (what the PixArt ablation study calls mean)."""
+
+    def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.mean(dim=-1, keepdim=True).expand(*tokens.shape[:-1], output.out_channels)
+
+
+class MeanReplacement(Replacement):
+    """u = a calibrated vector of one value a channel, the same for every token."""
+
+    def __init__(
+        self, component: Component, parameters_of: Sequence[str], means: Mapping[str, torch.Tensor]
+    ) -> None:
+        super().__init__(component, parameters_of)
+        for output in component.outputs:
+            self.register_buffer(f"mean_{output.stream}", means[output.stream], persistent=False)
+
+    def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
+        mean: torch.Tensor = getattr(self, f"mean_{output.stream}")
+        return mean.to(tokens).expand(*tokens.shape[:-1], output.out_channels)
+
+
+def build_replacement(
+    kind: str, component: Component, original: nn.Module, means: Mapping[str, torch.Tensor] | None = None
+) -> Replacement:
+    """The stand-in of one kind (`zero`, `input`, `channel_mean`, `mean`) for `original`, on its device and dtype."""
+    names = list(inspect.signature(inspect.unwrap(type(original).forward)).parameters)[1:]
+    match kind:
+        case "zero":
+            return ZeroReplacement(component, names)
+        case "input":
+            return InputReplacement(component, names)
+        case "channel_mean":
+            return ChannelMeanReplacement(component, names)
+        case "mean":
+            assert means is not None, "the plan of a mean replacement carries where its values are"
+            return MeanReplacement(component, names, means)
+        case _:
+            raise ValueError(f"{kind!r} is no kind of replacement")

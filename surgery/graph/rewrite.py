@@ -1,0 +1,193 @@
+"""A traced forward and schedules -> the rewritten graph.
+
+The new graph is built on demand from the output backwards; only the region of each edited stack is laid out by its
+schedule. A block's context (modulations, masks, rotary embeddings, whatever the forward computes for its number) is
+copied with the block, wherever the schedule puts it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from surgery.errors import RefusedError
+from surgery.graph.combine import mean_of, scaled_update, sum_of_updates
+from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule
+from surgery.tracing.guards import expect
+from surgery.tracing.steps import StackSteps, iter_stacks, read_steps
+
+Streams = tuple[fx.Node | None, ...]
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The step of one block."""
+
+    stack: str
+    index: int
+
+
+def rewrite_graph(graph: fx.Graph, model: nn.Module, schedules: Mapping[str, Schedule]) -> fx.Graph:
+    """Lay out the blocks of each stack by its schedule; stacks without one, and all else, stay as they are.
+
+    Raises:
+        RefusedError: the forward does not run the stack's blocks in order, or a long skip connection would be cut.
+    """
+    steps: list[tuple[StackSteps, Schedule]] = []
+    for name, num_blocks in iter_stacks(graph, model):
+        schedule = schedules.get(name)
+        if schedule is None or schedule.is_identity:
+            continue
+        found = read_steps(graph, model, name, num_blocks)
+        if found is None:
+            raise RefusedError(f"the forward does not run the blocks of {name} in their order; it can't be edited")
+        steps.append((found, schedule))
+    return _Rewriter(graph, steps).run()
+
+
+class _Rewriter:
+    """One pass over one graph. `placed` maps nodes of the old graph to nodes of the new one."""
+
+    def __init__(self, old: fx.Graph, steps: Sequence[tuple[StackSteps, Schedule]]) -> None:
+        self.old = old
+        self.new = fx.Graph()
+        self.steps = steps
+        self.placed: dict[fx.Node, fx.Node] = {}
+        self.ambiguous: set[fx.Node] = set()
+        self.owners = _find_owners(old, [stack for stack, _ in steps])
+        self.checks = [node for node in old.nodes if node.target is expect]
+
+    def run(self) -> fx.Graph:
+        for node in self.old.nodes:
+            if node.op == "placeholder":
+                self.placed[node] = self.new.node_copy(node)
+        for stack, schedule in self.steps:
+            self.lay_out(stack, schedule)
+        for check in self.checks:
+            if self.owners[check] is None:
+                self.place(check, {}, None)
+        self.place(next(node for node in self.old.nodes if node.op == "output"), {}, None)
+        self.new.lint()
+        return self.new
+
+    def place(self, node: fx.Node, local: dict[fx.Node, fx.Node | None], step: _Owner | None) -> fx.Node:
+        """The node of the new graph for `node`, whose inputs are placed first.
+
+        `local` holds what belongs to one execution of `step`, with its stream inputs given; all else is placed once.
+        """
+        pending = [node]
+        while pending:
+            top = pending[-1]
+            if top in local or top in self.placed:
+                pending.pop()
+                continue
+            owner = self.owners[top]
+            if owner is not None and owner != step:
+                raise RefusedError(_skip_connection_message(owner))
+            missing = [used for used in top.all_input_nodes if used not in local and used not in self.placed]
+            if missing:
+                pending.extend(reversed(missing))
+                continue
+            copied = self.new.node_copy(top, lambda used: self.look_up(used, local))
+            home = local if any(used in local for used in top.all_input_nodes) else self.placed
+            home[top] = copied
+            pending.pop()
+        return self.look_up(node, local)
+
+    def look_up(self, node: fx.Node, local: Mapping[fx.Node, fx.Node | None]) -> fx.Node:
+        found = local[node] if node in local else self.placed[node]
+        assert found is not None, "run_layer refuses streams that are missing before they are looked up"
+        return found
+
+    def lay_out(self, stack: StackSteps, schedule: Schedule) -> None:
+        streams: Streams = tuple(self.place(node, {}, None) for node in stack.entries[0])
+        streams = self.run_items(stack, schedule.items, streams)
+        for end, stream in zip(stack.exits, streams, strict=True):
+            if end is not None and stream is not None:
+                self.placed[end] = stream
+            elif end is not None:
+                raise RefusedError(f"the last layer of the schedule of {stack.name} does not return all streams")
+
+    def run_items(self, stack: StackSteps, items: Sequence[Item], streams: Streams) -> Streams:
+        for item in items:
+            match item:
+                case Layer():
+                    after = self.run_layer(stack, item, streams)
+                    self.keep_for_skips(stack, item.index, after)
+                    streams = after
+                case Group():
+                    for _ in range(item.times):
+                        streams = self.run_group(stack, item, streams)
+                case Loop(inner, times):
+                    for _ in range(times):
+                        streams = self.run_items(stack, inner, streams)
+        return streams
+
+    def run_layer(self, stack: StackSteps, layer: Layer, streams: Streams) -> Streams:
+        """One execution of a block: the new nodes of its step, from the streams that enter it."""
+        if None in streams:
+            missing = stack.streams[streams.index(None)].parameter
+            raise RefusedError(
+                f"{stack.name}[{layer.index}] needs {missing}, which the layer before it in the schedule does not return"
+            )
+        step = _Owner(stack.name, layer.index)
+        local: dict[fx.Node, fx.Node | None] = dict(zip(stack.entries[layer.index], streams, strict=True))
+        for check in self.checks:
+            if self.owners[check] == step:
+                self.place(check, local, step)
+        ends = stack.step_ends(layer.index)
+        after = tuple(None if end is None else self.place(end, local, step) for end in ends)
+        if layer.scale == 1.0:
+            return after
+        return tuple(
+            None if done is None else self.new.call_function(scaled_update, (before, done, layer.scale))
+            for before, done in zip(streams, after, strict=True)
+        )
+
+    def keep_for_skips(self, stack: StackSteps, index: int, after: Streams) -> None:
+        """A long skip connection reads what a layer left: keep it, unless the layer runs more than once."""
+        for end, stream in zip(stack.step_ends(index), after, strict=True):
+            if end is None or stream is None or len(end.users) < 2 or end in stack.exits:
+                continue
+            if end in self.placed or end in self.ambiguous:
+                self.ambiguous.add(end)
+                self.placed.pop(end, None)
+            else:
+                self.placed[end] = stream
+
+    def run_group(self, stack: StackSteps, group: Group, streams: Streams) -> Streams:
+        """All members on the same streams; their outputs combined, stream by stream."""
+        outputs = [self.run_layer(stack, layer, streams) for layer in group.layers]
+        return tuple(
+            self.combine(group, before, [output[position] for output in outputs])
+            for position, before in enumerate(streams)
+        )
+
+    def combine(self, group: Group, before: fx.Node | None, members: list[fx.Node | None]) -> fx.Node | None:
+        if None in members:
+            return None
+        if group.combine == "sum":
+            return self.new.call_function(sum_of_updates, (before, *members))
+        return self.new.call_function(mean_of, tuple(members))
+
+
+def _find_owners(graph: fx.Graph, stacks: Sequence[StackSteps]) -> dict[fx.Node, _Owner | None]:
+    """For every node the step that it belongs to: that of the latest block it depends on, up to the stack's exits."""
+    owners: dict[fx.Node, _Owner | None] = {}
+    calls = {call: _Owner(stack.name, index) for stack in stacks for index, call in enumerate(stack.calls)}
+    exits = {end for stack in stacks for end in stack.exits if end is not None}
+    for node in graph.nodes:
+        found = calls.get(node)
+        for used in node.all_input_nodes:
+            above = None if used in exits else owners[used]
+            if above is not None and (found is None or (above.stack == found.stack and above.index > found.index)):
+                found = above
+        owners[node] = found
+    return owners
+
+
+def _skip_connection_message(owner: _Owner) -> str:
+    return (
+        f"{owner.stack}[{owner.index}] feeds more than the next block (a long skip connection, say), and the plan "
+        "drops it, moves it behind the place where it is needed, or runs it more than once; keep it in its place"
+    )

@@ -1,0 +1,236 @@
+"""A model under a plan: a copy that shares all weights, is of the original's class, and runs rewritten graphs."""
+
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import fx, nn
+
+from surgery.anatomy.parts import Anatomy
+from surgery.errors import RefusedError, TraceError
+from surgery.graph.replace import build_replacement
+from surgery.graph.rewrite import rewrite_graph
+from surgery.plan.plan import Plan
+from surgery.tracing.arguments import FlatCall, flatten_call
+from surgery.tracing.clone import bare_clone, clone_module, without_memory
+from surgery.tracing.example_inputs import example_call
+from surgery.tracing.guards import GuardViolation, key_of_call, sizes_of_call
+from surgery.tracing.tracer import trace_forward
+from surgery.tracing.wrappers import innermost, rewrap
+
+Means = Mapping[str, Mapping[str, torch.Tensor]]
+CompiledForward = Callable[..., Any]
+
+
+class RewrittenForward:
+    """The graphs of one variant, by what their calls take for granted, and what it takes to trace another.
+
+    Held by the variant; knows it only as an argument, so that copies of a variant work on their own weights.
+    """
+
+    def __init__(self, original_class: type[nn.Module], plan: Plan, removed: Mapping[str, nn.Module]) -> None:
+        self.original_class = original_class
+        self.plan = plan
+        self.removed = dict(removed)
+        self.inner = innermost(original_class.forward)
+        self.parameters = tuple(inspect.signature(self.inner).parameters)[1:]
+        self.compiled: dict[Hashable, CompiledForward] = {}
+        self.sources: dict[Hashable, str] = {}
+        self.weights_dtype: torch.dtype | None = None
+        self.keeps_removed_blocks = True
+
+    def run(self, variant: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the graph that fits this call; trace one where there is none."""
+        call = flatten_call(args, kwargs, self.parameters)
+        key = key_of_call(variant, call)
+        found = self.compiled.get(key) or self.compiled.get((key, sizes_of_call(call)))
+        if found is None:
+            found = self.trace(variant, call)
+        try:
+            return found(variant, *call.inputs)
+        except GuardViolation:
+            fresh = self.trace(variant, call)
+        try:
+            return fresh(variant, *call.inputs)
+        except GuardViolation as violation:
+            raise TraceError(
+                f"{self.original_class.__name__} decides on the contents of a tensor ({violation}); it can't be traced"
+            ) from violation
+
+    def trace(self, variant: nn.Module, call: FlatCall) -> CompiledForward:
+        """Trace the model's own forward for this call, rewrite it, and keep it for calls like it."""
+        graph, num_decisions = self.rewritten_graph(variant, call)
+        if self.keeps_removed_blocks:
+            _remove_blocks(variant, self.plan, _names_in_graph(graph))
+            self.keeps_removed_blocks = False
+        key = key_of_call(variant, call)
+        if num_decisions:
+            key = (key, sizes_of_call(call))
+        code = graph.python_code("self", verbose=False)
+        namespace: dict[str, Any] = dict(code.globals)
+        exec(code.src, namespace)  # the graph's own code, as torch.fx.GraphModule runs it
+        self.sources[key] = code.src
+        self.compiled[key] = namespace["forward"]
+        return self.compiled[key]
+
+    def rewritten_graph(self, variant: nn.Module, call: FlatCall) -> tuple[fx.Graph, int]:
+        """The rewritten graph for this call, and how many decisions it checks."""
+        traced = trace_forward(lambda: self.whole_model(variant), call, self.inner)
+        schedules = {schedule.stack: schedule for schedule in self.plan.schedules}
+        return rewrite_graph(traced.graph, self.whole_model(variant), schedules), traced.num_decisions
+
+    def whole_model(self, variant: nn.Module) -> nn.Module:
+        """The variant with stand-ins for its removed blocks: what the original class's forward expects."""
+        whole = bare_clone(variant)
+        whole.__class__ = self.original_class
+        weight = next(variant.parameters(), None)
+
+        def with_present_type(tensor: torch.Tensor) -> torch.Tensor:
+            dtype = tensor.dtype
+            if weight is not None and dtype == self.weights_dtype:
+                dtype = weight.dtype
+            made = torch.empty(tensor.shape, dtype=dtype, device="meta" if weight is None else weight.device)
+            return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
+
+        for schedule in self.plan.schedules:
+            stack = whole.get_submodule(schedule.stack)
+            present = stack._modules
+            stack._modules = {
+                str(index): bare_clone(self.removed[f"{schedule.stack}.{index}"], with_present_type)
+                if index in schedule.removed
+                else present[str(index)]
+                for index in range(schedule.num_blocks)
+            }
+        return whole
+
+    def source(self) -> str:
+        """The Python code of the graph traced first."""
+        return next(iter(self.sources.values()))
+
+
+def _refuse_to_save(self: nn.Module, *args: Any, **kwargs: Any) -> NoReturn:
+    raise RefusedError(
+        f"this {type(self).__name__} runs a rewritten graph; saved as it is, it would load with random weights in the "
+        "gaps. Write it with `surgery compile SPEC --to checkpoint --out DIR` instead"
+    )
+
+
+@functools.cache
+def variant_class(original: type[nn.Module]) -> type[nn.Module]:
+    """A subclass of the original's class with its name, whose forward runs rewritten graphs.
+
+    The decorators of the original forward run on every call, around the graph.
+
+    Raises:
+        TraceError: a decorator of the forward can't be rebuilt.
+    """
+
+    @functools.wraps(innermost(original.forward))
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        rewritten: RewrittenForward = self.__dict__["_surgery"]
+        return rewritten.run(self, args, kwargs)
+
+    members = {
+        "forward": rewrap(original.forward, forward),
+        "save_pretrained": _refuse_to_save,
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+    }
+    return type(original.__name__, (original,), members)
+
+
+def build_variant(model: nn.Module, plan: Plan, anatomy: Anatomy, means: Means | None = None) -> nn.Module:
+    """The model under `plan`. The original is left as it is; all weights are shared with it.
+
+    `means` holds, for each replaced component by dotted name, one vector (channels,) a stream.
+
+    Raises:
+        RefusedError: the plan can't be done on this model's graph.
+        TraceError: the forward can't be traced.
+    """
+    original_class = type(model)
+    if isinstance(model.__dict__.get("_surgery"), RewrittenForward):
+        raise RefusedError("this model is a variant already; apply the spec to the original, or join the two specs")
+    variant = clone_module(model)
+    variant.__class__ = variant_class(original_class)
+    _rebind_forward(variant, original_class)
+    removed = {
+        f"{schedule.stack}.{index}": bare_clone(model.get_submodule(f"{schedule.stack}.{index}"), without_memory)
+        for schedule in plan.schedules
+        for index in schedule.removed
+    }
+    rewritten = RewrittenForward(original_class, plan, removed)
+    rewritten.weights_dtype = next((value.dtype for value in model.parameters()), None)
+    _replace_components(variant, plan, anatomy, means or {})
+    variant.__dict__["_surgery"] = rewritten
+    example = example_call(variant)
+    if example is not None:  # otherwise at the first run
+        with torch.no_grad():
+            rewritten.trace(variant, flatten_call((), example.kwargs, rewritten.parameters))
+    return variant
+
+
+def _rebind_forward(variant: nn.Module, original_class: type[nn.Module]) -> None:
+    """Instance attributes that hold the original class's forward (accelerate's `_old_forward`) get the variant's."""
+    for name, value in list(variant.__dict__.items()):
+        if inspect.ismethod(value) and value.__func__ is original_class.forward:
+            variant.__dict__[name] = type(variant).forward.__get__(variant)
+
+
+def _replace_components(variant: nn.Module, plan: Plan, anatomy: Anatomy, means: Means) -> None:
+    for replaced in plan.replacements:
+        stack = anatomy.find_stack(replaced.stack)
+        assert stack is not None, "a plan is made for an anatomy"
+        component = stack.kind(replaced.index).find_component(replaced.component)
+        assert component is not None, "a plan is made for an anatomy"
+        if replaced.index in plan.schedule(replaced.stack).removed:
+            continue
+        parent, _, name = replaced.path.rpartition(".")
+        original = variant.get_submodule(replaced.path)
+        stand_in = build_replacement(replaced.kind, component, original, means.get(replaced.path))
+        variant.get_submodule(parent)._modules[name] = stand_in.train(original.training)
+
+
+def _names_in_graph(graph: fx.Graph) -> frozenset[str]:
+    """The modules and weights that a graph names."""
+    return frozenset(str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr"))
+
+
+def _remove_blocks(variant: nn.Module, plan: Plan, named: frozenset[str]) -> None:
+    """Take the blocks that never run out of their stacks; the others keep their names.
+
+    What the graph names inside a removed block (DiT reads its first block's embedding) stays, alone.
+    """
+    for schedule in plan.schedules:
+        blocks = variant.get_submodule(schedule.stack)._modules
+        for index in schedule.removed:
+            prefix = f"{schedule.stack}.{index}."
+            block = blocks.pop(str(index))
+            kept = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
+            if kept and block is not None:
+                blocks[str(index)] = _only(block, kept)
+
+
+def _only(block: nn.Module, paths: list[str]) -> nn.Module:
+    """A bare module with these submodules and weights of `block` under their names."""
+    bare = nn.Module()
+    bare.training = block.training
+    for path in paths:
+        *parents, last = path.split(".")
+        here = bare
+        for parent in parents:
+            if parent not in here._modules:
+                here.add_module(parent, nn.Module())
+            here = here.get_submodule(parent)
+        owner = block.get_submodule(".".join(parents))
+        value = getattr(owner, last)
+        if isinstance(value, nn.Module):
+            here.add_module(last, value)
+        elif isinstance(value, nn.Parameter):
+            here.register_parameter(last, value)
+        else:
+            here.register_buffer(last, value)
+    return bare

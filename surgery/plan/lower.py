@@ -1,0 +1,403 @@
+"""Spec x Anatomy -> Plan. Operations apply in order, on schedules; all faults are collected with their places."""
+
+import random
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from surgery.anatomy.parts import Anatomy, Stack
+from surgery.anatomy.resolve import SelectedLayers, find_stacks, resolve_components, resolve_layers
+from surgery.errors import NotYetError
+from surgery.plan.check import check_plan, misplaced_layer
+from surgery.plan.plan import Plan, Replace
+from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, canonical, iter_layers
+from surgery.spec import operations as ops
+from surgery.spec.load import Spec
+from surgery.spec.nearest import shorten, unknown_text
+from surgery.spec.places import Faults, Place
+from surgery.spec.selector import Selector
+
+
+@dataclass(frozen=True)
+class MeanValues:
+    """A file of means: its hash, and the number of values of each `component/stream`."""
+
+    digest: str
+    widths: dict[str, int]
+
+
+def lower_spec(spec: Spec, anatomy: Anatomy, means: MeanValues | None = None) -> Plan:
+    """What `spec` means for a model of this anatomy.
+
+    Raises:
+        SpecError: the spec does not fit the model; all faults, with their places.
+        NotYetError: the spec is valid and uses what this version does not run.
+    """
+    _refuse_not_yet(spec)
+    lowering = _Lowering(anatomy, Faults(spec.file), means)
+    for name, place in spec.group_names:
+        if anatomy.find_stack(name) is not None:
+            lowering.faults.add(place, f'the group "{name}" has the name of a stack; give it another name')
+    for operation in spec.operations:
+        lowering.apply(operation)
+    lowering.faults.raise_if_any()
+    plan = lowering.plan()
+    check_plan(plan, anatomy)
+    return plan
+
+
+def _refuse_not_yet(spec: Spec) -> None:
+    """Valid parts of the language that would run in a later version."""
+    reasons: list[tuple[Place, str]] = []
+    reasons += [(variable.place, "sweeps (vary) can't run yet; write one spec a variant") for variable in spec.variables]
+    reasons += [
+        (group.place, "groups from profiles can't be read yet; write the selector") for group in spec.profile_groups
+    ]
+    for operation in spec.operations:
+        if operation.when is not None:
+            reasons.append((operation.when.place, "when can't run yet; leave it out to apply the operation always"))
+        reasons += [
+            (selector.place, "pipelines with a second transformer can't be edited yet; leave transformer_2/ out")
+            for selector in _selectors(operation)
+            if selector.model == "transformer_2"
+        ]
+    if reasons:
+        lines = [f"{spec.file}:{place.line}:{place.column}: not yet: {text}" for place, text in sorted(reasons)]
+        raise NotYetError("\n".join(dict.fromkeys(lines)))
+
+
+def _selectors(operation: ops.AnyOperation) -> tuple[Selector, ...]:
+    match operation:
+        case ops.Replace():
+            return operation.components
+        case ops.Order():
+            return (Selector(operation.stack, operation.stack_place, operation.stack, (), model=operation.model),)
+        case _:
+            return operation.layers
+
+
+@dataclass
+class _Lowering:
+    """The schedules as they stand, and what made them so."""
+
+    anatomy: Anatomy
+    faults: Faults
+    means: MeanValues | None
+    schedules: dict[str, tuple[Item, ...]] = field(default_factory=dict)
+    replacements: dict[tuple[str, int, str], Replace] = field(default_factory=dict)
+    edited: dict[str, Place] = field(default_factory=dict)
+    gone: dict[tuple[str, int], Place] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for stack in self.anatomy.stacks:
+            self.schedules[stack.name] = tuple(Layer(index) for index in range(stack.num_blocks))
+
+    def plan(self) -> Plan:
+        order = {stack.name: position for position, stack in enumerate(self.anatomy.stacks)}
+        replacements = sorted(
+            self.replacements.values(), key=lambda item: (order[item.stack], item.index, item.component)
+        )
+        schedules = tuple(
+            Schedule(stack.name, stack.num_blocks, canonical(self.schedules[stack.name]))
+            for stack in self.anatomy.stacks
+        )
+        return Plan(self.anatomy.class_name, schedules, tuple(replacements))
+
+    def apply(self, operation: ops.AnyOperation) -> None:
+        """One operation, on all stacks that it selects."""
+        match operation:
+            case ops.Replace():
+                self.replace(operation)
+            case ops.Order():
+                self.order(operation)
+            case _:
+                self.schedule_operation(operation)
+
+    def schedule_operation(
+        self, operation: ops.Skip | ops.Repeat | ops.Reverse | ops.Shuffle | ops.Parallel | ops.Scale
+    ) -> None:
+        selected = resolve_layers(operation.layers, self.anatomy, self.faults)
+        self.check_expect(operation, sum(len(layers.indices) for layers in selected), "layer")
+        if isinstance(operation, ops.Parallel) and any("*" in selector.stack for selector in operation.layers):
+            self.faults.add(operation.place, "parallel takes the layers of one stack; write the stack's name, not *")
+            return
+        if isinstance(operation, ops.Parallel) and len(selected) > 1:
+            names = " and ".join(layers.stack.name for layers in selected)
+            self.faults.add(operation.place, f"parallel takes the layers of one stack, not of {names}; write one for each")
+            return
+        for layers in selected:
+            if self.can_edit(layers, operation.place):
+                self.edit(operation, layers)
+
+    def can_edit(self, layers: SelectedLayers, place: Place) -> bool:
+        """Whether the stack can be edited, and all selected layers are still there."""
+        if layers.stack.refusal is not None:
+            self.faults.add(place, f"{layers.stack.name} can't be edited: {layers.stack.refusal}")
+            return False
+        present = {layer.index for layer in iter_layers(self.schedules[layers.stack.name])}
+        missing = [index for index in layers.indices if index not in present]
+        for index in missing:
+            lost = self.gone.get((layers.stack.name, index))
+            since = f" since line {lost.line}" if lost else ""
+            self.faults.add(place, f"{layers.stack.name}[{index}] is gone{since}; leave it out, or edit it earlier")
+        return not missing
+
+    def edit(
+        self,
+        operation: ops.Skip | ops.Repeat | ops.Reverse | ops.Shuffle | ops.Parallel | ops.Scale,
+        layers: SelectedLayers,
+    ) -> None:
+        """One operation on one stack; the schedule stays as it is where it has a fault."""
+        name = layers.stack.name
+        before = self.schedules[name]
+        chosen = frozenset(layers.indices)
+        positions = [] if isinstance(operation, ops.Skip) else self.positions(name, chosen, operation.place)
+        if positions is None:
+            return
+        match operation:
+            case ops.Skip():
+                after: tuple[Item, ...] | None = _without(before, chosen)
+            case ops.Repeat():
+                after = self.repeat(operation, layers.stack, before, positions)
+            case ops.Reverse():
+                after = _rearranged(before, positions, [before[position] for position in reversed(positions)])
+            case ops.Shuffle():
+                items = [before[position] for position in positions]
+                random.Random(operation.seed).shuffle(items)
+                after = _rearranged(before, positions, items)
+            case ops.Parallel():
+                after = self.parallel(operation, name, before, positions)
+            case ops.Scale():
+                scaled = [_scaled(before[position], operation.by) for position in positions]
+                after = _rearranged(before, positions, scaled)
+            case _:
+                assert_never(operation)
+        if after is not None:
+            self.settle(layers.stack, after, operation.place)
+
+    def settle(self, stack: Stack, after: tuple[Item, ...], place: Place) -> None:
+        """Keep a new schedule, unless a layer does not fit where it is put."""
+        misplaced = misplaced_layer(after, stack)
+        if misplaced is not None:
+            self.faults.add(place, misplaced)
+            return
+        left = {layer.index for layer in iter_layers(after)}
+        for layer in iter_layers(self.schedules[stack.name]):
+            if layer.index not in left:
+                self.gone.setdefault((stack.name, layer.index), place)
+        self.schedules[stack.name] = after
+        self.edited.setdefault(stack.name, place)
+
+    def positions(self, stack: str, chosen: frozenset[int], place: Place) -> list[int] | None:
+        """The top-level items that are selected; None (and a fault) where one is covered partly."""
+        found: list[int] = []
+        for position, item in enumerate(self.schedules[stack]):
+            inside = {layer.index for layer in iter_layers((item,))}
+            if inside <= chosen:
+                found.append(position)
+            elif inside & chosen:
+                what = "group" if isinstance(item, Group) else "loop"
+                names = ", ".join(str(index) for index in sorted(inside))
+                self.faults.add(place, f"the selection covers the {what} of layers {names} partly; select all of it or none")
+                return None
+        return found
+
+    def contiguous(self, positions: list[int], stack: str, what: str, place: Place) -> bool:
+        """Whether the positions are a run of the schedule."""
+        if positions == list(range(positions[0], positions[-1] + 1)):
+            return True
+        items = self.schedules[stack]
+        between = [items[p] for p in range(positions[0], positions[-1] + 1) if p not in positions]
+        names = ", ".join(str(layer.index) for layer in iter_layers(tuple(between)))
+        self.faults.add(
+            place, f"{what} takes a run of neighbours, but layers {names} of {stack} stand between; select them too"
+        )
+        return False
+
+    def repeat(
+        self, operation: ops.Repeat, stack: Stack, before: tuple[Item, ...], positions: list[int]
+    ) -> tuple[Item, ...] | None:
+        if operation.times is not None:
+            if not self.contiguous(positions, stack.name, "repeat", operation.place):
+                return None
+            first, last = positions[0], positions[-1] + 1
+            return (*before[:first], Loop(before[first:last], operation.times), *before[last:])
+        layer = self.layer_to_use(operation, stack, before, positions)
+        return None if layer is None else _rearranged(before, positions, [layer] * len(positions))
+
+    def layer_to_use(
+        self, operation: ops.Repeat, stack: Stack, before: tuple[Item, ...], positions: list[int]
+    ) -> Layer | None:
+        """The layer that a middle repeat runs everywhere."""
+        if operation.using == "center":
+            center = before[positions[(len(positions) - 1) // 2]]
+            if isinstance(center, Layer):
+                return center
+            self.faults.add(operation.place, "the center of the selection is a group or a loop; write using: and a layer")
+            return None
+        assert operation.using is not None, "times or using is given"
+        index = operation.using + stack.num_blocks if operation.using < 0 else operation.using
+        present = [layer for layer in iter_layers(before) if layer.index == index]
+        if present:
+            return present[0]
+        last = stack.num_blocks - 1
+        self.faults.add(
+            operation.place, f"using names layer {operation.using}, which {stack.name} (0 to {last}) has not, or not any more"
+        )
+        return None
+
+    def parallel(
+        self, operation: ops.Parallel, stack: str, before: tuple[Item, ...], positions: list[int]
+    ) -> tuple[Item, ...] | None:
+        if not self.contiguous(positions, stack, "parallel", operation.place):
+            return None
+        first, last = positions[0], positions[-1] + 1
+        members = [item for item in before[first:last] if isinstance(item, Layer)]
+        if len(members) < last - first:
+            self.faults.add(operation.place, "the selection holds a group or a loop; groups do not nest; select layers only")
+            return None
+        return (*before[:first], Group(tuple(members), operation.combine, operation.loops), *before[last:])
+
+    def order(self, operation: ops.Order) -> None:
+        if "*" in operation.stack:
+            self.faults.add(operation.stack_place, "order writes out one stack; write the stack's name, not *")
+            return
+        found = find_stacks(_selectors(operation)[0], self.anatomy, self.faults)
+        if not found:
+            return
+        stack = found[0]
+        if stack.refusal is not None:
+            self.faults.add(operation.place, f"{stack.name} can't be edited: {stack.refusal}")
+            return
+        if stack.name in self.edited:
+            first = self.edited[stack.name]
+            self.faults.add(
+                operation.place,
+                f"order writes out the whole schedule of {stack.name}, which line {first.line} has edited; put it first",
+            )
+            return
+        items = [made for item in operation.items for made in self.order_item(item, stack)]
+        self.check_expect(operation, len({layer.index for layer in iter_layers(tuple(items))}), "layer")
+        self.settle(stack, tuple(items), operation.place)
+
+    def order_item(self, item: ops.OrderGroup | ops.OrderRange, stack: Stack) -> list[Item]:
+        last = stack.num_blocks - 1
+        if isinstance(item, ops.OrderGroup):
+            wrong = [index for index in item.layers if not -stack.num_blocks <= index <= last]
+            for index in wrong:
+                self.faults.add(item.place, f"there is no layer {index}; {stack.name} has layers 0 to {last}")
+            members = tuple(Layer(index % stack.num_blocks) for index in item.layers)
+            return [] if wrong else [Group(members, item.combine, item.loops)]
+        if ":" not in item.text and not -stack.num_blocks <= (item.start or 0) <= last:
+            self.faults.add(item.place, f"there is no layer {item.text}; {stack.name} has layers 0 to {last}")
+            return []
+        found = list(range(stack.num_blocks))[item.start : item.stop]
+        if not found:
+            self.faults.add(item.place, f'"{shorten(item.text)}" matches no layer; {stack.name} has layers 0 to {last}')
+        return [Layer(index) for index in found]
+
+    def replace(self, operation: ops.Replace) -> None:
+        selected = resolve_components(operation.components, self.anatomy, self.faults)
+        self.check_expect(operation, len(selected), "component")
+        for item in selected:
+            place = item.selector.component_place or item.selector.place
+            name = f"{item.stack.name}[{item.index}].{item.component}"
+            lost = self.gone.get((item.stack.name, item.index))
+            if lost is not None:
+                self.faults.add(place, f"{item.stack.name}[{item.index}] is gone since line {lost.line}; leave it out")
+                continue
+            component = item.stack.kind(item.index).find_component(item.component)
+            assert component is not None, "resolve_components returns what exists"
+            if component.refusal is not None:
+                self.faults.add(place, f"{name} can't be replaced: {component.refusal}")
+                continue
+            if not component.outputs:
+                self.faults.add(place, f"{name} can't be replaced before the model has run once: its streams are unknown")
+                continue
+            uneven = [out for out in component.outputs if out.in_channels != out.out_channels]
+            if operation.kind == "input" and uneven:
+                shapes = f"{uneven[0].in_channels} channels in, {uneven[0].out_channels} out"
+                self.faults.add(place, f"{name} can't be replaced with its input ({shapes}); write with: zero")
+                continue
+            if operation.kind == "mean" and not self.has_means(item.stack.name, item.index, item.component, place):
+                continue
+            self.add_replacement(Replace(item.stack.name, item.index, item.component, operation.kind), place, name)
+
+    def add_replacement(self, made: Replace, place: Place, name: str) -> None:
+        for stack, index, component in self.replacements:
+            if (stack, index) != (made.stack, made.index):
+                continue
+            if component == made.component:
+                self.faults.add(place, f"{name} is replaced twice; keep one of the two")
+                return
+            if component.startswith(f"{made.component}.") or made.component.startswith(f"{component}."):
+                self.faults.add(place, f"{name} and {component} are both replaced, and one holds the other; keep one")
+                return
+        digest = self.means.digest if made.kind == "mean" and self.means is not None else None
+        self.replacements[(made.stack, made.index, made.component)] = Replace(
+            made.stack, made.index, made.component, made.kind, digest
+        )
+
+    def has_means(self, stack: str, index: int, component: str, place: Place) -> bool:
+        """Whether the file of means has a vector of the right width for every stream of a component."""
+        name = f"{stack}.{index}.{component}"
+        if self.means is None:
+            self.faults.add(place, "mean takes its values from a profile; write profile: FILE in the spec, or --profile")
+            return False
+        described = next(s for s in self.anatomy.stacks if s.name == stack).kind(index).find_component(component)
+        assert described is not None, "resolve_components returns what exists"
+        for output in described.outputs:
+            key = f"{name}/{output.stream}"
+            width = self.means.widths.get(key)
+            if width is None:
+                self.faults.add(place, unknown_text("mean in the profile", key, self.means.widths))
+                return False
+            if width != output.out_channels:
+                self.faults.add(
+                    place, f"the profile has {width} values for {key}, which has {output.out_channels} channels"
+                )
+                return False
+        return True
+
+    def check_expect(self, operation: ops.AnyOperation, found: int, what: str) -> None:
+        if operation.expect is not None and found != operation.expect and found > 0:
+            plural = "" if found == 1 else "s"
+            self.faults.add(
+                operation.place, f"expect says {operation.expect}, but the operation matches {found} {what}{plural}"
+            )
+
+
+def _without(items: tuple[Item, ...], chosen: frozenset[int]) -> tuple[Item, ...]:
+    """The schedule without these layers, in groups and loops too."""
+    left: list[Item] = []
+    for item in items:
+        match item:
+            case Layer():
+                if item.index not in chosen:
+                    left.append(item)
+            case Group(layers, combine, times):
+                members = tuple(layer for layer in layers if layer.index not in chosen)
+                if members:
+                    left.append(Group(members, combine, times))
+            case Loop(inner, times):
+                rest = _without(inner, chosen)
+                if rest:
+                    left.append(Loop(rest, times))
+    return tuple(left)
+
+
+def _rearranged(items: tuple[Item, ...], positions: list[int], placed: list[Item]) -> tuple[Item, ...]:
+    """The items with those at `positions` exchanged for `placed`."""
+    after = list(items)
+    for position, item in zip(positions, placed, strict=True):
+        after[position] = item
+    return tuple(after)
+
+
+def _scaled(item: Item, factor: float) -> Item:
+    match item:
+        case Layer(index, scale):
+            return Layer(index, scale * factor)
+        case Group(layers, combine, times):
+            return Group(tuple(Layer(layer.index, layer.scale * factor) for layer in layers), combine, times)
+        case Loop(inner, times):
+            return Loop(tuple(_scaled(part, factor) for part in inner), times)

@@ -1,0 +1,161 @@
+"""The schedule of one stack: the tree that says what runs. Frozen data, no tensors.
+
+Grammar of the canonical text (half open, like the spec language):
+
+    schedule := item*                       items separated by one space; an empty schedule is "-"
+    item     := layer | run | group | loop
+    layer    := INDEX ["*" FACTOR]          the layer; its residual update scaled by FACTOR
+    run      := FIRST ":" END               layers FIRST, FIRST+1, ..., END-1, each once
+    group    := "(" layer ("|" layer)+ ")" ["+"]  ["x" TIMES]    parallel; "+" sums the updates, otherwise the mean
+    loop     := "(" item+ ")" "x" TIMES
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from surgery.spec.operations import Combine
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One execution of block `index`; its residual update is multiplied by `scale`."""
+
+    index: int
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that get the same input; their outputs are combined per stream. The whole runs `times` times."""
+
+    layers: tuple[Layer, ...]
+    combine: Combine = "mean"
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Items that run in order, `times` times in a row."""
+
+    items: tuple["Item", ...]
+    times: int
+
+
+Item = Layer | Group | Loop
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What runs in place of the blocks of stack `stack`, which has `num_blocks` blocks."""
+
+    stack: str
+    num_blocks: int
+    items: tuple[Item, ...] = field(default=())
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every block runs once, in order, unscaled."""
+        return self.items == tuple(Layer(index) for index in range(self.num_blocks))
+
+    @property
+    def used(self) -> frozenset[int]:
+        """The indices of the blocks that run at all."""
+        return frozenset(layer.index for layer in iter_layers(self.items))
+
+    @property
+    def removed(self) -> tuple[int, ...]:
+        """The indices of the blocks that never run, ascending."""
+        return tuple(index for index in range(self.num_blocks) if index not in self.used)
+
+
+def identity_schedule(stack: str, num_blocks: int) -> Schedule:
+    """Every block once, in order."""
+    return Schedule(stack, num_blocks, tuple(Layer(index) for index in range(num_blocks)))
+
+
+def iter_layers(items: tuple[Item, ...]) -> Iterator[Layer]:
+    """The layers of a schedule as written: each once, however often a loop runs it."""
+    for item in items:
+        match item:
+            case Layer():
+                yield item
+            case Group(layers):
+                yield from layers
+            case Loop(inner):
+                yield from iter_layers(inner)
+
+
+def count_executions(items: tuple[Item, ...]) -> dict[int, int]:
+    """How often each block runs in one forward."""
+    counts: dict[int, int] = {}
+
+    def count(inner: tuple[Item, ...], times: int) -> None:
+        for item in inner:
+            match item:
+                case Layer(index):
+                    counts[index] = counts.get(index, 0) + times
+                case Group(layers, _, rounds):
+                    count(layers, times * rounds)
+                case Loop(looped, rounds):
+                    count(looped, times * rounds)
+
+    count(items, 1)
+    return counts
+
+
+def canonical(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The one form in which a plan holds these items: what runs is the same, to the bit.
+
+    Loops that run once are inlined, a loop of one loop or group is multiplied out, a group of one layer is a loop of
+    it, and a layer that follows itself becomes a loop.
+    """
+    flat: list[Item] = []
+    for item in items:
+        flat.extend(_canonical_item(item))
+    merged: list[Item] = []
+    for item in flat:
+        previous = merged[-1] if merged else None
+        layer, times = _as_repeats(item)
+        last_layer, last_times = _as_repeats(previous)
+        if layer is not None and layer == last_layer:
+            merged[-1] = Loop((layer,), times + last_times)
+        else:
+            merged.append(item)
+    return tuple(merged)
+
+
+def _canonical_item(item: Item) -> tuple[Item, ...]:
+    match item:
+        case Layer():
+            return (item,)
+        case Group((layer,), _, times):
+            return _canonical_item(Loop((layer,), times))
+        case Group():
+            return (item,)
+        case Loop(inner, times):
+            settled = canonical(inner)
+            if times == 1:
+                return settled
+            if len(settled) == 1:
+                return (_times(settled[0], times),)
+            return (Loop(settled, times),)
+
+
+def _times(item: Item, times: int) -> Item:
+    match item:
+        case Layer():
+            return Loop((item,), times)
+        case Group(layers, combine, rounds):
+            return Group(layers, combine, rounds * times)
+        case Loop(inner, rounds):
+            return Loop(inner, rounds * times)
+
+
+def _as_repeats(item: Item | None) -> tuple[Layer | None, int]:
+    match item:
+        case Layer():
+            return item, 1
+        case Loop((Layer() as layer,), times):
+            return layer, times
+        case _:
+            return None, 0

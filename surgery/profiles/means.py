@@ -1,0 +1,67 @@
+"""A file of calibrated means: safetensors with one vector (channels,) a component and stream.
+
+Tensor names are `mean/COMPONENT/STREAM`: the component's dotted name in the model, and the name of the argument of its
+forward that carries the tokens, as in `mean/transformer_blocks.2.attn/encoder_hidden_states`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from surgery.errors import InputError
+
+PREFIX = "mean/"
+Vectors = Mapping[str, Mapping[str, NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class MeansFile:
+    """The vectors of a file, float64, by component and stream, and the SHA-256 of the file."""
+
+    digest: str
+    vectors: Vectors
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The number of values of each `COMPONENT/STREAM`."""
+        return {f"{name}/{stream}": len(v) for name, streams in self.vectors.items() for stream, v in streams.items()}
+
+
+def read_means(path: str | Path) -> MeansFile:
+    """Read a file of means.
+
+    Raises:
+        InputError: it can't be read, is no safetensors file, or holds no means, or one that is no finite vector.
+    """
+    try:
+        content = Path(path).read_bytes()
+        tensors = load_file(path)
+    except OSError as error:
+        raise InputError(f"the profile {path} can't be read: {error.strerror or error}") from None
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the profile {path} is no safetensors file of float32 or float64 values: {error}") from None
+    vectors: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for key, tensor in tensors.items():
+        if not key.startswith(PREFIX):
+            continue
+        component, _, stream = key.removeprefix(PREFIX).rpartition("/")
+        if not component or tensor.ndim != 1 or not np.isfinite(tensor).all():
+            raise InputError(f"the profile {path}: {key} is no vector of finite values named mean/COMPONENT/STREAM")
+        vectors.setdefault(component, {})[stream] = tensor.astype(np.float64)
+    if not vectors:
+        raise InputError(f"the profile {path} holds no means (tensors named mean/COMPONENT/STREAM)")
+    return MeansFile(hashlib.sha256(content).hexdigest(), vectors)
+
+
+def write_means(vectors: Vectors, path: str | Path) -> None:
+    """Write a file of means: beside, then renamed."""
+    beside = Path(path).with_suffix(".partial")
+    flat = {f"{PREFIX}{name}/{stream}": np.ascontiguousarray(v) for name, s in vectors.items() for stream, v in s.items()}
+    save_file(flat, beside)
+    beside.replace(path)

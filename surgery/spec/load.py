@@ -1,0 +1,175 @@
+"""YAML text -> Spec. All faults of a file in one go."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from surgery.errors import InputError
+from surgery.spec.document import Entries, Items, Scalar, Value, read_document
+from surgery.spec.fields import check_keys, describe, read_text
+from surgery.spec.nearest import shorten, unknown_text
+from surgery.spec.operations import AnyOperation
+from surgery.spec.places import Faults, Place
+from surgery.spec.read_operations import OperationReader
+from surgery.spec.selector import Groups, Selector, read_selector
+from surgery.spec.vary import Variable, read_variables, samples, substitute
+
+VERSION = "v1"
+KEYS = ("surgery", "model", "title", "profile", "groups", "vary", "cumulative", "operations")
+GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class ProfileGroup:
+    """A group that is defined in a profile: the file, and the name of the group in it."""
+
+    name: str
+    reference: str
+    place: Place
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A spec that is valid as far as the language goes; only a model tells the rest.
+
+    `file` is the name for messages; `folder` what paths within the spec are relative to.
+    """
+
+    file: str
+    folder: Path
+    text: str
+    operations: tuple[AnyOperation, ...]
+    model: str | None = None
+    title: str | None = None
+    profile: str | None = None
+    group_names: tuple[tuple[str, Place], ...] = ()
+    profile_groups: tuple[ProfileGroup, ...] = ()
+    variables: tuple[Variable, ...] = ()
+
+
+def load_spec(path: str | Path) -> Spec:
+    """Read a spec from a file.
+
+    Raises:
+        InputError: the file can't be read.
+        SpecError: the spec has faults; all of them, with their places.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}") from None
+    return read_spec(content, file=str(path), folder=Path(path).parent)
+
+
+def read_spec(text: str | bytes, *, file: str = "spec.yaml", folder: Path | None = None) -> Spec:
+    """A spec from its text; `file` is what messages call it.
+
+    Raises:
+        SpecError: the spec has faults; all of them, with their places.
+    """
+    faults = Faults(file)
+    document = read_document(text, faults)
+    if document is None:
+        faults.raise_if_any()
+    spec = _read(document, text, file, folder or Path(), faults)
+    faults.raise_if_any()
+    assert spec is not None, "a spec without faults is complete"
+    return spec
+
+
+def _read(document: Value | None, text: str | bytes, file: str, folder: Path, faults: Faults) -> Spec | None:
+    if not isinstance(document, Entries):
+        if document is not None:
+            faults.add(document.place, f"the spec is {describe(document)}; write a mapping that begins with surgery: v1")
+        return None
+    check_keys(document, KEYS, "a spec", faults)
+    _check_version(document, faults)
+    groups, profile_groups = _read_groups(document.get("groups"), faults)
+    vary = document.get("vary")
+    variables = () if vary is None else read_variables(vary, faults)
+    operations = _read_operations(document, groups, variables, faults)
+    _check_cumulative(document, variables, faults)
+    group_entries = document.get("groups")
+    names = tuple((key.text, key.place) for key, _ in group_entries.entries) if isinstance(group_entries, Entries) else ()
+    return Spec(
+        file=file,
+        folder=folder,
+        text=text if isinstance(text, str) else text.decode("utf-8-sig"),
+        operations=operations,
+        model=_optional_text(document, "model", faults),
+        title=_optional_text(document, "title", faults),
+        profile=_optional_text(document, "profile", faults),
+        group_names=names,
+        profile_groups=profile_groups,
+        variables=variables,
+    )
+
+
+def _optional_text(document: Entries, key: str, faults: Faults) -> str | None:
+    value = document.get(key)
+    return None if value is None else read_text(value, key, faults)
+
+
+def _check_version(document: Entries, faults: Faults) -> None:
+    version = document.get("surgery")
+    if version is None:
+        faults.add(document.place, f"the language version is missing; begin the spec with surgery: {VERSION}")
+    elif not isinstance(version, Scalar) or version.text != VERSION:
+        shown = shorten(version.text) if isinstance(version, Scalar) else describe(version)
+        faults.add(version.place, f"the language version is {shown}; this program knows {VERSION}; write surgery: {VERSION}")
+
+
+def _read_groups(value: Value | None, faults: Faults) -> tuple[Groups, tuple[ProfileGroup, ...]]:
+    if value is None:
+        return {}, ()
+    if not isinstance(value, Entries):
+        faults.add(value.place, f"groups is {describe(value)}; write names, like middle: transformer_blocks[4:15]")
+        return {}, ()
+    groups: dict[str, tuple[Selector, ...]] = {}
+    from_profiles: list[ProfileGroup] = []
+    for key, item in value.entries:
+        if GROUP_NAME.fullmatch(key.text) is None:
+            faults.add(key.place, f'"{shorten(key.text)}" is no name for a group; write a word of letters and digits')
+        elif isinstance(item, Scalar) and ".safetensors#" in item.text:
+            from_profiles.append(ProfileGroup(key.text, item.text, item.place))
+            groups[key.text] = ()
+        else:
+            groups[key.text] = _read_group(item, groups, faults)
+    return groups, tuple(from_profiles)
+
+
+def _read_group(value: Value, groups: Groups, faults: Faults) -> tuple[Selector, ...]:
+    scalars = value.items if isinstance(value, Items) else (value,)
+    found: list[Selector] = []
+    for scalar in scalars:
+        if isinstance(scalar, Scalar) and isinstance(scalar.value, str):
+            found.extend(read_selector(scalar, groups, faults))
+        else:
+            faults.add(scalar.place, f"a group is {describe(scalar)}; write a selector, like transformer_blocks[4:15]")
+    return tuple(found)
+
+
+def _read_operations(
+    document: Entries, groups: Groups, variables: tuple[Variable, ...], faults: Faults
+) -> tuple[AnyOperation, ...]:
+    value = document.get("operations")
+    if value is None:
+        faults.add(document.place, "operations is missing; write a list of operations, or [] for none")
+        return ()
+    reader = OperationReader(groups, faults)
+    if "vary" not in [key.text for key, _ in document.entries]:
+        return reader.read_all(value)
+    found: tuple[AnyOperation, ...] = ()
+    for bindings in samples(variables):
+        found = reader.read_all(substitute(value, bindings, faults))
+    return found
+
+
+def _check_cumulative(document: Entries, variables: tuple[Variable, ...], faults: Faults) -> None:
+    value = document.get("cumulative")
+    if value is None:
+        return
+    names = [variable.name for variable in variables if not variable.cases]
+    if not isinstance(value, Scalar) or value.text not in names:
+        shown = value.text if isinstance(value, Scalar) else describe(value)
+        faults.add(value.place, unknown_text("variable for cumulative", shown, names))

@@ -1,0 +1,121 @@
+"""The operations of the language as frozen data. The set is closed; whoever handles them matches it to the end."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from surgery.spec.places import Place
+from surgery.spec.selector import Selector
+
+Combine = Literal["mean", "sum"]
+COMBINE_KINDS: tuple[Combine, ...] = ("mean", "sum")
+REPLACEMENT_KINDS = ("zero", "input", "channel_mean", "mean")
+BRANCHES = ("conditional", "unconditional")
+
+Selection = tuple[Selector, ...]
+
+
+@dataclass(frozen=True)
+class When:
+    """Restricts an operation to a window of timesteps (shares of the noise range) or to one branch of guidance."""
+
+    timesteps: tuple[float, float] | None
+    branch: str | None
+    place: Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What all operations have: their place, how many layers they must match, when they apply."""
+
+    place: Place
+    expect: int | None = None
+    when: When | None = None
+
+
+@dataclass(frozen=True)
+class Skip(Operation):
+    """The selected blocks are left out."""
+
+    layers: Selection
+
+
+@dataclass(frozen=True)
+class Repeat(Operation):
+    """The selected run is executed `times` times, or every position of it runs one layer: `using`."""
+
+    layers: Selection
+    times: int | None
+    using: int | Literal["center"] | None
+
+
+@dataclass(frozen=True)
+class Reverse(Operation):
+    """The selected positions run their layers in reverse order."""
+
+    layers: Selection
+
+
+@dataclass(frozen=True)
+class Shuffle(Operation):
+    """The selected positions run their layers in the order of `random.Random(seed).shuffle`."""
+
+    layers: Selection
+    seed: int
+
+
+@dataclass(frozen=True)
+class OrderGroup:
+    """A parallel group within a written-out order."""
+
+    layers: tuple[int, ...]
+    combine: Combine
+    loops: int
+    place: Place
+
+
+@dataclass(frozen=True)
+class OrderRange:
+    """A half-open range, or one layer, within a written-out order."""
+
+    text: str
+    start: int | None
+    stop: int | None
+    place: Place
+
+
+@dataclass(frozen=True)
+class Order(Operation):
+    """The whole schedule of a stack, written out."""
+
+    stack: str
+    stack_place: Place
+    items: tuple[OrderGroup | OrderRange, ...]
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Parallel(Operation):
+    """The selected run becomes a group: all on the same input, outputs combined, `loops` times in all."""
+
+    layers: Selection
+    combine: Combine
+    loops: int
+
+
+@dataclass(frozen=True)
+class Scale(Operation):
+    """The residual update of the selected layers is multiplied by `by`."""
+
+    layers: Selection
+    by: float
+
+
+@dataclass(frozen=True)
+class Replace(Operation):
+    """The outputs of the selected components are replaced."""
+
+    components: Selection
+    kind: str
+
+
+AnyOperation = Skip | Repeat | Reverse | Shuffle | Order | Parallel | Scale | Replace

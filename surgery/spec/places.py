@@ -1,0 +1,37 @@
+"""Where in a file something stands, and the faults that were found there."""
+
+from dataclasses import dataclass, field
+
+from surgery.errors import SpecError
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Line and column, both counted from 1."""
+
+    line: int
+    column: int
+
+    def after(self, num_characters: int) -> "Place":
+        """The place that many characters further on the same line."""
+        return Place(self.line, self.column + num_characters)
+
+
+@dataclass
+class Faults:
+    """Collects all faults of one file: each a place, and a text that says the fact, what exists, what to write."""
+
+    file: str
+    found: list[tuple[Place, str]] = field(default_factory=list)
+
+    def add(self, place: Place, text: str) -> None:
+        """One more fault; the same fault at the same place counts once."""
+        if (place, text) not in self.found:
+            self.found.append((place, text))
+
+    def raise_if_any(self) -> None:
+        """Raise SpecError with all faults in the order of their places."""
+        if self.found:
+            raise SpecError(
+                [f"{self.file}:{place.line}:{place.column}: {text}" for place, text in sorted(self.found)]
+            )

@@ -1,0 +1,176 @@
+"""Selectors: `transformer_blocks[4:15, 20].attn1` as data. Python subscripts on a stack's name, and a component.
+
+    selector   := [MODEL "/"] target
+    target     := stack "[" part ("," part)* "]" ["." component]  |  GROUP ["." component]
+    part       := INT | [INT] ":" [INT] [":" INT]
+    stack      := names joined by dots; "*" stands for any one name
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from surgery.spec.document import Scalar
+from surgery.spec.nearest import shorten, unknown_text
+from surgery.spec.places import Faults, Place
+
+NAME = re.compile(r"(?:[A-Za-z_0-9]\w*|\*)(?:\.(?:[A-Za-z_0-9]\w*|\*))*")
+MODELS = ("transformer", "transformer_2")
+MAX_INDEX = 100_000
+
+
+@dataclass(frozen=True)
+class Index:
+    """One layer, counted from the end where negative."""
+
+    value: int
+    place: Place
+
+
+@dataclass(frozen=True)
+class Range:
+    """A half-open range with a positive step, as Python's slices."""
+
+    start: int | None
+    stop: int | None
+    step: int | None
+    place: Place
+
+
+Part = Index | Range
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Layers of a stack (`stack` may hold `*`), or components of them (`component`, which may hold `*`).
+
+    `model` is None or the leading `transformer` / `transformer_2`.
+    """
+
+    text: str
+    place: Place
+    stack: str
+    parts: tuple[Part, ...]
+    component: str | None = None
+    component_place: Place | None = None
+    model: str | None = None
+
+    def with_component(self, component: str, place: Place) -> "Selector":
+        """The components of this name of the same layers."""
+        return Selector(self.text, self.place, self.stack, self.parts, component, place, self.model)
+
+
+Groups = Mapping[str, tuple[Selector, ...]]
+
+
+def read_selector(scalar: Scalar, groups: Groups, faults: Faults) -> tuple[Selector, ...]:
+    """The selectors that a text stands for: one, or those of the group that it names; none (and faults) if malformed."""
+    text = scalar.text
+    model, rest, offset = None, text, 0
+    if "/" in text.split("[")[0] and ".safetensors" not in text:
+        model, _, rest = text.partition("/")
+        offset = len(model) + 1
+        if model.strip() not in MODELS:
+            faults.add(scalar.place_of(0), unknown_text("model part", model, MODELS))
+            return ()
+        model = model.strip()
+    name = NAME.match(rest)
+    if name is None:
+        faults.add(
+            scalar.place_of(0), f'"{shorten(text)}" is no selector; write a stack and a subscript, like "blocks[4:15]"'
+        )
+        return ()
+    after = rest[name.end() :]
+    if after.startswith("["):
+        return _read_subscript(scalar, model, name.group(0), rest, offset, faults)
+    if after.strip():
+        faults.add(
+            scalar.place_of(offset + name.end()),
+            f'unexpected "{shorten(after)}" after {shorten(name.group(0))}; write a subscript in brackets, like [4:15]',
+        )
+        return ()
+    return _read_group(scalar, name.group(0), groups, faults)
+
+
+def _read_group(scalar: Scalar, name: str, groups: Groups, faults: Faults) -> tuple[Selector, ...]:
+    group, _, component = name.partition(".")
+    if group not in groups:
+        exists = f"the groups are {', '.join(groups)}" if groups else "no groups are defined"
+        faults.add(
+            scalar.place_of(0),
+            f'"{shorten(name)}" has no subscript and is no group; {exists}; for all layers of a stack write '
+            f'"{shorten(name)}[:]"',
+        )
+        return ()
+    if not component:
+        return groups[group]
+    place = scalar.place_of(len(group) + 1)
+    return tuple(selector.with_component(component, place) for selector in groups[group])
+
+
+def _read_subscript(
+    scalar: Scalar, model: str | None, stack: str, rest: str, offset: int, faults: Faults
+) -> tuple[Selector, ...]:
+    opening = len(stack)
+    closing = rest.find("]", opening)
+    if closing < 0:
+        faults.add(scalar.place_of(offset + len(rest)), "the subscript is not closed; write ] after the last index")
+        return ()
+    parts = _read_parts(scalar, rest[opening + 1 : closing], offset + opening + 1, faults)
+    tail = rest[closing + 1 :].rstrip()
+    if parts is None:
+        return ()
+    if not tail:
+        return (Selector(scalar.text, scalar.place, stack, parts, model=model),)
+    component = NAME.fullmatch(tail[1:])
+    place = scalar.place_of(offset + closing + 2)
+    if not tail.startswith(".") or component is None:
+        faults.add(
+            scalar.place_of(offset + closing + 1),
+            f'unexpected "{shorten(tail)}" after the subscript; a component follows after a dot, like ".attn1"',
+        )
+        return ()
+    return (Selector(scalar.text, scalar.place, stack, parts, component.group(0), place, model),)
+
+
+def _read_parts(scalar: Scalar, text: str, offset: int, faults: Faults) -> tuple[Part, ...] | None:
+    if not text.strip():
+        faults.add(scalar.place_of(offset), "the subscript is empty; for all layers write [:]")
+        return None
+    found: list[Part] = []
+    for piece in text.split(","):
+        place = scalar.place_of(offset + len(piece) - len(piece.lstrip()))
+        part = _read_part(piece.strip(), place, faults)
+        offset += len(piece) + 1
+        if part is None:
+            return None
+        found.append(part)
+    return tuple(found)
+
+
+def _read_part(text: str, place: Place, faults: Faults) -> Part | None:
+    fields = [field.strip() for field in text.split(":")]
+    if len(fields) > 3 or not all(re.fullmatch(r"-?\d+", field) for field in fields if field) or fields == [""]:
+        faults.add(place, f'"{shorten(text)}" is no index; write an integer or a half-open range, like 7 or 9:12')
+        return None
+    numbers = [int(field) if field and len(field) < 8 else None for field in fields]
+    if any(field and (number is None or abs(number) > MAX_INDEX) for field, number in zip(fields, numbers, strict=True)):
+        faults.add(place, f"{shorten(text)} is larger than any stack; write an index of the stack")
+        return None
+    if len(numbers) == 1:
+        return Index(numbers[0] or 0, place)
+    start, stop, step = [*numbers, None][:3]
+    if step is not None and step < 1:
+        faults.add(place, f"the step {step} is not positive; to turn layers around, use the operation reverse")
+        return None
+    return Range(start, stop, step, place)
+
+
+def indices_of_part(part: Part, num_blocks: int) -> list[int] | None:
+    """The layers of a part in a stack of `num_blocks`; None for an index that is out of range."""
+    match part:
+        case Index(value):
+            index = value + num_blocks if value < 0 else value
+            return [index] if 0 <= index < num_blocks else None
+        case Range(start, stop, step):
+            return list(range(num_blocks))[start:stop:step]

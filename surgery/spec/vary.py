@@ -1,0 +1,181 @@
+"""The `vary` section: variables, cases, and the substitution of `{s+1}` in texts.
+
+A variable is a list of numbers or words, `range(0, 13)`, a selector (its layers), or a mapping of named cases, each a
+list of operations. `{...}` holds integer arithmetic (+ - * // %, brackets) over variables.
+"""
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from surgery.spec.document import Entries, Items, Scalar, Value
+from surgery.spec.fields import describe
+from surgery.spec.nearest import shorten, unknown_text
+from surgery.spec.places import Faults, Place
+
+MAX_VALUES_A_VARIABLE = 10_000
+RANGE = re.compile(r"range\(\s*(-?\d{1,7})\s*(?:,\s*(-?\d{1,7})\s*)?(?:,\s*(-?\d{1,7})\s*)?\)")
+TEMPLATE = re.compile(r"\{([^{}]*)\}")
+ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+MAX_NUMBER = 10**9
+
+Binding = int | float | str
+
+
+@dataclass(frozen=True)
+class Variable:
+    """Values in order; or cases; or the text of a selector, whose layers only a model tells."""
+
+    name: str
+    place: Place
+    values: tuple[Binding, ...] = ()
+    cases: tuple[tuple[str, Items], ...] = ()
+    selector: str | None = None
+
+    @property
+    def sample(self) -> tuple[Binding, ...]:
+        """Values to check the language with; a selector's layers stand in as 0."""
+        return self.values or (0,)
+
+
+def read_variables(value: Value, faults: Faults) -> tuple[Variable, ...]:
+    """The variables of a `vary` section."""
+    if not isinstance(value, Entries) or not value.entries:
+        faults.add(value.place, f"vary is {describe(value)}; write variables, like s: range(0, 13)")
+        return ()
+    found = [_read_variable(key, item, faults) for key, item in value.entries]
+    return tuple(variable for variable in found if variable is not None)
+
+
+def _read_variable(key: Scalar, value: Value, faults: Faults) -> Variable | None:
+    if not key.text.isidentifier():
+        faults.add(key.place, f'"{shorten(key.text)}" is no name for a variable; write a word of letters and digits')
+        return None
+    match value:
+        case Items(items) if items and all(isinstance(item, Scalar) for item in items):
+            bound = [item.value for item in items if isinstance(item, Scalar)]
+            if not any(item is None or isinstance(item, bool) for item in bound):
+                return Variable(key.text, key.place, tuple(item for item in bound if item is not None))
+        case Entries(entries) if entries:
+            return _read_cases(key, value, faults)
+        case Scalar(str(), text) if RANGE.fullmatch(text.strip()):
+            return _read_range(key, value, faults)
+        case Scalar(str(), text) if "[" in text:
+            return Variable(key.text, key.place, selector=text)
+    faults.add(
+        value.place,
+        f"the variable {key.text} is {describe(value)}; write a list, range(0, 13), a selector, or cases by name",
+    )
+    return None
+
+
+def _read_cases(key: Scalar, value: Entries, faults: Faults) -> Variable | None:
+    cases = []
+    for name, operations in value.entries:
+        if isinstance(operations, Items):
+            cases.append((name.text, operations))
+        else:
+            faults.add(operations.place, f"the case {name.text} is {describe(operations)}; write a list of operations")
+    return Variable(key.text, key.place, cases=tuple(cases)) if cases else None
+
+
+def _read_range(key: Scalar, value: Scalar, faults: Faults) -> Variable | None:
+    match = RANGE.fullmatch(value.text.strip())
+    assert match is not None, "the caller has matched it"
+    numbers = [int(group) for group in match.groups() if group is not None]
+    if len(numbers) == 3 and numbers[2] == 0:
+        faults.add(value.place, "the step of a range is 0; write a positive or negative step")
+        return None
+    values = range(*numbers)
+    if not 0 < len(values) <= MAX_VALUES_A_VARIABLE:
+        fact = "is empty" if not len(values) else f"has {len(values):,} values"
+        faults.add(value.place, f"{shorten(value.text)} {fact}; write one of 1 to {MAX_VALUES_A_VARIABLE:,} values")
+        return None
+    return Variable(key.text, key.place, tuple(values))
+
+
+def samples(variables: tuple[Variable, ...]) -> Iterator[dict[str, Variable | Binding | Items]]:
+    """Bindings that use every value and every case of every variable at least once."""
+    first = {v.name: (v.cases[0][1] if v.cases else v.sample[0]) for v in variables}
+    yield dict(first)
+    for variable in variables:
+        others: tuple[Binding | Items, ...] = tuple(case for _, case in variable.cases) or variable.sample
+        for value in others[1:]:
+            yield {**first, variable.name: value}
+
+
+def substitute(value: Value, bindings: Mapping[str, object], faults: Faults) -> Value:
+    """The value with every `{...}` worked out, and every name of cases in a list replaced by the case's operations."""
+    match value:
+        case Items(items, place):
+            found: list[Value] = []
+            for item in items:
+                case = bindings.get(item.text) if isinstance(item, Scalar) else None
+                if isinstance(case, Items):
+                    inner = substitute(case, {**bindings, item.text: ""}, faults)  # type: ignore[union-attr]
+                    found.extend(inner.items if isinstance(inner, Items) else ())
+                else:
+                    found.append(substitute(item, bindings, faults))
+            return Items(tuple(found), place)
+        case Entries(entries, place):
+            return Entries(tuple((key, substitute(item, bindings, faults)) for key, item in entries), place)
+        case Scalar(str(), text) if "{" in text:
+            return _substitute_text(value, bindings, faults)
+    return value
+
+
+def _substitute_text(scalar: Scalar, bindings: Mapping[str, object], faults: Faults) -> Scalar:
+    whole = TEMPLATE.fullmatch(scalar.text)
+    if whole is not None:
+        result = _evaluate(whole.group(1), bindings, scalar, faults)
+        return Scalar(result, str(result), scalar.place, scalar.column_shift)
+    text = TEMPLATE.sub(lambda match: str(_evaluate(match.group(1), bindings, scalar, faults)), scalar.text)
+    return Scalar(text, text, scalar.place, scalar.column_shift)
+
+
+def _evaluate(text: str, bindings: Mapping[str, object], scalar: Scalar, faults: Faults) -> Binding:
+    """The value of one `{...}`; 0 and a fault where it has none."""
+    bound = bindings.get(text.strip())
+    if isinstance(bound, (int, float, str)):
+        return bound
+    try:
+        return _work_out(ast.parse(text.strip(), mode="eval").body, bindings)
+    except _BadExpression as error:
+        faults.add(scalar.place, str(error))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        faults.add(scalar.place, f'"{{{shorten(text)}}}" is no integer arithmetic; write it like {{s+1}} or {{27-s}}')
+    except ZeroDivisionError:
+        faults.add(scalar.place, f'"{{{shorten(text)}}}" divides by zero for some values; leave those out')
+    return 0
+
+
+class _BadExpression(Exception):
+    """An expression that the language does not have."""
+
+
+def _work_out(node: ast.expr, bindings: Mapping[str, object]) -> int:
+    match node:
+        case ast.Constant(int() as number) if not isinstance(number, bool) and abs(number) <= MAX_NUMBER:
+            return number
+        case ast.Name(name):
+            bound = bindings.get(name)
+            if name not in bindings:
+                raise _BadExpression(unknown_text("variable", name, bindings))
+            if isinstance(bound, int):
+                return bound
+            raise _BadExpression(f"the variable {name} is no integer; arithmetic takes integers only")
+        case ast.UnaryOp(ast.USub(), operand):
+            return -_work_out(operand, bindings)
+        case ast.BinOp(left, op, right) if type(op) in ARITHMETIC:
+            result = ARITHMETIC[type(op)](_work_out(left, bindings), _work_out(right, bindings))
+            if abs(result) <= MAX_NUMBER:
+                return result
+    raise _BadExpression("only integers, variables, + - * // % and brackets may stand between { and }")

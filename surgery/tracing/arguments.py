@@ -1,0 +1,103 @@
+"""A call of a forward, flattened: what becomes an input of the graph, and the constant layout around it."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+CONSTANT_TYPES = (bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, torch.layout)
+NUMBER_TYPES = (int, float)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of input number `index` in the layout of a call."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value that is part of the layout: calls with another value have another layout."""
+
+    value: Hashable
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """An object that is neither tensor, number nor container: the same only where it is the same object."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Opaque) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A tuple, list or dict; `keys` is None but for dicts."""
+
+    kind: type
+    keys: tuple[Hashable, ...] | None
+    items: tuple["Layout", ...]
+
+
+Layout = Slot | Constant | Opaque | Container
+
+
+@dataclass(frozen=True)
+class FlatCall:
+    """Positional and keyword arguments as a hashable layout and the tensors and numbers in it, left to right."""
+
+    layout: Container
+    inputs: tuple[Any, ...]
+    names: tuple[str, ...]
+
+
+def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Sequence[str]) -> FlatCall:
+    """Flatten a call of a forward whose parameters (without self) have these names; positional ones get their names.
+
+    Arguments beyond the named parameters keep a place of their own.
+    """
+    inputs: list[Any] = []
+    names: list[str] = []
+
+    def flatten(value: Any, name: str) -> Layout:
+        if isinstance(value, torch.Tensor) or (isinstance(value, NUMBER_TYPES) and not isinstance(value, bool)):
+            inputs.append(value)
+            names.append(name)
+            return Slot(len(inputs) - 1)
+        if isinstance(value, CONSTANT_TYPES):
+            return Constant(value)
+        if type(value) in (tuple, list):
+            return Container(type(value), None, tuple(flatten(item, f"{name}_{i}") for i, item in enumerate(value)))
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            items = tuple(flatten(item, f"{name}_{key}") for key, item in value.items())
+            return Container(dict, tuple(value), items)
+        return Opaque(value)
+
+    named = {(parameters[i] if i < len(parameters) else i): value for i, value in enumerate(args)} | dict(kwargs)
+    layout = Container(dict, tuple(named), tuple(flatten(value, f"arg_{key}") for key, value in named.items()))
+    return FlatCall(layout, tuple(inputs), tuple(name.removeprefix("arg_") for name in names))
+
+
+def unflatten_call(layout: Container, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword arguments of a call, with these inputs in its slots."""
+
+    def build(item: Layout) -> Any:
+        match item:
+            case Slot(index):
+                return inputs[index]
+            case Constant(value) | Opaque(value):
+                return value
+            case Container(kind, keys, items):
+                built = [build(child) for child in items]
+                return kind(built) if keys is None else dict(zip(keys, built, strict=True))
+
+    named = build(layout)
+    positional = tuple(value for key, value in named.items() if isinstance(key, int))
+    return positional, {key: value for key, value in named.items() if isinstance(key, str)}

@@ -1,0 +1,257 @@
+"""A traced forward, read as stacks: which nodes are the step of which block, and which streams flow between blocks.
+
+The *step* of block i is what happens from its stream inputs to those of block i+1: the call of the block, and the
+operations after it that the forward does for it alone (adding a control residual, say). Everything else that a block
+is given is context, and stays with the block wherever it runs.
+"""
+
+import inspect
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from surgery.errors import RefusedError
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A residual tensor that flows from block to block.
+
+    `parameter` is the name that the blocks' forward gives it; `output` the index among a block's outputs (None where
+    a block returns a single tensor).
+    """
+
+    parameter: str
+    output: int | None
+
+
+@dataclass(frozen=True)
+class StackSteps:
+    """The steps of one stack.
+
+    `calls[i]` is the call of block i; `entries[i][s]` the node that enters block i as stream s; `exits[s]` what
+    stream s is after the last step, None where the last block does not return it.
+    """
+
+    name: str
+    calls: tuple[fx.Node, ...]
+    streams: tuple[Stream, ...]
+    entries: tuple[tuple[fx.Node, ...], ...]
+    exits: tuple[fx.Node | None, ...]
+
+    def step_ends(self, index: int) -> tuple[fx.Node | None, ...]:
+        """What the streams are after the step of block `index`."""
+        return self.entries[index + 1] if index + 1 < len(self.entries) else self.exits
+
+
+def find_stack_names(model: nn.Module) -> tuple[str, ...]:
+    """The dotted names of all non-empty ModuleLists that are not inside another one, in the model's own order."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, nn.ModuleList) and len(module) and not inside:
+            found.append(name)
+    return tuple(found)
+
+
+def block_calls(graph: fx.Graph, stack: str) -> dict[int, fx.Node]:
+    """The first call of each block of a stack, by index.
+
+    Raises RefusedError where the forward calls one block more than once.
+    """
+    calls: dict[int, fx.Node] = {}
+    for node in graph.nodes:
+        if node.op != "call_module":
+            continue
+        prefix, _, last = node.target.rpartition(".")
+        if prefix == stack and last.isdigit():
+            if int(last) in calls:
+                raise RefusedError(f"{stack}.{last} is called more than once in the model's own forward")
+            calls[int(last)] = node
+    return calls
+
+
+def read_steps(graph: fx.Graph, model: nn.Module, stack: str, num_blocks: int) -> StackSteps | None:
+    """The steps of a stack of `num_blocks` blocks, or None where the forward does not run them in order.
+
+    Raises:
+        RefusedError: it runs them in order, but in a way that can't be taken apart; the text says which.
+    """
+    by_index = block_calls(graph, stack)
+    in_order = [node for node in graph.nodes if node in by_index.values()]
+    if in_order != [by_index.get(index) for index in range(num_blocks)]:
+        return None
+    calls = tuple(in_order)
+    arguments = [bind_arguments(model, call) for call in calls]
+    depths = _depths(graph, calls)
+    streams = _find_streams(calls, arguments, depths)
+    entries = tuple(tuple(bound[stream.parameter] for stream in streams) for bound in arguments)
+    _refuse_interleaved(graph, model, stack, calls, depths)
+    exits = _find_exits(calls, streams, entries, depths)
+    return StackSteps(stack, calls, streams, entries, exits)
+
+
+def bind_arguments(model: nn.Module, call: fx.Node) -> dict[str, Any]:
+    """The arguments of a block's call by the names of its forward's parameters."""
+    block = model.get_submodule(str(call.target))
+    signature = inspect.signature(inspect.unwrap(type(block).forward))
+    bound = signature.bind(None, *call.args, **call.kwargs)
+    return {name: value for name, value in list(bound.arguments.items())[1:]}
+
+
+def _depths(graph: fx.Graph, calls: Sequence[fx.Node]) -> dict[fx.Node, int]:
+    """For every node, the highest index of a block of the stack that it depends on; -1 for none."""
+    index_of = {call: index for index, call in enumerate(calls)}
+    depths: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        above = max((depths[used] for used in node.all_input_nodes), default=-1)
+        depths[node] = max(above, index_of.get(node, -1))
+    return depths
+
+
+def outputs_of(call: fx.Node) -> list[tuple[int | None, Any]]:
+    """The outputs of a block by index, with their example values; a single tensor has index None."""
+    value = call.meta["value"]
+    return list(enumerate(value)) if isinstance(value, (tuple, list)) else [(None, value)]
+
+
+def output_node(call: fx.Node, output: int | None) -> fx.Node | None:
+    """The node that stands for an output of a block in the graph, where the forward uses it."""
+    if output is None:
+        return call
+    for user in call.users:
+        if user.op == "call_function" and user.target is operator.getitem and user.args[1] == output:
+            return user
+    return None
+
+
+def _find_streams(
+    calls: Sequence[fx.Node], arguments: Sequence[Mapping[str, Any]], depths: Mapping[fx.Node, int]
+) -> tuple[Stream, ...]:
+    if len(calls) == 1:
+        return _streams_by_shape(calls[0], arguments[0])
+    found: list[Stream] = []
+    for name, value in arguments[1].items():
+        if isinstance(value, fx.Node) and depths[value] == 0:
+            output = next((index for index, _ in outputs_of(calls[0]) if _flows_from(value, calls[0], index)), None)
+            found.append(Stream(name, output))
+    for index, bound in enumerate(arguments):
+        for stream in found:
+            entry = bound.get(stream.parameter)
+            if not isinstance(entry, fx.Node) or depths[entry] != index - 1:
+                raise RefusedError(f"`{calls[index].target}` does not take {stream.parameter} from the block before it")
+    return tuple(found)
+
+
+def _flows_from(value: fx.Node, call: fx.Node, output: int | None) -> bool:
+    """Whether `value` depends on this output of `call`."""
+    start = output_node(call, output)
+    pending, seen = [value], set()
+    while pending:
+        node = pending.pop()
+        if node is start:
+            return True
+        if node is not call and node not in seen:
+            seen.add(node)
+            pending.extend(node.all_input_nodes)
+    return False
+
+
+def _streams_by_shape(call: fx.Node, arguments: Mapping[str, Any]) -> tuple[Stream, ...]:
+    """A stack of one block: an output belongs to the one argument that has its shape."""
+    found: list[Stream] = []
+    for output, value in outputs_of(call):
+        alike = [
+            name
+            for name, argument in arguments.items()
+            if isinstance(argument, fx.Node)
+            and isinstance(value, torch.Tensor)
+            and isinstance(argument.meta["value"], torch.Tensor)
+            and argument.meta["value"].shape == value.shape
+        ]
+        if len(alike) == 1:
+            found.append(Stream(alike[0], output))
+        elif alike:
+            raise RefusedError(
+                f"`{call.target}` is the only block of its stack, and its output {output} has the shape of "
+                f"{' and '.join(alike)}: which of them it continues can't be told"
+            )
+    return tuple(found)
+
+
+def _refuse_interleaved(
+    graph: fx.Graph, model: nn.Module, stack: str, calls: Sequence[fx.Node], depths: Mapping[fx.Node, int]
+) -> None:
+    """Blocks of another stack between the blocks of this one can't be told from its steps."""
+    last = len(calls) - 1
+    for other in find_stack_names(model):
+        if other == stack:
+            continue
+        for node in block_calls(graph, other).values():
+            if 0 <= depths[node] < last:
+                raise RefusedError(f"the stacks {stack} and {other} take turns in the forward; {stack} can't be edited")
+
+
+def _find_exits(
+    calls: Sequence[fx.Node],
+    streams: Sequence[Stream],
+    entries: Sequence[Sequence[fx.Node]],
+    depths: Mapping[fx.Node, int],
+) -> tuple[fx.Node | None, ...]:
+    """The ends of the last step: like the ends of the step before it, where the forward goes on in the same way."""
+    exits: list[fx.Node | None] = []
+    last = calls[-1]
+    for position, stream in enumerate(streams):
+        start = output_node(last, stream.output)
+        if start is None or len(calls) < 2:
+            exits.append(start)
+            continue
+        before = output_node(calls[-2], stream.output)
+        exits.append(_follow(start, before, entries[-1][position], depths))
+    return tuple(exits)
+
+
+def _follow(
+    start: fx.Node, before: fx.Node | None, end: fx.Node, depths: Mapping[fx.Node, int]
+) -> fx.Node:
+    """From `start`, walk the users that do what leads from `before` to `end`; `start` itself where they don't."""
+    path: list[fx.Node] = []
+    node: fx.Node | None = end
+    while node is not None and node is not before:
+        path.append(node)
+        node = next((used for used in node.all_input_nodes if depths[used] == depths[end]), None)
+    if node is None:
+        return start
+    here = start
+    for expected in reversed(path):
+        alike = [user for user in here.users if user.op == expected.op and user.target == expected.target]
+        matching = [user for user in alike if _same_places(user, here, expected)]
+        if len(matching) != 1:
+            return start
+        here = matching[0]
+    return here
+
+
+def _same_places(user: fx.Node, used: fx.Node, expected: fx.Node) -> bool:
+    """Whether `user` takes `used` in the argument in which `expected` takes its stream."""
+    return [argument is used for argument in user.args][:1] == [
+        isinstance(argument, fx.Node) for argument in expected.args
+    ][:1] and len(user.args) == len(expected.args)
+
+
+def iter_stacks(graph: fx.Graph, model: nn.Module) -> Iterator[tuple[str, int]]:
+    """The names and lengths of the stacks whose blocks the forward calls, in the order of their first calls."""
+    first: dict[str, int] = {}
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    for name in find_stack_names(model):
+        calls = block_calls(graph, name)
+        if calls:
+            first[name] = min(order[node] for node in calls.values())
+    for name in sorted(first, key=first.__getitem__):
+        stack = model.get_submodule(name)
+        assert isinstance(stack, nn.ModuleList)
+        yield name, len(stack)

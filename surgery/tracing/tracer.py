@@ -1,0 +1,258 @@
+"""A model and one call -> a torch.fx graph of its forward with all submodules as leaves, each node with its value."""
+
+import contextlib
+import dataclasses
+import operator
+import sys
+import traceback
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+from surgery.errors import TraceError
+from surgery.tracing.arguments import FlatCall, unflatten_call
+from surgery.tracing.guards import expect
+from surgery.tracing.values import ValueProxy, has_proxy, value_of
+
+
+@dataclass(frozen=True)
+class TracedForward:
+    """The graph of one forward; nodes carry their example value in `meta["value"]`.
+
+    `num_decisions` counts the Python decisions on sizes or numbers that the graph checks.
+    """
+
+    graph: fx.Graph
+    num_decisions: int
+
+
+class ValueTracer(fx.Tracer):
+    """Traces one call of a forward; the values that flow through it are those of the call."""
+
+    proxy_buffer_attributes = True
+
+    def __init__(self, call: FlatCall, forward: Callable[..., Any]) -> None:
+        super().__init__()
+        self.call = call
+        self.forward = forward
+        self.running_leaf = False
+        self.num_decisions = 0
+        self.aliases: dict[fx.Node, weakref.WeakSet[ValueProxy]] = {}
+
+    # What torch.fx asks of a tracer.
+
+    def create_args_for_root(
+        self, root_fn: types.FunctionType, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """Placeholders for the tensors and numbers of the call; everything else of it is constant."""
+        inputs = []
+        for name, value in zip(self.call.names, self.call.inputs, strict=True):
+            node = self.create_node("placeholder", name, (), {}, name=name)
+            node.meta["value"] = value
+            inputs.append(self.proxy(node))
+        args, kwargs = unflatten_call(self.call.layout, inputs)
+        return lambda root: self.forward(root, *args, **kwargs), [self.root]
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Every submodule is a leaf: only the model's own forward is traced."""
+        return True
+
+    def proxy(self, node: fx.Node) -> ValueProxy:
+        return ValueProxy(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        if issubclass(type(a), fx.Proxy):
+            return a.node
+        if dataclasses.is_dataclass(a) and not isinstance(a, type):  # diffusers' outputs are dicts as well
+            fields = {field.name: self.create_arg(getattr(a, field.name)) for field in dataclasses.fields(a)}
+            return self.create_node("call_function", type(a), (), fields)
+        return super().create_arg(a)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if self.running_leaf:
+            return attr_val
+        found = super().getattr(attr, attr_val, parameter_proxy_cache)
+        if issubclass(type(found), ValueProxy) and "value" not in found.node.meta:
+            found.node.meta["value"] = attr_val
+        return found
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if self.running_leaf:
+            return forward(*args, **kwargs)
+        path = self.path_of_module(m)
+        with self.concretely():
+            result = forward(*value_of(args), **value_of(kwargs))
+        return self.record("call_module", path, args, kwargs, result)
+
+    def create_proxy(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any = None,
+        proxy_factory_fn: Any = None,
+    ) -> Any:
+        """Run the operation on the values, and record it."""
+        if kind == "get_attr":
+            return super().create_proxy(kind, target, args, kwargs, name, type_expr)
+        if kind == "call_function" and target is operator.setitem:
+            return self.assign_item(*args)
+        with self.concretely():
+            values, named = value_of(args), value_of(kwargs)
+            if kind == "call_method":
+                result = getattr(values[0], target)(*values[1:], **named)
+            else:
+                result = target(*values, **named)
+        return self.record(kind, target, args, kwargs, result)
+
+    # What proxies and the recorder ask of this tracer.
+
+    def record(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> Any:
+        """A node with its value; what has no use as a node (None, dtypes, strings) is returned as it is."""
+        if result is None or isinstance(result, (str, torch.dtype, torch.device, torch.layout)):
+            return result
+        node = self.create_node(kind, target, self.create_arg(args), self.create_arg(dict(kwargs)))
+        node.meta["value"] = result
+        return self.proxy(node)
+
+    def record_function(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Run and record a plain function."""
+        return self.create_proxy("call_function", function, args, {})
+
+    def call_method_of(self, receiver: ValueProxy, name: str, *args: Any, **kwargs: Any) -> Any:
+        """A method call; one that works in place (`add_`) is done on a copy that takes the receiver's place."""
+        if not (name.endswith("_") and not name.endswith("__")):
+            return self.create_proxy("call_method", name, (receiver, *args), kwargs)
+        self.replace_by_copy(receiver)
+        changed = self.create_proxy("call_method", name, (receiver, *args), kwargs)
+        receiver.node = changed.node
+        return receiver
+
+    def assign_item(self, receiver: ValueProxy, index: Any, update: Any) -> None:
+        """`receiver[index] = update`, as an operation that returns the changed copy."""
+        changed = self.create_proxy("call_function", with_item, (receiver, index, update), {})
+        self.refuse_aliases(receiver)
+        receiver.node = changed.node
+
+    def replace_by_copy(self, receiver: ValueProxy) -> None:
+        self.refuse_aliases(receiver)
+        receiver.node = self.create_proxy("call_method", "clone", (receiver,), {}).node
+
+    def refuse_aliases(self, receiver: ValueProxy) -> None:
+        """An in-place change may be recorded as a copy only if no living value sees the same memory."""
+        storage = storage_of(receiver.value)
+        for node, proxies in self.aliases.items():
+            others = [proxy for proxy in proxies if proxy is not receiver]
+            if others and storage is not None and storage_of(node.meta.get("value")) == storage:
+                raise TraceError(f"it changes `{receiver.node}` in place while `{node}` still looks at the same memory")
+
+    def register_alias(self, proxy: ValueProxy) -> None:
+        self.aliases.setdefault(proxy.node, weakref.WeakSet()).add(proxy)
+
+    def decide(self, proxy: ValueProxy, kind: Callable[[Any], Any]) -> Any:
+        """The value as `kind`, with a check in the graph that it stays so."""
+        with self.concretely():
+            value = kind(proxy.value)
+        number = self.record_function(kind, (proxy,)) if type(proxy.value) is not type(value) else proxy
+        self.create_node("call_function", expect, (number.node, value), {})
+        self.num_decisions += 1
+        return value
+
+    @contextlib.contextmanager
+    def concretely(self) -> Iterator[None]:
+        """Within it, modules and attributes behave as if nothing was traced."""
+        before, self.running_leaf = self.running_leaf, True
+        try:
+            yield
+        finally:
+            self.running_leaf = before
+
+
+class FactoryRecorder(TorchFunctionMode):
+    """Records torch functions that make tensors from no proxy (torch.arange, torch.zeros, ...)."""
+
+    def __init__(self, tracer: ValueTracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.tracer.running_leaf:
+            return func(*args, **kwargs)
+        if has_proxy(args) or has_proxy(kwargs):
+            return func(*args, **kwargs)  # reaches Proxy.__torch_function__
+        result = func(*args, **kwargs)
+        is_factory = isinstance(result, torch.Tensor) and not any(isinstance(arg, torch.Tensor) for arg in args)
+        if not is_factory:
+            return result
+        return self.tracer.record("call_function", func, args, kwargs, result)
+
+
+def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
+    """A copy of `tensor` in which `copy[index] = update`."""
+    changed = tensor.clone()
+    changed[index] = update
+    return changed
+
+
+def storage_of(value: Any) -> int | None:
+    """What identifies the memory of a tensor; None for everything else."""
+    return id(value.untyped_storage()) if isinstance(value, torch.Tensor) else None
+
+
+def values_mode(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:
+    """Fake tensors; for inputs on the meta device none are needed."""
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    if tensors and all(tensor.is_meta for tensor in tensors):
+        return contextlib.nullcontext()
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def trace_forward(
+    build_model: Callable[[], nn.Module], call: FlatCall, forward: Callable[..., Any]
+) -> TracedForward:
+    """Trace `forward(model, ...)` for one call. Nothing of the model runs on real data; no memory is taken.
+
+    `build_model` is called where tensors are fake, so that it may make weights that take no memory.
+
+    Raises:
+        TraceError: the forward decides on the contents of a tensor, or does what a graph can't hold; the text names
+            the line of code.
+    """
+    with values_mode(call.inputs) as mode:
+        inputs = tuple(
+            mode.from_tensor(value) if mode is not None and isinstance(value, torch.Tensor) else value
+            for value in call.inputs
+        )
+        model = build_model()
+        tracer = ValueTracer(FlatCall(call.layout, inputs, call.names), forward)
+        try:
+            with FactoryRecorder(tracer):
+                graph = tracer.trace(model)
+        except Exception as error:  # whatever the traced code raises is the user's to read, with its place
+            raise TraceError(describe_failure(model, error)) from error
+    graph.lint()
+    return TracedForward(graph, tracer.num_decisions)
+
+
+def describe_failure(model: nn.Module, error: Exception) -> str:
+    """Which line of the model's own code could not be traced, and why."""
+    frames = traceback.extract_tb(error.__traceback__)
+    source = sys.modules[type(model).__module__].__file__ if type(model).__module__ in sys.modules else None
+    own = [frame for frame in frames if frame.filename == source]
+    place = f"{own[-1].filename}:{own[-1].lineno}: `{own[-1].line}`" if own else "its forward"
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"{type(model).__name__} can't be traced: {place}: {reason}"
