@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from surgery.anatomy.parts import Anatomy, Stack
+from surgery.anatomy.parts import Anatomy, Kind, Stack
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import Selection
 from surgery.spec.places import Faults
-from surgery.spec.selector import Index, Selector, indices_of_part
+from surgery.spec.selector import Index, Selector, indices_of_part, indices_to_text
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,13 @@ def resolve_layers(selection: Selection, anatomy: Anatomy, faults: Faults) -> li
     found: dict[str, list[int]] = {}
     for selector in selection:
         for stack in find_stacks(selector, anatomy, faults):
-            for index in _indices(selector, stack, faults):
-                if index in found.setdefault(stack.name, []):
-                    faults.add(selector.place, f"{stack.name}[{index}] is selected twice; name each layer once")
-                else:
-                    found[stack.name].append(index)
+            indices = _indices(selector, stack, faults)
+            already = found.setdefault(stack.name, [])
+            twice = [index for index in indices if index in already]
+            if twice:
+                names = f"{stack.name}[{indices_to_text(twice)}]"
+                faults.add(selector.place, f"{names} is selected twice; name each layer once")
+            already.extend(index for index in indices if index not in already)
     return [
         SelectedLayers(stack, tuple(sorted(found[stack.name]))) for stack in anatomy.stacks if found.get(stack.name)
     ]
@@ -49,18 +51,21 @@ def resolve_components(selection: Selection, anatomy: Anatomy, faults: Faults) -
     found: list[SelectedComponent] = []
     for selector in selection:
         for stack in find_stacks(selector, anatomy, faults):
-            for index in _indices(selector, stack, faults):
-                names = list(_components(selector, stack, index, faults))
-                found.extend(SelectedComponent(stack, index, name, selector) for name in names)
+            indices = _indices(selector, stack, faults)
+            for kind in stack.kinds:
+                members = [index for index in indices if stack.kind(index) is kind]
+                names = _components(selector, stack, kind, members, faults) if members else ()
+                found.extend(SelectedComponent(stack, index, name, selector) for index in members for name in names)
     seen: set[tuple[str, int, str]] = set()
+    twice: dict[tuple[str, str, Selector], list[int]] = {}
     for item in found:
         key = (item.stack.name, item.index, item.component)
         if key in seen:
-            faults.add(
-                item.selector.place,
-                f"{item.stack.name}[{item.index}].{item.component} is selected twice; name each component once",
-            )
+            twice.setdefault((item.stack.name, item.component, item.selector), []).append(item.index)
         seen.add(key)
+    for (stack_name, component, selector), again in twice.items():
+        names = f"{stack_name}[{indices_to_text(again)}].{component}"
+        faults.add(selector.place, f"{names} is selected twice; name each component once")
     return found
 
 
@@ -68,13 +73,11 @@ def find_stacks(selector: Selector, anatomy: Anatomy, faults: Faults) -> list[St
     """The stacks that a selector's stack name, which may hold `*`, stands for."""
     depth = selector.stack.count(".")
     found = [
-        stack
-        for stack in anatomy.stacks
-        if stack.name.count(".") == depth and fnmatchcase(stack.name, selector.stack)
+        stack for stack in anatomy.stacks if stack.name.count(".") == depth and fnmatchcase(stack.name, selector.stack)
     ]
     if not found:
         names = [stack.name for stack in anatomy.stacks]
-        faults.add(selector.place, unknown_text(f"stack in {anatomy.class_name}", selector.stack, names))
+        faults.add(selector.place, unknown_text("stack", selector.stack, names, f"in {anatomy.class_name}"))
     return found
 
 
@@ -90,16 +93,17 @@ def _indices(selector: Selector, stack: Stack, faults: Faults) -> list[int]:
             continue
         if not indices:
             faults.add(part.place, f"the range matches no layer; {exists}; ranges are half open, like 4:15")
-        for index in indices:
-            if index in found:
-                faults.add(part.place, f"layer {index} is selected twice in {shorten(selector.text)}; name it once")
-            else:
-                found.append(index)
+        twice = [index for index in indices if index in found]
+        if twice:
+            layers = f"layer {twice[0]} is" if len(twice) == 1 else f"layers {indices_to_text(twice)} are"
+            faults.add(part.place, f"{layers} selected twice in {shorten(selector.text)}; name each layer once")
+        found.extend(index for index in indices if index not in found)
     return found
 
 
-def _components(selector: Selector, stack: Stack, index: int, faults: Faults) -> Iterable[str]:
-    kind = stack.kind(index)
+def _components(selector: Selector, stack: Stack, kind: Kind, indices: list[int], faults: Faults) -> Iterable[str]:
+    """The names of the selected components in blocks of one kind."""
+    blocks = f"{stack.name}[{indices_to_text(indices)}]"
     pattern = selector.component or ""
     place = selector.component_place or selector.place
     if "*" in pattern:
@@ -107,11 +111,14 @@ def _components(selector: Selector, stack: Stack, index: int, faults: Faults) ->
         names = [component.name for component in kind.components if component.refusal is None]
         matching = [name for name in names if name.count(".") == depth and fnmatchcase(name, pattern)]
         if not matching:
-            faults.add(place, f'"{shorten(pattern)}" matches no component of {stack.name}[{index}] that can be replaced')
+            exists = ", ".join(name for name in names if name.count(".") <= depth) or "none"
+            faults.add(
+                place, f'"{shorten(pattern)}" matches no component of {blocks} that can be replaced; those are {exists}'
+            )
         return matching
     if kind.find_component(pattern) is None:
         depth = pattern.count(".")
         names = [component.name for component in kind.components if component.name.count(".") <= depth]
-        faults.add(place, unknown_text(f"component of {stack.name}[{index}]", pattern, names))
+        faults.add(place, unknown_text("component", pattern, names, f"in {blocks}"))
         return []
     return [pattern]

@@ -2,19 +2,22 @@
 
 import random
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import assert_never
 
-from surgery.anatomy.parts import Anatomy, Stack
-from surgery.anatomy.resolve import SelectedLayers, find_stacks, resolve_components, resolve_layers
+from surgery.anatomy.parts import Anatomy, Component, Stack
+from surgery.anatomy.resolve import SelectedComponent, SelectedLayers, find_stacks, resolve_components, resolve_layers
 from surgery.errors import NotYetError
 from surgery.plan.check import check_plan, misplaced_layer
 from surgery.plan.plan import Plan, Replace
-from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, canonical, iter_layers
+from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, canonical, count_executions, iter_layers
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
-from surgery.spec.nearest import shorten, unknown_text
+from surgery.spec.nearest import shorten
 from surgery.spec.places import Faults, Place
-from surgery.spec.selector import Selector
+from surgery.spec.selector import Selector, indices_to_text
+
+MAX_EXECUTIONS = 100_000  # layers in one forward: beyond any model, and before numbers stop being sane
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,21 @@ def lower_spec(spec: Spec, anatomy: Anatomy, means: MeanValues | None = None) ->
 def _refuse_not_yet(spec: Spec) -> None:
     """Valid parts of the language that would run in a later version."""
     reasons: list[tuple[Place, str]] = []
-    reasons += [(variable.place, "sweeps (vary) can't run yet; write one spec a variant") for variable in spec.variables]
     reasons += [
-        (group.place, "groups from profiles can't be read yet; write the selector") for group in spec.profile_groups
+        (variable.place, "sweeps (vary) can't run in this version; write one spec a variant")
+        for variable in spec.variables
+    ]
+    reasons += [
+        (group.place, "groups can't be read from profiles in this version; write the selector")
+        for group in spec.profile_groups
     ]
     for operation in spec.operations:
         if operation.when is not None:
-            reasons.append((operation.when.place, "when can't run yet; leave it out to apply the operation always"))
+            reasons.append(
+                (operation.when.place, "when can't run in this version; leave it out to apply the operation always")
+            )
         reasons += [
-            (selector.place, "pipelines with a second transformer can't be edited yet; leave transformer_2/ out")
+            (selector.place, "a second transformer can't be edited in this version; leave transformer_2/ out")
             for selector in _selectors(operation)
             if selector.model == "transformer_2"
         ]
@@ -115,14 +124,18 @@ class _Lowering:
     def schedule_operation(
         self, operation: ops.Skip | ops.Repeat | ops.Reverse | ops.Shuffle | ops.Parallel | ops.Scale
     ) -> None:
+        num_faults = len(self.faults.found)
         selected = resolve_layers(operation.layers, self.anatomy, self.faults)
-        self.check_expect(operation, sum(len(layers.indices) for layers in selected), "layer")
+        if len(self.faults.found) == num_faults:
+            self.check_expect(operation, sum(len(layers.indices) for layers in selected), "layer")
         if isinstance(operation, ops.Parallel) and any("*" in selector.stack for selector in operation.layers):
             self.faults.add(operation.place, "parallel takes the layers of one stack; write the stack's name, not *")
             return
         if isinstance(operation, ops.Parallel) and len(selected) > 1:
             names = " and ".join(layers.stack.name for layers in selected)
-            self.faults.add(operation.place, f"parallel takes the layers of one stack, not of {names}; write one for each")
+            self.faults.add(
+                operation.place, f"parallel takes the layers of one stack, not of {names}; write one for each"
+            )
             return
         for layers in selected:
             if self.can_edit(layers, operation.place):
@@ -134,11 +147,13 @@ class _Lowering:
             self.faults.add(place, f"{layers.stack.name} can't be edited: {layers.stack.refusal}")
             return False
         present = {layer.index for layer in iter_layers(self.schedules[layers.stack.name])}
-        missing = [index for index in layers.indices if index not in present]
-        for index in missing:
-            lost = self.gone.get((layers.stack.name, index))
-            since = f" since line {lost.line}" if lost else ""
-            self.faults.add(place, f"{layers.stack.name}[{index}] is gone{since}; leave it out, or edit it earlier")
+        missing: dict[int, list[int]] = {}
+        for index in layers.indices:
+            if index not in present:
+                missing.setdefault(self.gone[layers.stack.name, index].line, []).append(index)
+        for line, indices in missing.items():
+            name = f"{layers.stack.name}[{indices_to_text(indices)}]"
+            self.faults.add(place, f"{name} is gone since line {line}; leave it out, or edit it earlier")
         return not missing
 
     def edit(
@@ -175,7 +190,20 @@ class _Lowering:
             self.settle(layers.stack, after, operation.place)
 
     def settle(self, stack: Stack, after: tuple[Item, ...], place: Place) -> None:
-        """Keep a new schedule, unless a layer does not fit where it is put."""
+        """Keep a new schedule, unless it is absurdly long or a layer does not fit where it is put."""
+        num_executions = sum(count_executions(after).values())
+        if num_executions > MAX_EXECUTIONS:
+            self.faults.add(
+                place,
+                f"{stack.name} would run more than {MAX_EXECUTIONS:,} layers in one forward; "
+                "write smaller times or loops",
+            )
+            return
+        if not all(isfinite(layer.scale) for layer in iter_layers(after)):
+            self.faults.add(
+                place, f"the scales of {stack.name} multiply to more than a number holds; write smaller ones"
+            )
+            return
         misplaced = misplaced_layer(after, stack)
         if misplaced is not None:
             self.faults.add(place, misplaced)
@@ -196,8 +224,8 @@ class _Lowering:
                 found.append(position)
             elif inside & chosen:
                 what = "group" if isinstance(item, Group) else "loop"
-                names = ", ".join(str(index) for index in sorted(inside))
-                self.faults.add(place, f"the selection covers the {what} of layers {names} partly; select all of it or none")
+                names = f"{stack}[{indices_to_text(inside)}]"
+                self.faults.add(place, f"the selection covers the {what} of {names} partly; select all of it or none")
                 return None
         return found
 
@@ -207,10 +235,8 @@ class _Lowering:
             return True
         items = self.schedules[stack]
         between = [items[p] for p in range(positions[0], positions[-1] + 1) if p not in positions]
-        names = ", ".join(str(layer.index) for layer in iter_layers(tuple(between)))
-        self.faults.add(
-            place, f"{what} takes a run of neighbours, but layers {names} of {stack} stand between; select them too"
-        )
+        names = indices_to_text({layer.index for layer in iter_layers(tuple(between))})
+        self.faults.add(place, f"{what} takes a run of neighbours, but {stack}[{names}] stands between; select it too")
         return False
 
     def repeat(
@@ -220,6 +246,8 @@ class _Lowering:
             if not self.contiguous(positions, stack.name, "repeat", operation.place):
                 return None
             first, last = positions[0], positions[-1] + 1
+            if operation.times == 1:
+                return before
             return (*before[:first], Loop(before[first:last], operation.times), *before[last:])
         layer = self.layer_to_use(operation, stack, before, positions)
         return None if layer is None else _rearranged(before, positions, [layer] * len(positions))
@@ -232,17 +260,21 @@ class _Lowering:
             center = before[positions[(len(positions) - 1) // 2]]
             if isinstance(center, Layer):
                 return center
-            self.faults.add(operation.place, "the center of the selection is a group or a loop; write using: and a layer")
+            self.faults.add(
+                operation.place, "the center of the selection is a group or a loop; write using: and a layer"
+            )
             return None
         assert operation.using is not None, "times or using is given"
         index = operation.using + stack.num_blocks if operation.using < 0 else operation.using
         present = [layer for layer in iter_layers(before) if layer.index == index]
         if present:
             return present[0]
-        last = stack.num_blocks - 1
-        self.faults.add(
-            operation.place, f"using names layer {operation.using}, which {stack.name} (0 to {last}) has not, or not any more"
-        )
+        lost = self.gone.get((stack.name, index))
+        if lost is not None:
+            fact = f"{stack.name}[{index}], which using names, is gone since line {lost.line}"
+        else:
+            fact = f"using names layer {operation.using}; {stack.name} has layers 0 to {stack.num_blocks - 1}"
+        self.faults.add(operation.place, f"{fact}; write a layer that runs, or center")
         return None
 
     def parallel(
@@ -253,7 +285,9 @@ class _Lowering:
         first, last = positions[0], positions[-1] + 1
         members = [item for item in before[first:last] if isinstance(item, Layer)]
         if len(members) < last - first:
-            self.faults.add(operation.place, "the selection holds a group or a loop; groups do not nest; select layers only")
+            self.faults.add(
+                operation.place, "the selection holds a group or a loop; groups do not nest; select layers only"
+            )
             return None
         return (*before[:first], Group(tuple(members), operation.combine, operation.loops), *before[last:])
 
@@ -272,10 +306,14 @@ class _Lowering:
             first = self.edited[stack.name]
             self.faults.add(
                 operation.place,
-                f"order writes out the whole schedule of {stack.name}, which line {first.line} has edited; put it first",
+                f"order writes out the whole schedule of {stack.name}, which line {first.line} has edited; "
+                "put it first",
             )
             return
+        num_faults = len(self.faults.found)
         items = [made for item in operation.items for made in self.order_item(item, stack)]
+        if len(self.faults.found) > num_faults:
+            return
         self.check_expect(operation, len({layer.index for layer in iter_layers(tuple(items))}), "layer")
         self.settle(stack, tuple(items), operation.place)
 
@@ -284,85 +322,91 @@ class _Lowering:
         if isinstance(item, ops.OrderGroup):
             wrong = [index for index in item.layers if not -stack.num_blocks <= index <= last]
             for index in wrong:
-                self.faults.add(item.place, f"there is no layer {index}; {stack.name} has layers 0 to {last}")
+                self.faults.add(
+                    item.place, f"there is no layer {index}; {stack.name} has layers 0 to {last}; write one of them"
+                )
             members = tuple(Layer(index % stack.num_blocks) for index in item.layers)
             return [] if wrong else [Group(members, item.combine, item.loops)]
         if ":" not in item.text and not -stack.num_blocks <= (item.start or 0) <= last:
-            self.faults.add(item.place, f"there is no layer {item.text}; {stack.name} has layers 0 to {last}")
+            self.faults.add(
+                item.place,
+                f"there is no layer {shorten(item.text)}; {stack.name} has layers 0 to {last}; write one of them",
+            )
             return []
         found = list(range(stack.num_blocks))[item.start : item.stop]
         if not found:
-            self.faults.add(item.place, f'"{shorten(item.text)}" matches no layer; {stack.name} has layers 0 to {last}')
+            self.faults.add(
+                item.place,
+                f'"{shorten(item.text)}" matches no layer; {stack.name} has layers 0 to {last}; '
+                "ranges are half open, like 4:15",
+            )
         return [Layer(index) for index in found]
 
     def replace(self, operation: ops.Replace) -> None:
+        num_faults = len(self.faults.found)
         selected = resolve_components(operation.components, self.anatomy, self.faults)
+        if len(self.faults.found) > num_faults:
+            return
         self.check_expect(operation, len(selected), "component")
+        refused: dict[tuple[Place, str, str, str], list[int]] = {}
         for item in selected:
             place = item.selector.component_place or item.selector.place
-            name = f"{item.stack.name}[{item.index}].{item.component}"
-            lost = self.gone.get((item.stack.name, item.index))
-            if lost is not None:
-                self.faults.add(place, f"{item.stack.name}[{item.index}] is gone since line {lost.line}; leave it out")
-                continue
-            component = item.stack.kind(item.index).find_component(item.component)
-            assert component is not None, "resolve_components returns what exists"
-            if component.refusal is not None:
-                self.faults.add(place, f"{name} can't be replaced: {component.refusal}")
-                continue
-            if not component.outputs:
-                self.faults.add(place, f"{name} can't be replaced before the model has run once: its streams are unknown")
-                continue
-            uneven = [out for out in component.outputs if out.in_channels != out.out_channels]
-            if operation.kind == "input" and uneven:
-                shapes = f"{uneven[0].in_channels} channels in, {uneven[0].out_channels} out"
-                self.faults.add(place, f"{name} can't be replaced with its input ({shapes}); write with: zero")
-                continue
-            if operation.kind == "mean" and not self.has_means(item.stack.name, item.index, item.component, place):
-                continue
-            self.add_replacement(Replace(item.stack.name, item.index, item.component, operation.kind), place, name)
+            reason = self.replacement_refusal(item, operation.kind)
+            if reason is None:
+                digest = self.means.digest if operation.kind == "mean" and self.means is not None else None
+                made = Replace(item.stack.name, item.index, item.component, operation.kind, digest)
+                self.replacements[made.stack, made.index, made.component] = made
+            else:
+                refused.setdefault((place, item.stack.name, item.component, reason), []).append(item.index)
+        for (place, stack, component, reason), indices in refused.items():
+            self.faults.add(place, f"{stack}[{indices_to_text(indices)}].{component} {reason}")
 
-    def add_replacement(self, made: Replace, place: Place, name: str) -> None:
-        for stack, index, component in self.replacements:
-            if (stack, index) != (made.stack, made.index):
+    def replacement_refusal(self, item: SelectedComponent, kind: str) -> str | None:
+        """Why a component can't be replaced, as it follows after its name; None if it can."""
+        lost = self.gone.get((item.stack.name, item.index))
+        if lost is not None:
+            return f"is gone since line {lost.line}; leave it out, or replace it earlier"
+        component = item.stack.kind(item.index).find_component(item.component)
+        assert component is not None, "resolve_components returns what exists"
+        if component.refusal is not None:
+            return f"can't be replaced: {component.refusal}"
+        if not component.outputs:
+            return "can't be replaced before the model has run once: its streams are unknown"
+        uneven = [out for out in component.outputs if out.in_channels != out.out_channels]
+        if kind == "input" and uneven:
+            shapes = f"{uneven[0].in_channels} channels in, {uneven[0].out_channels} out"
+            return f"can't be replaced with its input ({shapes}); write with: zero"
+        for stack, index, other in self.replacements:
+            if (stack, index) != (item.stack.name, item.index):
                 continue
-            if component == made.component:
-                self.faults.add(place, f"{name} is replaced twice; keep one of the two")
-                return
-            if component.startswith(f"{made.component}.") or made.component.startswith(f"{component}."):
-                self.faults.add(place, f"{name} and {component} are both replaced, and one holds the other; keep one")
-                return
-        digest = self.means.digest if made.kind == "mean" and self.means is not None else None
-        self.replacements[(made.stack, made.index, made.component)] = Replace(
-            made.stack, made.index, made.component, made.kind, digest
-        )
+            if other == item.component:
+                return "is replaced twice; keep one of the two"
+            if other.startswith(f"{item.component}.") or item.component.startswith(f"{other}."):
+                return f"and {other} are both replaced, and one holds the other; keep one"
+        return self.means_refusal(item, component) if kind == "mean" else None
 
-    def has_means(self, stack: str, index: int, component: str, place: Place) -> bool:
-        """Whether the file of means has a vector of the right width for every stream of a component."""
-        name = f"{stack}.{index}.{component}"
+    def means_refusal(self, item: SelectedComponent, component: Component) -> str | None:
+        """Why the file of means has no vector of the right width for every stream of a component; None if it has."""
         if self.means is None:
-            self.faults.add(place, "mean takes its values from a profile; write profile: FILE in the spec, or --profile")
-            return False
-        described = next(s for s in self.anatomy.stacks if s.name == stack).kind(index).find_component(component)
-        assert described is not None, "resolve_components returns what exists"
-        for output in described.outputs:
-            key = f"{name}/{output.stream}"
-            width = self.means.widths.get(key)
+            return "takes its means from a profile; write profile: FILE in the spec, or --profile"
+        for output in component.outputs:
+            width = self.means.widths.get(f"{item.stack.name}.{item.index}.{item.component}/{output.stream}")
             if width is None:
-                self.faults.add(place, unknown_text("mean in the profile", key, self.means.widths))
-                return False
+                return f"has no mean of {output.stream} in the profile; profile it, or write with: zero"
             if width != output.out_channels:
-                self.faults.add(
-                    place, f"the profile has {width} values for {key}, which has {output.out_channels} channels"
+                return (
+                    f"has {output.out_channels} channels of {output.stream}, but {width} means in the profile; "
+                    "make the profile with this model"
                 )
-                return False
-        return True
+        return None
 
     def check_expect(self, operation: ops.AnyOperation, found: int, what: str) -> None:
         if operation.expect is not None and found != operation.expect and found > 0:
             plural = "" if found == 1 else "s"
             self.faults.add(
-                operation.place, f"expect says {operation.expect}, but the operation matches {found} {what}{plural}"
+                operation.place,
+                f"expect says {operation.expect}, but the operation matches {found} {what}{plural}; "
+                "correct one of the two",
             )
 
 

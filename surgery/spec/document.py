@@ -12,7 +12,10 @@ MAX_BYTES = 1_000_000
 MAX_VALUES = 20_000  # after aliases are expanded
 MAX_DEPTH = 40
 TAG_PREFIX = "tag:yaml.org,2002:"
-CLOCK = re.compile(r"^[-+]?\d+(:[0-5]?\d)+$")
+CLOCK = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+")
+STAR = re.compile(r"\*[^\s,}\[\]]*(\[[^\]]*\][^\s,}\]]*)?")
+BARE_SELECTOR = re.compile(r"(?:^|[:\s,{\[])([A-Za-z_][\w./]*\[[^\]]*\][\w.*]*)")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -66,25 +69,36 @@ def read_document(text: str | bytes, faults: Faults) -> Value | None:
         try:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line = text[: error.start].count(b"\n") + 1
-            faults.add(Place(line, 1), f"byte {error.start} is not UTF-8; write the spec as UTF-8 text")
+            *above, last = error.object[: error.start].split(b"\n")
+            place = Place(len(above) + 1, len(last.decode()) + 1)
+            faults.add(place, f"byte {error.start} is not UTF-8; write the spec as UTF-8 text")
             return None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        faults.add(_mark_place(error.problem_mark or error.context_mark), _yaml_advice(error, text))
+        faults.add(*_yaml_advice(error, text))
         return None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         faults.add(Place(line, 1), f"the character {chr(error.character)!r} is not allowed in YAML; remove it")
         return None
-    except (RecursionError, ValueError, IndexError) as error:
-        faults.add(start, f"this is not YAML that can be read ({type(error).__name__}); is it nested too deeply?")
+    except RecursionError:
+        faults.add(start, f"the spec is nested too deeply to be read; write at most {MAX_DEPTH} levels")
+        return None
+    except (ValueError, OverflowError, IndexError) as error:
+        faults.add(start, f"this is not YAML that can be read ({shorten(str(error))}); look for a wrong escape")
         return None
     if node is None:
         faults.add(start, "the file is empty; a spec begins with `surgery: v1`")
         return None
-    return _Builder(faults).build(node, 0)
+    try:
+        return _Builder(faults).build(node, 0)
+    except _TooLargeError:
+        return None
+
+
+class _TooLargeError(Exception):
+    """The document is larger than a spec can be; the fault is recorded."""
 
 
 class _Builder:
@@ -94,20 +108,19 @@ class _Builder:
         self.faults = faults
         self.num_values = 0
 
-    def build(self, node: yaml.Node, depth: int) -> Value | None:
+    def build(self, node: yaml.Node, depth: int) -> Value:
         self.num_values += 1
         place = _mark_place(node.start_mark)
         if self.num_values > MAX_VALUES or depth > MAX_DEPTH:
             what = f"more than {MAX_VALUES:,} values" if self.num_values > MAX_VALUES else f"over {MAX_DEPTH} levels"
-            if self.num_values <= MAX_VALUES + 1:
-                self.faults.add(place, f"the spec has {what} once its aliases are written out; write a smaller one")
-            self.num_values = max(self.num_values, MAX_VALUES + 2)
-            return None
+            self.faults.add(place, f"the spec has {what} once its aliases are written out; write a smaller one")
+            raise _TooLargeError
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, place)
+        if node.tag not in (f"{TAG_PREFIX}seq", f"{TAG_PREFIX}map"):
+            self.refuse_tag(node.tag, place)
         if isinstance(node, yaml.SequenceNode):
-            items = [self.build(child, depth + 1) for child in node.value]
-            return Items(tuple(item for item in items if item is not None), place)
+            return Items(tuple(self.build(child, depth + 1) for child in node.value), place)
         return self.entries(node, place, depth)
 
     def entries(self, node: yaml.Node, place: Place, depth: int) -> Entries:
@@ -126,19 +139,32 @@ class _Builder:
                     "keep one of them",
                 )
                 continue
-            value = self.build(value_node, depth + 1)
-            if value is not None:
-                found[key.text] = (key, value)
+            found[key.text] = (key, self.build(value_node, depth + 1))
         return Entries(tuple(found.values()), place)
 
-    def scalar(self, node: yaml.ScalarNode, place: Place) -> Scalar | None:
+    def scalar(self, node: yaml.ScalarNode, place: Place) -> Scalar:
+        """The value of a scalar; nothing where it has a fault, whose place is then settled."""
         text: str = node.value
         tag = node.tag.removeprefix(TAG_PREFIX)
         shift = 1 if node.style in ("'", '"') else 0
-        if tag == "int" and CLOCK.match(text):
-            self.faults.add(place, f'YAML reads {text} as a number in base 60; quote it: "{text}"')
-            return None
+        if tag == "int" and CLOCK.fullmatch(text):
+            self.faults.add_final(
+                place,
+                f"YAML reads {shorten(text)} as a number in base 60; quote it where a range stands alone: "
+                f'"{shorten(text)}", or write the stack: transformer_blocks[{shorten(text)}]',
+            )
+            return Scalar(None, text, place, shift)
+        if SURROGATE.search(text):
+            self.faults.add_final(place, f'"{shorten(text)}" holds half a character; write the whole character')
+            return Scalar(None, "", place, shift)
+        if tag == "str" and node.style is None:
+            return Scalar(_number_or_text(text), text, place, shift)
         return Scalar(self.convert(tag, text, place), text, place, shift)
+
+    def refuse_tag(self, tag: str, place: Place) -> None:
+        self.faults.add_final(
+            place, f"the YAML tag {shorten(tag.removeprefix(TAG_PREFIX))} is not allowed in a spec; remove it"
+        )
 
     def convert(self, tag: str, text: str, place: Place) -> str | int | float | bool | None:
         try:
@@ -152,16 +178,16 @@ class _Builder:
                 case "null":
                     return None
                 case "str" | "timestamp" | "value" | "merge":
-                    return _number_or_text(text)
+                    return text
         except ValueError:
             return text
-        self.faults.add(place, f"the YAML tag {shorten(tag)} is not allowed in a spec; remove it")
-        return text
+        self.refuse_tag(tag, place)
+        return None
 
 
 def _number_or_text(text: str) -> str | float:
     """YAML 1.1 reads 1e-3 as text; here it is a number."""
-    if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):
+    if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", text):
         return float(text)
     return text
 
@@ -170,24 +196,35 @@ def _mark_place(mark: yaml.Mark | None) -> Place:
     return Place(1, 1) if mark is None else Place(mark.line + 1, mark.column + 1)
 
 
-def _yaml_advice(error: yaml.MarkedYAMLError, text: str) -> str:
-    """What a YAML error means in a spec."""
-    problem = (error.problem or "it can't be parsed").strip()
-    mark = error.problem_mark
+def _yaml_advice(error: yaml.MarkedYAMLError, text: str) -> tuple[Place, str]:
+    """Where a YAML error is, and what it means in a spec."""
+    problem, context = (error.problem or "it can't be parsed").strip(), error.context or ""
+    mark = error.problem_mark or error.context_mark
+    place = _mark_place(mark)
     lines = text.splitlines()
     line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
-    if "alias" in problem or "scanning an alias" in (error.context or ""):
-        words = re.search(r"\*[^\s,}\]]*(\[[^\]]*\][^\s,}\]]*)?", line)
-        selector = words.group(0) if words else "*[0]"
-        return f"a leading * is an alias in YAML; to mean every name, quote the selector: \"{shorten(selector)}\""
-    bracket = re.search(r"[:\s,{\[]([A-Za-z_][\w./]*\[[^\]]*\][\w.*]*)", line)
-    in_braces = bracket is not None and "{" in line[: bracket.start() + 1]
-    if bracket is not None and in_braces and ("','" in problem or "flow" in (error.context or "")):
+    if "alias" in problem or "an alias" in context:
+        star = next((found for found in STAR.finditer(line) if found.end() >= place.column - 1), None)
+        selector = star.group(0) if star else "*[0]"
         return (
-            f'YAML can\'t read {shorten(bracket.group(1))} within braces; quote the selector: "{bracket.group(1)}"'
+            Place(place.line, star.start() + 1) if star else place,
+            f'a leading * is an alias in YAML; to mean every name, quote the selector: "{shorten(selector)}"',
         )
-    if "\\t" in problem or "tab" in problem:
-        return "a tab is used for indentation, which YAML does not allow; indent with spaces"
-    if "expected a single document" in problem or "expected a single document" in (error.context or ""):
-        return "there is a second document after `---`; a file holds one spec"
-    return f"this is not YAML: {shorten(problem, 100)}; check indentation, colons and quotes here"
+    bare = next((found for found in BARE_SELECTOR.finditer(line) if found.end() >= place.column), None)
+    if bare is not None and ("flow" in context or "flow" in problem) and not _is_quoted(line, bare.start(1)):
+        name = shorten(bare.group(1))
+        return (
+            Place(place.line, bare.start(1) + 1),
+            f'YAML can\'t read {name} within braces or brackets; quote the selector: "{name}"',
+        )
+    if "quoted scalar" in context and "end of stream" in problem:
+        return _mark_place(error.context_mark), "the quote that opens here is not closed; close it on the same line"
+    if "\\t" in problem or "tab" in problem.split():
+        return place, "a tab is used for indentation, which YAML does not allow; indent with spaces"
+    if "expected a single document" in problem or "expected a single document" in context:
+        return place, "there is a second document after `---`; a file holds one spec"
+    return place, f"this is not YAML: {shorten(problem, 100)}; check indentation, colons and quotes here"
+
+
+def _is_quoted(line: str, position: int) -> bool:
+    return line[:position].count('"') % 2 == 1 or line[:position].count("'") % 2 == 1

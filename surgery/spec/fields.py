@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from surgery.spec.document import Entries, Items, Scalar, Value
-from surgery.spec.nearest import shorten, unknown_text
+from surgery.spec.nearest import nearest, shorten, unknown_text
 from surgery.spec.places import Faults
 
 
@@ -24,12 +24,24 @@ def describe(value: Value) -> str:
             return "a mapping"
 
 
-def check_keys(entries: Entries, known: Iterable[str], what: str, faults: Faults) -> None:
-    """A fault for every key that is not known."""
+def check_keys(entries: Entries, known: Iterable[str], what: str, faults: Faults) -> Entries:
+    """A fault for every key that is not known; the entries as if every misspelt key were the one that it may mean.
+
+    So what stands under a misspelt key is checked too, and is not said to be missing.
+    """
     names = list(known)
-    for key, _ in entries.entries:
-        if key.text not in names:
-            faults.add(key.place, unknown_text(f"key in {what}", key.text, names))
+    present = {key.text for key, _ in entries.entries}
+    found: list[tuple[Scalar, Value]] = []
+    for key, value in entries.entries:
+        if key.text in names:
+            found.append((key, value))
+            continue
+        faults.add(key.place, unknown_text("key", key.text, names, f"in {what}"))
+        meant = nearest(key.text, names)
+        if meant is not None and meant not in present:
+            present.add(meant)
+            found.append((Scalar(meant, meant, key.place), value))
+    return Entries(tuple(found), entries.place)
 
 
 def read_text(value: Value, what: str, faults: Faults) -> str | None:
@@ -47,7 +59,7 @@ def read_integer(value: Value, what: str, faults: Faults, *, minimum: int, maxim
         if minimum <= number <= maximum:
             return number
         bound = f"at least {minimum}" if number < minimum else f"at most {maximum}"
-        faults.add(value.place, f"{what} is {shorten(str(number))}; write an integer of {bound}")
+        faults.add(value.place, f"{what} is {describe(value)}; write an integer of {bound}")
         return None
     faults.add(value.place, f"{what} is {describe(value)}; write an integer of at least {minimum}")
     return None

@@ -80,9 +80,11 @@ def read_spec(text: str | bytes, *, file: str = "spec.yaml", folder: Path | None
 def _read(document: Value | None, text: str | bytes, file: str, folder: Path, faults: Faults) -> Spec | None:
     if not isinstance(document, Entries):
         if document is not None:
-            faults.add(document.place, f"the spec is {describe(document)}; write a mapping that begins with surgery: v1")
+            faults.add(
+                document.place, f"the spec is {describe(document)}; write a mapping that begins with surgery: v1"
+            )
         return None
-    check_keys(document, KEYS, "a spec", faults)
+    document = check_keys(document, KEYS, "a spec", faults)
     _check_version(document, faults)
     groups, profile_groups = _read_groups(document.get("groups"), faults)
     vary = document.get("vary")
@@ -90,7 +92,9 @@ def _read(document: Value | None, text: str | bytes, file: str, folder: Path, fa
     operations = _read_operations(document, groups, variables, faults)
     _check_cumulative(document, variables, faults)
     group_entries = document.get("groups")
-    names = tuple((key.text, key.place) for key, _ in group_entries.entries) if isinstance(group_entries, Entries) else ()
+    names = (
+        tuple((key.text, key.place) for key, _ in group_entries.entries) if isinstance(group_entries, Entries) else ()
+    )
     return Spec(
         file=file,
         folder=folder,
@@ -116,7 +120,9 @@ def _check_version(document: Entries, faults: Faults) -> None:
         faults.add(document.place, f"the language version is missing; begin the spec with surgery: {VERSION}")
     elif not isinstance(version, Scalar) or version.text != VERSION:
         shown = shorten(version.text) if isinstance(version, Scalar) else describe(version)
-        faults.add(version.place, f"the language version is {shown}; this program knows {VERSION}; write surgery: {VERSION}")
+        faults.add(
+            version.place, f"the language version is {shown}; this program knows {VERSION}; write surgery: {VERSION}"
+        )
 
 
 def _read_groups(value: Value | None, faults: Faults) -> tuple[Groups, tuple[ProfileGroup, ...]]:
@@ -157,8 +163,10 @@ def _read_operations(
         faults.add(document.place, "operations is missing; write a list of operations, or [] for none")
         return ()
     reader = OperationReader(groups, faults)
-    if "vary" not in [key.text for key, _ in document.entries]:
+    if document.get("vary") is None:
         return reader.read_all(value)
+    if not variables:
+        return ()
     found: tuple[AnyOperation, ...] = ()
     for bindings in samples(variables):
         found = reader.read_all(substitute(value, bindings, faults))

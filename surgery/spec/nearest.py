@@ -17,16 +17,20 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return starting[0] if len(starting) == 1 else None
 
 
-def unknown_text(what: str, name: str, known: Iterable[str]) -> str:
-    """`there is no stack "transfomer_blocks"; there are a, b; did you mean "a"?`."""
+def unknown_text(what: str, name: str, known: Iterable[str], where: str = "") -> str:
+    """`there is no stack "transfomer_blocks" in Model; there are a, b; did you mean "a"?`; `where` is "in Model"."""
     names = list(known)
-    exists = f"there are {', '.join(names)}" if len(names) > 1 else f"there is {names[0]}" if names else "there are none"
+    exists = (
+        f"there are {', '.join(names)}" if len(names) > 1 else f"there is {names[0]}" if names else "there are none"
+    )
     best = nearest(name, names)
     advice = f'; did you mean "{best}"?' if best else ""
-    return f'there is no {what} "{shorten(name)}"; {exists}{advice}'
+    sought = " ".join(word for word in (what, f'"{shorten(name)}"', where) if word)
+    return f"there is no {sought}; {exists}{advice}"
 
 
 def shorten(text: str, length: int = 60) -> str:
-    """`text` on one line, cut to `length` characters."""
-    flat = " ".join(text.split())
+    """`text` on one line, cut to `length` characters, with escapes for what can't be printed."""
+    flat = " ".join(text[: 4 * length].split())
+    flat = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)
     return flat if len(flat) <= length else flat[: length - 3] + "..."

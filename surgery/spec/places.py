@@ -22,16 +22,20 @@ class Faults:
     """Collects all faults of one file: each a place, and a text that says the fact, what exists, what to write."""
 
     file: str
-    found: list[tuple[Place, str]] = field(default_factory=list)
+    found: dict[tuple[Place, str], None] = field(default_factory=dict)
+    settled: set[Place] = field(default_factory=set)
 
     def add(self, place: Place, text: str) -> None:
         """One more fault; the same fault at the same place counts once."""
-        if (place, text) not in self.found:
-            self.found.append((place, text))
+        if place not in self.settled:
+            self.found[place, text] = None
+
+    def add_final(self, place: Place, text: str) -> None:
+        """The last word on what stands at this place: later faults there only follow from this one."""
+        self.add(place, text)
+        self.settled.add(place)
 
     def raise_if_any(self) -> None:
         """Raise SpecError with all faults in the order of their places."""
         if self.found:
-            raise SpecError(
-                [f"{self.file}:{place.line}:{place.column}: {text}" for place, text in sorted(self.found)]
-            )
+            raise SpecError([f"{self.file}:{place.line}:{place.column}: {text}" for place, text in sorted(self.found)])

@@ -27,7 +27,7 @@ from surgery.spec.operations import (
     When,
 )
 from surgery.spec.places import Faults, Place
-from surgery.spec.selector import MODELS, Groups, Range, Selector, read_selector
+from surgery.spec.selector import MAX_INDEX, MODELS, Groups, Range, Selector, read_selector
 
 MAX_TIMES = 1_000
 BESIDE = ("expect", "when")
@@ -68,7 +68,8 @@ class OperationReader:
                 value.place, f"an operation is {describe(value)}; write one of {', '.join(names)} with a colon after it"
             )
             return None
-        check_keys(value, [*names, *BESIDE], "an operation", self.faults)
+        given = value
+        value = check_keys(value, [*names, *BESIDE], "an operation", self.faults)
         present = [(key, item) for key, item in value.entries if key.text in self.readers]
         if len(present) != 1:
             if present:
@@ -76,7 +77,7 @@ class OperationReader:
                 self.faults.add(
                     second.place, f"{present[0][0].text} and {second.text} stand in one entry; put a dash before each"
                 )
-            elif all(key.text in BESIDE for key, _ in value.entries):
+            elif all(key.text in BESIDE for key, _ in given.entries):
                 self.faults.add(value.place, f"the entry has no operation; write one of {', '.join(names)}")
             return None
         key, item = present[0]
@@ -91,12 +92,14 @@ class OperationReader:
     def when(self, value: Value) -> When | None:
         """`{timesteps: [from, to]}` or `{branch: conditional}`, or both."""
         if not isinstance(value, Entries):
-            self.faults.add(value.place, f"when is {describe(value)}; write {{timesteps: [0.0, 0.3]}} or {{branch: ...}}")
+            self.faults.add(
+                value.place, f"when is {describe(value)}; write {{timesteps: [0.0, 0.3]}} or {{branch: ...}}"
+            )
             return None
-        check_keys(value, ("timesteps", "branch"), "when", self.faults)
-        window, branch = value.get("timesteps"), value.get("branch")
         if not value.entries:
             self.faults.add(value.place, "when is empty; write {timesteps: [0.0, 0.3]} or {branch: conditional}")
+        value = check_keys(value, ("timesteps", "branch"), "when", self.faults)
+        window, branch = value.get("timesteps"), value.get("branch")
         side = None if branch is None else read_choice(branch, "branch", BRANCHES, self.faults)
         return When(None if window is None else self.window(window), side, value.place)
 
@@ -110,7 +113,8 @@ class OperationReader:
             return None
         if not 0.0 <= low < high <= 1.0:
             self.faults.add(
-                value.place, f"the window [{low:g}, {high:g}] is not within [0, 1] and rising; 0 is clean, 1 is pure noise"
+                value.place,
+                f"the window [{low:g}, {high:g}] is not within [0, 1] and rising; 0 is clean, 1 is pure noise",
             )
             return None
         return (low, high)
@@ -154,8 +158,7 @@ class OperationReader:
     def fields(self, value: Value, known: tuple[str, ...], what: str, *, bare: str | None = None) -> Entries | None:
         """The mapping of an operation; `bare` names the field that a selector without a mapping stands for."""
         if isinstance(value, Entries):
-            check_keys(value, known, what, self.faults)
-            return value
+            return check_keys(value, known, what, self.faults)
         if bare is not None:
             key = Scalar(bare, bare, value.place)
             return Entries(((key, value),), value.place)
@@ -192,7 +195,8 @@ class OperationReader:
         if (times is None) == (using is None):
             fact = "neither times nor using is given" if times is None else "times and using exclude each other"
             self.faults.add(
-                place, f"{fact}; write times: 2 to run the layers twice, or using: center to run one layer in all places"
+                place,
+                f"{fact}; write times: 2 to run the layers twice, or using: center to run one layer in all places",
             )
             return None
         number = None if times is None else read_integer(times, "times", self.faults, minimum=1, maximum=MAX_TIMES)
@@ -203,7 +207,7 @@ class OperationReader:
         if isinstance(value, Scalar) and value.text == "center":
             return "center"
         if isinstance(value, Scalar) and isinstance(value.value, int) and not isinstance(value.value, bool):
-            return value.value
+            return read_integer(value, "using", self.faults, minimum=-MAX_INDEX, maximum=MAX_INDEX)
         self.faults.add(value.place, f"using is {describe(value)}; write center, or the index of a layer")
         return None
 
@@ -276,7 +280,9 @@ class OperationReader:
             stop = None if value.value == -1 else value.value + 1
             return OrderRange(value.text, value.value, stop, value.place)
         if isinstance(value, Scalar) and isinstance(value.value, str) and ":" in value.text:
-            parsed = read_selector(Scalar(None, f"x[{value.text}]", value.place, value.column_shift - 2), {}, self.faults)
+            parsed = read_selector(
+                Scalar(None, f"x[{value.text}]", value.place, value.column_shift - 2), {}, self.faults
+            )
             if not parsed:
                 return None
             part = parsed[0].parts[0]
@@ -288,10 +294,12 @@ class OperationReader:
         return None
 
     def order_group(self, value: Entries) -> OrderGroup | None:
-        check_keys(value, ("parallel", "combine", "loops"), "a group of the order", self.faults)
+        value = check_keys(value, ("parallel", "combine", "loops"), "a group of the order", self.faults)
         members = value.get("parallel")
         if members is None or not isinstance(members, Items) or not members.items:
-            self.faults.add(value.place, "a group of the order has no list of layers; write {parallel: [6, 7], loops: 2}")
+            self.faults.add(
+                value.place, "a group of the order has no list of layers; write {parallel: [6, 7], loops: 2}"
+            )
             return None
         layers = [read_integer(item, "a layer", self.faults, minimum=-10_000) for item in members.items]
         combine, loops = self.combine_and_loops(value)

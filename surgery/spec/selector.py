@@ -1,17 +1,17 @@
 """Selectors: `transformer_blocks[4:15, 20].attn1` as data. Python subscripts on a stack's name, and a component.
 
-    selector   := [MODEL "/"] target
-    target     := stack "[" part ("," part)* "]" ["." component]  |  GROUP ["." component]
-    part       := INT | [INT] ":" [INT] [":" INT]
-    stack      := names joined by dots; "*" stands for any one name
+selector   := [MODEL "/"] target
+target     := stack "[" part ("," part)* "]" ["." component]  |  GROUP ["." component]
+part       := INT | [INT] ":" [INT] [":" INT]
+stack      := names joined by dots; "*" stands for any one name
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from surgery.spec.document import Scalar
-from surgery.spec.nearest import shorten, unknown_text
+from surgery.spec.nearest import nearest, shorten, unknown_text
 from surgery.spec.places import Faults, Place
 
 NAME = re.compile(r"(?:[A-Za-z_0-9]\w*|\*)(?:\.(?:[A-Za-z_0-9]\w*|\*))*")
@@ -64,7 +64,7 @@ Groups = Mapping[str, tuple[Selector, ...]]
 
 
 def read_selector(scalar: Scalar, groups: Groups, faults: Faults) -> tuple[Selector, ...]:
-    """The selectors that a text stands for: one, or those of the group that it names; none (and faults) if malformed."""
+    """The selectors that a text stands for: one, or those of its group; none (and faults) where it is malformed."""
     text = scalar.text
     model, rest, offset = None, text, 0
     if "/" in text.split("[")[0] and ".safetensors" not in text:
@@ -82,34 +82,37 @@ def read_selector(scalar: Scalar, groups: Groups, faults: Faults) -> tuple[Selec
         return ()
     after = rest[name.end() :]
     if after.startswith("["):
-        return _read_subscript(scalar, model, name.group(0), rest, offset, faults)
+        return _read_subscript(scalar, model, name.group(0), rest, offset=offset, faults=faults)
     if after.strip():
         faults.add(
             scalar.place_of(offset + name.end()),
             f'unexpected "{shorten(after)}" after {shorten(name.group(0))}; write a subscript in brackets, like [4:15]',
         )
         return ()
-    return _read_group(scalar, name.group(0), groups, faults)
+    found = _read_group(scalar, name.group(0), offset, groups, faults)
+    return found if model is None else tuple(replace(selector, model=model) for selector in found)
 
 
-def _read_group(scalar: Scalar, name: str, groups: Groups, faults: Faults) -> tuple[Selector, ...]:
+def _read_group(scalar: Scalar, name: str, offset: int, groups: Groups, faults: Faults) -> tuple[Selector, ...]:
     group, _, component = name.partition(".")
+    place = scalar.place_of(offset)
     if group not in groups:
-        exists = f"the groups are {', '.join(groups)}" if groups else "no groups are defined"
-        faults.add(
-            scalar.place_of(0),
-            f'"{shorten(name)}" has no subscript and is no group; {exists}; for all layers of a stack write '
-            f'"{shorten(name)}[:]"',
-        )
+        exists = f"there is the group {' and the group '.join(groups)}" if groups else "no groups are defined"
+        meant = nearest(group, groups)
+        advice = f'did you mean "{meant}"?' if meant else f'for all layers of a stack write "{shorten(name)}[:]"'
+        faults.add(place, f'"{shorten(name)}" has no subscript and is no group; {exists}; {advice}')
         return ()
     if not component:
         return groups[group]
-    place = scalar.place_of(len(group) + 1)
+    if any(selector.component is not None for selector in groups[group]):
+        faults.add(place, f"the group {group} names components, not layers; leave .{shorten(component)} out")
+        return ()
+    place = place.after(len(group) + 1)
     return tuple(selector.with_component(component, place) for selector in groups[group])
 
 
 def _read_subscript(
-    scalar: Scalar, model: str | None, stack: str, rest: str, offset: int, faults: Faults
+    scalar: Scalar, model: str | None, stack: str, rest: str, *, offset: int, faults: Faults
 ) -> tuple[Selector, ...]:
     opening = len(stack)
     closing = rest.find("]", opening)
@@ -125,10 +128,8 @@ def _read_subscript(
     component = NAME.fullmatch(tail[1:])
     place = scalar.place_of(offset + closing + 2)
     if not tail.startswith(".") or component is None:
-        faults.add(
-            scalar.place_of(offset + closing + 1),
-            f'unexpected "{shorten(tail)}" after the subscript; a component follows after a dot, like ".attn1"',
-        )
+        rule = "* stands for a whole name" if "*" in tail else 'a component follows after a dot, like ".attn1"'
+        faults.add(scalar.place_of(offset + closing + 1), f'unexpected "{shorten(tail)}" after the subscript; {rule}')
         return ()
     return (Selector(scalar.text, scalar.place, stack, parts, component.group(0), place, model),)
 
@@ -150,11 +151,13 @@ def _read_parts(scalar: Scalar, text: str, offset: int, faults: Faults) -> tuple
 
 def _read_part(text: str, place: Place, faults: Faults) -> Part | None:
     fields = [field.strip() for field in text.split(":")]
-    if len(fields) > 3 or not all(re.fullmatch(r"-?\d+", field) for field in fields if field) or fields == [""]:
+    if len(fields) > 3 or not all(re.fullmatch(r"-?[0-9]+", field) for field in fields if field) or fields == [""]:
         faults.add(place, f'"{shorten(text)}" is no index; write an integer or a half-open range, like 7 or 9:12')
         return None
     numbers = [int(field) if field and len(field) < 8 else None for field in fields]
-    if any(field and (number is None or abs(number) > MAX_INDEX) for field, number in zip(fields, numbers, strict=True)):
+    if any(
+        field and (number is None or abs(number) > MAX_INDEX) for field, number in zip(fields, numbers, strict=True)
+    ):
         faults.add(place, f"{shorten(text)} is larger than any stack; write an index of the stack")
         return None
     if len(numbers) == 1:
@@ -164,6 +167,17 @@ def _read_part(text: str, place: Place, faults: Faults) -> Part | None:
         faults.add(place, f"the step {step} is not positive; to turn layers around, use the operation reverse")
         return None
     return Range(start, stop, step, place)
+
+
+def indices_to_text(indices: Iterable[int]) -> str:
+    """`3`, `4:15` or `0:4, 7`: the layers as a subscript names them."""
+    runs: list[list[int]] = []
+    for index in sorted(indices):
+        if runs and index == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([index, index + 1])
+    return ", ".join(str(first) if end == first + 1 else f"{first}:{end}" for first, end in runs)
 
 
 def indices_of_part(part: Part, num_blocks: int) -> list[int] | None:

@@ -51,8 +51,9 @@ def read_variables(value: Value, faults: Faults) -> tuple[Variable, ...]:
     if not isinstance(value, Entries) or not value.entries:
         faults.add(value.place, f"vary is {describe(value)}; write variables, like s: range(0, 13)")
         return ()
-    found = [_read_variable(key, item, faults) for key, item in value.entries]
-    return tuple(variable for variable in found if variable is not None)
+    return tuple(
+        _read_variable(key, item, faults) or Variable(key.text, key.place, values=(0,)) for key, item in value.entries
+    )
 
 
 def _read_variable(key: Scalar, value: Value, faults: Faults) -> Variable | None:
@@ -60,10 +61,8 @@ def _read_variable(key: Scalar, value: Value, faults: Faults) -> Variable | None
         faults.add(key.place, f'"{shorten(key.text)}" is no name for a variable; write a word of letters and digits')
         return None
     match value:
-        case Items(items) if items and all(isinstance(item, Scalar) for item in items):
-            bound = [item.value for item in items if isinstance(item, Scalar)]
-            if not any(item is None or isinstance(item, bool) for item in bound):
-                return Variable(key.text, key.place, tuple(item for item in bound if item is not None))
+        case Items(items) if items:
+            return _read_list(key, items, faults)
         case Entries(entries) if entries:
             return _read_cases(key, value, faults)
         case Scalar(str(), text) if RANGE.fullmatch(text.strip()):
@@ -77,14 +76,26 @@ def _read_variable(key: Scalar, value: Value, faults: Faults) -> Variable | None
     return None
 
 
-def _read_cases(key: Scalar, value: Entries, faults: Faults) -> Variable | None:
+def _read_list(key: Scalar, items: tuple[Value, ...], faults: Faults) -> Variable | None:
+    bound: list[Binding] = []
+    for item in items:
+        if isinstance(item, Scalar) and item.value is not None and not isinstance(item.value, bool):
+            bound.append(item.value)
+        else:
+            faults.add(item.place, f"the variable {key.text} takes {describe(item)}; write a number or a text")
+    return Variable(key.text, key.place, tuple(bound)) if bound else None
+
+
+def _read_cases(key: Scalar, value: Entries, faults: Faults) -> Variable:
     cases = []
     for name, operations in value.entries:
         if isinstance(operations, Items):
             cases.append((name.text, operations))
         else:
-            faults.add(operations.place, f"the case {name.text} is {describe(operations)}; write a list of operations")
-    return Variable(key.text, key.place, cases=tuple(cases)) if cases else None
+            faults.add(
+                operations.place, f"the case {shorten(name.text)} is {describe(operations)}; write a list of operations"
+            )
+    return Variable(key.text, key.place, cases=tuple(cases) or (("", Items((), value.place)),))
 
 
 def _read_range(key: Scalar, value: Scalar, faults: Faults) -> Variable | None:
@@ -96,7 +107,7 @@ def _read_range(key: Scalar, value: Scalar, faults: Faults) -> Variable | None:
         return None
     values = range(*numbers)
     if not 0 < len(values) <= MAX_VALUES_A_VARIABLE:
-        fact = "is empty" if not len(values) else f"has {len(values):,} values"
+        fact = "is empty" if not values else f"has {len(values):,} values"
         faults.add(value.place, f"{shorten(value.text)} {fact}; write one of 1 to {MAX_VALUES_A_VARIABLE:,} values")
         return None
     return Variable(key.text, key.place, tuple(values))
@@ -148,16 +159,18 @@ def _evaluate(text: str, bindings: Mapping[str, object], scalar: Scalar, faults:
         return bound
     try:
         return _work_out(ast.parse(text.strip(), mode="eval").body, bindings)
-    except _BadExpression as error:
-        faults.add(scalar.place, str(error))
+    except _BadExpressionError as error:
+        faults.add_final(scalar.place, str(error))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        faults.add(scalar.place, f'"{{{shorten(text)}}}" is no integer arithmetic; write it like {{s+1}} or {{27-s}}')
+        faults.add_final(
+            scalar.place, f'"{{{shorten(text)}}}" is no integer arithmetic; write it like {{s+1}} or {{27-s}}'
+        )
     except ZeroDivisionError:
-        faults.add(scalar.place, f'"{{{shorten(text)}}}" divides by zero for some values; leave those out')
+        faults.add_final(scalar.place, f'"{{{shorten(text)}}}" divides by zero for some values; leave those out')
     return 0
 
 
-class _BadExpression(Exception):
+class _BadExpressionError(Exception):
     """An expression that the language does not have."""
 
 
@@ -168,14 +181,17 @@ def _work_out(node: ast.expr, bindings: Mapping[str, object]) -> int:
         case ast.Name(name):
             bound = bindings.get(name)
             if name not in bindings:
-                raise _BadExpression(unknown_text("variable", name, bindings))
+                raise _BadExpressionError(unknown_text("variable", name, bindings))
             if isinstance(bound, int):
                 return bound
-            raise _BadExpression(f"the variable {name} is no integer; arithmetic takes integers only")
+            raise _BadExpressionError(f"the variable {name} is no integer; arithmetic takes integers only")
         case ast.UnaryOp(ast.USub(), operand):
             return -_work_out(operand, bindings)
         case ast.BinOp(left, op, right) if type(op) in ARITHMETIC:
             result = ARITHMETIC[type(op)](_work_out(left, bindings), _work_out(right, bindings))
             if abs(result) <= MAX_NUMBER:
                 return result
-    raise _BadExpression("only integers, variables, + - * // % and brackets may stand between { and }")
+    raise _BadExpressionError(
+        f'"{shorten(ast.unparse(node))}" can\'t be worked out; between {{ and }} write integers, variables, '
+        "+ - * // % and brackets"
+    )
