@@ -1,0 +1,18 @@
+"""Sample anatomies for all tests. They are loaded by path: another installed package claims the name `tests`."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from surgery.anatomy.parts import Anatomy
+
+
+@pytest.fixture(scope="session")
+def anatomies() -> dict[str, Anatomy]:
+    """The samples of tests/anatomies.py: pixart, sd3, flux."""
+    location = importlib.util.spec_from_file_location("sample_anatomies", Path(__file__).parent / "anatomies.py")
+    assert location is not None and location.loader is not None
+    module = importlib.util.module_from_spec(location)
+    location.loader.exec_module(module)
+    return module.by_name()
