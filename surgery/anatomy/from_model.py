@@ -1,7 +1,8 @@
 """A live model -> Anatomy. The forward is traced once on example inputs; nothing runs on real data."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from surgery.anatomy.parts import Anatomy, Component, Kind, Stack, TokenOutput
 from surgery.errors import InputError, RefusedError
 from surgery.tracing.arguments import flatten_call
 from surgery.tracing.clone import bare_clone
-from surgery.tracing.example_inputs import example_call, sizes_for_config
+from surgery.tracing.example_inputs import example_call
 from surgery.tracing.steps import StackSteps, find_stack_names, iter_stacks, read_steps
 from surgery.tracing.tracer import trace_forward
 from surgery.tracing.wrappers import innermost
@@ -32,8 +33,6 @@ def read_anatomy(
     example = example_call(model, sizes=sizes)
     stacks = _stacks_untraced(model) if example is None else _stacks_traced(model, example.kwargs)
     parameters = list(model.parameters())
-    config = dict(model.config) if hasattr(model, "config") else {}  # type: ignore[call-overload]
-    shown = {} if example is None else {**sizes_for_config(config), **(sizes or {})}
     return Anatomy(
         class_name=type(model).__name__,
         stacks=stacks,
@@ -41,7 +40,7 @@ def read_anatomy(
         size_bytes=sum(value.numel() * value.element_size() for value in parameters),
         dtype=dtype or str(parameters[0].dtype).removeprefix("torch."),
         has_weights=has_weights,
-        example=tuple(shown.items()),
+        example=() if example is None else tuple(example.sizes.items()),
     )
 
 
@@ -143,10 +142,10 @@ class _Probe:
         probe = cls()
         counter = FlopCounterMode(display=False)
 
-        def start(module: nn.Module, args: Any) -> None:
+        def start(module: nn.Module, args: Any) -> None:  # noqa: ARG001  (torch's signature)
             counter.__enter__()
 
-        def stop(module: nn.Module, args: Any, output: Any) -> None:
+        def stop(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001  (torch's signature)
             counter.__exit__(None, None, None)
             probe.flops = counter.get_total_flops()
             probe.was_run = True
@@ -155,16 +154,24 @@ class _Probe:
         block.register_forward_hook(stop)
         for name, module in block.named_modules():
             if name and _computes(module):
-                module.register_forward_hook(probe.recorder(name), with_kwargs=True)
+                probe.watch(name, module, counter)
         return probe
 
-    def recorder(self, name: str) -> Callable[..., None]:
-        def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def watch(self, name: str, component: nn.Module, counter: FlopCounterMode) -> None:
+        """Record what goes in and out of one component, and its FLOPs."""
+        before: list[int] = []
+
+        def start(module: nn.Module, args: Any) -> None:  # noqa: ARG001  (torch's signature)
+            before.append(counter.get_total_flops())
+
+        def stop(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             parameters = list(inspect.signature(type(module).forward).parameters)[1:]
             named = {**dict(zip(parameters, args, strict=False)), **kwargs}
-            self.seen[name] = _describe_component(name, module, named, output)
+            seen = _describe_component(name, module, named, output)
+            self.seen[name] = replace(seen, flops=counter.get_total_flops() - before.pop())
 
-        return record
+        component.register_forward_pre_hook(start)
+        component.register_forward_hook(stop, with_kwargs=True)
 
     def describe(self, name: str, module: nn.Module) -> Component:
         if name in self.seen:

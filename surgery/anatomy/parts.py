@@ -19,7 +19,8 @@ class TokenOutput:
 class Component:
     """A named submodule of a block. `refusal` says why its output can't be replaced; then `outputs` is empty.
 
-    `returns_tuple` says whether it returns a tuple (of as many tensors as there are outputs).
+    `returns_tuple` says whether it returns a tuple (of as many tensors as there are outputs); `flops` are those of one
+    call at the example sizes (0 where unknown).
     """
 
     name: str
@@ -28,6 +29,7 @@ class Component:
     outputs: tuple[TokenOutput, ...] = ()
     returns_tuple: bool = False
     refusal: str | None = None
+    flops: int = 0
 
 
 @dataclass(frozen=True)

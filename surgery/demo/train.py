@@ -1,26 +1,33 @@
-"""Trains the bundled pipeline from nothing: `python -m surgery.demo.train --work DIR` (see MODEL_CARD.md)."""
+"""Trains the bundled pipeline from nothing: `python -m surgery.demo.train --work DIR` (see MODEL_CARD.md).
+
+Resumable: run it again with the same `--work` after a kill. Seeded: each step draws its own random numbers.
+"""
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional as F
 
 from surgery.demo.architecture import (
     MAX_CAPTION_TOKENS,
     build_autoencoder,
-    build_scheduler,
     build_text_encoder,
     build_tokenizer,
     build_transformer,
 )
-from surgery.demo.pictures import Emoji, load_pictures
+from surgery.demo.assemble import assemble_pipeline, save_pipeline
+from surgery.demo.pictures import load_pictures
 from surgery.demo.resumable import Schedule, generator_for_step, train_
 
+AUTOENCODER_STEPS = 2400
 AUTOENCODER_BATCH = 16
 AUTOENCODER_RATE = 2e-3
 KL_WEIGHT = 5e-4
+TRANSFORMER_STEPS = 7500
 TRANSFORMER_BATCH = 64
 TRANSFORMER_RATE = 1e-3
 CAPTION_DROPOUT = 0.1  # share of empty prompts, for classifier-free guidance
@@ -34,9 +41,7 @@ class Denoiser(nn.Module):
         self.text_encoder = build_text_encoder(vocabulary_size)
         self.transformer = build_transformer()
 
-    def forward(
-        self, noisy: torch.Tensor, sigma: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, sigma: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, 4, 16, 16) latents at noise level sigma (B,) in [0, 1], token ids and mask (B, T) -> e - x_0."""
         states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         output = self.transformer(
@@ -51,7 +56,7 @@ class Denoiser(nn.Module):
         return prediction
 
 
-def train_autoencoder(pixels: torch.Tensor, *, work: Path, num_steps: int, seed: int) -> nn.Module:
+def train_autoencoder(pixels: torch.Tensor, *, work: Path, num_steps: int, seed: int) -> AutoencoderKL:
     """Fit the autoencoder to `pixels` (N, 3, 64, 64) in [-1, 1]: L1 + L2 + a light KL term."""
     torch.manual_seed(seed)
     model = build_autoencoder().to(pixels.device, memory_format=torch.channels_last)
@@ -81,7 +86,7 @@ def train_autoencoder(pixels: torch.Tensor, *, work: Path, num_steps: int, seed:
 
 
 @torch.no_grad()
-def encode_pictures(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+def encode_pictures(model: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
     """The posterior means of all pictures, (N, 4, 16, 16), unscaled."""
     return torch.cat([model.encode(batch).latent_dist.mean for batch in pixels.split(64)])
 
@@ -97,9 +102,7 @@ def optimizers_for(denoiser: Denoiser, *, rate: float) -> list[torch.optim.Optim
     return [optimizer]
 
 
-def train_denoiser(
-    latents: torch.Tensor, captions: list[str], *, work: Path, num_steps: int, seed: int
-) -> Denoiser:
+def train_denoiser(latents: torch.Tensor, captions: list[str], *, work: Path, num_steps: int, seed: int) -> Denoiser:
     """Fit text encoder and transformer to scaled `latents` (N, 4, 16, 16) by flow matching."""
     torch.manual_seed(seed)
     device = latents.device
@@ -134,3 +137,41 @@ def train_denoiser(
     )
     denoiser.load_state_dict(average.values)
     return denoiser.eval()
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def main() -> None:
+    """Train both parts and write the pipeline to `WORK/pipeline`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and of the result")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--autoencoder-steps", type=int, default=AUTOENCODER_STEPS)
+    parser.add_argument("--transformer-steps", type=int, default=TRANSFORMER_STEPS)
+    options = parser.parse_args()
+    device = choose_device(options.device)
+    options.work.mkdir(parents=True, exist_ok=True)
+    emoji, pictures = load_pictures()
+    print(f"training on {device} with {len(emoji)} pictures; checkpoints every minute in {options.work}", flush=True)
+    started = time.monotonic()
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
+    captions = [item.caption for item in emoji]
+    autoencoder = train_autoencoder(pixels, work=options.work, num_steps=options.autoencoder_steps, seed=options.seed)
+    latents = encode_pictures(autoencoder, pixels)
+    scale = float(latents.std())
+    denoiser = train_denoiser(
+        latents / scale, captions, work=options.work, num_steps=options.transformer_steps, seed=options.seed
+    )
+    pipe = assemble_pipeline(autoencoder.cpu(), denoiser.cpu(), captions, latent_scale=scale)
+    save_pipeline(pipe, options.work / "pipeline")
+    print(f"wrote {options.work / 'pipeline'} after {(time.monotonic() - started) / 60:.0f} minutes in this run")
+
+
+if __name__ == "__main__":
+    main()

@@ -60,9 +60,7 @@ class ChannelMeanReplacement(Replacement):
 class MeanReplacement(Replacement):
     """u = a calibrated vector of one value a channel, the same for every token."""
 
-    def __init__(
-        self, component: Component, parameters_of: Sequence[str], means: Mapping[str, torch.Tensor]
-    ) -> None:
+    def __init__(self, component: Component, parameters_of: Sequence[str], means: Mapping[str, torch.Tensor]) -> None:
         super().__init__(component, parameters_of)
         for output in component.outputs:
             self.register_buffer(f"mean_{output.stream}", means[output.stream], persistent=False)

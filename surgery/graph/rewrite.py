@@ -5,6 +5,7 @@ schedule. A block's context (modulations, masks, rotary embeddings, whatever the
 copied with the block, wherever the schedule puts it.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,9 +72,10 @@ class _Rewriter:
         return self.new
 
     def place(self, node: fx.Node, local: dict[fx.Node, fx.Node | None], step: _Owner | None) -> fx.Node:
-        """The node of the new graph for `node`, whose inputs are placed first.
+        """The node of the new graph for `node`, whose inputs are placed first (on a stack of its own: graphs are deep).
 
-        `local` holds what belongs to one execution of `step`, with its stream inputs given; all else is placed once.
+        `local` holds what belongs to one execution of `step`, with its stream inputs given; what depends on no block is
+        context, and placed once for all.
         """
         pending = [node]
         while pending:
@@ -84,12 +86,13 @@ class _Rewriter:
             owner = self.owners[top]
             if owner is not None and owner != step:
                 raise RefusedError(_skip_connection_message(owner))
-            missing = [used for used in top.all_input_nodes if used not in local and used not in self.placed]
+            scope = {} if owner is None else local
+            missing = [used for used in top.all_input_nodes if used not in scope and used not in self.placed]
             if missing:
                 pending.extend(reversed(missing))
                 continue
-            copied = self.new.node_copy(top, lambda used: self.look_up(used, local))
-            home = local if any(used in local for used in top.all_input_nodes) else self.placed
+            copied = self.new.node_copy(top, functools.partial(self.look_up, local=scope))
+            home = local if any(used in scope for used in top.all_input_nodes) else self.placed
             home[top] = copied
             pending.pop()
         return self.look_up(node, local)

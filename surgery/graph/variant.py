@@ -105,9 +105,17 @@ class RewrittenForward:
             }
         return whole
 
-    def source(self) -> str:
-        """The Python code of the graph traced first."""
-        return next(iter(self.sources.values()))
+
+def source_of_variant(variant: nn.Module) -> str:
+    """The Python code of the rewritten forward of a variant, as it was traced first.
+
+    Raises:
+        RefusedError: it has not run yet, and its class has no example inputs.
+    """
+    rewritten: RewrittenForward = variant.__dict__["_surgery"]
+    if not rewritten.sources:
+        raise RefusedError(f"{type(variant).__name__} has no example inputs; its graph is known once it has run")
+    return next(iter(rewritten.sources.values())).strip() + "\n"
 
 
 def _refuse_to_save(self: nn.Module, *args: Any, **kwargs: Any) -> NoReturn:

@@ -36,9 +36,10 @@ def share_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach() if type(tensor) is torch.Tensor else tensor
 
 
-def without_memory(tensor: torch.Tensor) -> torch.Tensor:
-    """The same shape and dtype on the meta device."""
-    on_meta = torch.empty_like(tensor.detach(), device="meta")
+def without_memory(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """The same shape on the meta device; a floating-point tensor takes `dtype`, if one is given."""
+    wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    on_meta = torch.empty_like(tensor.detach(), device="meta", dtype=wanted)
     return nn.Parameter(on_meta, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else on_meta
 
 

@@ -58,10 +58,10 @@ SHAPES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class ExampleCall:
-    """Keyword arguments that a model's forward accepts, and the token counts that tell its streams apart."""
+    """Keyword arguments that a model's forward accepts, and the free sizes that they were made with."""
 
     kwargs: dict[str, Any]
-    batch: int
+    sizes: dict[str, int]
 
 
 def has_example_inputs(class_name: str) -> bool:
@@ -108,7 +108,11 @@ def example_call(
         else:
             kwargs[head] = tensor
     known_arguments = inspect.signature(type(model).forward).parameters
-    return ExampleCall({name: value for name, value in kwargs.items() if name in known_arguments}, known["batch"])
+    used = {term for row in rows.values() for term in row.replace("+", " ").split()}
+    return ExampleCall(
+        {name: value for name, value in kwargs.items() if name in known_arguments},
+        {name: size for name, size in known.items() if name in used},
+    )
 
 
 def _resolve_size(term: str, sizes: Mapping[str, int], config: Mapping[str, Any]) -> int:

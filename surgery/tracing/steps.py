@@ -215,9 +215,7 @@ def _find_exits(
     return tuple(exits)
 
 
-def _follow(
-    start: fx.Node, before: fx.Node | None, end: fx.Node, depths: Mapping[fx.Node, int]
-) -> fx.Node:
+def _follow(start: fx.Node, before: fx.Node | None, end: fx.Node, depths: Mapping[fx.Node, int]) -> fx.Node:
     """From `start`, walk the users that do what leads from `before` to `end`; `start` itself where they don't."""
     path: list[fx.Node] = []
     node: fx.Node | None = end

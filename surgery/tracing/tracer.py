@@ -221,9 +221,7 @@ def values_mode(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[Any]
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def trace_forward(
-    build_model: Callable[[], nn.Module], call: FlatCall, forward: Callable[..., Any]
-) -> TracedForward:
+def trace_forward(build_model: Callable[[], nn.Module], call: FlatCall, forward: Callable[..., Any]) -> TracedForward:
     """Trace `forward(model, ...)` for one call. Nothing of the model runs on real data; no memory is taken.
 
     `build_model` is called where tensors are fake, so that it may make weights that take no memory.

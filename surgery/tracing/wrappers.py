@@ -34,9 +34,7 @@ def rewrap(forward: Forward, inner: Forward) -> Forward:
     replaced = rewrap(below, inner)
     if not isinstance(forward, types.FunctionType):
         raise TraceError(f"the decorator {forward!r} around forward is not a plain function; it can't be rebuilt")
-    cells = [
-        types.CellType(replaced) if cell.cell_contents is below else cell for cell in forward.__closure__ or ()
-    ]
+    cells = [types.CellType(replaced) if cell.cell_contents is below else cell for cell in forward.__closure__ or ()]
     if all(new is old for new, old in zip(cells, forward.__closure__ or (), strict=True)):
         raise TraceError(f"the decorator {forward.__qualname__} around forward hides the function it wraps")
     rebuilt = types.FunctionType(

@@ -1,0 +1,196 @@
+"""The name of a model -> its config and anatomy, without its weights: hub ids, folders, and `demo`."""
+
+import functools
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgery.anatomy.parts import Anatomy
+from surgery.demo.location import DEMO_NAME, demo_folder
+from surgery.errors import InputError
+
+PIPELINE_INDEX = "model_index.json"
+ASSUMED_DTYPE = "bfloat16"
+DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+MAX_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's transformer is described: its config, and the folder of its files where they are local.
+
+    `pipeline` is what `DiffusionPipeline.from_pretrained` loads, None for a bare transformer; `weights_dtype` that of
+    the first tensor in the transformer's files, None where there are none.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    folder: Path | None
+    pipeline: str | None
+    weights_dtype: str | None
+
+    @property
+    def class_name(self) -> str:
+        """The diffusers class of the transformer."""
+        return str(self.config["_class_name"])
+
+
+def inspect(model: Any) -> Anatomy:
+    """The anatomy of a model: a live transformer or pipeline, or the name of one (see `find_source`).
+
+    Raises:
+        InputError: there is no such model, or it has no transformer.
+        TraceError: its forward can't be traced.
+    """
+    if isinstance(model, (str, Path)):
+        return anatomy_of_source(find_source(str(model)))
+    from surgery.anatomy.from_model import read_anatomy
+
+    return read_anatomy(getattr(model, "transformer", model))
+
+
+def find_source(model: str) -> ModelSource:
+    """The source that a name stands for: `demo`, a pipeline folder, a transformer folder, or a hub id.
+
+    Raises:
+        InputError: there is no such folder or hub id, or it holds no diffusers transformer.
+    """
+    if model == DEMO_NAME:
+        return _source_in_folder(DEMO_NAME, demo_folder())
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _source_in_folder(model, path)
+    if path.is_file():
+        raise InputError(f"{model} is a file; name the folder of a pipeline or of a transformer, or a hub id")
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise InputError(f"there is no folder {model}; write a folder, a hub id like PixArt-alpha/PixArt-XL-2-512x512, or demo")
+    return _source_on_hub(model)
+
+
+def _source_in_folder(name: str, folder: Path) -> ModelSource:
+    def read(file: str) -> dict[str, Any] | None:
+        path = folder / file
+        return read_json(path) if path.exists() else None
+
+    source = _source_from(name, read)
+    inner = folder / "transformer" if source.pipeline else folder
+    pipeline = str(folder) if source.pipeline else None
+    return ModelSource(name, source.config, inner, pipeline, dtype_of_weights(inner))
+
+
+def _source_on_hub(model: str) -> ModelSource:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    def read(file: str) -> dict[str, Any] | None:
+        try:
+            return read_json(Path(hf_hub_download(model, file)))
+        except LocalEntryNotFoundError:
+            raise InputError(
+                f"{model} is neither a folder nor in the local cache, and the hub can't be reached; check the name and "
+                "the connection (HF_HUB_OFFLINE keeps to the cache)"
+            ) from None
+        except EntryNotFoundError:
+            return None
+        except HFValidationError:
+            raise InputError(f"{model} is neither a folder nor a hub id (OWNER/NAME)") from None
+        except (HfHubHTTPError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{model} can't be read from the hub: {reason}; is it gated? try `hf auth login`") from None
+
+    return _source_from(model, read)
+
+
+def _source_from(name: str, read: Callable[[str], dict[str, Any] | None]) -> ModelSource:
+    """The source whose files `read` returns, None for a file that is missing."""
+    index = read(PIPELINE_INDEX)
+    if index is not None:
+        if "transformer" not in index:
+            parts = ", ".join(key for key in index if not key.startswith("_"))
+            raise InputError(f"the pipeline {name} has no transformer; it has {parts}")
+        config = read("transformer/config.json")
+        missing = "transformer/config.json"
+    else:
+        config = read("config.json")
+        missing = f"{PIPELINE_INDEX} or config.json"
+    if config is None:
+        raise InputError(f"{name} has no {missing}; is it a diffusers pipeline or transformer?")
+    if not isinstance(config.get("_class_name"), str):
+        raise InputError(f"the config of {name} names no _class_name; is it a diffusers transformer?")
+    return ModelSource(name, config, None, name if index is not None else None, None)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        InputError: it can't be read, or is no JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object")
+    return value
+
+
+def dtype_of_weights(folder: Path) -> str | None:
+    """The dtype of the first tensor of the first safetensors file in a folder, read from its header alone."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else MAX_HEADER_BYTES + 1
+            if length > min(MAX_HEADER_BYTES, path.stat().st_size):
+                raise InputError(f"{path} is no safetensors file: its header is longer than the file")
+            try:
+                header = json.loads(file.read(length))
+            except ValueError:
+                raise InputError(f"{path} is no safetensors file: its header is no JSON") from None
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        if entries:
+            return DTYPE_NAMES.get(entries[0]["dtype"], str(entries[0]["dtype"]).lower())
+    return None
+
+
+def anatomy_of_source(source: ModelSource) -> Anatomy:
+    """The anatomy of a model that is described by its config; its weights are not read.
+
+    Raises:
+        InputError: diffusers has no such class, or can't build it from this config.
+        TraceError: its forward can't be traced.
+    """
+    import torch
+
+    from surgery.anatomy.from_model import read_anatomy
+
+    dtype = source.weights_dtype or ASSUMED_DTYPE
+    model = build_on_meta(source, getattr(torch, dtype, torch.bfloat16))
+    return read_anatomy(model, has_weights=source.weights_dtype is not None, dtype=dtype)
+
+
+def build_on_meta(source: ModelSource, dtype: Any = None) -> Any:
+    """The transformer of a source with all tensors on the meta device, floating-point ones as `dtype`.
+
+    Raises:
+        InputError: diffusers has no such class, or can't build it from this config.
+    """
+    import diffusers
+    from accelerate import init_empty_weights
+
+    from surgery.tracing.clone import clone_module, without_memory
+
+    model_class = getattr(diffusers, source.class_name, None)
+    if model_class is None or not hasattr(model_class, "from_config"):
+        raise InputError(f"diffusers {diffusers.__version__} has no class {source.class_name}, which {source.name} needs")
+    try:
+        with init_empty_weights():
+            model = model_class.from_config(dict(source.config))
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        raise InputError(f"{source.class_name} can't be built from the config of {source.name}: {error}") from None
+    return clone_module(model.eval(), functools.partial(without_memory, dtype=dtype))

@@ -1,0 +1,39 @@
+"""The command line: `surgery COMMAND ...`. Heavy imports stay inside the commands that need them."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from surgery.commands import check, demo, generate, inspection
+from surgery.errors import SurgeryError
+
+
+class SurgeryGroup(TyperGroup):
+    """Turns the package's errors into their text on standard error and exit status 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SurgeryError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=SurgeryGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Layer surgery on diffusion transformers: skip, repeat, reverse, parallelise or replace layers by a YAML spec.",
+)
+app.command("demo")(demo.run)
+app.command("inspect")(inspection.run)
+app.command("check")(check.run)
+app.command("generate")(generate.run)
+
+
+def main() -> None:
+    """The entry point of the `surgery` script."""
+    app()

@@ -1,0 +1,44 @@
+"""What all commands share about writing: people on standard output, or one JSON document; progress on standard error."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs instead of text.")]
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def count_text(number: int) -> str:
+    """`12,345,678` -> `12.3 M`; small numbers as they are."""
+    for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**4, "k")):
+        if number >= size:
+            return f"{number / (1000 if unit == 'k' else size):.3g} {unit}"
+    return str(number)
+
+
+def bytes_text(number: int) -> str:
+    """`13,000,000` -> `13 MB` (decimal units)."""
+    return f"{count_text(number)}B" if number >= 10**4 else f"{number} bytes"
+
+
+def share_text(part: float, whole: float) -> str:
+    """`part` as a percentage of `whole`."""
+    return f"{100 * part / whole:.1f}%" if whole else "0.0%"
+
+
+def table(rows: list[list[str]], *, indent: str = "", right: frozenset[int] = frozenset()) -> str:
+    """Rows in columns as wide as they need; columns in `right` are aligned to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append((indent + "  ".join(cells)).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""Trained parts -> the pipeline folder that ships with the package, in float16."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, PixArtAlphaPipeline
+from torch import nn
+
+from surgery.demo.architecture import build_scheduler, build_tokenizer
+
+TOKENIZER_CLASS = "PreTrainedTokenizerFast"  # the name that transformers 4 and 5 both know
+
+
+def assemble_pipeline(
+    autoencoder: AutoencoderKL, denoiser: nn.Module, captions: list[str], *, latent_scale: float
+) -> PixArtAlphaPipeline:
+    """The stock pipeline around the trained parts; `latent_scale` is the standard deviation of the latents."""
+    autoencoder.register_to_config(scaling_factor=1.0 / latent_scale)
+    pipe = PixArtAlphaPipeline(
+        tokenizer=build_tokenizer(captions),
+        text_encoder=denoiser.text_encoder,
+        vae=autoencoder,
+        transformer=denoiser.transformer,
+        scheduler=build_scheduler(),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def save_pipeline(pipe: PixArtAlphaPipeline, folder: Path) -> None:
+    """Write all weights in float16; raises ValueError where one is out of its range."""
+    for name, value in iter_weights(pipe).items():
+        if not torch.isfinite(value.half()).all():
+            raise ValueError(f"{name} does not fit into float16")
+    pipe.to(torch.float16).save_pretrained(folder)
+    for file in (folder / "model_index.json", folder / "tokenizer" / "tokenizer_config.json"):
+        file.write_text(file.read_text().replace('"TokenizersBackend"', f'"{TOKENIZER_CLASS}"'))
+
+
+def iter_weights(pipe: PixArtAlphaPipeline) -> Mapping[str, torch.Tensor]:
+    """All parameters of a pipeline by component and name."""
+    return {
+        f"{part}.{name}": value
+        for part, module in pipe.components.items()
+        if isinstance(module, nn.Module)
+        for name, value in module.named_parameters()
+    }

@@ -1,0 +1,37 @@
+"""Where the bundled pipeline lies, and what its stock pipeline call wants. Imports nothing heavy."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DEMO_NAME = "demo"
+DEMO_CALL: Mapping[str, Any] = {
+    "height": 64,
+    "width": 64,
+    "use_resolution_binning": False,
+    "clean_caption": False,
+    "num_inference_steps": 20,
+    "guidance_scale": 3.0,
+}
+DEMO_PROMPTS = (
+    "red apple",
+    "hamburger",
+    "dog face",
+    "sunflower",
+    "smiling face with sunglasses",
+    "rocket",
+    "guitar",
+    "blue heart",
+)
+
+
+def demo_folder() -> Path:
+    """The folder of the bundled pipeline, as `DiffusionPipeline.from_pretrained` takes it."""
+    return Path(__file__).parent / "pipeline"
+
+
+def demo_specs() -> list[Path]:
+    """The specs that `surgery demo` shows: beside the package in a checkout, within it once installed."""
+    inside = Path(__file__).parent / "specs"
+    folder = inside if inside.is_dir() else Path(__file__).parents[2] / "specs" / DEMO_NAME
+    return sorted(folder.glob("*.yaml"))

@@ -1,0 +1,280 @@
+"""A model and its variants -> pictures from the same noise, with their recipes, and a contact sheet."""
+
+import contextlib
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm
+
+import surgery
+from surgery.anatomy.from_model import read_anatomy
+from surgery.anatomy.sources import ModelSource, find_source
+from surgery.demo.location import DEMO_CALL, DEMO_NAME
+from surgery.errors import InputError
+from surgery.evaluate.contact_sheet import contact_sheet
+from surgery.evaluate.draw import Drawing, check_call, draw_pictures
+from surgery.graph.apply import apply, means_for_spec, plan_for_spec
+from surgery.plan.plan import Plan
+from surgery.spec.load import Spec, load_spec
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+RECIPE_KEY = "surgery"  # of the text chunk in each PNG
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class GalleryRequest:
+    """What to draw. `targets` are specs of one model, or the name of one model; see `surgery generate --help`."""
+
+    targets: tuple[str, ...]
+    prompts: tuple[str, ...]
+    out: Path
+    model: str | None = None
+    profile: Path | None = None
+    seed: int = 0
+    batch_size: int = 8
+    dtype: str = "auto"
+    device: str = "auto"
+    call: Mapping[str, Any] = field(default_factory=dict)
+    baseline: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the gallery: the unedited model (no spec), or a variant."""
+
+    name: str
+    spec: Spec | None = None
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What was drawn and where it is."""
+
+    model: str
+    out: Path
+    sheet: Path
+    rows: tuple[Row, ...]
+    recipe: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        return {"out": str(self.out), "contact_sheet": str(self.sheet), **self.recipe}
+
+    def describe(self) -> str:
+        """A line a row, and where to look."""
+        width = max(len(row.name) for row in self.rows)
+        lines = []
+        for row in self.rows:
+            what = "the model as it is" if row.plan is None else _schedules_text(row.plan)
+            lines.append(f"{row.name:{width}}  {what}")
+        return "\n".join([*lines, f"pictures in {self.out}/; look at {self.sheet}"])
+
+
+def _schedules_text(plan: Plan) -> str:
+    changed = [line for line in plan.text.splitlines()[1:]]
+    stacks = [line for line, s in zip(changed, plan.schedules, strict=False) if not s.is_identity]
+    return "; ".join([*stacks, *changed[len(plan.schedules) :]]) or "unchanged"
+
+
+def draw_gallery(request: GalleryRequest) -> Gallery:
+    """Draw every row of the gallery with the same prompts and noise, and write pictures, sheet and recipe.
+
+    Raises:
+        InputError: a target, an option, the model or the folder is not usable; nothing has been written then.
+        SpecError: a spec has faults.
+    """
+    specs, source = find_targets(request)
+    check_folder(request)
+    call = {**(DEMO_CALL if source.name == DEMO_NAME else {}), **request.call}
+    pipe = load_pipeline(source, request)
+    check_call(pipe, call)
+    rows = plan_rows(specs, pipe, request)
+    variants = [pipe if row.plan is None else apply(pipe, row.plan, profile=_profile(row, request)) for row in rows]
+    pictures = draw_rows(variants, rows, request, call)
+    recipe = make_recipe(source, rows, request, call)
+    sheet = write_gallery(rows, pictures, recipe, request.out)
+    return Gallery(source.name, request.out, sheet, tuple(rows), recipe)
+
+
+def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
+    """The specs, and the one model that they are for."""
+    paths = [target for target in request.targets if Path(target).suffix in (".yaml", ".yml")]
+    if paths and len(paths) < len(request.targets):
+        raise InputError("the targets are specs and models; give specs (*.yaml) of one model, or one model")
+    if not paths:
+        if len(request.targets) > 1:
+            raise InputError(f"there are {len(request.targets)} models; give one, or specs (*.yaml) of one model")
+        return [], _with_pipeline(find_source(request.targets[0]))
+    specs = [load_spec(path) for path in paths]
+    names = {request.model or spec.model for spec in specs}
+    if None in names or len(names) != 1:
+        shown = ", ".join(sorted(str(name) for name in names))
+        raise InputError(f"the specs name not one model but {shown}; give --model")
+    return specs, _with_pipeline(find_source(str(names.pop())))
+
+
+def _with_pipeline(source: ModelSource) -> ModelSource:
+    if source.pipeline is None:
+        raise InputError(f"{source.name} is a bare transformer; to draw pictures, give the folder of its pipeline")
+    return source
+
+
+def check_folder(request: GalleryRequest) -> None:
+    """Raise InputError where writing would hurt what is there."""
+    out = request.out
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()) and not request.force:
+        raise InputError(f"{out} is not empty; give another folder, or --force to write into it")
+
+
+def load_pipeline(source: ModelSource, request: GalleryRequest) -> Any:
+    """The stock pipeline on the wanted device and dtype."""
+    from diffusers import DiffusionPipeline
+
+    device = request.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype_name = request.dtype
+    if dtype_name == "auto":
+        dtype_name = "float32" if device == "cpu" else "bfloat16"
+    if dtype_name not in DTYPES:
+        raise InputError(f"there is no dtype {dtype_name}; write {', '.join(DTYPES)} or auto")
+    try:
+        pipe = DiffusionPipeline.from_pretrained(source.pipeline, torch_dtype=DTYPES[dtype_name]).to(device)
+    except (OSError, ValueError, RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"the pipeline {source.name} can't be loaded on {device}: {reason}") from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def plan_rows(specs: Sequence[Spec], pipe: Any, request: GalleryRequest) -> list[Row]:
+    """The baseline and a row a spec, each with its plan; names are the files' stems, made different."""
+    anatomy = read_anatomy(pipe.transformer)
+    rows = [Row(BASELINE)] if request.baseline or not specs else []
+    for spec in specs:
+        stem = Path(spec.file).stem
+        taken = {row.name for row in rows}
+        name = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(specs) + 3))) if n not in taken)
+        plan = plan_for_spec(spec, anatomy, means_for_spec(spec, request.profile))
+        rows.append(Row(name, spec, plan))
+    return rows
+
+
+def _profile(row: Row, request: GalleryRequest) -> Path | None:
+    """The file of means of a row, where its plan uses one."""
+    if request.profile is not None or row.spec is None or row.spec.profile is None:
+        return request.profile
+    return row.spec.folder / row.spec.profile
+
+
+def draw_rows(
+    variants: Sequence[Any], rows: Sequence[Row], request: GalleryRequest, call: Mapping[str, Any]
+) -> list[list[Drawing]]:
+    """The pictures of each row, with a progress bar on standard error."""
+    found = []
+    total = len(rows) * len(request.prompts)
+    with tqdm(total=total, unit="picture", desc="drawing", smoothing=0.1) as bar:
+        for variant, row in zip(variants, rows, strict=True):
+            bar.set_postfix_str(row.name, refresh=True)
+            with _steps_shown(variant, bar, row.name):
+                found.append(
+                    draw_pictures(
+                        variant,
+                        request.prompts,
+                        seed=request.seed,
+                        batch_size=request.batch_size,
+                        call=call,
+                        on_batch=bar.update,
+                    )
+                )
+    return found
+
+
+@contextlib.contextmanager
+def _steps_shown(pipe: Any, bar: Any, name: str) -> Iterator[None]:
+    """Count the transformer's forwards beside the progress bar, so that long pictures show life."""
+    forwards = 0
+
+    def count(module: Any, args: Any, output: Any) -> None:  # noqa: ARG001  (torch's signature)
+        nonlocal forwards
+        forwards += 1
+        bar.set_postfix_str(f"{name}, step {forwards}", refresh=False)
+        bar.refresh() if forwards % 5 == 0 else None
+
+    handle = pipe.transformer.register_forward_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def make_recipe(
+    source: ModelSource, rows: Sequence[Row], request: GalleryRequest, call: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that it takes to draw the pictures again."""
+    import diffusers
+
+    return {
+        "model": source.name,
+        "call": dict(call),
+        "seed": request.seed,
+        "batch_size": request.batch_size,
+        "dtype": request.dtype,
+        "device": request.device,
+        "prompts": list(request.prompts),
+        "variants": [
+            {"name": row.name}
+            if row.spec is None or row.plan is None
+            else {"name": row.name, "spec": row.spec.text, "plan": row.plan.to_json()}
+            for row in rows
+        ],
+        "versions": {
+            "surgery": surgery.__version__,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def write_gallery(
+    rows: Sequence[Row], pictures: Sequence[Sequence[Drawing]], recipe: Mapping[str, Any], out: Path
+) -> Path:
+    """Write the PNGs, the contact sheet and `recipe.json`, each beside and renamed; returns the sheet's path."""
+    shared = {key: value for key, value in recipe.items() if key not in ("prompts", "variants", "seed")}
+    for row, drawings, described in zip(rows, pictures, recipe["variants"], strict=True):
+        folder = out / row.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, drawing in enumerate(drawings):
+            own = {**shared, "variant": described, "prompt": drawing.prompt, "seed": drawing.seed}
+            _write_png(drawing.image, folder / f"{number:04d}.png", own)
+    sheet = contact_sheet(
+        [[drawing.image for drawing in drawings] for drawings in pictures],
+        row_names=[row.name for row in rows],
+        column_names=recipe["prompts"],
+    )
+    path = out / "contact_sheet.png"
+    _write_png(sheet, path, recipe)
+    beside = out / "recipe.json.partial"
+    beside.write_text(json.dumps(recipe, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(out / "recipe.json")
+    return path
+
+
+def _write_png(image: Any, path: Path, recipe: Mapping[str, Any]) -> None:
+    metadata = PngInfo()
+    metadata.add_text(RECIPE_KEY, json.dumps(recipe))
+    beside = path.with_suffix(".png.partial")
+    image.save(beside, format="PNG", pnginfo=metadata)
+    beside.replace(path)
