@@ -4,8 +4,12 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from surgery.anatomy.parts import Anatomy
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
