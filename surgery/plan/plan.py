@@ -8,6 +8,7 @@ from typing import Any
 from surgery.plan.schedule import Schedule
 from surgery.plan.text import items_from_text, items_to_text
 
+
 @dataclass(frozen=True)
 class Replace:
     """All outputs of one component of one block are replaced. `values` is the file of means of `kind` "mean"."""

@@ -62,6 +62,8 @@ def read_means(path: str | Path) -> MeansFile:
 def write_means(vectors: Vectors, path: str | Path) -> None:
     """Write a file of means: beside, then renamed."""
     beside = Path(path).with_suffix(".partial")
-    flat = {f"{PREFIX}{name}/{stream}": np.ascontiguousarray(v) for name, s in vectors.items() for stream, v in s.items()}
+    flat = {
+        f"{PREFIX}{name}/{stream}": np.ascontiguousarray(v) for name, s in vectors.items() for stream, v in s.items()
+    }
     save_file(flat, beside)
     beside.replace(path)
