@@ -1,0 +1,311 @@
+"""The imports of the package: one direction, no cycle, no torch where none is needed, no house of horrors."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "surgery"
+
+# A room imports from rooms above it only. `location` is surgery.demo.location: plain data that imports nothing.
+ROOMS = (
+    *("errors", "location", "spec", "profiles", "tracing", "anatomy", "plan", "graph", "checkpoint", "verify"),
+    *("activations", "evaluate", "experiment", "export", "report", "dit", "demo", "commands", "testing"),
+)
+FORBIDDEN_ARROWS = {"graph": {"checkpoint"}, "checkpoint": {"graph"}, "evaluate": set(ROOMS) - {"errors", "evaluate"}}
+LIGHT = {  # rooms and modules, and what must not be loaded with them
+    "surgery": {"torch", "diffusers", "transformers", "numpy"},
+    "surgery.spec": {"torch", "diffusers", "transformers", "numpy"},
+    "surgery.profiles": {"torch", "diffusers"},
+    "surgery.plan": {"torch", "diffusers"},
+    "surgery.anatomy.parts": {"torch", "diffusers"},
+    "surgery.anatomy.resolve": {"torch", "diffusers"},
+}
+NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """`source` imports `target`, when it is loaded or later (inside a function, or for the type checker only)."""
+
+    source: str
+    target: str
+    line: int
+    on_load: bool
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line} imports {self.target}"
+
+
+def list_modules(package: Path) -> dict[str, Path]:
+    """The dotted name of every module of a package -> its file; a package is its `__init__`."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def list_imports(modules: dict[str, Path]) -> list[Import]:
+    """Every import of every module, wherever it stands; one for each name of `from package import module`."""
+    return [
+        Import(source, target, node.lineno, on_load)
+        for source, path in modules.items()
+        for node, on_load in import_nodes(ast.parse(path.read_text()), on_load=True)
+        for target in targets_of(node, source, path, modules)
+    ]
+
+
+def import_nodes(node: ast.AST, *, on_load: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        yield node, on_load
+    elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        for part in node.body:
+            yield from import_nodes(part, on_load=False)
+        for part in node.orelse:
+            yield from import_nodes(part, on_load=on_load)
+    else:
+        later = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for child in ast.iter_child_nodes(node):
+            yield from import_nodes(child, on_load=on_load and not later)
+
+
+def targets_of(node: ast.Import | ast.ImportFrom, source: str, path: Path, modules: dict[str, Path]) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    base = node.module or ""
+    if node.level:
+        anchor = source.split(".") if path.name == "__init__.py" else source.split(".")[:-1]
+        base = ".".join([*anchor[: len(anchor) - node.level + 1], *([base] if base else [])])
+    named = [f"{base}.{alias.name}" for alias in node.names]
+    return list(dict.fromkeys(name if name in modules else base for name in named))
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module of the package; None for the package itself and for everything outside."""
+    if module.startswith("surgery.demo.location"):
+        return "location"
+    return module.split(".")[1] if module.startswith("surgery.") else None
+
+
+def unknown_rooms(modules: dict[str, Path]) -> list[str]:
+    return [f"{name} is in no room of ROOMS" for name in modules if room_of(name) not in (None, *ROOMS)]
+
+
+def arrows_back(modules: dict[str, Path]) -> list[str]:
+    """Imports from a room below, or between rooms that must not know each other."""
+    found = []
+    for item in list_imports(modules):
+        source, target = room_of(item.source), room_of(item.target)
+        if source not in ROOMS or target not in ROOMS:
+            continue
+        if ROOMS.index(target) > ROOMS.index(source) or target in FORBIDDEN_ARROWS.get(source, ()):
+            found.append(str(item))
+    return found
+
+
+def cycle(modules: dict[str, Path]) -> list[str]:
+    """The modules of a cycle of imports, later ones and those for the type checker included; empty without one.
+
+    The package itself is no part of it: it only names what it imports at first use.
+    """
+    graph: dict[str, set[str]] = {name: set() for name in modules if name != "surgery"}
+    for item in list_imports(modules):
+        if item.source in graph and item.target in graph:
+            graph[item.source].add(item.target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def heavy_chains(modules: dict[str, Path], start: str, heavy: set[str]) -> list[str]:
+    """A chain of imports on loading from a room or module to each heavy package that it reaches."""
+    on_load: dict[str, set[str]] = {}
+    for item in list_imports(modules):
+        if item.on_load:
+            on_load.setdefault(item.source, set()).add(item.target)
+    starts = [name for name in modules if name == start or (start.count(".") and name.startswith(f"{start}."))]
+    pending = [(name,) for name in starts]
+    seen, found = set(starts), []
+    while pending:
+        chain = pending.pop()
+        parents = {chain[-1].rpartition(".")[0]} & modules.keys()  # loading a module loads its package first
+        for target in sorted(on_load.get(chain[-1], set()) | parents):
+            if target.split(".")[0] in heavy:
+                found.append(" -> ".join((*chain, target)))
+            elif target in modules and target not in seen:
+                seen.add(target)
+                pending.append((*chain, target))
+    return found
+
+
+def bad_names(modules: dict[str, Path]) -> list[str]:
+    """Modules whose name says nothing, or is one of the standard library's."""
+    banned = NAMELESS | sys.stdlib_module_names
+    return [name for name in modules if name.rpartition(".")[2] in banned]
+
+
+# The package as it is.
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, Path]:
+    found = list_modules(PACKAGE)
+    assert len(found) > 40
+    return found
+
+
+def test_every_module_is_in_a_known_room(modules):
+    assert unknown_rooms(modules) == []
+
+
+def test_no_import_runs_back(modules):
+    assert arrows_back(modules) == []
+
+
+def test_there_is_no_cycle(modules):
+    assert cycle(modules) == []
+
+
+@pytest.mark.parametrize("start", LIGHT)
+def test_light_modules_reach_nothing_heavy(modules, start):
+    assert start in modules
+    assert heavy_chains(modules, start, LIGHT[start]) == []
+
+
+def test_no_module_is_nameless_or_named_as_one_of_the_standard_library(modules):
+    assert bad_names(modules) == []
+
+
+def loaded_after(statement: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after a statement."""
+    code = f"import sys; {statement}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_planning_loads_neither_torch_nor_diffusers():
+    loaded = loaded_after("import surgery.plan.lower, surgery.spec.load, surgery.profiles.means")
+    assert "surgery" in loaded
+    assert loaded.isdisjoint({"torch", "diffusers", "transformers"})
+
+
+def test_the_package_itself_loads_neither_numpy_nor_torch():
+    loaded = loaded_after("import surgery")
+    assert "surgery" in loaded
+    assert loaded.isdisjoint({"numpy", "torch", "yaml"})
+
+
+# Trees that are wrong on purpose: each check finds what it is for.
+
+GOOD = {
+    "errors": "",
+    "demo.location": "",
+    "spec.load": "import yaml\nfrom surgery.errors import SpecError",
+    "anatomy.parts": "import json",
+    "anatomy.sources": "from surgery.demo.location import demo_folder\ndef f():\n    import torch",
+    "plan.lower": "from surgery.spec import load\nfrom ..anatomy.parts import Anatomy",
+    "graph.variant": "import torch\nfrom surgery.plan.lower import lower_spec",
+    "checkpoint.write": "from surgery.plan import lower",
+    "evaluate.draw": "import torch\nfrom surgery.errors import InputError",
+}
+
+
+def modules_of(tmp_path: Path, **changed: str) -> dict[str, Path]:
+    """The good tree with some modules (dots as double underscores) changed or added."""
+    sources = {**GOOD, **{name.replace("__", "."): text for name, text in changed.items()}}
+    for name, text in sources.items():
+        path = tmp_path.joinpath("surgery", *name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for folder in [path for path in (tmp_path / "surgery").rglob("*") if path.is_dir()]:
+        (folder / "__init__.py").touch()
+    (tmp_path / "surgery" / "__init__.py").touch()
+    return list_modules(tmp_path / "surgery")
+
+
+def findings(modules: dict[str, Path]) -> list[str]:
+    """Everything that any of the checks finds."""
+    heavy = [chain for start, names in LIGHT.items() for chain in heavy_chains(modules, start, names)]
+    return [*unknown_rooms(modules), *arrows_back(modules), *cycle(modules), *heavy, *bad_names(modules)]
+
+
+def test_a_good_tree_has_no_findings(tmp_path):
+    assert findings(modules_of(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from surgery.plan.lower import lower_spec",
+        "from ..plan import lower",
+        "import surgery.plan.lower",
+        "def f():\n    from surgery.plan import lower",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from surgery.plan.lower import lower_spec",
+    ],
+    ids=["from", "relative", "import", "in a function", "for the type checker"],
+)
+def test_an_arrow_that_runs_back_is_found(tmp_path, text):
+    modules = modules_of(tmp_path, spec__places=text)
+    assert [finding.rpartition(":")[0] for finding in arrows_back(modules)] == ["surgery.spec.places"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"graph__variant": "from surgery.checkpoint.write import write"},
+        {"checkpoint__write": "def f():\n    import surgery.graph.variant"},
+        {"evaluate__draw": "from surgery.plan.lower import lower_spec"},
+    ],
+    ids=["graph to checkpoint", "checkpoint to graph", "evaluate to plan"],
+)
+def test_rooms_that_must_not_know_each_other_are_kept_apart(tmp_path, changed):
+    assert len(arrows_back(modules_of(tmp_path, **changed))) == 1
+
+
+@pytest.mark.parametrize(
+    "back",
+    ["from surgery.spec.load import Spec", "def f():\n    from surgery.spec import load"],
+    ids=["on loading", "in a function"],
+)
+def test_a_cycle_is_found(tmp_path, back):
+    modules = modules_of(tmp_path, spec__places=back, spec__load="from surgery.spec.places import Place")
+    assert set(cycle(modules)) == {"surgery.spec.load", "surgery.spec.places"}
+    assert arrows_back(modules) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "chain"),
+    [
+        ({"spec__load": "import torch.nn"}, "surgery.spec.load -> torch.nn"),
+        (
+            {"errors": "try:\n    from numpy import ndarray\nexcept ImportError:\n    pass"},
+            "surgery.spec.load -> surgery.errors -> numpy",
+        ),
+        (
+            {"spec__load": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n    import torch"},
+            "surgery.spec.load -> torch",
+        ),
+    ],
+    ids=["straight", "through another module", "in the other branch"],
+)
+def test_a_heavy_package_within_reach_of_a_spec_is_found(tmp_path, changed, chain):
+    modules = modules_of(tmp_path, **changed)
+    assert heavy_chains(modules, "surgery.spec", LIGHT["surgery.spec"]) == [chain]
+
+
+@pytest.mark.parametrize("name", ["plan__utils", "plan__copy", "spec__select", "spec__types", "anatomy__inspect"])
+def test_a_name_that_says_nothing_or_is_taken_is_found(tmp_path, name):
+    assert bad_names(modules_of(tmp_path, **{name: ""})) == [f"surgery.{name.replace('__', '.')}"]
+
+
+def test_a_new_package_must_be_given_its_place(tmp_path):
+    modules = modules_of(tmp_path, cellar__wine="")
+    assert unknown_rooms(modules) == [f"surgery.cellar{end} is in no room of ROOMS" for end in ("", ".wine")]
