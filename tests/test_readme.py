@@ -1,0 +1,191 @@
+"""The README runs: its commands give the text that it shows, its specs are valid, its Python works, its tree exists."""
+
+import contextlib
+import io
+import re
+import shlex
+import shutil
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from surgery.anatomy.sources import inspect
+from surgery.commands.main import app
+from surgery.plan.lower import lower_spec
+from surgery.spec.load import load_spec
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FAULT = re.compile(r"^\S+\.yaml:\d+:\d+: ", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A code block: its language, text and first line, and the text block that follows it at once, if any."""
+
+    language: str
+    text: str
+    line: int
+    shown: str | None = None
+
+
+def blocks_of(readme: str) -> list[Block]:
+    """All code blocks in order; a `text` block is what the `bash` or `python` block right before it prints."""
+    matches = list(BLOCK.finditer(readme))
+    blocks = []
+    for match, after in zip(matches, [*matches[1:], None], strict=True):
+        follows = after is not None and after[1] == "text" and not readme[match.end() : after.start()].strip()
+        shown = after[2] if follows and after is not None else None
+        blocks.append(Block(match[1], match[2], readme.count("\n", 0, match.start()) + 1, shown))
+    return blocks
+
+
+def run_blocks(blocks: list[Block]) -> None:
+    """Write the specs, run the commands and the Python, in order, in the present folder; compare what they print."""
+    namespace: dict[str, Any] = {}
+    for block in blocks:
+        match block.language:
+            case "yaml":
+                write_spec(block)
+            case "bash":
+                printed = "".join(run_command(line, shown=block.shown) for line in block.text.splitlines())
+                compare(block, printed)
+            case "python":
+                output = io.StringIO()
+                with contextlib.redirect_stdout(output):
+                    exec(compile(block.text, f"README.md:{block.line}", "exec"), namespace)
+                compare(block, output.getvalue())
+            case language:
+                assert language == "text", f"README.md:{block.line}: {language or 'no language'} is not run"
+
+
+def write_spec(block: Block) -> None:
+    """A YAML block begins with a comment that names its file, so that lines in messages are those of the block."""
+    name = re.match(r"# (\w+\.yaml)\n", block.text)
+    assert name is not None, f"README.md:{block.line}: the block names no file"
+    Path(name[1]).write_text(block.text)
+    load_spec(name[1])
+
+
+def run_command(line: str, *, shown: str | None) -> str:
+    """What one `surgery` command prints, with standard error where faults are shown; other programs are not run."""
+    program, *arguments = shlex.split(line)
+    if program == "make":
+        assert set(arguments) <= make_targets(), line
+        return ""
+    if program == "pip":
+        assert arguments == ["install", "-e", "."] and (ROOT / "pyproject.toml").exists(), line
+        return ""
+    assert program == "surgery", f"{line}: this test can't run {program}"
+    result = CliRunner().invoke(app, arguments)
+    has_faults = shown is not None and FAULT.search(shown) is not None
+    assert result.exit_code == int(has_faults), f"{line}: exit status {result.exit_code}\n{result.output}"
+    return result.stdout + (result.stderr if has_faults else "")
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def compare(block: Block, printed: str) -> None:
+    if block.shown is not None:
+        assert printed.rstrip() == block.shown.rstrip(), f"README.md:{block.line} prints something else"
+
+
+def tree_of(readme: str) -> list[str]:
+    """The paths of the tree, two spaces a level, each followed by what it is for."""
+    tree = next(block.text for block in blocks_of(readme) if "\nsurgery/\n" in block.text)
+    folders: list[str] = []
+    paths = []
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders[depth:] = [line.split()[0]]
+        paths.append("".join(folders))
+    return paths
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty folder to work in, with a copy of the specs."""
+    import diffusers  # noqa: F401  (its logger keeps the standard error it is born with; CliRunner's are closed)
+
+    shutil.copytree(ROOT / "specs", tmp_path / "specs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_block_runs_and_prints_what_is_shown(folder):
+    blocks = blocks_of(README)
+    assert sum(block.shown is not None for block in blocks) >= 6
+    assert Counter(block.language for block in blocks) == {"yaml": 3, "bash": 6, "python": 2, "text": 7}
+    run_blocks(blocks)
+    assert (folder / "out" / "apple" / "contact_sheet.png").is_file()
+    assert (folder / "apple.png").is_file()
+
+
+def test_the_specs_are_plans_but_for_the_one_that_shows_faults(folder):
+    blocks = [block for block in blocks_of(README) if block.language == "yaml"]
+    run_blocks(blocks)
+    anatomy = inspect("demo")
+    valid = [path for path in sorted(folder.glob("*.yaml")) if path.name != "faulty.yaml"]
+    assert [path.stem for path in valid] == ["middle", "selections"]
+    for path in valid:
+        assert lower_spec(load_spec(path), anatomy).hash
+
+
+def test_every_path_of_the_tree_exists_and_every_package_is_in_it():
+    paths = tree_of(README)
+    assert len(paths) > 15
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    packages = {f"surgery/{path.parent.name}/" for path in (ROOT / "surgery").glob("*/__init__.py")}
+    assert packages == {path for path in paths if path.startswith("surgery/") and path.endswith("/")} - {"surgery/"}
+
+
+def test_every_link_within_the_repository_leads_somewhere():
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert len(targets) >= 5
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_changelog_knows_the_version():
+    version = re.search(r'^__version__ = "(.+)"$', (ROOT / "surgery" / "__init__.py").read_text(), re.MULTILINE)
+    assert version is not None
+    assert f"## [{version[1]}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["readme"] == "README.md"
+
+
+# Readmes that are wrong on purpose.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("```bash\nsurgery check specs/demo/skip.yaml\n```\n\n```text\nall well\n```\n", "prints something else"),
+        ("```bash\nsurgery check specs/demo/skp.yaml\n```\n", "exit status 1"),
+        ("```bash\nmake coffee\n```\n", "make coffee"),
+        ("```bash\ncurl x.org\n```\n", "can't run curl"),
+        ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "prints something else"),
+        ("```yaml\nsurgery: v1\n```\n", "names no file"),
+        ("```\nsurgery demo\n```\n", "no language is not run"),
+    ],
+    ids=["output", "status", "make", "unknown program", "python", "spec without a name", "no language"],
+)
+@pytest.mark.usefixtures("folder")
+def test_a_readme_that_is_wrong_is_noticed(text, message):
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        run_blocks(blocks_of(text))
+
+
+def test_the_tree_of_a_readme_is_read_with_its_folders():
+    assert tree_of("```text\nMakefile  a\nsurgery/\n  plan/  b\ntests/  c\n```\n") == [
+        "Makefile",
+        "surgery/",
+        "surgery/plan/",
+        "tests/",
+    ]
