@@ -1,10 +1,20 @@
-"""Tiny real models, for our tests and for users who test specs of their own."""
+"""Tiny real models, and the edit by hand: what a plan means, run slowly and obviously, with no graph.
 
-from collections.abc import Callable, Mapping
+For our tests, and for users who test specs of their own.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import diffusers
 import torch
 from torch import nn
+
+from surgery.plan.plan import Plan, Replace
+from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule
+from surgery.tracing.example_inputs import example_call
 
 
 def _pixart(num_layers: int = 5) -> nn.Module:
@@ -120,3 +130,154 @@ def build_tiny_model(name: str, *, seed: int = 0) -> nn.Module:
         for value in model.parameters():
             value.add_(torch.randn(value.shape, generator=generator) * 0.05)
     return model
+
+
+def tiny_call(model: nn.Module, *, seed: int = 1, **sizes: int) -> dict[str, Any]:
+    """Random inputs for a tiny model: 2 pictures, 7 text tokens, and 9 image tokens where it takes a sequence."""
+    generator = torch.Generator().manual_seed(seed)
+    example = example_call(model, sizes={"text": 7, "image": 9, **sizes}, generator=generator)
+    assert example is not None, f"{type(model).__name__} has no example inputs"
+    return example.kwargs
+
+
+Tensors = dict[str, torch.Tensor | None]
+
+# What the blocks of each class take and return as streams, read off their code by a person. "" is a single tensor.
+RETURNED_STREAMS: Mapping[str, Sequence[str]] = {
+    "BasicTransformerBlock": [""],
+    "JointTransformerBlock": ["encoder_hidden_states", "hidden_states"],
+    "FluxTransformerBlock": ["encoder_hidden_states", "hidden_states"],
+    "FluxSingleTransformerBlock": ["encoder_hidden_states", "hidden_states"],
+    "AuraFlowJointTransformerBlock": ["encoder_hidden_states", "hidden_states"],
+    "AuraFlowSingleTransformerBlock": [""],
+    "ChromaTransformerBlock": ["encoder_hidden_states", "hidden_states"],
+    "ChromaSingleTransformerBlock": [""],
+}
+
+
+@torch.no_grad()
+def run_by_hand(
+    model: nn.Module,
+    plan: Plan,
+    kwargs: Mapping[str, Any],
+    means: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+) -> torch.Tensor:
+    """The output of a tiny model under a plan, without a graph; the slow oracle that variants are compared with.
+
+    A first run of the unedited model notes what each block is given beside its streams. In a second run the first
+    block of each stack does the work of the whole schedule, and all others hand their inputs through.
+    """
+    edited = copy.deepcopy(model)
+    context: dict[str, dict[str, Any]] = {}
+    handles = [
+        block.register_forward_pre_hook(_note_context(context, f"{schedule.stack}.{index}"), with_kwargs=True)
+        for schedule in plan.schedules
+        for index, block in enumerate(edited.get_submodule(schedule.stack).children())
+    ]
+    edited(**kwargs)
+    for handle in handles:
+        handle.remove()
+    for replaced in plan.replacements:
+        _replace_by_hand(edited, replaced, (means or {}).get(replaced.path, {}))
+    for schedule in plan.schedules:
+        _schedule_by_hand(edited, schedule, context)
+    result: torch.Tensor = edited(**kwargs).sample
+    return result
+
+
+def _note_context(context: dict[str, dict[str, Any]], name: str) -> Callable[..., None]:
+    def note(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        context[name] = _named(block, args, kwargs)
+
+    return note
+
+
+def _named(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    names = [name for name in inspect.signature(type(block).forward).parameters if name != "self"]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _schedule_by_hand(model: nn.Module, schedule: Schedule, context: Mapping[str, dict[str, Any]]) -> None:
+    blocks = list(model.get_submodule(schedule.stack).children())
+    returned = RETURNED_STREAMS[type(blocks[0]).__name__]
+    names = [name or "hidden_states" for name in returned]
+    originals = [block.forward for block in blocks]
+
+    def run_block(index: int, streams: Tensors) -> Tensors:
+        result = originals[index](**{**context[f"{schedule.stack}.{index}"], **streams})
+        outputs = result if isinstance(result, tuple) else (result,)
+        return dict(zip(names, outputs, strict=True))
+
+    def run_items(items: Sequence[Item], streams: Tensors) -> Tensors:
+        for item in items:
+            match item:
+                case Layer(index, scale):
+                    after = run_block(index, streams)
+                    streams = (
+                        after if scale == 1.0 else {name: _scaled(streams[name], after[name], scale) for name in names}
+                    )
+                case Group(layers, combine, times):
+                    for _ in range(times):
+                        outputs = [run_items([layer], streams) for layer in layers]
+                        streams = {
+                            name: _combined(combine, streams[name], [o[name] for o in outputs]) for name in names
+                        }
+                case Loop(inner, times):
+                    for _ in range(times):
+                        streams = run_items(inner, streams)
+        return streams
+
+    def hand_back(streams: Tensors) -> Any:
+        return streams["hidden_states"] if returned == [""] else tuple(streams[name] for name in returned)
+
+    def work(*args: Any, **kwargs: Any) -> Any:
+        given = _named(blocks[0], args, kwargs)
+        return hand_back(run_items(schedule.items, {name: given[name] for name in names}))
+
+    def pass_through(*args: Any, **kwargs: Any) -> Any:
+        given = _named(blocks[0], args, kwargs)
+        return hand_back({name: given[name] for name in names})
+
+    for position, block in enumerate(blocks):
+        block.forward = work if position == 0 else pass_through
+
+
+def _scaled(before: torch.Tensor | None, after: torch.Tensor | None, scale: float) -> torch.Tensor | None:
+    return None if before is None or after is None else before + scale * (after - before)
+
+
+def _combined(combine: str, before: torch.Tensor | None, outputs: list[torch.Tensor | None]) -> torch.Tensor | None:
+    present = [output for output in outputs if output is not None]
+    if before is None or len(present) < len(outputs):
+        return None
+    if combine == "sum":
+        return before + torch.stack([output - before for output in present]).sum(dim=0)
+    return torch.stack(present).mean(dim=0)
+
+
+def _replace_by_hand(model: nn.Module, replaced: Replace, means: Mapping[str, torch.Tensor]) -> None:
+    component = model.get_submodule(replaced.path)
+    original = component.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        given = _named(component, args, kwargs)
+        result = original(*args, **kwargs)
+        if isinstance(result, tuple):
+            pairs = zip(("hidden_states", "encoder_hidden_states"), result, strict=True)
+            return tuple(_replaced(replaced.kind, given[name], output, means.get(name)) for name, output in pairs)
+        name = next(iter(given))
+        return _replaced(replaced.kind, given[name], result, means.get(name))
+
+    component.forward = forward
+
+
+def _replaced(kind: str, given: torch.Tensor, output: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
+    match kind:
+        case "zero":
+            return torch.zeros_like(output)
+        case "input":
+            return given
+        case "channel_mean":
+            return given.mean(dim=-1, keepdim=True) + torch.zeros_like(output)
+    assert mean is not None, "a mean replacement has values"
+    return mean.to(output) + torch.zeros_like(output)

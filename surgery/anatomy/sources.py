@@ -66,7 +66,9 @@ def find_source(model: str) -> ModelSource:
     if path.is_file():
         raise InputError(f"{model} is a file; name the folder of a pipeline or of a transformer, or a hub id")
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise InputError(f"there is no folder {model}; write a folder, a hub id like PixArt-alpha/PixArt-XL-2-512x512, or demo")
+        raise InputError(
+            f"there is no folder {model}; write a folder, a hub id like PixArt-alpha/PixArt-XL-2-512x512, or demo"
+        )
     return _source_on_hub(model)
 
 
@@ -99,7 +101,9 @@ def _source_on_hub(model: str) -> ModelSource:
             raise InputError(f"{model} is neither a folder nor a hub id (OWNER/NAME)") from None
         except (HfHubHTTPError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{model} can't be read from the hub: {reason}; is it gated? try `hf auth login`") from None
+            raise InputError(
+                f"{model} can't be read from the hub: {reason}; is it gated? try `hf auth login`"
+            ) from None
 
     return _source_from(model, read)
 
@@ -187,7 +191,9 @@ def build_on_meta(source: ModelSource, dtype: Any = None) -> Any:
 
     model_class = getattr(diffusers, source.class_name, None)
     if model_class is None or not hasattr(model_class, "from_config"):
-        raise InputError(f"diffusers {diffusers.__version__} has no class {source.class_name}, which {source.name} needs")
+        raise InputError(
+            f"diffusers {diffusers.__version__} has no class {source.class_name}, which {source.name} needs"
+        )
     try:
         with init_empty_weights():
             model = model_class.from_config(dict(source.config))

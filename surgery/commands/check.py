@@ -52,9 +52,7 @@ def run(
         raise typer.Exit(1)
 
 
-def check_spec(
-    path: Path, *, model: str | None, profile: Path | None, show: Show
-) -> tuple[dict[str, Any], str]:
+def check_spec(path: Path, *, model: str | None, profile: Path | None, show: Show) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of one valid spec; raises what is wrong with it."""
     from surgery.anatomy.sources import anatomy_of_source, build_on_meta, find_source
 

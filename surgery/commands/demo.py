@@ -14,7 +14,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Prompt k starts from the noise of seed + k.")] = 0,
     json: JsonFlag = False,
 ) -> None:
-    """Draw the bundled pipeline under the specs of specs/demo: about two minutes on two cores, nothing is downloaded."""
+    """Draw the bundled pipeline under the specs of specs/demo; about two minutes on two cores, no downloads."""
     from surgery.experiment.gallery import GalleryRequest, draw_gallery
 
     request = GalleryRequest(

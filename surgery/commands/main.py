@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Layer surgery on diffusion transformers: skip, repeat, reverse, parallelise or replace layers by a YAML spec.",
+    help="Layer surgery on diffusion transformers: a YAML spec skips, repeats, reverses or replaces layers.",
 )
 app.command("demo")(demo.run)
 app.command("inspect")(inspection.run)

@@ -1,4 +1,4 @@
-"""What all commands share about writing: people on standard output, or one JSON document; progress on standard error."""
+"""How commands write: for people or one JSON document on standard output; progress goes to standard error."""
 
 import json
 from typing import Annotated, Any

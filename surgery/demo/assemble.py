@@ -34,6 +34,8 @@ def save_pipeline(pipe: PixArtAlphaPipeline, folder: Path) -> None:
         if not torch.isfinite(value.half()).all():
             raise ValueError(f"{name} does not fit into float16")
     pipe.to(torch.float16).save_pretrained(folder)
+    config = folder / "text_encoder" / "config.json"  # transformers would load it in the dtype that it names
+    config.write_text(config.read_text().replace('"float16"', '"float32"'))
     for file in (folder / "model_index.json", folder / "tokenizer" / "tokenizer_config.json"):
         file.write_text(file.read_text().replace('"TokenizersBackend"', f'"{TOKENIZER_CLASS}"'))
 

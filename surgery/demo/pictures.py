@@ -25,9 +25,46 @@ PICTURE_PX = 64
 # Signs with lettering, clocks, plain geometry and people in many poses: they differ from their neighbours by a few
 # pixels only.
 LEFT_OUT_WORDS = frozenset(
-    "button sign arrow arrows clock thirty square circled mark symbol symbols keycap japanese medium small large "
-    "track index person people no input copyright registered information aries taurus gemini cancer leo virgo libra "
-    "scorpio sagittarius capricorn aquarius pisces ophiuchus".split()
+    {
+        "button",
+        "sign",
+        "arrow",
+        "arrows",
+        "clock",
+        "thirty",
+        "square",
+        "circled",
+        "mark",
+        "symbol",
+        "symbols",
+        "keycap",
+        "japanese",
+        "medium",
+        "small",
+        "large",
+        "track",
+        "index",
+        "person",
+        "people",
+        "no",
+        "input",
+        "copyright",
+        "registered",
+        "information",
+        "aries",
+        "taurus",
+        "gemini",
+        "cancer",
+        "leo",
+        "virgo",
+        "libra",
+        "scorpio",
+        "sagittarius",
+        "capricorn",
+        "aquarius",
+        "pisces",
+        "ophiuchus",
+    }
 )
 
 

@@ -1,4 +1,4 @@
-"""A training loop that a kill can't hurt: its state is written beside and renamed, and every step draws its own noise."""
+"""A training loop that a kill can't hurt: state is written beside and renamed, every step draws its own noise."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from surgery.demo.architecture import (
-    MAX_CAPTION_TOKENS,
     build_autoencoder,
     build_text_encoder,
     build_tokenizer,
@@ -27,7 +26,7 @@ AUTOENCODER_STEPS = 2400
 AUTOENCODER_BATCH = 16
 AUTOENCODER_RATE = 2e-3
 KL_WEIGHT = 5e-4
-TRANSFORMER_STEPS = 7500
+TRANSFORMER_STEPS = 6500
 TRANSFORMER_BATCH = 64
 TRANSFORMER_RATE = 1e-3
 CAPTION_DROPOUT = 0.1  # share of empty prompts, for classifier-free guidance

@@ -80,7 +80,7 @@ class Gallery:
 
 
 def _schedules_text(plan: Plan) -> str:
-    changed = [line for line in plan.text.splitlines()[1:]]
+    changed = plan.text.splitlines()[1:]
     stacks = [line for line, s in zip(changed, plan.schedules, strict=False) if not s.is_identity]
     return "; ".join([*stacks, *changed[len(plan.schedules) :]]) or "unchanged"
 
@@ -150,7 +150,7 @@ def load_pipeline(source: ModelSource, request: GalleryRequest) -> Any:
     if dtype_name not in DTYPES:
         raise InputError(f"there is no dtype {dtype_name}; write {', '.join(DTYPES)} or auto")
     try:
-        pipe = DiffusionPipeline.from_pretrained(source.pipeline, torch_dtype=DTYPES[dtype_name]).to(device)
+        pipe = DiffusionPipeline.from_pretrained(source.pipeline, dtype=DTYPES[dtype_name]).to(device)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"the pipeline {source.name} can't be loaded on {device}: {reason}") from error
@@ -195,10 +195,14 @@ def draw_rows(
                         seed=request.seed,
                         batch_size=request.batch_size,
                         call=call,
-                        on_batch=bar.update,
+                        on_batch=lambda done: _advance(bar, done),
                     )
                 )
     return found
+
+
+def _advance(bar: Any, done: int) -> None:
+    bar.update(done)
 
 
 @contextlib.contextmanager
@@ -210,7 +214,8 @@ def _steps_shown(pipe: Any, bar: Any, name: str) -> Iterator[None]:
         nonlocal forwards
         forwards += 1
         bar.set_postfix_str(f"{name}, step {forwards}", refresh=False)
-        bar.refresh() if forwards % 5 == 0 else None
+        if forwards % 5 == 0:
+            bar.refresh()
 
     handle = pipe.transformer.register_forward_hook(count)
     try:

@@ -9,15 +9,15 @@ from torch import nn
 
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.parts import Anatomy
-from surgery.errors import InputError
-from surgery.graph.variant import Means, build_variant
+from surgery.errors import InputError, RefusedError
+from surgery.graph.variant import Means, build_variant, is_variant
 from surgery.plan.check import check_plan
 from surgery.plan.lower import MeanValues, lower_spec
 from surgery.plan.plan import Plan
 from surgery.profiles.means import MeansFile, read_means
 from surgery.spec.load import Spec, load_spec
 
-Target = TypeVar("Target")
+Target = TypeVar("Target", bound=Any)
 
 
 def apply(target: Target, spec: Spec | Plan | str | Path, *, profile: str | Path | None = None) -> Target:
@@ -47,6 +47,8 @@ def apply_to_transformer(
     model: nn.Module, spec: Spec | Plan | str | Path, *, profile: str | Path | None = None
 ) -> nn.Module:
     """The variant of a transformer; see `apply`."""
+    if is_variant(model):
+        raise RefusedError("this model is a variant already; apply the spec to the original, or join the two specs")
     anatomy = read_anatomy(model)
     if isinstance(spec, (str, Path)):
         spec = load_spec(spec)

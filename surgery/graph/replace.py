@@ -46,7 +46,7 @@ class ZeroReplacement(Replacement):
 class InputReplacement(Replacement):
     """u = h."""
 
-    def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
+    def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  (as its siblings)
         return tokens
 
 
@@ -54,7 +54,7 @@ class ChannelMeanReplacement(Replacement):
     """u = mean of h over its channels, in every channel (what the PixArt ablation study calls mean)."""
 
     def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.mean(dim=-1, keepdim=True).expand(*tokens.shape[:-1], output.out_channels)
+        return tokens.mean(dim=-1, keepdim=True).expand(*tokens.shape[:-1], output.out_channels).contiguous()
 
 
 class MeanReplacement(Replacement):
@@ -67,7 +67,7 @@ class MeanReplacement(Replacement):
 
     def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
         mean: torch.Tensor = getattr(self, f"mean_{output.stream}")
-        return mean.to(tokens).expand(*tokens.shape[:-1], output.out_channels)
+        return mean.to(tokens).expand(*tokens.shape[:-1], output.out_channels).contiguous()
 
 
 def build_replacement(

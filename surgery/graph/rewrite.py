@@ -131,7 +131,7 @@ class _Rewriter:
         if None in streams:
             missing = stack.streams[streams.index(None)].parameter
             raise RefusedError(
-                f"{stack.name}[{layer.index}] needs {missing}, which the layer before it in the schedule does not return"
+                f"{stack.name}[{layer.index}] needs {missing}, which the layer before it does not return"
             )
         step = _Owner(stack.name, layer.index)
         local: dict[fx.Node, fx.Node | None] = dict(zip(stack.entries[layer.index], streams, strict=True))

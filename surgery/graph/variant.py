@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from surgery.anatomy.parts import Anatomy
 from surgery.errors import RefusedError, TraceError
+from surgery.graph.checkpointing import mark_checkpointed_calls_, restore_checkpointed_calls_
 from surgery.graph.replace import build_replacement
 from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.plan import Plan
@@ -79,7 +80,9 @@ class RewrittenForward:
         """The rewritten graph for this call, and how many decisions it checks."""
         traced = trace_forward(lambda: self.whole_model(variant), call, self.inner)
         schedules = {schedule.stack: schedule for schedule in self.plan.schedules}
-        return rewrite_graph(traced.graph, self.whole_model(variant), schedules), traced.num_decisions
+        graph = rewrite_graph(traced.graph, traced.model, schedules)
+        restore_checkpointed_calls_(graph)
+        return graph, traced.num_decisions
 
     def whole_model(self, variant: nn.Module) -> nn.Module:
         """The variant with stand-ins for its removed blocks: what the original class's forward expects."""
@@ -103,6 +106,7 @@ class RewrittenForward:
                 else present[str(index)]
                 for index in range(schedule.num_blocks)
             }
+        mark_checkpointed_calls_(whole)
         return whole
 
 
@@ -118,10 +122,11 @@ def source_of_variant(variant: nn.Module) -> str:
     return next(iter(rewritten.sources.values())).strip() + "\n"
 
 
-def _refuse_to_save(self: nn.Module, *args: Any, **kwargs: Any) -> NoReturn:
+def _refuse_to_save(self: nn.Module, *_args: Any, **_kwargs: Any) -> NoReturn:
     raise RefusedError(
         f"this {type(self).__name__} runs a rewritten graph; saved as it is, it would load with random weights in the "
-        "gaps. Write it with `surgery compile SPEC --to checkpoint --out DIR` instead"
+        "gaps. Keep the spec and apply it to the original again; to write a pruned checkpoint is the work of "
+        "`surgery compile SPEC --to checkpoint`, which this version does not have yet"
     )
 
 
@@ -159,9 +164,8 @@ def build_variant(model: nn.Module, plan: Plan, anatomy: Anatomy, means: Means |
         RefusedError: the plan can't be done on this model's graph.
         TraceError: the forward can't be traced.
     """
-    original_class = type(model)
-    if isinstance(model.__dict__.get("_surgery"), RewrittenForward):
-        raise RefusedError("this model is a variant already; apply the spec to the original, or join the two specs")
+    original_class: Any = type(model)  # nn.Module is typed as unhashable
+    assert not is_variant(model), "apply refuses variants"
     variant = clone_module(model)
     variant.__class__ = variant_class(original_class)
     _rebind_forward(variant, original_class)
@@ -179,6 +183,11 @@ def build_variant(model: nn.Module, plan: Plan, anatomy: Anatomy, means: Means |
         with torch.no_grad():
             rewritten.trace(variant, flatten_call((), example.kwargs, rewritten.parameters))
     return variant
+
+
+def is_variant(model: nn.Module) -> bool:
+    """Whether a model is the result of surgery."""
+    return isinstance(model.__dict__.get("_surgery"), RewrittenForward)
 
 
 def _rebind_forward(variant: nn.Module, original_class: type[nn.Module]) -> None:

@@ -371,7 +371,7 @@ class _Lowering:
         if component.refusal is not None:
             return f"can't be replaced: {component.refusal}"
         if not component.outputs:
-            return "can't be replaced before the model has run once: its streams are unknown"
+            return "can't be replaced without example inputs for its class: its streams are unknown"
         uneven = [out for out in component.outputs if out.in_channels != out.out_channels]
         if kind == "input" and uneven:
             shapes = f"{uneven[0].in_channels} channels in, {uneven[0].out_channels} out"

@@ -89,7 +89,7 @@ def example_call(
     rows = SHAPES.get(type(model).__name__)
     if rows is None:
         return None
-    config: Mapping[str, Any] = dict(model.config)  # type: ignore[call-overload]
+    config: Mapping[str, Any] = dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
     known = {**sizes_for_config(config), **(sizes or {})}
     weight = next(value for value in model.parameters() if value.is_floating_point())
     kwargs: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from torch import nn
 from surgery.tracing.arguments import FlatCall
 
 
-class GuardViolation(Exception):
+class GuardViolation(Exception):  # noqa: N818  (a signal within the package, no error of anybody)
     """A traced decision does not hold for this call; whoever runs the graph traces it again. Never reaches a user."""
 
 
@@ -54,7 +54,7 @@ def sizes_of_call(call: FlatCall) -> Hashable:
     return tuple(tuple(value.shape) if isinstance(value, torch.Tensor) else value for value in call.inputs)
 
 
-def _key_of_input(value: Any) -> Hashable:
+def _key_of_input(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return (value.ndim, value.dtype, value.device)
     return type(value)

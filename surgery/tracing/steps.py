@@ -100,7 +100,7 @@ def bind_arguments(model: nn.Module, call: fx.Node) -> dict[str, Any]:
     block = model.get_submodule(str(call.target))
     signature = inspect.signature(inspect.unwrap(type(block).forward))
     bound = signature.bind(None, *call.args, **call.kwargs)
-    return {name: value for name, value in list(bound.arguments.items())[1:]}
+    return dict(list(bound.arguments.items())[1:])
 
 
 def _depths(graph: fx.Graph, calls: Sequence[fx.Node]) -> dict[fx.Node, int]:

@@ -5,7 +5,6 @@ import dataclasses
 import operator
 import sys
 import traceback
-import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +23,13 @@ from surgery.tracing.values import ValueProxy, has_proxy, value_of
 
 @dataclass(frozen=True)
 class TracedForward:
-    """The graph of one forward; nodes carry their example value in `meta["value"]`.
+    """The graph of one forward, and the model that it was traced on; nodes carry their value in `meta["value"]`.
 
     `num_decisions` counts the Python decisions on sizes or numbers that the graph checks.
     """
 
     graph: fx.Graph
+    model: nn.Module
     num_decisions: int
 
 
@@ -49,7 +49,10 @@ class ValueTracer(fx.Tracer):
     # What torch.fx asks of a tracer.
 
     def create_args_for_root(
-        self, root_fn: types.FunctionType, is_module: bool, concrete_args: Any = None
+        self,
+        root_fn: Any,  # noqa: ARG002  (torch.fx's signature)
+        is_module: bool,  # noqa: ARG002  (torch.fx's signature)
+        concrete_args: Any = None,  # noqa: ARG002  (torch.fx's signature)
     ) -> tuple[Callable[..., Any], list[Any]]:
         """Placeholders for the tensors and numbers of the call; everything else of it is constant."""
         inputs = []
@@ -60,7 +63,7 @@ class ValueTracer(fx.Tracer):
         args, kwargs = unflatten_call(self.call.layout, inputs)
         return lambda root: self.forward(root, *args, **kwargs), [self.root]
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002  (torch.fx's signature)
         """Every submodule is a leaf: only the model's own forward is traced."""
         return True
 
@@ -101,7 +104,7 @@ class ValueTracer(fx.Tracer):
         kwargs: dict[str, Any],
         name: str | None = None,
         type_expr: Any = None,
-        proxy_factory_fn: Any = None,
+        proxy_factory_fn: Any = None,  # noqa: ARG002  (torch.fx's signature)
     ) -> Any:
         """Run the operation on the values, and record it."""
         if kind == "get_attr":
@@ -243,7 +246,7 @@ def trace_forward(build_model: Callable[[], nn.Module], call: FlatCall, forward:
         except Exception as error:  # whatever the traced code raises is the user's to read, with its place
             raise TraceError(describe_failure(model, error)) from error
     graph.lint()
-    return TracedForward(graph, tracer.num_decisions)
+    return TracedForward(graph, model, tracer.num_decisions)
 
 
 def describe_failure(model: nn.Module, error: Exception) -> str:

@@ -5,14 +5,12 @@ one (`if`, `int()`, `len()` of a tensor), the decision is recorded as a check (s
 """
 
 import functools
+import operator
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.fx import Node, Proxy
-
-if TYPE_CHECKING:
-    from surgery.tracing.tracer import ValueTracer
 
 SPECIALIZED_ATTRIBUTES = frozenset(
     {"dtype", "device", "ndim", "layout", "is_cuda", "is_sparse", "is_quantized", "requires_grad", "is_meta", "names"}
@@ -22,9 +20,9 @@ SPECIALIZED_ATTRIBUTES = frozenset(
 class ValueProxy(Proxy):
     """A proxy of a node whose value on the example call is `node.meta["value"]`."""
 
-    tracer: "ValueTracer"
+    tracer: Any  # a ValueTracer; its module imports this one
 
-    def __init__(self, node: Node, tracer: "ValueTracer") -> None:
+    def __init__(self, node: Node, tracer: Any) -> None:
         super().__init__(node, tracer)
         tracer.register_alias(self)
 
@@ -74,7 +72,7 @@ class ValueProxy(Proxy):
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.value, dict):
             return iter(self.value)
-        return iter([self[index] for index in range(len(self))])
+        return iter([self.tracer.record_function(operator.getitem, (self, index)) for index in range(len(self))])
 
     def __contains__(self, item: object) -> bool:
         return any(bool(element == item) for element in self)

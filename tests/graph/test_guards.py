@@ -1,0 +1,141 @@
+"""A call that a traced graph was not made for is traced again; it never runs through the wrong graph."""
+
+import pytest
+import torch
+
+from surgery.errors import TraceError
+from surgery.graph.apply import apply
+from surgery.graph.variant import build_variant
+from surgery.spec.load import read_spec
+from surgery.testing import TINY_MODELS, build_tiny_model, run_by_hand, tiny_call
+
+IDENTITY = read_spec("surgery: v1\noperations: []")
+SQUARE_ONLY = ("dit",)
+
+
+def num_graphs(variant):
+    return len(variant.__dict__["_surgery"].compiled)
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_other_sizes_and_batches_are_right(models, anatomies, plan_of, run, name):
+    model, anatomy = models[name], anatomies[name]
+    stack = anatomy.stacks[0].name
+    plan = plan_of([f'reverse: "{stack}[0:3]"'], anatomy)
+    variant = build_variant(model, plan, anatomy)
+    other = {"height": 12, "width": 12 if name in SQUARE_ONLY else 4, "image": 15, "text": 5, "batch": 3}
+    for sizes in ({}, other, {}, {"batch": 1}):
+        call = tiny_call(model, **sizes)
+        assert torch.equal(run(variant, call), run_by_hand(model, plan, call))
+
+
+def test_a_graph_without_decisions_serves_all_sizes(run):
+    variant = apply(build_tiny_model("pixart"), IDENTITY)
+    before = num_graphs(variant)
+    run(variant, tiny_call(variant, height=12, width=4, text=9))
+    assert num_graphs(variant) == before
+
+
+def test_a_size_that_decides_is_traced_again(run):
+    """DiT takes the square root of the number of tokens as an int."""
+    model = build_tiny_model("dit")
+    variant = apply(model, IDENTITY)
+    before = num_graphs(variant)
+    for side in (8, 12, 8, 12):
+        call = tiny_call(model, height=side, width=side)
+        assert torch.equal(run(variant, call), run(model, call))
+    assert num_graphs(variant) == before + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_dtype_is_right(run, dtype):
+    model = build_tiny_model("auraflow")
+    variant = apply(model, IDENTITY)
+    variant.to(dtype)
+    call = {name: value.to(dtype) for name, value in tiny_call(model).items()}
+    assert torch.equal(run(variant, call), run(model.to(dtype), call))
+
+
+def test_a_skipped_block_follows_the_dtype(run):
+    model = build_tiny_model("sd3")
+    variant = apply(model, read_spec('surgery: v1\noperations: [{skip: "transformer_blocks[4]"}]'))
+    variant.to(torch.bfloat16)
+    call = {name: value.to(torch.bfloat16) for name, value in tiny_call(model).items()}
+    expected = model.to(torch.bfloat16)(**call, skip_layers=[4]).sample
+    assert torch.equal(run(variant, call), expected)
+
+
+def test_another_set_of_arguments_is_right(run):
+    model = build_tiny_model("pixart")
+    variant, call = apply(model, IDENTITY), tiny_call(model)
+    masked = {**call, "encoder_attention_mask": torch.tensor([[1.0] * 3 + [0.0] * 4] * 2)}
+    unmasked = {name: value for name, value in call.items() if name != "encoder_attention_mask"}
+    as_bias = {**call, "encoder_attention_mask": torch.zeros(2, 1, 7)}
+    for other in (call, unmasked, masked, as_bias, call):
+        assert torch.equal(run(variant, other), run(model, other))
+
+
+def test_positional_and_keyword_arguments_are_the_same(run):
+    model = build_tiny_model("sd3")
+    variant, call = apply(model, IDENTITY), tiny_call(model)
+    before = num_graphs(variant)
+    names = ("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep")
+    with torch.no_grad():
+        (output,) = variant(*(call[name] for name in names), return_dict=False)
+    assert torch.equal(output, run(model, call))
+    assert num_graphs(variant) == before + 1  # return_dict is another graph, positions are not
+
+
+def test_an_int_that_decides_is_right(run):
+    """SD3's skip_layers is a list of ints that the forward branches on."""
+    model = build_tiny_model("sd3")
+    variant, call = apply(model, IDENTITY), tiny_call(model)
+    for layers in ([0], [2], [0, 2], None, [2]):
+        assert torch.equal(run(variant, {**call, "skip_layers": layers}), run(model, {**call, "skip_layers": layers}))
+
+
+def test_training_mode_and_gradient_mode_have_graphs_of_their_own(run):
+    variant = apply(build_tiny_model("pixart"), IDENTITY)
+    before = num_graphs(variant)
+    call = tiny_call(variant)
+    run(variant, call)
+    assert variant(**call).sample.requires_grad
+    assert num_graphs(variant) == before + 1
+
+
+class ReadsItsInput(torch.nn.Module):
+    """A forward that decides on the contents of a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([torch.nn.Linear(4, 4) for _ in range(3)])
+
+    def forward(self, hidden_states):
+        for block in self.blocks:
+            hidden_states = block(hidden_states)
+        return hidden_states if hidden_states.sum() > 0 else -hidden_states
+
+
+def test_a_forward_that_reads_a_tensor_is_refused_with_its_line():
+    variant = apply(ReadsItsInput(), IDENTITY)
+    with pytest.raises(TraceError, match=r"test_guards.py:\d+: `return hidden_states if hidden_states.sum\(\) > 0"):
+        variant(torch.randn(2, 4))
+
+
+def test_a_broken_check_lets_a_wrong_graph_run(run, monkeypatch):
+    """The saboteur: without sizes in the key, and without checks, DiT would run the graph of another size."""
+    model = build_tiny_model("dit")
+    variant = apply(model, IDENTITY)
+    rewritten = variant.__dict__["_surgery"]
+    only = next(iter(rewritten.compiled.values()))
+    broken = dict(only.__globals__.items())
+    broken["surgery_tracing_guards_expect"] = lambda *_: None
+    monkeypatch.setattr("surgery.graph.variant.sizes_of_call", lambda _: ())
+    source = next(iter(rewritten.sources.values()))
+    exec(source, broken)
+    rewritten.compiled = dict.fromkeys(rewritten.compiled, broken["forward"])
+    call = tiny_call(model, height=12, width=12)
+    (key,) = list(rewritten.compiled)
+    rewritten.compiled = {(key[0], ()): broken["forward"]}
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        run(variant, call)
