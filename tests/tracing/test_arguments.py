@@ -1,0 +1,87 @@
+"""A call and its flat form are two spellings of the same thing."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from surgery.tracing.arguments import Opaque, flatten_call, unflatten_call
+
+PARAMETERS = ["x", "y", "z"]
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.text(max_size=3),
+    st.sampled_from([torch.float32, torch.device("cpu"), torch.Size([2, 3])]),
+    st.builds(lambda n: torch.full((2,), float(n)), st.integers(0, 9)),
+    st.builds(object),
+)
+NAMES = st.sampled_from(["a", "b", "mask", "scale"])
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.lists(inner, max_size=3).map(tuple), st.dictionaries(NAMES, inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return a is b
+    if isinstance(a, (list, tuple)) and not isinstance(a, torch.Size):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    return type(a) is type(b) and a == b
+
+
+@given(st.lists(VALUES, max_size=5), st.dictionaries(NAMES, VALUES, max_size=3))
+def test_unflatten_undoes_flatten(args, kwargs):
+    call = flatten_call(args, kwargs, PARAMETERS)
+    positional, named = unflatten_call(call.layout, call.inputs)
+    assert same(list(positional), args[len(PARAMETERS) :])
+    assert same(named, {**dict(zip(PARAMETERS, args, strict=False)), **kwargs})
+
+
+@given(st.lists(VALUES, max_size=3), st.dictionaries(NAMES, VALUES, max_size=3))
+def test_layouts_are_hashable_and_equal_for_equal_calls(args, kwargs):
+    first, second = (flatten_call(args, kwargs, PARAMETERS) for _ in range(2))
+    assert first.layout == second.layout
+    assert hash(first.layout) == hash(second.layout)
+    assert len(first.names) == len(first.inputs)
+
+
+@given(VALUES)
+def test_positional_and_keyword_spellings_are_one_call(value):
+    assert flatten_call([value], {}, ["x"]).layout == flatten_call([], {"x": value}, ["x"]).layout
+
+
+@pytest.mark.parametrize(("one", "other"), [(None, 1.0), (True, False), ("a", "b"), ([1.0], (1.0,)), ({}, [])])
+def test_what_is_no_input_makes_another_layout(one, other):
+    assert flatten_call([], {"x": one}, []).layout != flatten_call([], {"x": other}, []).layout
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 2), (1.0, 2.0), (torch.ones(1), torch.ones(2, 2))])
+def test_inputs_make_the_same_layout(one, other):
+    assert flatten_call([], {"x": one}, []).layout == flatten_call([], {"x": other}, []).layout
+
+
+def test_names_tell_where_an_input_is_from():
+    call = flatten_call([1.0], {"kw": {"scale": 2.0, "list": [3.0, 4.0]}}, ["x"])
+    assert call.names == ("x", "kw_scale", "kw_list_0", "kw_list_1")
+    assert call.inputs == (1.0, 2.0, 3.0, 4.0)
+
+
+def test_an_opaque_object_equals_itself_only():
+    class Same:
+        def __eq__(self, other):
+            return True
+
+        __hash__ = None
+
+    value = Same()
+    assert Opaque(value) == Opaque(value)
+    assert Opaque(value) != Opaque(Same())
