@@ -84,13 +84,15 @@ def _source_in_folder(name: str, folder: Path) -> ModelSource:
 
 
 def _source_on_hub(model: str) -> ModelSource:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     def read(file: str) -> dict[str, Any] | None:
         try:
             return read_json(Path(hf_hub_download(model, file)))
         except LocalEntryNotFoundError:
+            if file == PIPELINE_INDEX and isinstance(try_to_load_from_cache(model, "config.json"), str):
+                return None  # offline, a cached transformer is known by its config
             raise InputError(
                 f"{model} is neither a folder nor in the local cache, and the hub can't be reached; check the name and "
                 "the connection (HF_HUB_OFFLINE keeps to the cache)"
@@ -154,11 +156,11 @@ def dtype_of_weights(folder: Path) -> str | None:
                 raise InputError(f"{path} is no safetensors file: its header is longer than the file")
             try:
                 header = json.loads(file.read(length))
-            except ValueError:
-                raise InputError(f"{path} is no safetensors file: its header is no JSON") from None
-        entries = [entry for name, entry in header.items() if name != "__metadata__"]
-        if entries:
-            return DTYPE_NAMES.get(entries[0]["dtype"], str(entries[0]["dtype"]).lower())
+                dtypes = [str(entry["dtype"]) for name, entry in header.items() if name != "__metadata__"]
+            except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
+                raise InputError(f"{path} is no safetensors file: its header is no JSON object of tensors") from None
+        if dtypes:
+            return DTYPE_NAMES.get(dtypes[0], dtypes[0].lower())
     return None
 
 

@@ -13,7 +13,7 @@ PromptOption = Annotated[list[str] | None, typer.Option("--prompt", "-p", help="
 PromptsOption = Annotated[Path | None, typer.Option(help="A text file with one prompt a line.")]
 
 
-def run(  # noqa: PLR0917  (one parameter an option)
+def run(
     targets: Annotated[list[str], typer.Argument(metavar="SPEC|MODEL...", help="Specs of one model, or one model.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; it must be new or empty.")],
     prompt: PromptOption = None,

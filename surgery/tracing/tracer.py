@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 from surgery.errors import TraceError
 from surgery.tracing.arguments import FlatCall, unflatten_call
 from surgery.tracing.guards import expect
-from surgery.tracing.values import ValueProxy, has_proxy, value_of
+from surgery.tracing.memo import BlockMemo
+from surgery.tracing.values import ValueProxy, has_proxy, storage_of, value_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ValueTracer(fx.Tracer):
         self.forward = forward
         self.running_leaf = False
         self.num_decisions = 0
+        self.memo = BlockMemo()
         self.aliases: dict[fx.Node, weakref.WeakSet[ValueProxy]] = {}
 
     # What torch.fx asks of a tracer.
@@ -93,7 +95,7 @@ class ValueTracer(fx.Tracer):
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
         with self.concretely():
-            result = forward(*value_of(args), **value_of(kwargs))
+            result = self.run_module(path, m, forward, value_of(args), value_of(kwargs))
         return self.record("call_module", path, args, kwargs, result)
 
     def create_proxy(
@@ -118,6 +120,18 @@ class ValueTracer(fx.Tracer):
             else:
                 result = target(*values, **named)
         return self.record(kind, target, args, kwargs, result)
+
+    def run_module(self, path: str, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The result of a module on values; blocks of one kind are run once."""
+        if not path.rpartition(".")[2].isdigit():
+            return forward(*args, **kwargs)
+        key = self.memo.key(m, args, kwargs)
+        try:
+            return self.memo.recall(key)
+        except KeyError:
+            result = forward(*args, **kwargs)
+        self.memo.keep(key, result, [args, kwargs])
+        return result
 
     # What proxies and the recorder ask of this tracer.
 
@@ -209,11 +223,6 @@ def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
     changed = tensor.clone()
     changed[index] = update
     return changed
-
-
-def storage_of(value: Any) -> int | None:
-    """What identifies the memory of a tensor; None for everything else."""
-    return id(value.untyped_storage()) if isinstance(value, torch.Tensor) else None
 
 
 def values_mode(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:

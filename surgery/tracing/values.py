@@ -114,3 +114,8 @@ def has_proxy(item: Any) -> bool:
     if isinstance(item, dict):
         return any(has_proxy(element) for element in item.values())
     return False
+
+
+def storage_of(value: Any) -> int | None:
+    """What identifies the memory of a tensor, fake ones too; None for everything else."""
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else None

@@ -1,0 +1,34 @@
+"""Times of alternatives, taken in turn within one run, so that a noisy machine disturbs all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+def median_seconds(
+    alternatives: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1
+) -> dict[str, float]:
+    """The median time of each alternative over `rounds` rounds; each round runs all of them once, in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    for number in range(warmup + rounds):
+        for name, run in alternatives.items():
+            started = time.perf_counter()
+            run()
+            if number >= warmup:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def median_ratio(first: Callable[[], object], second: Callable[[], object], *, rounds: int) -> float:
+    """The median over rounds of time(first) / time(second); the order alternates from round to round."""
+    ratios = []
+    first(), second()
+    for number in range(rounds):
+        taken: dict[str, float] = {}
+        order = [("first", first), ("second", second)]
+        for name, run in order if number % 2 else reversed(order):
+            started = time.perf_counter()
+            run()
+            taken[name] = time.perf_counter() - started
+        ratios.append(taken["first"] / taken["second"])
+    return statistics.median(ratios)

@@ -1,0 +1,87 @@
+"""Blocks of one kind, on inputs of one shape, give outputs of one shape: while tracing, one of them is run for all.
+
+Two blocks are of one kind if all their modules have the same classes, the same plain attributes, and tensors of the
+same shapes. A block with hooks is always run; so is one whose output shares memory with its input.
+"""
+
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgery.tracing.values import storage_of
+
+PLAIN_TYPES = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
+
+
+class BlockMemo:
+    """The results of the blocks that were run in one trace."""
+
+    def __init__(self) -> None:
+        self.results: dict[Hashable, Any] = {}
+
+    def key(self, block: nn.Module, args: Any, kwargs: Any) -> Hashable | None:
+        """What decides the shapes of a block's outputs; None where that can't be told."""
+        try:
+            return (_kind_of(block), _shape_of(args), _shape_of(kwargs))
+        except _CannotTellError:
+            return None
+
+    def recall(self, key: Hashable | None) -> Any:
+        """A fresh copy of the result that was kept under `key`; raises KeyError where there is none."""
+        if key is None:
+            raise KeyError(key)
+        return _map_tensors(self.results[key])
+
+    def keep(self, key: Hashable | None, result: Any, given: Any) -> None:
+        """Keep the result of a block that was run on `given`."""
+        inputs = {storage_of(tensor) for tensor in _tensors_in(given)}
+        if key is not None and not any(storage_of(tensor) in inputs for tensor in _tensors_in(result)):
+            self.results[key] = result
+
+
+class _CannotTellError(Exception):
+    """A value that is neither plain, nor a tensor, nor a container of such."""
+
+
+def _kind_of(block: nn.Module) -> Hashable:
+    found: list[Hashable] = []
+    for name, module in block.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+            raise _CannotTellError(name)
+        plain = tuple((key, value) for key, value in module.__dict__.items() if isinstance(value, PLAIN_TYPES))
+        tensors = [*module._parameters.items(), *module._buffers.items()]
+        shapes = tuple((key, None if value is None else _shape_of(value)) for key, value in tensors)
+        found.append((name, type(module), plain, shapes))
+    return tuple(found)
+
+
+def _shape_of(value: Any) -> Hashable:
+    if isinstance(value, torch.Tensor):
+        return (tuple(value.shape), value.stride(), value.dtype, value.device, value.requires_grad)
+    if isinstance(value, PLAIN_TYPES):
+        return (type(value), value)
+    if isinstance(value, (tuple, list)):
+        return (type(value), tuple(_shape_of(item) for item in value))
+    if isinstance(value, dict):
+        return tuple((key, _shape_of(item)) for key, item in value.items())
+    raise _CannotTellError(type(value).__name__)
+
+
+def _tensors_in(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    return [tensor for item in items for tensor in _tensors_in(item)]
+
+
+def _map_tensors(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        fresh = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+        return fresh.requires_grad_(value.requires_grad)
+    if type(value) in (tuple, list):
+        return type(value)(_map_tensors(item) for item in value)
+    if type(value) is dict:
+        return {key: _map_tensors(item) for key, item in value.items()}
+    return value
