@@ -1,0 +1,247 @@
+"""The anatomy of live models: laws for every class, then what is known of each by reading its code."""
+
+import diffusers
+import pytest
+import torch
+from torch import nn
+
+import surgery
+from surgery.anatomy.from_model import read_anatomy
+from surgery.anatomy.sources import ModelSource, anatomy_of_source, build_on_meta
+from surgery.errors import InputError
+from surgery.testing import TINY_MODELS, build_tiny_model
+
+NUM_BLOCKS = {
+    "pixart": {"transformer_blocks": 5},
+    "sd3": {"transformer_blocks": 5},
+    "sd3-dual": {"transformer_blocks": 5},
+    "flux": {"transformer_blocks": 4, "single_transformer_blocks": 5},
+    "auraflow": {"joint_transformer_blocks": 3, "single_transformer_blocks": 4},
+    "dit": {"transformer_blocks": 5},
+    "chroma": {"transformer_blocks": 4, "single_transformer_blocks": 5},
+}
+FLUX_SCHNELL = {
+    "_class_name": "FluxTransformer2DModel",
+    "attention_head_dim": 128,
+    "axes_dims_rope": [16, 56, 56],
+    "guidance_embeds": False,
+    "in_channels": 64,
+    "joint_attention_dim": 4096,
+    "num_attention_heads": 24,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "patch_size": 1,
+    "pooled_projection_dim": 768,
+}
+SD3_MEDIUM = {
+    "_class_name": "SD3Transformer2DModel",
+    "attention_head_dim": 64,
+    "caption_projection_dim": 1536,
+    "in_channels": 16,
+    "joint_attention_dim": 4096,
+    "num_attention_heads": 24,
+    "num_layers": 24,
+    "out_channels": 16,
+    "patch_size": 2,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 192,
+    "sample_size": 128,
+}
+COUNT_TOLERANCE = 0.01  # the published counts have three digits
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: build_tiny_model(name) for name in TINY_MODELS}
+
+
+@pytest.fixture(scope="module")
+def tiny(models):
+    return {name: read_anatomy(model) for name, model in models.items()}
+
+
+def source_of(config):
+    return ModelSource("a config", config, None, None, None)
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_stacks_are_found_in_the_order_in_which_they_run(tiny, name):
+    assert {stack.name: stack.num_blocks for stack in tiny[name].stacks} == NUM_BLOCKS[name]
+    assert [stack.name for stack in tiny[name].stacks] == list(NUM_BLOCKS[name])
+    assert all(stack.refusal is None and stack.streams for stack in tiny[name].stacks)
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_parameters_and_bytes_are_those_of_the_model(models, tiny, name):
+    model, anatomy = models[name], tiny[name]
+    assert anatomy.num_parameters == sum(value.numel() for value in model.parameters())
+    assert anatomy.size_bytes == 4 * anatomy.num_parameters
+    for stack in anatomy.stacks:
+        for index, block in enumerate(model.get_submodule(stack.name)):
+            kind = stack.kind(index)
+            assert kind.class_name == type(block).__name__
+            assert kind.num_parameters == sum(value.numel() for value in block.parameters())
+            assert kind.size_bytes == 4 * kind.num_parameters
+            for component in kind.components:
+                module = block.get_submodule(component.name)
+                assert component.class_name == type(module).__name__
+                assert component.num_parameters == sum(value.numel() for value in module.parameters())
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_components_have_outputs_or_a_refusal(tiny, name):
+    for stack in tiny[name].stacks:
+        for kind in stack.kinds:
+            assert kind.flops > 0
+            for component in kind.components:
+                assert bool(component.outputs) != bool(component.refusal), component
+                assert component.flops <= kind.flops
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_reading_leaves_the_model_as_it_was(models, name):
+    model = models[name]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    read_anatomy(model)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+    assert all("forward" not in part.__dict__ for part in model.modules())
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_a_config_tells_what_the_live_model_tells(models, tiny, name):
+    config = {**models[name].config, "_class_name": type(models[name]).__name__}
+    on_meta = build_on_meta(source_of(config), torch.float32)
+    assert all(value.is_meta for value in on_meta.parameters())
+    assert read_anatomy(on_meta) == tiny[name]
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_a_live_model_and_its_pipeline_have_one_anatomy(models, tiny, name):
+    class Pipeline:
+        transformer = models[name]
+
+    assert surgery.inspect(models[name]) == surgery.inspect(Pipeline()) == tiny[name]
+
+
+def test_other_sizes_change_flops_only(models):
+    small, large = (read_anatomy(models["pixart"], sizes={"height": side, "width": side}) for side in (8, 16))
+    assert small.stacks[0].kinds[0].flops < large.stacks[0].kinds[0].flops
+    assert small.num_parameters == large.num_parameters
+    assert dict(large.example)["height"] == 16
+
+
+def test_half_precision_halves_the_bytes():
+    half = read_anatomy(build_tiny_model("sd3").to(torch.bfloat16))
+    assert half.dtype == "bfloat16"
+    assert half.size_bytes == 2 * half.num_parameters
+
+
+@pytest.mark.parametrize("name", ["pixart", "dit", "flux", "auraflow", "chroma"])
+def test_equal_blocks_are_of_one_kind(tiny, name):
+    assert all(set(stack.kind_of) == {0} for stack in tiny[name].stacks)
+    assert all(not kind.missing_streams for stack in tiny[name].stacks for kind in stack.kinds)
+
+
+def test_the_last_block_of_sd3_is_of_another_kind_and_returns_no_text(tiny):
+    (stack,) = tiny["sd3"].stacks
+    assert stack.kind_of == (0, 0, 0, 0, 1)
+    assert [kind.missing_streams for kind in stack.kinds] == [(), ("encoder_hidden_states",)]
+    assert stack.kinds[0].find_component("ff_context") is not None
+    assert stack.kinds[1].find_component("ff_context") is None
+
+
+def test_dual_attention_makes_a_kind_of_its_own(tiny):
+    (stack,) = tiny["sd3-dual"].stacks
+    assert stack.kind_of == (0, 0, 0, 1, 2)
+    assert [kind.find_component("attn2") is not None for kind in stack.kinds] == [True, False, False]
+    assert "attn2" in stack.component_names()
+
+
+@pytest.mark.parametrize(
+    ("name", "component", "outputs"),
+    [
+        ("pixart", "attn1", [("hidden_states", 16, 16)]),
+        ("pixart", "attn2", [("hidden_states", 16, 16)]),
+        ("pixart", "ff", [("hidden_states", 16, 16)]),
+        ("pixart", "norm1", [("input", 16, 16)]),
+        ("sd3", "attn", [("hidden_states", 16, 16), ("encoder_hidden_states", 16, 16)]),
+        ("sd3", "ff_context", [("hidden_states", 16, 16)]),
+        ("flux", "attn", [("hidden_states", 16, 16), ("encoder_hidden_states", 16, 16)]),
+        ("auraflow", "attn", [("hidden_states", 16, 16), ("encoder_hidden_states", 16, 16)]),
+        ("dit", "attn1", [("hidden_states", 16, 16)]),
+    ],
+)
+def test_token_outputs_are_named_by_the_argument_that_carries_them(tiny, name, component, outputs):
+    found = tiny[name].stacks[0].kinds[0].find_component(component)
+    assert found.refusal is None
+    assert [(out.stream, out.in_channels, out.out_channels) for out in found.outputs] == outputs
+    assert found.returns_tuple == (len(outputs) > 1)
+
+
+def test_flux_widens_in_the_projection_of_its_single_blocks(tiny):
+    found = tiny["flux"].stacks[1].kinds[0].find_component("proj_mlp")
+    assert [(out.in_channels, out.out_channels) for out in found.outputs] == [(16, 64)]
+    assert not found.returns_tuple
+
+
+@pytest.mark.parametrize(("name", "component"), [("sd3", "norm1"), ("flux", "norm1"), ("dit", "norm1")])
+def test_norms_that_return_gates_are_refused(tiny, name, component):
+    found = tiny[name].stacks[0].kinds[0].find_component(component)
+    assert found.outputs == ()
+    assert "is not token-shaped (2x16: a gate, a shift or an embedding)" in found.refusal
+
+
+def test_modules_that_are_never_called_are_refused():
+    model = build_tiny_model("pixart")
+    for block in model.transformer_blocks:
+        block.unused = nn.Linear(2, 2)
+    found = read_anatomy(model).stacks[0].kinds[0].find_component("unused")
+    assert (found.refusal, found.outputs) == ("the block never calls it as a module", ())
+
+
+def test_a_model_without_blocks_is_no_transformer():
+    with pytest.raises(InputError, match="Linear has no stack of blocks"):
+        read_anatomy(nn.Linear(2, 2))
+
+
+def test_a_class_without_example_inputs_has_unknown_streams():
+    model = diffusers.Transformer2DModel(
+        num_attention_heads=1, attention_head_dim=8, in_channels=8, num_layers=2, norm_num_groups=2
+    )
+    anatomy = read_anatomy(model)
+    (stack,) = anatomy.stacks
+    assert (stack.name, stack.num_blocks, stack.streams, anatomy.example) == ("transformer_blocks", 2, None, ())
+    assert all(not component.outputs and component.refusal is None for component in stack.kinds[0].components)
+
+
+def test_a_forward_that_runs_its_stack_backwards_is_said_to():
+    class Backwards(nn.ModuleList):
+        def __iter__(self):
+            return reversed(list(self._modules.values()))
+
+    model = build_tiny_model("pixart")
+    model.transformer_blocks = Backwards(model.transformer_blocks.children())
+    (stack,) = read_anatomy(model).stacks
+    assert stack.refusal == "the forward does not run its blocks in their order"
+    assert stack.streams is None
+
+
+@pytest.mark.parametrize(
+    ("config", "num_parameters", "stacks"),
+    [
+        (FLUX_SCHNELL, 11.89e9, {"transformer_blocks": 19, "single_transformer_blocks": 38}),
+        (SD3_MEDIUM, 2.03e9, {"transformer_blocks": 24}),
+    ],
+    ids=["FLUX.1-schnell", "SD3-medium"],
+)
+def test_full_size_models_are_read_without_their_memory(config, num_parameters, stacks):
+    resource = pytest.importorskip("resource", reason="counts memory the POSIX way")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    anatomy = anatomy_of_source(source_of(config))
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert anatomy.num_parameters == pytest.approx(num_parameters, rel=COUNT_TOLERANCE)
+    assert {stack.name: stack.num_blocks for stack in anatomy.stacks} == stacks
+    assert (anatomy.dtype, anatomy.has_weights) == ("bfloat16", False)
+    assert anatomy.size_bytes == 2 * anatomy.num_parameters
+    assert grown_kib < 1024 * 1024  # 1 GiB; the weights would take 4 and 24 in bfloat16
