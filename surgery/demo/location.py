@@ -11,7 +11,7 @@ DEMO_CALL: Mapping[str, Any] = {
     "use_resolution_binning": False,
     "clean_caption": False,
     "num_inference_steps": 20,
-    "guidance_scale": 3.0,
+    "guidance_scale": 1.5,
 }
 DEMO_PROMPTS = (
     "red apple",
