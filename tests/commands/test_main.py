@@ -1,0 +1,72 @@
+"""The program as a whole: quick help, one kind of error, exit statuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from surgery.commands.main import app
+from surgery.commands.output import bytes_text, count_text, share_text, table
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ["demo", "inspect", "check", "generate"]
+HEAVY = ["torch", "diffusers", "transformers", "PIL", "numpy"]
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
+def test_help_imports_nothing_heavy(arguments):
+    done = python(
+        f"import sys; sys.argv = ['surgery', *{arguments}]\n"
+        "from surgery.commands.main import main\n"
+        "try:\n    main()\nexcept SystemExit as error:\n    assert not error.code\n"
+        f"loaded = [name for name in {HEAVY} if name in sys.modules]\nassert not loaded, loaded"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage: surgery" in done.stdout
+
+
+def test_the_import_check_sees_what_is_imported():
+    """The saboteur of the test above."""
+    assert python("import sys, numpy; assert 'numpy' not in sys.modules").returncode == 1
+
+
+def test_help_names_every_command(surgery_command):
+    listed = surgery_command("--help").stdout
+    assert [command.name for command in app.registered_commands] == COMMANDS
+    assert all(command in listed for command in COMMANDS)
+
+
+def test_a_checkout_runs_without_being_installed():
+    done = subprocess.run(
+        [sys.executable, "cli.py", "inspect", "/nowhere/at/all"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("there is no folder /nowhere/at/all; ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["--nonsense"]])
+def test_wrong_usage_exits_with_two(surgery_command, arguments):
+    assert surgery_command(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (9999, "9999"), (10_000, "10 k"), (12_345_678, "12.3 M"), (11_890_000_000, "11.9 G")]
+)
+def test_counts_have_three_digits(number, text):
+    assert count_text(number) == text
+
+
+def test_bytes_and_shares_are_decimal():
+    assert (bytes_text(13_000_000), bytes_text(12)) == ("13 MB", "12 bytes")
+    assert (share_text(1, 8), share_text(1, 0)) == ("12.5%", "0.0%")
+
+
+def test_tables_align_their_columns():
+    rows = [["a", "10", "x"], ["long", "5", ""]]
+    assert table(rows, indent="  ", right=frozenset({1})) == "  a     10  x\n  long   5"
+    assert table([]) == ""
