@@ -10,6 +10,8 @@ from PIL import Image
 
 from surgery.errors import InputError
 
+OWN_ARGUMENTS = ("self", "prompt", "generator", "output_type", "return_dict")
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -21,11 +23,14 @@ class Drawing:
 
 
 def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
-    """Raise InputError where the pipeline's call has no such argument."""
+    """Raise InputError where the pipeline's call has no such argument, or it is `draw_pictures` that sets it."""
     known = inspect.signature(type(pipe).__call__).parameters
+    for name in call:
+        if name in OWN_ARGUMENTS:
+            raise InputError(f"the argument {name} of {type(pipe).__name__} is set for every batch; leave it out")
     unknown = [name for name in call if name not in known]
     if unknown:
-        names = ", ".join(name for name in known if name not in ("self", "args", "kwargs"))
+        names = ", ".join(name for name in known if name not in (*OWN_ARGUMENTS, "args", "kwargs"))
         raise InputError(f"{type(pipe).__name__} takes no argument {unknown[0]}; it takes {names}")
 
 

@@ -128,7 +128,7 @@ def test_specs_of_one_name_get_rows_of_their_own(tmp_path, write_spec, draw):
 
 def test_prompts_come_from_the_call_then_from_the_file(tmp_path, pipeline, draw):
     file = tmp_path / "prompts.txt"
-    file.write_text("\n  blue heart  \n\n\n")
+    file.write_text("\n  blue heart  \n\n\n", encoding="utf-8-sig")
     document = draw(pipeline, "--out", tmp_path / "out", "-p", "red apple", "--prompts", file)
     assert document["prompts"] == ["red apple", "blue heart"]
 
@@ -144,7 +144,7 @@ def test_force_writes_into_a_folder_that_is_not_empty(tmp_path, pipeline, draw):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--call", "colour=red"], "PixArtAlphaPipeline takes no argument colour; it takes prompt, negative_prompt"),
+        (["--call", "colour=red"], "PixArtAlphaPipeline takes no argument colour; it takes negative_prompt"),
         (["--call", "colour"], '--call takes KEY=VALUE, not "colour"'),
         (["--call", "=3"], '--call takes KEY=VALUE, not "=3"'),
         (["--dtype", "int3"], "there is no dtype int3; write float32, bfloat16, float16 or auto"),
@@ -152,7 +152,10 @@ def test_force_writes_into_a_folder_that_is_not_empty(tmp_path, pipeline, draw):
         (["--device", "cuda:77"], "can't be loaded on cuda:77"),
         (["--steps", "1"], "PixArtAlphaPipeline refuses the call: tuple index out of range"),
         (["--call", "num_images_per_prompt=2"], "PixArtAlphaPipeline refuses the call: You have passed a list of"),
-        (["--call", "return_dict=false"], "PixArtAlphaPipeline refuses the call: "),
+        (
+            ["--call", "generator=3"],
+            "the argument generator of PixArtAlphaPipeline is set for every batch; leave it out",
+        ),
         (["--height", "17"], "PixArtAlphaPipeline refuses the call: `height` and `width` have to be divisible by 8"),
     ],
 )

@@ -72,16 +72,22 @@ def test_no_prompt_draws_nothing():
 
 
 def test_arguments_that_the_pipeline_has_pass():
-    check_call(NoisePipeline(), {"size": 3, "prompt": "x"})
+    check_call(NoisePipeline(), {"size": 3, "fail": None})
     check_call(NoisePipeline(), {})
 
 
 def test_arguments_that_it_lacks_are_refused_before_it_is_called():
     pipe = NoisePipeline()
-    message = "NoisePipeline takes no argument colour; it takes prompt, generator, output_type, size, fail"
+    message = "NoisePipeline takes no argument colour; it takes size, fail"
     with pytest.raises(InputError, match=message):
         draw_pictures(pipe, PROMPTS, seed=0, batch_size=2, call={"size": 8, "colour": "red"})
     assert pipe.batches == []
+
+
+@pytest.mark.parametrize("name", ["self", "prompt", "generator", "output_type", "return_dict"])
+def test_arguments_that_are_set_for_every_batch_are_refused(name):
+    with pytest.raises(InputError, match=f"the argument {name} of NoisePipeline is set for every batch; leave it out"):
+        draw(call={name: 1})
 
 
 @pytest.mark.parametrize("error", [ValueError("bad size"), TypeError("bad size"), IndexError("bad size")])
