@@ -23,7 +23,7 @@ class ModelSource:
     """Where a model's transformer is described: its config, and the folder of its files where they are local.
 
     `pipeline` is what `DiffusionPipeline.from_pretrained` loads, None for a bare transformer; `weights_dtype` that of
-    the first tensor in the transformer's files, None where there are none.
+    the first floating-point tensor in the transformer's files, None where there are none.
     """
 
     name: str
@@ -147,7 +147,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def dtype_of_weights(folder: Path) -> str | None:
-    """The dtype of the first tensor of the first safetensors file in a folder, read from its header alone."""
+    """The dtype of the first floating-point tensor of a folder's first safetensors file, from its header alone."""
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             prefix = file.read(8)
@@ -160,7 +160,7 @@ def dtype_of_weights(folder: Path) -> str | None:
             except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
                 raise InputError(f"{path} is no safetensors file: its header is no JSON object of tensors") from None
         if dtypes:
-            return DTYPE_NAMES.get(dtypes[0], dtypes[0].lower())
+            return next((DTYPE_NAMES[dtype] for dtype in dtypes if dtype in DTYPE_NAMES), dtypes[0].lower())
     return None
 
 
@@ -176,7 +176,7 @@ def anatomy_of_source(source: ModelSource) -> Anatomy:
     from surgery.anatomy.from_model import read_anatomy
 
     dtype = source.weights_dtype or ASSUMED_DTYPE
-    model = build_on_meta(source, getattr(torch, dtype, torch.bfloat16))
+    model = build_on_meta(source, getattr(torch, dtype if dtype in DTYPE_NAMES.values() else ASSUMED_DTYPE))
     return read_anatomy(model, has_weights=source.weights_dtype is not None, dtype=dtype)
 
 

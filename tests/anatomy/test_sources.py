@@ -230,6 +230,15 @@ def test_a_file_of_metadata_alone_tells_no_dtype(tmp_path):
     assert dtype_of_weights(tmp_path) is None
 
 
+@pytest.mark.parametrize(("names", "dtype"), [(["I8", "F16"], "float16"), (["BOOL"], "bool"), (["ABS"], "abs")])
+def test_the_dtype_is_that_of_floats_and_an_odd_one_does_no_harm(transformer_folder, names, dtype):
+    entries = {f"t{n}": {"dtype": name, "shape": [0], "data_offsets": [0, 0]} for n, name in enumerate(names)}
+    header = json.dumps(entries).encode()
+    (transformer_folder / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    anatomy = surgery.inspect(transformer_folder)
+    assert (anatomy.dtype, anatomy.size_bytes) == (dtype, 2 * anatomy.num_parameters)
+
+
 def test_demo_is_the_bundled_pipeline():
     source = find_source("demo")
     assert (source.name, source.pipeline) == ("demo", str(demo_folder()))
