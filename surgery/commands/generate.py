@@ -74,7 +74,7 @@ def read_prompts(given: list[str], file: Path | None) -> tuple[str, ...]:
     found = list(given)
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the prompts {file} can't be read: {error}") from None
         found += [line.strip() for line in lines if line.strip()]
