@@ -47,9 +47,14 @@ def inspect(model: Any) -> Anatomy:
     """
     if isinstance(model, (str, Path)):
         return anatomy_of_source(find_source(str(model)))
+    from torch import nn
+
     from surgery.anatomy.from_model import read_anatomy
 
-    return read_anatomy(getattr(model, "transformer", model))
+    transformer = getattr(model, "transformer", model)
+    if not isinstance(transformer, nn.Module):
+        raise InputError(f"a {type(model).__name__} is neither a transformer nor a pipeline with one")
+    return read_anatomy(transformer)
 
 
 def find_source(model: str) -> ModelSource:

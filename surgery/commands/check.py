@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from surgery.plan.lower import MeanValues, lower_spec
 from surgery.plan.plan import Plan
 from surgery.plan.text import items_to_text
 from surgery.spec.load import Spec, load_spec
+
+if TYPE_CHECKING:
+    from surgery.profiles.means import MeansFile
 
 
 class Show(StrEnum):
@@ -55,11 +58,13 @@ def run(
 def check_spec(path: Path, *, model: str | None, profile: Path | None, show: Show) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of one valid spec; raises what is wrong with it."""
     from surgery.anatomy.sources import anatomy_of_source, build_on_meta, find_source
+    from surgery.profiles.means import means_for_spec
 
     spec = load_spec(path)
     source = find_source(model_of_spec(spec, model))
     anatomy = anatomy_of_source(source)
-    plan = lower_spec(spec, anatomy, read_mean_values(spec, profile))
+    means = means_for_spec(spec, profile)
+    plan = lower_spec(spec, anatomy, None if means is None else MeanValues(means.digest, means.widths))
     cost = plan_cost(plan, anatomy)
     document = {"spec": str(path), "model": source.name, "plan": plan.to_json(), "cost": cost_to_json(cost)}
     match show:
@@ -68,7 +73,7 @@ def check_spec(path: Path, *, model: str | None, profile: Path | None, show: Sho
         case Show.anatomy:
             return document, describe_anatomy(source.name, anatomy)
         case Show.graph:
-            source_text = graph_source(build_on_meta(source), plan, anatomy)
+            source_text = graph_source(build_on_meta(source), plan, anatomy, means)
             return {**document, "graph": source_text}, source_text
 
 
@@ -80,22 +85,12 @@ def model_of_spec(spec: Spec, override: str | None) -> str:
     return name
 
 
-def read_mean_values(spec: Spec, profile: Path | None) -> MeanValues | None:
-    """The hash and widths of the means that a spec uses, from its own file or the one given."""
-    path = profile if profile is not None else None if spec.profile is None else spec.folder / spec.profile
-    if path is None:
-        return None
-    from surgery.profiles.means import read_means
-
-    means = read_means(path)
-    return MeanValues(means.digest, means.widths)
-
-
-def graph_source(model: Any, plan: Plan, anatomy: Anatomy) -> str:
+def graph_source(model: Any, plan: Plan, anatomy: Anatomy, means: "MeansFile | None" = None) -> str:
     """The Python code of the rewritten forward, traced on the example inputs of the model's class."""
+    from surgery.graph.apply import tensors_of_means
     from surgery.graph.variant import build_variant, source_of_variant
 
-    return source_of_variant(build_variant(model, plan, anatomy, means=None))
+    return source_of_variant(build_variant(model, plan, anatomy, None if means is None else tensors_of_means(means)))
 
 
 def cost_to_json(cost: Cost) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from surgery.errors import SurgeryError
 
 
 class SurgeryGroup(TyperGroup):
-    """Turns the package's errors into their text on standard error and exit status 1."""
+    """Turns the package's errors, and those of the file system, into their text and exit status 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except SurgeryError as error:
+        except (SurgeryError, OSError) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from None
 

@@ -19,8 +19,9 @@ from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.evaluate.contact_sheet import contact_sheet
 from surgery.evaluate.draw import Drawing, check_call, draw_pictures
-from surgery.graph.apply import apply, means_for_spec, plan_for_spec
+from surgery.graph.apply import apply, plan_for_spec
 from surgery.plan.plan import Plan
+from surgery.profiles.means import means_for_spec
 from surgery.spec.load import Spec, load_spec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -135,6 +136,10 @@ def check_folder(request: GalleryRequest) -> None:
         raise InputError(f"{out} is a file; give a folder")
     if out.is_dir() and any(out.iterdir()) and not request.force:
         raise InputError(f"{out} is not empty; give another folder, or --force to write into it")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {out} can't be made: {error.strerror or error}") from None
 
 
 def load_pipeline(source: ModelSource, request: GalleryRequest) -> Any:

@@ -14,7 +14,7 @@ from surgery.graph.variant import Means, build_variant, is_variant
 from surgery.plan.check import check_plan
 from surgery.plan.lower import MeanValues, lower_spec
 from surgery.plan.plan import Plan
-from surgery.profiles.means import MeansFile, read_means
+from surgery.profiles.means import MeansFile, means_for_spec, read_means
 from surgery.spec.load import Spec, load_spec
 
 Target = TypeVar("Target", bound=Any)
@@ -47,24 +47,35 @@ def apply_to_transformer(
     model: nn.Module, spec: Spec | Plan | str | Path, *, profile: str | Path | None = None
 ) -> nn.Module:
     """The variant of a transformer; see `apply`."""
-    if is_variant(model):
-        raise RefusedError("this model is a variant already; apply the spec to the original, or join the two specs")
+    refuse_unfit(model)
     anatomy = read_anatomy(model)
     if isinstance(spec, (str, Path)):
         spec = load_spec(spec)
-    means = None if isinstance(spec, Plan) and profile is None else means_for_spec(spec, profile)
+    if isinstance(spec, Plan):
+        means = None if profile is None else read_means(profile)
+    else:
+        means = means_for_spec(spec, profile)
     plan = spec if isinstance(spec, Plan) else plan_for_spec(spec, anatomy, means)
     check_plan(plan, anatomy)
-    return build_variant(model, plan, anatomy, None if means is None else _as_tensors(means))
+    wanted = {replaced.values for replaced in plan.replacements if replaced.values is not None}
+    if wanted - {means.digest if means is not None else None}:
+        raise InputError("the plan takes its means from another file; give that file as profile")
+    return build_variant(model, plan, anatomy, None if means is None else tensors_of_means(means))
 
 
-def means_for_spec(spec: Spec | Plan, profile: str | Path | None) -> MeansFile | None:
-    """The file of means that a spec names (relative to its own folder), or the one given instead."""
-    if profile is not None:
-        return read_means(profile)
-    if isinstance(spec, Spec) and spec.profile is not None:
-        return read_means(spec.folder / spec.profile)
-    return None
+def refuse_unfit(model: nn.Module) -> None:
+    """Raise RefusedError for a model that is no plain original: a variant, a compiled or a hooked model."""
+    if is_variant(model):
+        raise RefusedError("this model is a variant already; apply the spec to the original, or join the two specs")
+    if "_orig_mod" in model._modules:
+        raise RefusedError("this model is compiled; apply the spec to the original, then compile the variant")
+    for name, module in model.named_modules():
+        registry = module.__dict__.get("_diffusers_hook")
+        if registry is not None and registry.hooks:
+            raise RefusedError(
+                f"{name or 'the model'} carries hooks of diffusers (offload, casting or a cache), which hold on to the "
+                "original; apply the spec first, then enable them on the variant"
+            )
 
 
 def plan_for_spec(spec: Spec, anatomy: Anatomy, means: MeansFile | None = None) -> Plan:
@@ -72,7 +83,8 @@ def plan_for_spec(spec: Spec, anatomy: Anatomy, means: MeansFile | None = None) 
     return lower_spec(spec, anatomy, None if means is None else MeanValues(means.digest, means.widths))
 
 
-def _as_tensors(means: MeansFile) -> Means:
+def tensors_of_means(means: MeansFile) -> Means:
+    """The vectors of a file of means as tensors, float64."""
     return {
         component: {stream: torch.from_numpy(vector) for stream, vector in streams.items()}
         for component, streams in means.vectors.items()

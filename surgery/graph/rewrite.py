@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from surgery.errors import RefusedError
 from surgery.graph.combine import mean_of, scaled_update, sum_of_updates
-from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule
+from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, count_executions
 from surgery.tracing.guards import expect
 from surgery.tracing.steps import StackSteps, iter_stacks, read_steps
 
@@ -35,14 +35,16 @@ def rewrite_graph(graph: fx.Graph, model: nn.Module, schedules: Mapping[str, Sch
         RefusedError: the forward does not run the stack's blocks in order, or a long skip connection would be cut.
     """
     steps: list[tuple[StackSteps, Schedule]] = []
-    for name, num_blocks in iter_stacks(graph, model):
-        schedule = schedules.get(name)
-        if schedule is None or schedule.is_identity:
-            continue
-        found = read_steps(graph, model, name, num_blocks)
+    called = dict(iter_stacks(graph, model))
+    edited = {name: schedule for name, schedule in schedules.items() if not schedule.is_identity}
+    for name in edited:
+        if name not in called:
+            raise RefusedError(f"the forward does not call the blocks of {name} itself; they can't be edited")
+    for name in [name for name in called if name in edited]:
+        found = read_steps(graph, model, name, called[name])
         if found is None:
             raise RefusedError(f"the forward does not run the blocks of {name} in their order; it can't be edited")
-        steps.append((found, schedule))
+        steps.append((found, edited[name]))
     return _Rewriter(graph, steps).run()
 
 
@@ -103,6 +105,7 @@ class _Rewriter:
         return found
 
     def lay_out(self, stack: StackSteps, schedule: Schedule) -> None:
+        self.refuse_cut_joins(stack, schedule)
         streams: Streams = tuple(self.place(node, {}, None) for node in stack.entries[0])
         streams = self.run_items(stack, schedule.items, streams)
         for end, stream in zip(stack.exits, streams, strict=True):
@@ -110,6 +113,26 @@ class _Rewriter:
                 self.placed[end] = stream
             elif end is not None:
                 raise RefusedError(f"the last layer of the schedule of {stack.name} does not return all streams")
+
+    def refuse_cut_joins(self, stack: StackSteps, schedule: Schedule) -> None:
+        """Where the forward joins an earlier layer's output between two layers, the two must stay as they are."""
+        executions = count_executions(schedule.items)
+        for node in self.old.nodes:
+            owner = self.owners[node]
+            if owner is None or owner.stack != stack.name or node in stack.calls:
+                continue
+            index = owner.index
+            others = [used for used in node.all_input_nodes if used not in stack.entries[index]]
+            if all(self.owners[used] in (None, owner) for used in others):
+                continue
+            pair = (Layer(index), Layer(index + 1))
+            kept = pair in zip(schedule.items, schedule.items[1:], strict=False) and executions[index + 1] == 1
+            next_skipped = pair[0] in schedule.items and index + 1 not in executions
+            if executions.get(index) != 1 or not (kept or next_skipped):
+                raise RefusedError(
+                    f"between {stack.name}[{index}] and [{index + 1}] the forward joins what an earlier layer left (a "
+                    "long skip connection); keep the two next to each other, once"
+                )
 
     def run_items(self, stack: StackSteps, items: Sequence[Item], streams: Streams) -> Streams:
         for item in items:

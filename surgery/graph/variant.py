@@ -15,7 +15,7 @@ from surgery.graph.replace import build_replacement
 from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.plan import Plan
 from surgery.tracing.arguments import FlatCall, flatten_call
-from surgery.tracing.clone import bare_clone, clone_module, without_memory
+from surgery.tracing.clone import bare_clone, clone_module, share_tensor, without_memory
 from surgery.tracing.example_inputs import example_call
 from surgery.tracing.guards import GuardViolation, key_of_call, sizes_of_call
 from surgery.tracing.tracer import trace_forward
@@ -41,6 +41,7 @@ class RewrittenForward:
         self.sources: dict[Hashable, str] = {}
         self.weights_dtype: torch.dtype | None = None
         self.keeps_removed_blocks = True
+        self.configs: list[Any] = []  # held, because the keys name them by identity
 
     def run(self, variant: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the graph that fits this call; trace one where there is none."""
@@ -60,12 +61,14 @@ class RewrittenForward:
                 f"{self.original_class.__name__} decides on the contents of a tensor ({violation}); it can't be traced"
             ) from violation
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def trace(self, variant: nn.Module, call: FlatCall) -> CompiledForward:
         """Trace the model's own forward for this call, rewrite it, and keep it for calls like it."""
         graph, num_decisions = self.rewritten_graph(variant, call)
         if self.keeps_removed_blocks:
             _remove_blocks(variant, self.plan, _names_in_graph(graph))
             self.keeps_removed_blocks = False
+        self.configs.append(vars(variant).get("_internal_dict"))
         key = key_of_call(variant, call)
         if num_decisions:
             key = (key, sizes_of_call(call))
@@ -78,24 +81,35 @@ class RewrittenForward:
 
     def rewritten_graph(self, variant: nn.Module, call: FlatCall) -> tuple[fx.Graph, int]:
         """The rewritten graph for this call, and how many decisions it checks."""
-        traced = trace_forward(lambda: self.whole_model(variant), call, self.inner)
+        tensors = [value for value in call.inputs if isinstance(value, torch.Tensor)]
+        device = tensors[0].device if tensors else torch.device("cpu")
+        traced = trace_forward(lambda: self.whole_model(variant, device), call, self.inner)
         schedules = {schedule.stack: schedule for schedule in self.plan.schedules}
         graph = rewrite_graph(traced.graph, traced.model, schedules)
         restore_checkpointed_calls_(graph)
         return graph, traced.num_decisions
 
-    def whole_model(self, variant: nn.Module) -> nn.Module:
-        """The variant with stand-ins for its removed blocks: what the original class's forward expects."""
-        whole = bare_clone(variant)
-        whole.__class__ = self.original_class
+    def whole_model(self, variant: nn.Module, device: torch.device) -> nn.Module:
+        """The variant with stand-ins for its removed blocks: what the original class's forward expects.
+
+        Weights that are not on `device`, where the call is (offloaded ones), are stood in for as well.
+        """
         weight = next(variant.parameters(), None)
 
-        def with_present_type(tensor: torch.Tensor) -> torch.Tensor:
-            dtype = tensor.dtype
-            if weight is not None and dtype == self.weights_dtype:
-                dtype = weight.dtype
-            made = torch.empty(tensor.shape, dtype=dtype, device="meta" if weight is None else weight.device)
+        def stand_in(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+            made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device=device)
             return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
+
+        def with_present_type(tensor: torch.Tensor) -> torch.Tensor:
+            if weight is not None and tensor.dtype == self.weights_dtype:
+                return stand_in(tensor, weight.dtype)
+            return stand_in(tensor, tensor.dtype)
+
+        def on_device(tensor: torch.Tensor) -> torch.Tensor:
+            return share_tensor(tensor) if tensor.device == device else stand_in(tensor, tensor.dtype)
+
+        whole = bare_clone(variant, on_device)
+        whole.__class__ = self.original_class
 
         for schedule in self.plan.schedules:
             stack = whole.get_submodule(schedule.stack)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from surgery.errors import InputError
+from surgery.spec.load import Spec
 
 PREFIX = "mean/"
 Vectors = Mapping[str, Mapping[str, NDArray[np.float64]]]
@@ -57,6 +58,17 @@ def read_means(path: str | Path) -> MeansFile:
     if not vectors:
         raise InputError(f"the profile {path} holds no means (tensors named mean/COMPONENT/STREAM)")
     return MeansFile(hashlib.sha256(content).hexdigest(), vectors)
+
+
+def means_for_spec(spec: Spec, override: str | Path | None = None) -> MeansFile | None:
+    """The file of means that a spec names (relative to its own folder), or the one given instead; None without one.
+
+    Raises:
+        InputError: the file is not usable; see `read_means`.
+    """
+    if override is not None:
+        return read_means(override)
+    return None if spec.profile is None else read_means(spec.folder / spec.profile)
 
 
 def write_means(vectors: Vectors, path: str | Path) -> None:

@@ -1,5 +1,7 @@
 """A call of a forward, flattened: what becomes an input of the graph, and the constant layout around it."""
 
+import keyword
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +75,7 @@ def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Seq
             return Slot(len(inputs) - 1)
         if isinstance(value, CONSTANT_TYPES):
             return Constant(value)
-        if type(value) in (tuple, list):
+        if type(value) in (tuple, list) or (isinstance(value, tuple) and hasattr(value, "_fields")):
             return Container(type(value), None, tuple(flatten(item, f"{name}_{i}") for i, item in enumerate(value)))
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             items = tuple(flatten(item, f"{name}_{key}") for key, item in value.items())
@@ -82,7 +84,18 @@ def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Seq
 
     named = {(parameters[i] if i < len(parameters) else i): value for i, value in enumerate(args)} | dict(kwargs)
     layout = Container(dict, tuple(named), tuple(flatten(value, f"arg_{key}") for key, value in named.items()))
-    return FlatCall(layout, tuple(inputs), tuple(name.removeprefix("arg_") for name in names))
+    return FlatCall(layout, tuple(inputs), _identifiers(names))
+
+
+def _identifiers(names: Sequence[str]) -> tuple[str, ...]:
+    """Different Python identifiers, as like the names as can be; they become parameters of the traced forward."""
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"\W", "_", name.removeprefix("arg_"))
+        if keyword.iskeyword(plain) or not plain.isidentifier() or plain in ("self", *found):
+            plain = f"input_{len(found)}_{plain}"
+        found.append(plain)
+    return tuple(found)
 
 
 def unflatten_call(layout: Container, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -96,7 +109,9 @@ def unflatten_call(layout: Container, inputs: Sequence[Any]) -> tuple[tuple[Any,
                 return value
             case Container(kind, keys, items):
                 built = [build(child) for child in items]
-                return kind(built) if keys is None else dict(zip(keys, built, strict=True))
+                if keys is not None:
+                    return dict(zip(keys, built, strict=True))
+                return kind(*built) if hasattr(kind, "_fields") else kind(built)
 
     named = build(layout)
     positional = tuple(value for key, value in named.items() if isinstance(key, int))

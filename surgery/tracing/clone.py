@@ -46,8 +46,9 @@ def without_memory(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> to
 def clone_module(module: nn.Module, tensor_map: TensorMap = share_tensor) -> nn.Module:
     """A copy of the tree under `module`, each tensor passed through `tensor_map` once; ties between weights are kept.
 
-    What an instance holds besides tensors and submodules is shared, but functions that are bound to a module of the
-    tree (accelerate puts such a `forward` on instances) are bound to its copy.
+    Lists and dicts of an instance are copied (PEFT keeps the state of adapters in some), other objects are shared; but
+    functions that are bound to a module of the tree (accelerate puts such a `forward` on instances) are bound to its
+    copy.
     """
     modules: dict[int, nn.Module] = {}
     tensors: dict[int, torch.Tensor | None] = {}
@@ -66,6 +67,10 @@ def clone_module(module: nn.Module, tensor_map: TensorMap = share_tensor) -> nn.
     for original in module.modules():
         twin = modules[id(original)]
         state = twin.__dict__
+        state.pop("_compiled_call_impl", None)
+        for name, value in original.__dict__.items():
+            if type(value) in (dict, list, set):
+                state[name] = copy.copy(value)
         state["_parameters"] = {name: clone_tensor(value) for name, value in original._parameters.items()}
         state["_buffers"] = {name: clone_tensor(value) for name, value in original._buffers.items()}
         state["_modules"] = {

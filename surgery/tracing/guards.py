@@ -29,11 +29,18 @@ def expect(actual: Any, decided: Any) -> None:
 
 
 def key_of_model(model: nn.Module) -> Hashable:
-    """What the state of the model itself decides: training, checkpointing, the dtype and device of its weights."""
+    """What the state of the model itself decides: its public flags and numbers (training and checkpointing among
+    them), which config object it has, the dtype and device of its weights."""
     first = next(model.parameters(), None)
     own = tuple((name, value.dtype, value.device) for name, value in model.named_parameters(recurse=False))
     weights = None if first is None else (first.dtype, first.device)
-    return (model.training, bool(getattr(model, "gradient_checkpointing", False)), weights, own)
+    state = vars(model)
+    plain = tuple(
+        (name, state[name])
+        for name in sorted(state)
+        if not name.startswith("_") and isinstance(state[name], (bool, int, float, str))
+    )
+    return (plain, id(state.get("_internal_dict")), weights, own)
 
 
 def key_of_modes() -> Hashable:
@@ -41,7 +48,8 @@ def key_of_modes() -> Hashable:
     autocast = tuple(
         torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None for device in ("cpu", "cuda")
     )
-    return (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast)
+    inference = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+    return (torch.is_grad_enabled(), inference, autocast)
 
 
 def key_of_call(model: nn.Module, call: FlatCall) -> Hashable:

@@ -50,11 +50,20 @@ def _kind_of(block: nn.Module) -> Hashable:
     for name, module in block.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
             raise _CannotTellError(name)
-        plain = tuple((key, value) for key, value in module.__dict__.items() if isinstance(value, PLAIN_TYPES))
+        plain = tuple((key, _plain(value)) for key, value in module.__dict__.items() if not key.startswith("_"))
         tensors = [*module._parameters.items(), *module._buffers.items()]
         shapes = tuple((key, None if value is None else _shape_of(value)) for key, value in tensors)
         found.append((name, type(module), plain, shapes))
     return tuple(found)
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as it counts for the kind: plain values as they are, other objects by their class."""
+    if isinstance(value, PLAIN_TYPES):
+        return (type(value), value)
+    if isinstance(value, (tuple, list)):
+        return (type(value), tuple(_plain(item) for item in value))
+    return type(value)
 
 
 def _shape_of(value: Any) -> Hashable:

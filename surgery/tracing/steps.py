@@ -58,20 +58,15 @@ def find_stack_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(found)
 
 
-def block_calls(graph: fx.Graph, stack: str) -> dict[int, fx.Node]:
-    """The first call of each block of a stack, by index.
-
-    Raises RefusedError where the forward calls one block more than once.
-    """
-    calls: dict[int, fx.Node] = {}
+def block_calls(graph: fx.Graph, stack: str) -> list[tuple[int, fx.Node]]:
+    """The calls of the blocks of a stack, each with the block's index, in the order of the forward."""
+    calls: list[tuple[int, fx.Node]] = []
     for node in graph.nodes:
         if node.op != "call_module":
             continue
         prefix, _, last = node.target.rpartition(".")
         if prefix == stack and last.isdigit():
-            if int(last) in calls:
-                raise RefusedError(f"{stack}.{last} is called more than once in the model's own forward")
-            calls[int(last)] = node
+            calls.append((int(last), node))
     return calls
 
 
@@ -81,11 +76,14 @@ def read_steps(graph: fx.Graph, model: nn.Module, stack: str, num_blocks: int) -
     Raises:
         RefusedError: it runs them in order, but in a way that can't be taken apart; the text says which.
     """
-    by_index = block_calls(graph, stack)
-    in_order = [node for node in graph.nodes if node in by_index.values()]
-    if in_order != [by_index.get(index) for index in range(num_blocks)]:
+    found = block_calls(graph, stack)
+    indices = [index for index, _ in found]
+    for index in indices:
+        if indices.count(index) > 1:
+            raise RefusedError(f"{stack}[{index}] is called more than once in the model's own forward")
+    if indices != list(range(num_blocks)):
         return None
-    calls = tuple(in_order)
+    calls = tuple(node for _, node in found)
     arguments = [bind_arguments(model, call) for call in calls]
     depths = _depths(graph, calls)
     streams = _find_streams(calls, arguments, depths)
@@ -191,7 +189,7 @@ def _refuse_interleaved(
     for other in find_stack_names(model):
         if other == stack:
             continue
-        for node in block_calls(graph, other).values():
+        for _, node in block_calls(graph, other):
             if 0 <= depths[node] < last:
                 raise RefusedError(f"the stacks {stack} and {other} take turns in the forward; {stack} can't be edited")
 
@@ -248,7 +246,7 @@ def iter_stacks(graph: fx.Graph, model: nn.Module) -> Iterator[tuple[str, int]]:
     for name in find_stack_names(model):
         calls = block_calls(graph, name)
         if calls:
-            first[name] = min(order[node] for node in calls.values())
+            first[name] = order[calls[0][1]]
     for name in sorted(first, key=first.__getitem__):
         stack = model.get_submodule(name)
         assert isinstance(stack, nn.ModuleList)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import operator
 import sys
+import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,9 @@ from surgery.tracing.arguments import FlatCall, unflatten_call
 from surgery.tracing.guards import expect
 from surgery.tracing.memo import BlockMemo
 from surgery.tracing.values import ValueProxy, has_proxy, storage_of, value_of
+
+ONE_TRACE_AT_A_TIME = threading.RLock()  # torch.fx patches nn.Module for the whole process
+FIXED_LENGTH_OPERATIONS = ("chunk", torch.chunk)  # as long as they are asked to be, but for tiny tensors
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class ValueTracer(fx.Tracer):
         self.call = call
         self.forward = forward
         self.running_leaf = False
+        self.thread = threading.get_ident()
         self.num_decisions = 0
         self.memo = BlockMemo()
         self.aliases: dict[fx.Node, weakref.WeakSet[ValueProxy]] = {}
@@ -75,23 +80,34 @@ class ValueTracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         if issubclass(type(a), fx.Proxy):
             return a.node
+        if isinstance(a, torch.Tensor) and not self.is_attribute(a):
+            raise TraceError("it uses a tensor that is neither an input nor an attribute of the model")
         if dataclasses.is_dataclass(a) and not isinstance(a, type):  # diffusers' outputs are dicts as well
             fields = {field.name: self.create_arg(getattr(a, field.name)) for field in dataclasses.fields(a)}
             return self.create_node("call_function", type(a), (), fields)
         return super().create_arg(a)
 
+    def is_attribute(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a weight, a buffer or a plain attribute of the model."""
+        held = (*self.root.parameters(), *self.root.buffers())
+        return tensor in self.tensor_attrs or any(tensor is value for value in held)
+
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if self.running_leaf:
+        if not self.is_traced_here():
             return attr_val
         found = super().getattr(attr, attr_val, parameter_proxy_cache)
         if issubclass(type(found), ValueProxy) and "value" not in found.node.meta:
             found.node.meta["value"] = attr_val
         return found
 
+    def is_traced_here(self) -> bool:
+        """Whether the running code is the forward that is traced: not a submodule of it, not another thread."""
+        return not self.running_leaf and threading.get_ident() == self.thread
+
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if self.running_leaf:
+        if not self.is_traced_here():
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
         with self.concretely():
@@ -186,6 +202,23 @@ class ValueTracer(fx.Tracer):
         self.num_decisions += 1
         return value
 
+    def decide_length(self, proxy: ValueProxy) -> int:
+        """The length of a tuple that an operation made; it may depend on sizes, so the graph checks it."""
+        length = len(proxy.value)
+        if isinstance(proxy.value, torch.Size):
+            return length  # a rank
+        number = self.create_node("call_function", len, (proxy.node,), {})
+        number.meta["value"] = length
+        self.create_node("call_function", expect, (number, length), {})
+        self.num_decisions += proxy.node.target not in FIXED_LENGTH_OPERATIONS
+        return length
+
+    def operate_in_place(self, receiver: ValueProxy, function: Callable[..., Any], method: str, other: Any) -> Any:
+        """`receiver += other` and its like: in place for a tensor, a new value for a number."""
+        if isinstance(receiver.value, torch.Tensor):
+            return self.call_method_of(receiver, method, other)
+        return self.record_function(function, (receiver, other))
+
     @contextlib.contextmanager
     def concretely(self) -> Iterator[None]:
         """Within it, modules and attributes behave as if nothing was traced."""
@@ -197,7 +230,7 @@ class ValueTracer(fx.Tracer):
 
 
 class FactoryRecorder(TorchFunctionMode):
-    """Records torch functions that make tensors from no proxy (torch.arange, torch.zeros, ...)."""
+    """Records torch functions that make tensors from no proxy: torch.arange, or arithmetic on a plain attribute."""
 
     def __init__(self, tracer: ValueTracer) -> None:
         super().__init__()
@@ -207,13 +240,12 @@ class FactoryRecorder(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.tracer.running_leaf:
+        if not self.tracer.is_traced_here():
             return func(*args, **kwargs)
         if has_proxy(args) or has_proxy(kwargs):
             return func(*args, **kwargs)  # reaches Proxy.__torch_function__
         result = func(*args, **kwargs)
-        is_factory = isinstance(result, torch.Tensor) and not any(isinstance(arg, torch.Tensor) for arg in args)
-        if not is_factory:
+        if not isinstance(result, torch.Tensor):
             return result
         return self.tracer.record("call_function", func, args, kwargs, result)
 
@@ -242,7 +274,7 @@ def trace_forward(build_model: Callable[[], nn.Module], call: FlatCall, forward:
         TraceError: the forward decides on the contents of a tensor, or does what a graph can't hold; the text names
             the line of code.
     """
-    with values_mode(call.inputs) as mode:
+    with ONE_TRACE_AT_A_TIME, values_mode(call.inputs) as mode:
         inputs = tuple(
             mode.from_tensor(value) if mode is not None and isinstance(value, torch.Tensor) else value
             for value in call.inputs

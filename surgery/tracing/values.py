@@ -36,7 +36,7 @@ class ValueProxy(Proxy):
         value = self.node.meta.get("value")
         if isinstance(value, torch.Tensor):
             return torch.Tensor
-        if type(value) in (bool, int, float):
+        if type(value) in (bool, int, float, tuple, list, dict):
             return type(value)
         return ValueProxy
 
@@ -67,7 +67,9 @@ class ValueProxy(Proxy):
     def __len__(self) -> int:
         if isinstance(self.value, torch.Tensor):
             return int(self.shape[0])
-        return len(self.value)
+        if self.node.op in {"call_function", "call_method"}:
+            return int(self.tracer.decide_length(self))
+        return len(self.value)  # of a shape, or of what a submodule returns: part of its structure
 
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.value, dict):
@@ -83,6 +85,18 @@ class ValueProxy(Proxy):
 
     def __setitem__(self, index: Any, update: Any) -> None:
         self.tracer.assign_item(self, index, update)
+
+    def __iadd__(self, other: Any) -> Any:
+        return self.tracer.operate_in_place(self, operator.add, "add_", other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self.tracer.operate_in_place(self, operator.sub, "sub_", other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self.tracer.operate_in_place(self, operator.mul, "mul_", other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self.tracer.operate_in_place(self, operator.truediv, "div_", other)
 
     def __hash__(self) -> int:
         return id(self)

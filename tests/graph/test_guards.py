@@ -1,11 +1,16 @@
 """A call that a traced graph was not made for is traced again; it never runs through the wrong graph."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 import torch
 
-from surgery.errors import TraceError
+from surgery.errors import InputError, TraceError
 from surgery.graph.apply import apply
 from surgery.graph.variant import build_variant
+from surgery.plan.lower import MeanValues
+from surgery.profiles.means import read_means, write_means
 from surgery.spec.load import read_spec
 from surgery.testing import TINY_MODELS, build_tiny_model, run_by_hand, tiny_call
 
@@ -120,6 +125,114 @@ def test_a_forward_that_reads_a_tensor_is_refused_with_its_line():
     variant = apply(ReadsItsInput(), IDENTITY)
     with pytest.raises(TraceError, match=r"test_guards.py:\d+: `return hidden_states if hidden_states.sum\(\) > 0"):
         variant(torch.randn(2, 4))
+
+
+class Toy(torch.nn.Module):
+    """Three blocks, and what a subclass does with their result."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([torch.nn.Linear(4, 4) for _ in range(3)])
+        self.factor = 2
+        self.table = torch.arange(4.0)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.finish(x)
+
+
+class CountsPieces(Toy):
+    def finish(self, x):
+        return torch.stack([piece * 2 for piece in x.unbind(1)], 1)
+
+
+class ReadsAttributes(Toy):
+    def finish(self, x):
+        return x * self.factor if self.factor > 2 else x - self.factor
+
+
+class ChangesInPlace(Toy):
+    def finish(self, x):
+        x = x * 1
+        x += 1
+        x *= x.shape[-1]
+        return x
+
+
+class ChangesAView(Toy):
+    def finish(self, x):
+        view = x[:, :1]
+        view *= 3
+        return x
+
+
+class UsesATable(Toy):
+    def finish(self, x):
+        return x + self.table * 2
+
+
+def test_the_number_of_pieces_is_guarded(run_toy):
+    model = CountsPieces()
+    variant = apply(model, IDENTITY)
+    for length in (3, 5, 3, 2):
+        x = torch.randn(2, length, 4)
+        assert torch.equal(run_toy(variant, x), run_toy(model, x))
+
+
+def test_attributes_of_the_model_are_guarded(run_toy):
+    model, x = ReadsAttributes(), torch.randn(2, 4)
+    variant = apply(model, IDENTITY)
+    for factor in (2, 3, 2, 5):
+        model.factor = variant.factor = factor
+        assert torch.equal(run_toy(variant, x), run_toy(model, x))
+
+
+@pytest.mark.parametrize("toy", [ChangesInPlace, UsesATable])
+def test_in_place_operators_and_plain_tensors_are_right(run_toy, toy):
+    model, x = toy(), torch.randn(2, 4)
+    assert torch.equal(run_toy(apply(model, IDENTITY), x), run_toy(model, x))
+
+
+def test_changing_a_view_in_place_is_refused(run_toy):
+    with pytest.raises(TraceError, match="still looks at the same memory"):
+        run_toy(apply(ChangesAView(), IDENTITY), torch.randn(2, 4))
+
+
+@pytest.fixture
+def run_toy():
+    def call(model, x):
+        with torch.no_grad():
+            return model(x)
+
+    return call
+
+
+def test_other_threads_run_while_one_traces(run):
+    model, other = build_tiny_model("flux"), build_tiny_model("pixart")
+    call = tiny_call(other)
+    expected = run(other, call)
+    with ThreadPoolExecutor(2) as pool:
+        tracing = pool.submit(lambda: [apply(model, IDENTITY) for _ in range(3)])
+        outputs = [run(other, call)]
+        while not tracing.done():
+            outputs.append(run(other, call))
+        tracing.result()
+    assert all(torch.equal(output, expected) for output in outputs)
+
+
+def test_a_plan_with_means_takes_no_other_file(models, anatomies, plan_of, tmp_path):
+    for seed, name in enumerate("ab"):
+        rng = np.random.default_rng(seed)
+        means = {"transformer_blocks.1.ff": {"hidden_states": rng.normal(size=16)}}
+        write_means(means, tmp_path / f"{name}.safetensors")
+    digest = read_means(tmp_path / "a.safetensors")
+    operation = 'replace: {component: "transformer_blocks[1].ff", with: mean}'
+    plan = plan_of([operation], anatomies["pixart"], MeanValues(digest.digest, digest.widths))
+    apply(models["pixart"], plan, profile=tmp_path / "a.safetensors")
+    for wrong in (tmp_path / "b.safetensors", None):
+        with pytest.raises(InputError, match="takes its means from another file"):
+            apply(models["pixart"], plan, profile=wrong)
 
 
 def test_a_broken_check_lets_a_wrong_graph_run(run, monkeypatch):

@@ -207,7 +207,7 @@ def test_torch_compile_gives_the_same(run):
     original = build_tiny_model("pixart")
     variant = apply(original, read_spec(SKIP))
     expected = run(variant, tiny_call(original))
-    compiled = torch.compile(variant, backend="eager")
+    compiled = torch.compile(variant, backend="eager", fullgraph=True)
     assert torch.equal(run(compiled, tiny_call(original)), expected)
 
 

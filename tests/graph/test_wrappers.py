@@ -4,9 +4,10 @@ import functools
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from accelerate.hooks import ModelHook, add_hook_to_module
 
-from surgery.errors import TraceError
+from surgery.errors import RefusedError, TraceError
 from surgery.graph.apply import apply
 from surgery.spec.load import read_spec
 from surgery.testing import build_tiny_model, tiny_call
@@ -140,3 +141,48 @@ def test_a_decorator_that_hides_its_function_is_refused():
 
     with pytest.raises(TraceError, match="hides the function it wraps"):
         rewrap(wrapper, lambda value: value)
+
+
+def test_the_state_of_adapters_is_each_models_own(run):
+    original = build_tiny_model("flux")
+    add_lora(original)
+    variant, call = apply(original, SKIP), tiny_call(original)
+    expected = run(original, call)
+    variant.set_adapters(["test"], [0.0])
+    variant.delete_adapters("test")
+    assert torch.equal(run(original, call), expected)
+    assert list(original.peft_config) == ["test"]
+
+
+def test_a_model_with_hooks_of_diffusers_is_refused_and_a_variant_takes_them(run):
+    hooked = build_tiny_model("pixart")
+    hooked.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    with pytest.raises(RefusedError, match="carries hooks of diffusers"):
+        apply(hooked, SKIP)
+    variant = apply(build_tiny_model("pixart"), SKIP)
+    expected = run(variant, tiny_call(variant))
+    cpu = torch.device("cpu")
+    variant.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
+    assert torch.equal(run(variant, tiny_call(variant)), expected)
+
+
+def test_a_model_compiled_in_place_gives_a_variant_that_is_not(run):
+    original = build_tiny_model("pixart")
+    call = tiny_call(original)
+    expected = run(apply(original, SKIP), call)
+    original.compile(backend="eager")
+    assert torch.equal(run(apply(original, SKIP), call), expected)
+    with pytest.raises(RefusedError, match="this model is compiled"):
+        apply(torch.compile(build_tiny_model("pixart"), backend="eager"), SKIP)
+
+
+def test_offloaded_weights_are_traced_on_the_device_of_the_call():
+    variant = apply(build_tiny_model("pixart"), SKIP)
+    call = tiny_call(variant)
+    with torch.no_grad():
+        (expected,) = variant(**call, return_dict=False)
+    variant.__dict__["_surgery"].compiled.clear()
+    cpu_offload(variant, execution_device=torch.device("cpu"))
+    with torch.no_grad():
+        (actual,) = variant(**call, return_dict=False)
+    assert torch.equal(actual, expected)

