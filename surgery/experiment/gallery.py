@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,10 +137,9 @@ def check_folder(request: GalleryRequest) -> None:
         raise InputError(f"{out} is a file; give a folder")
     if out.is_dir() and any(out.iterdir()) and not request.force:
         raise InputError(f"{out} is not empty; give another folder, or --force to write into it")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {out} can't be made: {error.strerror or error}") from None
+    above = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"the folder {out} can't be made: {above} is no folder that can be written to")
 
 
 def load_pipeline(source: ModelSource, request: GalleryRequest) -> Any:
