@@ -63,7 +63,6 @@ def draw_pictures(
             TypeError,
             AttributeError,
             LookupError,
-            RuntimeError,
         ) as error:  # as pipelines answer to odd values
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
         found.extend(Drawing(*item) for item in zip(images, batch, seeds, strict=True))
