@@ -58,12 +58,7 @@ def draw_pictures(
         noise = [torch.Generator().manual_seed(number) for number in seeds]
         try:
             images = pipe(batch, generator=noise, output_type="pil", **call).images
-        except (
-            ValueError,
-            TypeError,
-            AttributeError,
-            LookupError,
-        ) as error:  # as pipelines answer to odd values
+        except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
         found.extend(Drawing(*item) for item in zip(images, batch, seeds, strict=True))
         on_batch(len(batch))
