@@ -101,7 +101,9 @@ def optimizers_for(denoiser: Denoiser, *, rate: float) -> list[torch.optim.Optim
     return [optimizer]
 
 
-def train_denoiser(latents: torch.Tensor, captions: list[str], *, work: Path, num_steps: int, seed: int) -> Denoiser:
+def train_denoiser(
+    latents: torch.Tensor, captions: list[str], *, work: Path, num_steps: int, seed: int, use_compiler: bool = True
+) -> Denoiser:
     """Fit text encoder and transformer to scaled `latents` (N, 4, 16, 16) by flow matching."""
     torch.manual_seed(seed)
     device = latents.device
@@ -110,7 +112,7 @@ def train_denoiser(latents: torch.Tensor, captions: list[str], *, work: Path, nu
     denoiser = Denoiser(len(tokenizer)).to(device)
     nn.init.zeros_(denoiser.transformer.proj_out.weight)
     nn.init.zeros_(denoiser.transformer.proj_out.bias)
-    compiled = torch.compile(denoiser)
+    compiled = torch.compile(denoiser) if use_compiler else denoiser
 
     def loss_at_step(step: int) -> torch.Tensor:
         generator = generator_for_step(seed, step, device)
@@ -153,6 +155,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--autoencoder-steps", type=int, default=AUTOENCODER_STEPS)
     parser.add_argument("--transformer-steps", type=int, default=TRANSFORMER_STEPS)
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compile the model first (on a CPU this needs a C++ compiler)",
+    )
     options = parser.parse_args()
     device = choose_device(options.device)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -165,7 +173,12 @@ def main() -> None:
     latents = encode_pictures(autoencoder, pixels)
     scale = float(latents.std())
     denoiser = train_denoiser(
-        latents / scale, captions, work=options.work, num_steps=options.transformer_steps, seed=options.seed
+        latents / scale,
+        captions,
+        work=options.work,
+        num_steps=options.transformer_steps,
+        seed=options.seed,
+        use_compiler=options.compile,
     )
     pipe = assemble_pipeline(autoencoder.cpu(), denoiser.cpu(), captions, latent_scale=scale)
     save_pipeline(pipe, options.work / "pipeline")

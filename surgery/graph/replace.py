@@ -1,6 +1,7 @@
 """Components whose output is a constant or their own input: what `replace` puts in a component's place."""
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 from surgery.anatomy.parts import Component, TokenOutput
 
 
-class Replacement(nn.Module):
+class Replacement(nn.Module, ABC):
     """Stands in for a component: each token-shaped output u = g(h) becomes a function of h alone.
 
     Shapes: h is (batch, tokens, in_channels), u is (batch, tokens, out_channels). `parameters_of` are the names of the
@@ -28,9 +29,9 @@ class Replacement(nn.Module):
         outputs = tuple(self.replace(output, named[output.stream]) for output in self.component.outputs)
         return outputs if self.component.returns_tuple else outputs[0]
 
+    @abstractmethod
     def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
         """u for one stream, from h (batch, tokens, in_channels)."""
-        raise NotImplementedError(f"{type(self).__name__} says nothing about its output")
 
     def extra_repr(self) -> str:
         return f"{self.component.class_name}, streams {', '.join(o.stream for o in self.component.outputs)}"
