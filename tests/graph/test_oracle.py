@@ -57,8 +57,6 @@ def compare(model, plan, anatomy, *, exact, means=None):
 @pytest.mark.parametrize("operation", SCHEDULE_OPERATIONS)
 @pytest.mark.parametrize(("name", "stack"), CASES)
 def test_schedules_are_what_the_edit_by_hand_gives(models, anatomies, plan_of, name, stack, operation):
-    if operation == "skip-all" and name in ("flux", "auraflow", "chroma") and stack != "single_transformer_blocks":
-        pytest.skip("an empty first stack is covered by the single-stack models")
     plan = plan_of([SCHEDULE_OPERATIONS[operation].format(s=stack)], anatomies[name])
     edited = compare(models[name], plan, anatomies[name], exact=operation not in NEEDS_TOLERANCE)
     with torch.no_grad():
