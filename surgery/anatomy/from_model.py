@@ -14,7 +14,7 @@ from surgery.errors import InputError, RefusedError
 from surgery.tracing.arguments import flatten_call
 from surgery.tracing.clone import bare_clone
 from surgery.tracing.example_inputs import example_call
-from surgery.tracing.steps import StackSteps, find_stack_names, iter_stacks, read_steps
+from surgery.tracing.steps import StackSteps, bind_arguments, find_stack_names, iter_stacks, read_steps
 from surgery.tracing.tracer import trace_forward
 from surgery.tracing.wrappers import innermost
 
@@ -84,7 +84,17 @@ def _describe_stack(graph: fx.Graph, model: nn.Module, name: str, probes: Mappin
         _describe_kind(blocks[first], probes[f"{name}.{first}"], _missing_streams(steps, first)) for first in firsts
     )
     streams = None if steps is None else tuple(stream.parameter for stream in steps.streams)
-    return Stack(name, kinds, kind_of, streams, refusal)
+    return Stack(name, kinds, kind_of, streams, refusal, _own_context(steps, model))
+
+
+def _own_context(steps: StackSteps | None, model: nn.Module) -> tuple[str, ...]:
+    """The arguments, streams apart, that are not the same for all blocks."""
+    if steps is None:
+        return ()
+    streams = {stream.parameter for stream in steps.streams}
+    given = [bind_arguments(model, call) for call in steps.calls]
+    names = dict.fromkeys(name for bound in given for name in bound if name not in streams)
+    return tuple(name for name in names if any(bound.get(name, name) != given[0].get(name, name) for bound in given))
 
 
 def _missing_streams(steps: StackSteps | None, index: int) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ class Stack:
     """One list of blocks. `kind_of[i]` is the index in `kinds` of the kind of block i.
 
     `streams` is None where they are not known before the model has run; `refusal` says why the stack can't be edited.
+    `own_context` are the arguments, streams apart, that the forward makes for each block by its number: they stay with
+    the block in a rewritten graph, and would shift if the blocks were renumbered.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Stack:
     kind_of: tuple[int, ...]
     streams: tuple[str, ...] | None = None
     refusal: str | None = None
+    own_context: tuple[str, ...] = ()
 
     @property
     def num_blocks(self) -> int:

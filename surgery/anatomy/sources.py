@@ -4,15 +4,18 @@ import functools
 import json
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from surgery.anatomy.hub_cache import cached_snapshot
+from surgery.anatomy.known import keep_anatomy, key_of_config, recall_anatomy, recall_demo
 from surgery.anatomy.parts import Anatomy
 from surgery.demo.location import DEMO_NAME, demo_folder
 from surgery.errors import InputError
 
 PIPELINE_INDEX = "model_index.json"
+CONFIG_FILES = ("transformer/config.json", "config.json")
 ASSUMED_DTYPE = "bfloat16"
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 MAX_HEADER_BYTES = 100_000_000
@@ -23,7 +26,8 @@ class ModelSource:
     """Where a model's transformer is described: its config, and the folder of its files where they are local.
 
     `pipeline` is what `DiffusionPipeline.from_pretrained` loads, None for a bare transformer; `weights_dtype` that of
-    the first floating-point tensor in the transformer's files, None where there are none.
+    the first floating-point tensor in the transformer's files, None where there are none; `revision` the commit on the
+    hub, None for folders.
     """
 
     name: str
@@ -31,6 +35,7 @@ class ModelSource:
     folder: Path | None
     pipeline: str | None
     weights_dtype: str | None
+    revision: str | None = None
 
     @property
     def class_name(self) -> str:
@@ -89,12 +94,22 @@ def _source_in_folder(name: str, folder: Path) -> ModelSource:
 
 
 def _source_on_hub(model: str) -> ModelSource:
+    """What was downloaded before is taken as it is; otherwise the hub is asked for the two small files."""
+    snapshot = cached_snapshot(model)
+    if snapshot is not None and any((snapshot / file).exists() for file in CONFIG_FILES):
+        source = _source_in_folder(model, snapshot)
+        return replace(source, pipeline=None if source.pipeline is None else model, revision=snapshot.name)
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    revision: str | None = None
+
     def read(file: str) -> dict[str, Any] | None:
+        nonlocal revision
         try:
-            return read_json(Path(hf_hub_download(model, file)))
+            path = Path(hf_hub_download(model, file))
+            revision = path.parents[file.count("/")].name  # snapshots/COMMIT/FILE
+            return read_json(path)
         except LocalEntryNotFoundError:
             if file == PIPELINE_INDEX and isinstance(try_to_load_from_cache(model, "config.json"), str):
                 return None  # offline, a cached transformer is known by its config
@@ -112,7 +127,7 @@ def _source_on_hub(model: str) -> ModelSource:
                 f"{model} can't be read from the hub: {reason}; is it gated? try `hf auth login`"
             ) from None
 
-    return _source_from(model, read)
+    return replace(_source_from(model, read), revision=revision)
 
 
 def _source_from(name: str, read: Callable[[str], dict[str, Any] | None]) -> ModelSource:
@@ -172,10 +187,24 @@ def dtype_of_weights(folder: Path) -> str | None:
 def anatomy_of_source(source: ModelSource) -> Anatomy:
     """The anatomy of a model that is described by its config; its weights are not read.
 
+    A model that was seen before is known (see `known.py`): neither torch nor diffusers is imported then.
+
     Raises:
         InputError: diffusers has no such class, or can't build it from this config.
         TraceError: its forward can't be traced.
     """
+    if source.name == DEMO_NAME:
+        return recall_demo()
+    key = key_of_config(source.config, source.weights_dtype)
+    anatomy = recall_anatomy(key)
+    if anatomy is None:
+        anatomy = build_anatomy(source)
+        keep_anatomy(key, anatomy)
+    return anatomy
+
+
+def build_anatomy(source: ModelSource) -> Anatomy:
+    """The anatomy of a model as diffusers builds it from its config, on the meta device; raises as above."""
     import torch
 
     from surgery.anatomy.from_model import read_anatomy

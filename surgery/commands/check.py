@@ -1,96 +1,167 @@
-"""`surgery check SPEC...`: validate specs, show what they do to their model and what that saves."""
+"""`surgery check SPEC...`: validate specs; show what they do, what that saves, and what can express it."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from surgery.anatomy.parts import Anatomy
 from surgery.commands.inspection import describe_anatomy, ranges_text
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
-from surgery.errors import InputError, SurgeryError
-from surgery.plan.cost import Cost, plan_cost
-from surgery.plan.lower import MeanValues, lower_spec
-from surgery.plan.plan import Plan
+from surgery.commands.planned import PlannedSpec, plan_spec_file
+from surgery.errors import InputError, NotYetError, SurgeryError
+from surgery.plan.backends import Verdict, judge_backends
+from surgery.plan.cost import Cost
 from surgery.plan.text import items_to_text
-from surgery.spec.load import Spec, load_spec
+from surgery.spec.load import load_spec
 
-if TYPE_CHECKING:
-    from surgery.profiles.means import MeansFile
+SUFFIXES = (".yaml", ".yml")
 
 
 class Show(StrEnum):
     """What `check` prints of a valid spec."""
 
     plan = "plan"
-    anatomy = "anatomy"
     graph = "graph"
+    code = "code"
+    anatomy = "anatomy"
 
 
 def run(
-    specs: Annotated[list[Path], typer.Argument(help="Specs to check.")],
+    specs: Annotated[list[Path], typer.Argument(help="Specs, or folders of specs (*.yaml, *.yml).")],
     model: Annotated[str | None, typer.Option(help="The model, instead of the one that the spec names.")] = None,
     profile: Annotated[Path | None, typer.Option(help="File of means, instead of the spec's own.")] = None,
-    show: Annotated[Show, typer.Option(help="The plan, the model's anatomy, or the rewritten graph.")] = Show.plan,
+    show: Annotated[
+        Show | None,
+        typer.Option(
+            help="The plan; the graph of blocks, drawn; the code of the rewritten forward; or the model's anatomy. "
+            "Without it: the plan of one spec, a line for each of several."
+        ),
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the graph of blocks of one spec to this SVG file.")] = None,
+    language_only: Annotated[
+        bool, typer.Option("--language-only", help="Check the language alone; the models need not be there.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Check specs against their models and show each plan: schedules, replacements, savings. No weights are read."""
+    """Check specs against their models and show what they do, what that saves, and which backends can express it.
+
+    No weights are read. Exit status 1 if a spec has a fault; the faults are on standard error.
+    """
+    paths = find_specs(specs)
+    is_single = len(paths) == 1 and not specs[0].is_dir()
+    if svg is not None and not is_single:
+        raise InputError("--svg draws one spec; give a single spec")
     documents: list[dict[str, Any]] = []
-    failed = False
-    for number, path in enumerate(specs):
+    num_faulty = 0
+    for number, path in enumerate(paths):
         try:
-            document, text = check_spec(path, model=model, profile=profile, show=show)
+            if language_only:
+                document, text = check_language(path)
+            else:
+                wanted = show or (Show.plan if is_single else None)
+                document, text = check_against_model(path, model=model, profile=profile, show=wanted, svg=svg)
         except SurgeryError as error:
-            failed = True
+            num_faulty += 1
             typer.echo(str(error), err=True)
             documents.append({"spec": str(path), "faults": str(error).splitlines()})
             continue
         documents.append(document)
         if not json:
-            typer.echo(("\n" if number else "") + text)
+            typer.echo(("\n" if number and show is not None else "") + text)
     if json:
-        print_json(documents[0] if len(specs) == 1 else documents)
-    if failed:
+        print_json(documents[0] if is_single else documents)
+    elif not is_single:
+        typer.echo(f"{len(paths)} specs, {num_faulty or 'none'} with faults")
+    if num_faulty:
         raise typer.Exit(1)
 
 
-def check_spec(path: Path, *, model: str | None, profile: Path | None, show: Show) -> tuple[dict[str, Any], str]:
-    """The JSON document and the text of one valid spec; raises what is wrong with it."""
-    from surgery.anatomy.sources import anatomy_of_source, build_on_meta, find_source
-    from surgery.profiles.means import means_for_spec
+def find_specs(given: Sequence[Path]) -> list[Path]:
+    """The files, and all YAML files in and below the folders, in the order of their names; each once.
 
-    spec = load_spec(path)
-    source = find_source(model_of_spec(spec, model))
-    anatomy = anatomy_of_source(source)
-    means = means_for_spec(spec, profile)
-    plan = lower_spec(spec, anatomy, None if means is None else MeanValues(means.digest, means.widths))
-    cost = plan_cost(plan, anatomy)
-    document = {"spec": str(path), "model": source.name, "plan": plan.to_json(), "cost": cost_to_json(cost)}
+    Raises:
+        InputError: a folder holds no YAML file.
+    """
+    found: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = [file for file in sorted(path.rglob("*")) if file.suffix in SUFFIXES and file.is_file()]
+        inside = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        if not inside:
+            raise InputError(f"the folder {path} holds no spec; a spec is a file named *.yaml or *.yml")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def check_language(path: Path) -> tuple[dict[str, Any], str]:
+    """The JSON document and the text of a spec that is valid as far as the language goes; raises what is wrong."""
+    load_spec(path)
+    return {"spec": str(path)}, f"{path}: valid language; not checked against a model"
+
+
+def check_against_model(
+    path: Path, *, model: str | None, profile: Path | None, show: Show | None, svg: Path | None
+) -> tuple[dict[str, Any], str]:
+    """The JSON document and the text of a valid spec; raises what is wrong. What can't run yet is valid, and said."""
+    try:
+        planned = plan_spec_file(path, model=model, profile=profile)
+    except NotYetError as reason:
+        return {"spec": str(path), "not_yet": str(reason).splitlines()}, str(reason)
+    if svg is not None:
+        write_svg(planned, svg)
+    return describe(planned, show)
+
+
+def describe(planned: PlannedSpec, show: Show | None) -> tuple[dict[str, Any], str]:
+    """The JSON document of one valid spec, and its text: a line, or what `show` asks for."""
+    plan, anatomy = planned.plan, planned.anatomy
+    verdicts = judge_backends(plan, anatomy)
+    document = {
+        "spec": planned.spec.file,
+        "model": planned.source.name,
+        "plan": plan.to_json(),
+        "cost": cost_to_json(planned.cost),
+        "backends": {item.backend: {"answer": item.answer, "reasons": list(item.reasons)} for item in verdicts},
+    }
     match show:
+        case None:
+            return document, describe_line(planned, verdicts)
         case Show.plan:
-            return document, describe_plan(spec, source.name, plan, anatomy, cost)
+            return document, describe_plan(planned, verdicts)
         case Show.anatomy:
-            return document, describe_anatomy(source.name, anatomy)
+            return document, describe_anatomy(planned.source.name, anatomy)
         case Show.graph:
-            source_text = graph_source(build_on_meta(source), plan, anatomy, means)
-            return {**document, "graph": source_text}, source_text
+            from surgery.report.draw_text import draw_text
+
+            return document, f"{_head(planned)}\n\n{draw_text(plan, anatomy)}"
+        case Show.code:
+            code = code_of_variant(planned)
+            return {**document, "code": code}, code
 
 
-def model_of_spec(spec: Spec, override: str | None) -> str:
-    """The model to work on; raises InputError where neither the spec nor the call names one."""
-    name = override or spec.model
-    if name is None:
-        raise InputError(f"{spec.file} names no model; write model: in the spec, or give --model")
-    return name
-
-
-def graph_source(model: Any, plan: Plan, anatomy: Anatomy, means: "MeansFile | None" = None) -> str:
+def code_of_variant(planned: PlannedSpec) -> str:
     """The Python code of the rewritten forward, traced on the example inputs of the model's class."""
+    from surgery.anatomy.sources import build_on_meta
     from surgery.graph.apply import tensors_of_means
     from surgery.graph.variant import build_variant, source_of_variant
+    from surgery.profiles.means import means_for_spec
 
-    return source_of_variant(build_variant(model, plan, anatomy, None if means is None else tensors_of_means(means)))
+    means = means_for_spec(planned.spec, planned.profile)
+    tensors = None if means is None else tensors_of_means(means)
+    return source_of_variant(build_variant(build_on_meta(planned.source), planned.plan, planned.anatomy, tensors))
+
+
+def write_svg(planned: PlannedSpec, path: Path) -> None:
+    """Write the drawing of a plan, beside and then renamed."""
+    from surgery.report.draw_svg import draw_svg
+
+    beside = path.with_name(f"{path.name}.partial")
+    beside.write_text(draw_svg(planned.plan, planned.anatomy, title=planned.spec.title or path.stem), encoding="utf-8")
+    beside.replace(path)
 
 
 def cost_to_json(cost: Cost) -> dict[str, Any]:
@@ -102,22 +173,41 @@ def cost_to_json(cost: Cost) -> dict[str, Any]:
     }
 
 
-def describe_plan(spec: Spec, model: str, plan: Plan, anatomy: Anatomy, cost: Cost) -> str:
-    """What a spec does, to be read: a line a stack, a line a replacement, and what is saved."""
-    lines = [f"{spec.file}: {spec.title or 'valid'}", f"{model}: {plan.class_name}, plan {plan.hash[:12]}"]
+def describe_line(planned: PlannedSpec, verdicts: Sequence[Verdict]) -> str:
+    """A valid spec in one line: what it saves, and which backends can express it."""
+    cost = planned.cost
+    saved = share_text(cost.parameters_before - cost.parameters_after, cost.parameters_before)
+    flops = "" if cost.flops_share is None else f", {100 * cost.flops_share:.0f}% of the FLOPs"
+    return f"{planned.spec.file}: valid, saves {saved}{flops}; {'; '.join(map(describe_verdict, verdicts))}"
+
+
+def describe_plan(planned: PlannedSpec, verdicts: Sequence[Verdict]) -> str:
+    """What a spec does, to be read: a line a stack, a line a replacement, what is saved, and what can express it."""
     rows = []
-    for schedule in plan.schedules:
+    for schedule in planned.plan.schedules:
         gone = f"without {ranges_text(list(schedule.removed))}" if schedule.removed else ""
         note = "unchanged" if schedule.is_identity else gone
         rows.append([f"{schedule.stack}[{schedule.num_blocks}]", items_to_text(schedule.items), note])
-    lines.append(table(rows, indent="  "))
-    lines += [f"  {item.stack}[{item.index}].{item.component} = {item.kind}" for item in plan.replacements]
-    lines.append(f"  {describe_cost(cost, anatomy)}")
-    return "\n".join(lines)
+    lines = [_head(planned), table(rows, indent="  ")]
+    lines += [f"  {item.stack}[{item.index}].{item.component} = {item.kind}" for item in planned.plan.replacements]
+    lines.append(f"  {describe_cost(planned)}")
+    return "\n".join(lines + [f"  {describe_verdict(verdict)}" for verdict in verdicts])
 
 
-def describe_cost(cost: Cost, anatomy: Anatomy) -> str:
+def _head(planned: PlannedSpec) -> str:
+    plan = planned.plan
+    title = f"{planned.spec.file}: {planned.spec.title or 'valid'}"
+    return f"{title}\n{planned.source.name}: {plan.class_name}, plan {plan.hash[:12]}"
+
+
+def describe_verdict(verdict: Verdict) -> str:
+    """`checkpoint no: ...`: a backend's answer and its reasons."""
+    return f"{verdict.backend} {verdict.answer}" + (f": {', and '.join(verdict.reasons)}" if verdict.reasons else "")
+
+
+def describe_cost(planned: PlannedSpec) -> str:
     """Parameters, bytes and FLOPs, before and after."""
+    cost, anatomy = planned.cost, planned.anatomy
     saved = cost.parameters_before - cost.parameters_after
     saved_bytes = cost.bytes_before - cost.bytes_after
     at = "" if anatomy.has_weights else f" as {anatomy.dtype}"

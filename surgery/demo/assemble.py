@@ -1,5 +1,6 @@
-"""Trained parts -> the pipeline folder that ships with the package, in float16."""
+"""Trained parts -> the pipeline folder that ships with the package, in float16, with what it is made of beside."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import torch
 from diffusers import AutoencoderKL, PixArtAlphaPipeline
 from torch import nn
 
+from surgery.anatomy.as_json import anatomy_to_json
+from surgery.anatomy.sources import build_anatomy, find_source
 from surgery.demo.architecture import build_scheduler, build_tokenizer
+from surgery.demo.location import demo_anatomy
 
 TOKENIZER_CLASS = "PreTrainedTokenizerFast"  # the name that transformers 4 and 5 both know
 
@@ -38,6 +42,8 @@ def save_pipeline(pipe: PixArtAlphaPipeline, folder: Path) -> None:
     config.write_text(config.read_text().replace('"float16"', '"float32"'))
     for file in (folder / "model_index.json", folder / "tokenizer" / "tokenizer_config.json"):
         file.write_text(file.read_text().replace('"TokenizersBackend"', f'"{TOKENIZER_CLASS}"'))
+    anatomy = build_anatomy(find_source(str(folder)))
+    (folder / demo_anatomy().name).write_text(json.dumps(anatomy_to_json(anatomy), indent=1) + "\n")
 
 
 def iter_weights(pipe: PixArtAlphaPipeline) -> Mapping[str, torch.Tensor]:

@@ -30,6 +30,11 @@ def demo_folder() -> Path:
     return Path(__file__).parent / "pipeline"
 
 
+def demo_anatomy() -> Path:
+    """What the bundled transformer is made of, so that no library is needed to know it."""
+    return demo_folder() / "anatomy.json"
+
+
 def demo_specs() -> list[Path]:
     """The specs that `surgery demo` shows: beside the package in a checkout, within it once installed."""
     inside = Path(__file__).parent / "specs"

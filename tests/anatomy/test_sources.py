@@ -47,6 +47,7 @@ def hub(tmp_path, monkeypatch):
     """Puts files into an empty hub cache, offline; returns the cache."""
     cache = tmp_path / "hub"
     cache.mkdir()
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 

@@ -29,6 +29,7 @@ def test_a_valid_spec_shows_its_plan_and_what_it_saves(write_spec, surgery_comma
     assert lines[0] == f"{spec}: valid"
     assert lines[2].split() == ["transformer_blocks[5]", "0", "2:5", "without", "1"]
     assert lines[3].startswith("  saves ")
+    assert lines[4:] == ["  graph yes", "  checkpoint yes"]
 
 
 def test_json_is_one_document_of_plan_and_cost(write_spec, surgery_command):
@@ -61,14 +62,68 @@ def test_one_bad_spec_among_several_spoils_the_status_only(faulty, write_spec, s
     specs = [write_spec("one.yaml", SKIP), faulty, write_spec("two.yaml")]
     result = surgery_command("check", *specs)
     assert result.exit_code == 1
-    assert [line for line in result.stdout.splitlines() if line.endswith(": valid")] == [
-        f"{specs[0]}: valid",
-        f"{specs[2]}: valid",
+    assert result.stdout.splitlines() == [
+        f"{specs[0]}: valid, saves {saved_by(specs[0], surgery_command)}, 80% of the FLOPs; graph yes; checkpoint yes",
+        f"{specs[2]}: valid, saves 0.0%, 100% of the FLOPs; graph yes; checkpoint yes",
+        "3 specs, 1 with faults",
     ]
     assert len(result.stderr.splitlines()) == 3
     documents = json.loads(surgery_command("check", *specs, "--json").stdout)
     assert [document["spec"] for document in documents] == [str(spec) for spec in specs]
     assert ["faults" in document for document in documents] == [False, True, False]
+
+
+def saved_by(spec, surgery_command):
+    cost = json.loads(surgery_command("check", spec, "--json").stdout)["cost"]["parameters"]
+    return f"{100 * (1 - cost['after'] / cost['before']):.1f}%"
+
+
+def test_folders_stand_for_the_specs_in_and_below_them(tmp_path, write_spec, surgery_command):
+    (tmp_path / "deep" / ".hidden").mkdir(parents=True)
+    names = ["b.yaml", "a.yml", "deep/c.yaml"]
+    for name in [*names, "deep/.hidden/d.yaml"]:
+        write_spec(name, SKIP)
+    (tmp_path / "notes.txt").write_text("no spec")
+    result = surgery_command("check", tmp_path, tmp_path / "b.yaml")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines[:-1]] == [str(tmp_path / name) for name in sorted(names)]
+    assert lines[-1] == "3 specs, none with faults"
+    assert isinstance(json.loads(surgery_command("check", tmp_path / "deep", "--json").stdout), list)
+
+
+def test_a_folder_without_specs_is_told(tmp_path, surgery_command):
+    result = surgery_command("check", tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"the folder {tmp_path} holds no spec; a spec is a file named *.yaml or *.yml\n"
+
+
+def test_the_language_alone_can_be_checked_without_the_model(write_spec, faulty, surgery_command):
+    good = write_spec("good.yaml", SKIP, model="owner/never-downloaded")
+    result = surgery_command("check", good, faulty, "--language-only")
+    assert result.exit_code == 0  # the faults of the other are seen by its model only
+    assert result.stdout.splitlines()[0] == f"{good}: valid language; not checked against a model"
+    bad = write_spec("bad.yaml", "skp: x", model="owner/never-downloaded")
+    assert 'did you mean "skip"?' in surgery_command("check", bad, "--language-only").stderr
+
+
+def test_what_is_not_yet_run_is_valid_and_said(write_spec, surgery_command):
+    spec = write_spec("when.yaml", f"{SKIP}\n    when: {{timesteps: [0.0, 0.3]}}")
+    result = surgery_command("check", spec)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{spec}:5:11: not yet: when can't run in this version")
+    assert json.loads(surgery_command("check", spec, "--json").stdout)["not_yet"] == result.stdout.splitlines()
+
+
+def test_a_plan_that_only_the_graph_can_express_says_why(write_spec, surgery_command):
+    spec = write_spec("parallel.yaml", 'parallel: "transformer_blocks[1:3]"')
+    reason = "transformer_blocks[1:3] run in parallel, and a stock class runs its blocks one after the other"
+    assert surgery_command("check", spec).stdout.splitlines()[-1] == f"  checkpoint no: {reason}"
+    document = json.loads(surgery_command("check", spec, "--json").stdout)
+    assert document["backends"] == {
+        "graph": {"answer": "yes", "reasons": []},
+        "checkpoint": {"answer": "no", "reasons": [reason]},
+    }
 
 
 def test_the_anatomy_can_be_shown(pipeline, write_spec, surgery_command):
@@ -78,16 +133,16 @@ def test_the_anatomy_can_be_shown(pipeline, write_spec, surgery_command):
     assert "transformer_blocks[0:5]" in result.stdout
 
 
-def test_the_rewritten_graph_can_be_shown(write_spec, surgery_command):
+def test_the_rewritten_code_can_be_shown(write_spec, surgery_command):
     spec = write_spec("skip.yaml", SKIP)
-    result = surgery_command("check", spec, "--show", "graph")
+    result = surgery_command("check", spec, "--show", "code")
     assert result.exit_code == 0
     assert result.stdout.startswith("def forward(self, ")
     assert 'self.transformer_blocks, "0"' in result.stdout
     assert 'self.transformer_blocks, "1"' not in result.stdout
     compile(result.stdout, "graph", "exec")
-    document = json.loads(surgery_command("check", spec, "--show", "graph", "--json").stdout)
-    assert document["graph"].strip() == result.stdout.strip()
+    document = json.loads(surgery_command("check", spec, "--show", "code", "--json").stdout)
+    assert document["code"].strip() == result.stdout.strip()
 
 
 def test_the_model_option_overrides_the_spec(pipeline, write_spec, surgery_command):

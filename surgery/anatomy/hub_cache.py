@@ -1,0 +1,29 @@
+"""Files that the hub's client has downloaded before, found without importing it (0.4 s): its layout is documented.
+
+`CACHE/models--OWNER--NAME/refs/main` holds a commit; the files lie in `snapshots/COMMIT/`.
+"""
+
+import os
+from pathlib import Path
+
+
+def hub_cache_folder() -> Path:
+    """Where huggingface_hub keeps what it downloads, by the same environment variables."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(variable):
+            return Path(os.path.expandvars(os.environ[variable])).expanduser()
+    home = os.environ.get("HF_HOME")
+    if home:
+        return Path(os.path.expandvars(home)).expanduser() / "hub"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+
+
+def cached_snapshot(model: str) -> Path | None:
+    """The folder of the newest revision of a hub id's main branch that was downloaded; None where there is none."""
+    repository = hub_cache_folder() / f"models--{model.replace('/', '--')}"
+    try:
+        commit = (repository / "refs" / "main").read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    snapshot = repository / "snapshots" / commit
+    return snapshot if commit and snapshot.is_dir() else None

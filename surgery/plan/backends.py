@@ -1,0 +1,130 @@
+"""Which backend can express a plan: the graph runs every plan; a stock checkpoint only what a stock class can say."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from surgery.anatomy.parts import Anatomy, Stack
+from surgery.plan.plan import Plan, Replace
+from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, iter_layers
+from surgery.spec.selector import indices_to_text
+
+Backend = Literal["graph", "checkpoint"]
+Answer = Literal["yes", "perhaps", "no"]
+ANSWERS: tuple[Answer, ...] = ("yes", "perhaps", "no")  # from the best to the worst
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a backend can express a plan, and why not, or what it hangs on."""
+
+    backend: Backend
+    answer: Answer
+    reasons: tuple[str, ...] = ()
+
+
+def judge_backends(plan: Plan, anatomy: Anatomy) -> tuple[Verdict, Verdict]:
+    """The verdicts on the graph and on the checkpoint, from plan and anatomy alone; no weights, no config is tried."""
+    return _verdict("graph", _graph_doubts(plan, anatomy)), _verdict("checkpoint", _checkpoint_doubts(plan, anatomy))
+
+
+Doubt = tuple[Answer, str]
+
+
+def _verdict(backend: Backend, doubts: Iterator[Doubt]) -> Verdict:
+    found = list(dict.fromkeys(doubts))
+    worst: Answer = max((answer for answer, _ in found), key=ANSWERS.index, default="yes")
+    return Verdict(backend, worst, tuple(reason for answer, reason in found if answer == worst))
+
+
+def _graph_doubts(plan: Plan, anatomy: Anatomy) -> Iterator[Doubt]:
+    for schedule in plan.schedules:
+        if not schedule.is_identity and _stack(schedule, anatomy).streams is None:
+            yield "perhaps", f"{plan.class_name} has no example inputs; it is traced at its first run"
+
+
+def _checkpoint_doubts(plan: Plan, anatomy: Anatomy) -> Iterator[Doubt]:
+    for schedule in plan.schedules:
+        if not schedule.is_identity:
+            yield from _item_doubts(schedule, schedule.items)
+            yield from _place_doubts(schedule, _stack(schedule, anatomy))
+    for replaced in plan.replacements:
+        yield _replacement_doubt(replaced, anatomy)
+
+
+def _item_doubts(schedule: Schedule, items: tuple[Item, ...]) -> Iterator[Doubt]:
+    for item in items:
+        match item:
+            case Group(layers):
+                names = f"{schedule.stack}[{indices_to_text({layer.index for layer in layers})}]"
+                yield "no", f"{names} run in parallel, and a stock class runs its blocks one after the other"
+            case Loop(inner):
+                yield from _item_doubts(schedule, inner)
+            case Layer():
+                pass
+    scaled = {layer.index for layer in iter_layers(items) if layer.scale != 1.0}
+    if scaled:
+        names = f"{schedule.stack}[{indices_to_text(scaled)}]"
+        yield "perhaps", f"{names} are scaled, which only linear layers and gates at the end of each branch can carry"
+
+
+def _place_doubts(schedule: Schedule, stack: Stack) -> Iterator[Doubt]:
+    """Whether the stock class gives the blocks the same context and shape in their new places."""
+    order = [layer.index for layer in _in_order(schedule.items)]
+    moved = any(index != position for position, index in enumerate(order))
+    if stack.streams is None:
+        yield "perhaps", f"{stack.name} has not been traced: whether its blocks depend on their numbers is not known"
+    elif stack.own_context:
+        names = ", ".join(stack.own_context)
+        fact = f"the forward makes {names} for each block of {stack.name} by its number"
+        yield ("no", f"{fact}, and the numbers would shift") if moved else ("perhaps", f"{fact}")
+    if not order:
+        yield "perhaps", f"{stack.name} has no layer left, which not every stock class can build"
+        return
+    kinds = [stack.kind_of[index] for index in order]
+    if len(set(kinds)) == 1 and len(stack.kinds) == 1:
+        return
+    last = stack.num_blocks - 1
+    only_last_differs = len(set(stack.kind_of[:-1])) == 1
+    if only_last_differs and order[-1] == last and last not in order[:-1]:
+        return
+    if last not in order:
+        yield "perhaps", f"{stack.name}[{order[-1]}] becomes the last block, which is of another kind in this class"
+    else:
+        yield (
+            "perhaps",
+            f"{stack.name} has blocks of several kinds, and the config must say where each stands",
+        )
+
+
+def _in_order(items: tuple[Item, ...]) -> Iterator[Layer]:
+    """The layers as a checkpoint would write them out: a loop as often as it runs."""
+    for item in items:
+        match item:
+            case Layer():
+                yield item
+            case Group(layers):
+                yield from layers
+            case Loop(inner, times):
+                for _ in range(times):
+                    yield from _in_order(inner)
+
+
+def _replacement_doubt(replaced: Replace, anatomy: Anatomy) -> Doubt:
+    stack = anatomy.find_stack(replaced.stack)
+    assert stack is not None, "a plan is made for an anatomy"
+    component = stack.kind(replaced.index).find_component(replaced.component)
+    assert component is not None, "a plan is made for an anatomy"
+    if replaced.kind in ("input", "channel_mean"):
+        what = "its input" if replaced.kind == "input" else "the mean of its input over channels"
+        return "no", f"no weights turn {replaced.component} into {what}"
+    if component.num_parameters == 0:
+        return "no", f"{replaced.component} has no weights that could make its output constant"
+    carrier = "weights and a bias" if replaced.kind == "mean" else "weights"
+    return "perhaps", f"{replaced.component} = {replaced.kind} needs {carrier} at its end that can carry it"
+
+
+def _stack(schedule: Schedule, anatomy: Anatomy) -> Stack:
+    stack = anatomy.find_stack(schedule.stack)
+    assert stack is not None, "a plan is made for an anatomy"
+    return stack
