@@ -29,6 +29,10 @@ class TraceError(SurgeryError):
     """The forward of a model can't be traced; the text names the line of code where it failed."""
 
 
+class PartialTraceWarning(UserWarning):
+    """A forward can't be traced whole; its stacks are, and the rest of it runs as it is."""
+
+
 class RefusedError(SurgeryError):
     """A plan asks for what a backend can't do exactly."""
 

@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from surgery.anatomy.parts import Anatomy, Component, Kind, Stack, TokenOutput
-from surgery.errors import InputError, RefusedError
+from surgery.errors import InputError, RefusedError, TraceError
 from surgery.tracing.arguments import flatten_call
 from surgery.tracing.clone import bare_clone
 from surgery.tracing.example_inputs import example_call
@@ -24,14 +24,21 @@ def read_anatomy(
 ) -> Anatomy:
     """The anatomy of a transformer; `sizes` overrides the example sizes (see tracing.example_inputs).
 
+    A forward that can't be traced whole leaves the streams unknown until the model runs; `trace_failure` says why.
+
     Raises:
         InputError: the model has no stack of blocks.
-        TraceError: the forward can't be traced.
     """
     if not find_stack_names(model):
         raise InputError(f"{type(model).__name__} has no stack of blocks (no ModuleList); it is no transformer")
     example = example_call(model, sizes=sizes)
-    stacks = _stacks_untraced(model) if example is None else _stacks_traced(model, example.kwargs)
+    failure = None
+    stacks = _stacks_untraced(model)
+    if example is not None:
+        try:
+            stacks = _stacks_traced(model, example.kwargs)
+        except TraceError as error:
+            failure = str(error)
     parameters = list(model.parameters())
     return Anatomy(
         class_name=type(model).__name__,
@@ -40,7 +47,8 @@ def read_anatomy(
         size_bytes=sum(value.numel() * value.element_size() for value in parameters),
         dtype=dtype or str(parameters[0].dtype).removeprefix("torch."),
         has_weights=has_weights,
-        example=() if example is None else tuple(example.sizes.items()),
+        example=() if example is None or failure is not None else tuple(example.sizes.items()),
+        trace_failure=failure,
     )
 
 

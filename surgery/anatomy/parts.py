@@ -87,7 +87,8 @@ class Anatomy:
     """A model: its class, its stacks in the order in which they run, its size.
 
     `dtype` is that of the weights, or the one that sizes are reported at where there are no weights (`has_weights`).
-    `example` names the example sizes that FLOPs and streams were read at.
+    `example` names the example sizes that FLOPs and streams were read at; empty where they are unknown, because the
+    class has no example inputs, or because its forward can't be traced whole (`trace_failure` says why).
     """
 
     class_name: str
@@ -97,6 +98,7 @@ class Anatomy:
     dtype: str
     has_weights: bool
     example: tuple[tuple[str, int], ...] = field(default=())
+    trace_failure: str | None = None
 
     def find_stack(self, name: str) -> Stack | None:
         """The stack of this dotted name, or None."""

@@ -48,7 +48,6 @@ def inspect(model: Any) -> Anatomy:
 
     Raises:
         InputError: there is no such model, or it has no transformer.
-        TraceError: its forward can't be traced.
     """
     if isinstance(model, (str, Path)):
         return anatomy_of_source(find_source(str(model)))
@@ -191,7 +190,6 @@ def anatomy_of_source(source: ModelSource) -> Anatomy:
 
     Raises:
         InputError: diffusers has no such class, or can't build it from this config.
-        TraceError: its forward can't be traced.
     """
     if source.name == DEMO_NAME:
         return recall_demo()

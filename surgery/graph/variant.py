@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NoReturn
 
@@ -9,8 +10,9 @@ import torch
 from torch import fx, nn
 
 from surgery.anatomy.parts import Anatomy
-from surgery.errors import RefusedError, TraceError
+from surgery.errors import PartialTraceWarning, RefusedError, TraceError
 from surgery.graph.checkpointing import mark_checkpointed_calls_, restore_checkpointed_calls_
+from surgery.graph.partial import trace_partial_forward
 from surgery.graph.replace import build_replacement
 from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.plan import Plan
@@ -23,6 +25,7 @@ from surgery.tracing.wrappers import innermost, rewrap
 
 Means = Mapping[str, Mapping[str, torch.Tensor]]
 CompiledForward = Callable[..., Any]
+IN_PART = "its stacks are traced from their first block to their last, the rest of its forward runs as it is"
 
 
 class RewrittenForward:
@@ -64,20 +67,47 @@ class RewrittenForward:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def trace(self, variant: nn.Module, call: FlatCall) -> CompiledForward:
         """Trace the model's own forward for this call, rewrite it, and keep it for calls like it."""
-        graph, num_decisions = self.rewritten_graph(variant, call)
-        if self.keeps_removed_blocks:
-            _remove_blocks(variant, self.plan, _names_in_graph(graph))
-            self.keeps_removed_blocks = False
-        self.configs.append(vars(variant).get("_internal_dict"))
+        try:
+            graph, num_decisions = self.rewritten_graph(variant, call)
+        except TraceError as failure:
+            return self.trace_in_part(variant, call, str(failure))
         key = key_of_call(variant, call)
         if num_decisions:
             key = (key, sizes_of_call(call))
         code = graph.python_code("self", verbose=False)
-        namespace: dict[str, Any] = dict(code.globals)
-        exec(code.src, namespace)  # the graph's own code, as torch.fx.GraphModule runs it
-        self.sources[key] = code.src
-        self.compiled[key] = namespace["forward"]
-        return self.compiled[key]
+        return self.keep(variant, key, compile_graph(graph), code.src, _names_in_graph(graph))
+
+    def trace_in_part(self, variant: nn.Module, call: FlatCall, failure: str) -> CompiledForward:
+        """The forward as it is around rewritten graphs of its stacks, because it can't be traced whole."""
+        whole = self.whole_model(variant, torch.device("meta"))
+        try:
+            partial = trace_partial_forward(
+                whole,
+                variant,
+                call,
+                self.plan,
+                original_class=self.original_class,
+                inner=self.inner,
+                compile_graph=compile_graph,
+            )
+        except TraceError as error:
+            raise TraceError(f"{failure}\nand its stacks can't be traced alone: {error}") from error
+        warnings.warn(f"{failure}; {IN_PART}", PartialTraceWarning, stacklevel=4)
+        source = f"# {failure}\n# {IN_PART}\n{partial.source}"
+        names = frozenset().union(*(_names_in_graph(part.graph) for part in partial.regions))
+        return self.keep(variant, key_of_call(variant, call), partial, source, names)
+
+    def keep(
+        self, variant: nn.Module, key: Hashable, forward: CompiledForward, source: str, names: frozenset[str]
+    ) -> CompiledForward:
+        """Keep what was traced for calls of this key; blocks that no graph names are let go."""
+        if self.keeps_removed_blocks:
+            _remove_blocks(variant, self.plan, names)
+            self.keeps_removed_blocks = False
+        self.configs.append(vars(variant).get("_internal_dict"))
+        self.sources[key] = source
+        self.compiled[key] = forward
+        return forward
 
     def rewritten_graph(self, variant: nn.Module, call: FlatCall) -> tuple[fx.Graph, int]:
         """The rewritten graph for this call, and how many decisions it checks."""
@@ -122,6 +152,15 @@ class RewrittenForward:
             }
         mark_checkpointed_calls_(whole)
         return whole
+
+
+def compile_graph(graph: fx.Graph) -> CompiledForward:
+    """The function of a graph's own code, as torch.fx.GraphModule runs it: `forward(model, *inputs)`."""
+    code = graph.python_code("self", verbose=False)
+    namespace: dict[str, Any] = dict(code.globals)
+    exec(code.src, namespace)
+    compiled: CompiledForward = namespace["forward"]
+    return compiled
 
 
 def source_of_variant(variant: nn.Module) -> str:
@@ -194,9 +233,19 @@ def build_variant(model: nn.Module, plan: Plan, anatomy: Anatomy, means: Means |
     variant.__dict__["_surgery"] = rewritten
     example = example_call(variant)
     if example is not None:  # otherwise at the first run
-        with torch.no_grad():
-            rewritten.trace(variant, flatten_call((), example.kwargs, rewritten.parameters))
+        _trace_example(variant, flatten_call((), example.kwargs, rewritten.parameters))
     return variant
+
+
+def _trace_example(variant: nn.Module, call: FlatCall) -> None:
+    """Trace a variant before its first run. Without weights, what must run to be traced waits for them."""
+    has_weights = not any(value.is_meta for value in variant.parameters())
+    try:
+        with torch.no_grad():
+            variant.__dict__["_surgery"].trace(variant, call)
+    except TraceError:
+        if has_weights:
+            raise
 
 
 def is_variant(model: nn.Module) -> bool:

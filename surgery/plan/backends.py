@@ -40,7 +40,8 @@ def _verdict(backend: Backend, doubts: Iterator[Doubt]) -> Verdict:
 def _graph_doubts(plan: Plan, anatomy: Anatomy) -> Iterator[Doubt]:
     for schedule in plan.schedules:
         if not schedule.is_identity and _stack(schedule, anatomy).streams is None:
-            yield "perhaps", f"{plan.class_name} has no example inputs; it is traced at its first run"
+            fact = "has no example inputs" if anatomy.trace_failure is None else "can't be traced whole"
+            yield "perhaps", f"{plan.class_name} {fact}; its stacks are traced at its first run"
 
 
 def _checkpoint_doubts(plan: Plan, anatomy: Anatomy) -> Iterator[Doubt]:

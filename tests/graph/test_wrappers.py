@@ -22,7 +22,7 @@ class CountingHook(ModelHook):
     def __init__(self):
         self.calls = 0
 
-    def pre_forward(self, module, *args, **kwargs):  # noqa: ARG002  (accelerate's signature)
+    def pre_forward(self, module, *args, **kwargs):
         self.calls += 1
         return args, {**kwargs, "timestep": kwargs["timestep"] * 2}
 
