@@ -326,12 +326,12 @@ def test_any_operations_are_a_plan_that_can_be_read_back_or_have_faults(anatomie
 
 
 def test_the_reverse_law_fails_when_positions_are_not_reversed(anatomies, monkeypatch):
-    monkeypatch.setattr(lower_module, "_rearranged", lambda items, positions, placed: items)  # noqa: ARG005
+    monkeypatch.setattr(lower_module, "_rearranged", lambda items, positions, placed: items)
     assert flat([{"reverse": subscript([3, 4, 5])}], anatomies["pixart"])[3:6] != [5, 4, 3]
 
 
 def test_the_painters_law_fails_when_the_center_is_rounded_up(anatomies, monkeypatch):
-    def round_up(self, operation, stack, before, positions):  # noqa: ARG001  (its signature)
+    def round_up(self, operation, stack, before, positions):
         return before[positions[len(positions) // 2]]
 
     monkeypatch.setattr(lower_module._Lowering, "layer_to_use", round_up)
