@@ -7,6 +7,7 @@ from pathlib import Path
 from surgery.errors import InputError
 from surgery.spec.document import Entries, Items, Scalar, Value, read_document
 from surgery.spec.fields import check_keys, describe, read_text
+from surgery.spec.grammar import KEYS, VERSION
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults, Place
@@ -14,8 +15,6 @@ from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import Groups, Selector, read_selector
 from surgery.spec.vary import Variable, read_variables, samples, substitute
 
-VERSION = "v1"
-KEYS = ("surgery", "model", "title", "profile", "groups", "vary", "cumulative", "operations")
 GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
 
 

@@ -6,9 +6,9 @@ from typing import Literal
 
 from surgery.spec.document import Entries, Items, Scalar, Value
 from surgery.spec.fields import check_keys, describe, read_choice, read_integer, read_number, read_text
+from surgery.spec.grammar import BESIDE, MAX_TIMES, OPERATIONS, ORDER_GROUP, WHEN
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import (
-    BRANCHES,
     COMBINE_KINDS,
     REPLACEMENT_KINDS,
     AnyOperation,
@@ -29,9 +29,6 @@ from surgery.spec.operations import (
 from surgery.spec.places import Faults, Place
 from surgery.spec.selector import MAX_INDEX, MODELS, Groups, Range, Selector, read_selector
 
-MAX_TIMES = 1_000
-BESIDE = ("expect", "when")
-
 
 class OperationReader:
     """Reads operations with the groups of one spec at hand."""
@@ -39,7 +36,7 @@ class OperationReader:
     def __init__(self, groups: Groups, faults: Faults) -> None:
         self.groups = groups
         self.faults = faults
-        self.readers: dict[str, Callable[[Value, Place], AnyOperation | None]] = {
+        self.readers: dict[str, Callable[[Value, Place], AnyOperation | None]] = {  # one for each of OPERATIONS
             "skip": self.skip,
             "repeat": self.repeat,
             "reverse": self.reverse,
@@ -98,9 +95,9 @@ class OperationReader:
             return None
         if not value.entries:
             self.faults.add(value.place, "when is empty; write {timesteps: [0.0, 0.3]} or {branch: conditional}")
-        value = check_keys(value, ("timesteps", "branch"), "when", self.faults)
+        value = check_keys(value, WHEN, "when", self.faults)
         window, branch = value.get("timesteps"), value.get("branch")
-        side = None if branch is None else read_choice(branch, "branch", BRANCHES, self.faults)
+        side = None if branch is None else read_choice(branch, "branch", WHEN["branch"].choices, self.faults)
         return When(None if window is None else self.window(window), side, value.place)
 
     def window(self, value: Value) -> tuple[float, float] | None:
@@ -155,30 +152,31 @@ class OperationReader:
             return False
         return True
 
-    def fields(self, value: Value, known: tuple[str, ...], what: str, *, bare: str | None = None) -> Entries | None:
-        """The mapping of an operation; `bare` names the field that a selector without a mapping stands for."""
+    def fields(self, value: Value, name: str) -> Entries | None:
+        """The mapping of an operation; a selector alone stands for one of its fields, where its form says so."""
+        form = OPERATIONS[name]
         if isinstance(value, Entries):
-            return check_keys(value, known, what, self.faults)
-        if bare is not None:
-            key = Scalar(bare, bare, value.place)
+            return check_keys(value, form.fields, name, self.faults)
+        if form.bare is not None:
+            key = Scalar(form.bare, form.bare, value.place)
             return Entries(((key, value),), value.place)
-        self.faults.add(value.place, f"{what} is {describe(value)}; write a mapping with {', '.join(known)}")
+        self.faults.add(value.place, f"{name} is {describe(value)}; write a mapping with {', '.join(form.fields)}")
         return None
 
     # One method an operation.
 
     def skip(self, value: Value, place: Place) -> Skip | None:
-        entries = self.fields(value, ("layers",), "skip", bare="layers")
+        entries = self.fields(value, "skip")
         layers = self.selection(entries.get("layers"), place) if entries else ()
         return Skip(layers, place=place) if layers else None
 
     def reverse(self, value: Value, place: Place) -> Reverse | None:
-        entries = self.fields(value, ("layers",), "reverse", bare="layers")
+        entries = self.fields(value, "reverse")
         layers = self.selection(entries.get("layers"), place) if entries else ()
         return Reverse(layers, place=place) if layers else None
 
     def shuffle(self, value: Value, place: Place) -> Shuffle | None:
-        entries = self.fields(value, ("layers", "seed"), "shuffle", bare="layers")
+        entries = self.fields(value, "shuffle")
         if entries is None:
             return None
         layers = self.selection(entries.get("layers"), place)
@@ -187,7 +185,7 @@ class OperationReader:
         return Shuffle(layers, number, place=place) if layers and number is not None else None
 
     def repeat(self, value: Value, place: Place) -> Repeat | None:
-        entries = self.fields(value, ("layers", "times", "using"), "repeat")
+        entries = self.fields(value, "repeat")
         if entries is None:
             return None
         layers = self.selection(entries.get("layers"), place)
@@ -212,7 +210,7 @@ class OperationReader:
         return None
 
     def parallel(self, value: Value, place: Place) -> Parallel | None:
-        entries = self.fields(value, ("layers", "combine", "loops"), "parallel", bare="layers")
+        entries = self.fields(value, "parallel")
         if entries is None:
             return None
         layers = self.selection(entries.get("layers"), place)
@@ -227,7 +225,7 @@ class OperationReader:
         return kind, times
 
     def scale(self, value: Value, place: Place) -> Scale | None:
-        entries = self.fields(value, ("layers", "by"), "scale")
+        entries = self.fields(value, "scale")
         if entries is None:
             return None
         layers = self.selection(entries.get("layers"), place)
@@ -239,7 +237,7 @@ class OperationReader:
         return Scale(layers, factor, place=place) if layers and factor is not None else None
 
     def replace(self, value: Value, place: Place) -> Replace | None:
-        entries = self.fields(value, ("component", "with"), "replace")
+        entries = self.fields(value, "replace")
         if entries is None:
             return None
         components = self.selection(entries.get("component"), place, component=True)
@@ -251,7 +249,7 @@ class OperationReader:
         return Replace(components, word, place=place) if components and word else None
 
     def order(self, value: Value, place: Place) -> Order | None:
-        entries = self.fields(value, ("stack", "as"), "order")
+        entries = self.fields(value, "order")
         if entries is None:
             return None
         stack, items = entries.get("stack"), entries.get("as")
@@ -294,7 +292,7 @@ class OperationReader:
         return None
 
     def order_group(self, value: Entries) -> OrderGroup | None:
-        value = check_keys(value, ("parallel", "combine", "loops"), "a group of the order", self.faults)
+        value = check_keys(value, ORDER_GROUP, "a group of the order", self.faults)
         members = value.get("parallel")
         if members is None or not isinstance(members, Items) or not members.items:
             self.faults.add(
