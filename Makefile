@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench train-demo clean
+.PHONY: help demo test test-slow lint fuzz bench train-demo clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ lint: $(INSTALLED)  ## ruff (style and format) and mypy (strict)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(INSTALLED)  ## mutate 100,000 specs: each must be a plan or messages with places
+	$(BIN)/python tests/fuzz.py --count 100000
 
 bench: $(INSTALLED)  ## ratios of speed and memory against what one would do instead
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

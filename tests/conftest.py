@@ -1,8 +1,9 @@
-"""Sample anatomies for all tests. They are loaded by path: another installed package claims the name `tests`."""
+"""What all tests share. Modules beside are loaded by path: another installed package claims the name `tests`."""
 
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -21,11 +22,22 @@ def _own_cache(tmp_path_factory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def anatomies() -> dict[str, Anatomy]:
-    """The samples of tests/anatomies.py: pixart, sd3, flux."""
-    location = importlib.util.spec_from_file_location("sample_anatomies", Path(__file__).parent / "anatomies.py")
+def load_beside(file: str) -> ModuleType:
+    """A module of this folder."""
+    location = importlib.util.spec_from_file_location(f"beside_tests_{Path(file).stem}", Path(__file__).parent / file)
     assert location is not None and location.loader is not None
     module = importlib.util.module_from_spec(location)
     location.loader.exec_module(module)
-    return module.by_name()
+    return module
+
+
+@pytest.fixture(scope="session")
+def anatomies() -> dict[str, Anatomy]:
+    """The samples of tests/anatomies.py: pixart, sd3, flux."""
+    return load_beside("anatomies.py").by_name()
+
+
+@pytest.fixture(scope="session")
+def fuzz() -> ModuleType:
+    """tests/fuzz.py."""
+    return load_beside("fuzz.py")

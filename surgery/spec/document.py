@@ -2,14 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
 from surgery.spec.nearest import shorten
 from surgery.spec.places import Faults, Place
 
-MAX_BYTES = 1_000_000
-MAX_VALUES = 20_000  # after aliases are expanded
+MAX_BYTES = 100_000
+MAX_VALUES = 5_000  # as written, and again after aliases are expanded
 MAX_DEPTH = 40
 TAG_PREFIX = "tag:yaml.org,2002:"
 CLOCK = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+")
@@ -74,16 +75,16 @@ def read_document(text: str | bytes, faults: Faults) -> Value | None:
             faults.add(place, f"byte {error.start} is not UTF-8; write the spec as UTF-8 text")
             return None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_BoundedLoader)
+    except _TooLargeError as error:
+        faults.add(error.place, error.fact)
+        return None
     except yaml.MarkedYAMLError as error:
         faults.add(*_yaml_advice(error, text))
         return None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         faults.add(Place(line, 1), f"the character {chr(error.character)!r} is not allowed in YAML; remove it")
-        return None
-    except RecursionError:
-        faults.add(start, f"the spec is nested too deeply to be read; write at most {MAX_DEPTH} levels")
         return None
     except (ValueError, OverflowError, IndexError) as error:
         faults.add(start, f"this is not YAML that can be read ({shorten(str(error))}); look for a wrong escape")
@@ -93,12 +94,48 @@ def read_document(text: str | bytes, faults: Faults) -> Value | None:
         return None
     try:
         return _Builder(faults).build(node, 0)
-    except _TooLargeError:
+    except _TooLargeError as error:
+        faults.add(error.place, error.fact)
         return None
 
 
 class _TooLargeError(Exception):
-    """The document is larger than a spec can be; the fault is recorded."""
+    """The document is larger than a spec can be: where, and the text of the fault."""
+
+    def __init__(self, place: Place, fact: str) -> None:
+        super().__init__(fact)
+        self.place = place
+        self.fact = fact
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Stops at what is larger than a spec can be: PyYAML's time grows with the square of the depth."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.num_nodes = 0
+        self.depth = 0
+
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
+        if self.flow_level >= MAX_DEPTH:
+            raise _too_deep(self.get_mark())
+        super().fetch_flow_collection_start(token_class)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.num_nodes += 1
+        self.depth += 1
+        mark: yaml.Mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.num_nodes > MAX_VALUES:
+            raise _TooLargeError(_mark_place(mark), f"the spec has over {MAX_VALUES:,} values; write a smaller one")
+        if self.depth > MAX_DEPTH:
+            raise _too_deep(mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _too_deep(mark: yaml.Mark | None) -> _TooLargeError:
+    return _TooLargeError(_mark_place(mark), f"the spec is nested too deeply; write at most {MAX_DEPTH} levels")
 
 
 class _Builder:
@@ -112,9 +149,8 @@ class _Builder:
         self.num_values += 1
         place = _mark_place(node.start_mark)
         if self.num_values > MAX_VALUES or depth > MAX_DEPTH:
-            what = f"more than {MAX_VALUES:,} values" if self.num_values > MAX_VALUES else f"over {MAX_DEPTH} levels"
-            self.faults.add(place, f"the spec has {what} once its aliases are written out; write a smaller one")
-            raise _TooLargeError
+            what = f"over {MAX_VALUES:,} values" if self.num_values > MAX_VALUES else f"over {MAX_DEPTH} levels"
+            raise _TooLargeError(place, f"the spec has {what} once its aliases are written out; write a smaller one")
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, place)
         if node.tag not in (f"{TAG_PREFIX}seq", f"{TAG_PREFIX}map"):

@@ -27,7 +27,7 @@ from surgery.spec.operations import (
     When,
 )
 from surgery.spec.places import Faults, Place
-from surgery.spec.selector import MAX_INDEX, MODELS, Groups, Range, Selector, read_selector
+from surgery.spec.selector import MAX_INDEX, MODELS, NAME, Groups, Range, Selector, read_selector
 
 
 class OperationReader:
@@ -267,6 +267,11 @@ class OperationReader:
         model, slash, bare = name.partition("/")
         if slash and model not in MODELS:
             self.faults.add(stack.place, unknown_text("model part", model, MODELS))
+            return None
+        written = (bare if slash else name).strip()
+        if NAME.fullmatch(written) is None:
+            advice = "write its name alone, like transformer_blocks"
+            self.faults.add(stack.place, f'"{shorten(name)}" is no name of a stack; {advice}')
             return None
         kept = tuple(item for item in found if item is not None)
         return Order(bare if slash else name, stack.place, kept, model if slash else None, place=place)

@@ -101,5 +101,5 @@ def test_the_nearest_valid_neighbour_of_a_bad_spec_is_a_plan(name, anatomies):
 
 def test_the_comparison_fails_when_one_character_of_a_message_changes(anatomies, monkeypatch):
     path = FOLDER / "misspelt_stack.yaml"
-    monkeypatch.setattr("surgery.spec.nearest.nearest", lambda name, known: None)  # noqa: ARG005  (its signature)
+    monkeypatch.setattr("surgery.spec.nearest.nearest", lambda name, known: None)
     assert message_of(path.read_bytes(), path.name, anatomies) != path.with_suffix(".txt").read_text()

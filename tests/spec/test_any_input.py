@@ -1,6 +1,8 @@
 """Whatever the bytes: a spec and a plan, or faults with places. Never another exception."""
 
+import random
 import re
+import time
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -156,14 +158,43 @@ def test_the_specs_that_are_mutated_are_valid_as_they_are(text, anatomies):
         assert not lower_spec(spec, anatomies["pixart"]).is_identity
 
 
+def test_specs_mutated_by_words_and_values_too(fuzz):
+    """A bounded number of what `make fuzz` tries; each within its time and memory."""
+    sources, anatomies, outcomes = fuzz.read_sources(), fuzz.load_anatomies(), set()
+    for seed in range(600):
+        content = fuzz.mutate(sources, random.Random(f"test/{seed}"))
+        started = time.process_time()
+        outcomes.add(fuzz.outcome_of(content, anatomies))
+        assert time.process_time() - started < fuzz.MAX_SECONDS, content
+    assert outcomes == {"plan", "faults", "not yet"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "surgery: " + "[" * 2000,
+        "surgery: " + "{a: " * 400,
+        "\n".join(" " * depth + "a:" for depth in range(400)),
+        "surgery: v1\noperations: [" + "a, " * 33_000 + "]",
+        "".join(f"k{number}: \n" for number in range(12_000)),
+    ],
+    ids=["brackets", "braces", "indented", "items", "keys"],
+)
+def test_what_is_too_large_is_refused_at_once(text, anatomies):
+    """PyYAML's own time grows with the square of the depth."""
+    started = time.process_time()
+    assert outcome(text, anatomies) == "faults"
+    assert time.process_time() - started < 2.0
+
+
 def test_many_nested_repeats_of_one_time_are_one_plan(anatomies):
     line = '- repeat: {layers: "transformer_blocks[0:2]", times: 1}\n'
-    spec = read_spec("surgery: v1\noperations:\n" + line * 2000)
+    spec = read_spec("surgery: v1\noperations:\n" + line * 700)
     assert lower_spec(spec, anatomies["pixart"]).is_identity
 
 
 def test_the_property_fails_when_yaml_errors_get_out(anatomies, monkeypatch):
-    def explode(*args):  # noqa: ARG001  (any signature)
+    def explode(*args):
         raise RuntimeError("out it got")
 
     monkeypatch.setattr("surgery.spec.document._yaml_advice", explode)
