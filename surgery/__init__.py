@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from surgery.anatomy.sources import inspect as inspect
     from surgery.graph.apply import apply as apply
+    from surgery.graph.artefact import load_variant as load_variant
     from surgery.spec.load import load_spec as load_spec
 
 __version__ = "0.1.0"
-__all__ = ["apply", "inspect", "load_spec"]
+__all__ = ["apply", "inspect", "load_spec", "load_variant"]
 
-_HOMES = {"apply": "surgery.graph.apply", "load_spec": "surgery.spec.load", "inspect": "surgery.anatomy.sources"}
+_HOMES = {
+    "apply": "surgery.graph.apply",
+    "inspect": "surgery.anatomy.sources",
+    "load_spec": "surgery.spec.load",
+    "load_variant": "surgery.graph.artefact",
+}
 
 
 def __getattr__(name: str) -> Any:

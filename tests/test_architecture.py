@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "surgery"
 
 # A room imports from rooms above it only. `location` is surgery.demo.location: plain data that imports nothing.
 ROOMS = (
-    *("errors", "location", "spec", "profiles", "tracing", "anatomy", "plan", "graph", "checkpoint", "verify"),
+    *("errors", "files", "location", "spec", "profiles", "tracing", "anatomy", "plan", "graph", "checkpoint", "verify"),
     *("activations", "evaluate", "experiment", "export", "report", "dit", "demo", "commands", "testing"),
 )
 FORBIDDEN_ARROWS = {"graph": {"checkpoint"}, "checkpoint": {"graph"}, "evaluate": set(ROOMS) - {"errors", "evaluate"}}

@@ -18,11 +18,14 @@ def hub_cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
 
 
-def cached_snapshot(model: str) -> Path | None:
-    """The folder of the newest revision of a hub id's main branch that was downloaded; None where there is none."""
+def cached_snapshot(model: str, revision: str | None = None) -> Path | None:
+    """The folder of a commit of a hub id that was downloaded; without one, of the newest of its main branch.
+
+    None where there is none.
+    """
     repository = hub_cache_folder() / f"models--{model.replace('/', '--')}"
     try:
-        commit = (repository / "refs" / "main").read_text().strip()
+        commit = revision or (repository / "refs" / "main").read_text().strip()
     except (OSError, UnicodeDecodeError):
         return None
     snapshot = repository / "snapshots" / commit

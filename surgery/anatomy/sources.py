@@ -61,8 +61,10 @@ def inspect(model: Any) -> Anatomy:
     return read_anatomy(transformer)
 
 
-def find_source(model: str) -> ModelSource:
+def find_source(model: str, *, revision: str | None = None) -> ModelSource:
     """The source that a name stands for: `demo`, a pipeline folder, a transformer folder, or a hub id.
+
+    `revision` is a commit on the hub; it says nothing of folders.
 
     Raises:
         InputError: there is no such folder or hub id, or it holds no diffusers transformer.
@@ -78,7 +80,7 @@ def find_source(model: str) -> ModelSource:
         raise InputError(
             f"there is no folder {model}; write a folder, a hub id like PixArt-alpha/PixArt-XL-2-512x512, or demo"
         )
-    return _source_on_hub(model)
+    return _source_on_hub(model, revision)
 
 
 def _source_in_folder(name: str, folder: Path) -> ModelSource:
@@ -92,9 +94,9 @@ def _source_in_folder(name: str, folder: Path) -> ModelSource:
     return ModelSource(name, source.config, inner, pipeline, dtype_of_weights(inner))
 
 
-def _source_on_hub(model: str) -> ModelSource:
+def _source_on_hub(model: str, commit: str | None) -> ModelSource:
     """What was downloaded before is taken as it is; otherwise the hub is asked for the two small files."""
-    snapshot = cached_snapshot(model)
+    snapshot = cached_snapshot(model, commit)
     if snapshot is not None and any((snapshot / file).exists() for file in CONFIG_FILES):
         source = _source_in_folder(model, snapshot)
         return replace(source, pipeline=None if source.pipeline is None else model, revision=snapshot.name)
@@ -106,11 +108,13 @@ def _source_on_hub(model: str) -> ModelSource:
     def read(file: str) -> dict[str, Any] | None:
         nonlocal revision
         try:
-            path = Path(hf_hub_download(model, file))
+            path = Path(hf_hub_download(model, file, revision=commit))
             revision = path.parents[file.count("/")].name  # snapshots/COMMIT/FILE
             return read_json(path)
         except LocalEntryNotFoundError:
-            if file == PIPELINE_INDEX and isinstance(try_to_load_from_cache(model, "config.json"), str):
+            if file == PIPELINE_INDEX and isinstance(
+                try_to_load_from_cache(model, "config.json", revision=commit), str
+            ):
                 return None  # offline, a cached transformer is known by its config
             raise InputError(
                 f"{model} is neither a folder nor in the local cache, and the hub can't be reached; check the name and "

@@ -1,5 +1,6 @@
 """A model under a plan: a copy that shares all weights, is of the original's class, and runs rewritten graphs."""
 
+import contextlib
 import functools
 import inspect
 import warnings
@@ -8,6 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import fx, nn
+from torch.utils._pytree import tree_map
 
 from surgery.anatomy.parts import Anatomy
 from surgery.errors import PartialTraceWarning, RefusedError, TraceError
@@ -166,20 +168,32 @@ def compile_graph(graph: fx.Graph) -> CompiledForward:
 def source_of_variant(variant: nn.Module) -> str:
     """The Python code of the rewritten forward of a variant, as it was traced first.
 
+    A variant without weights is traced for a call on the CPU, so that the code names no meta device.
+
     Raises:
-        RefusedError: it has not run yet, and its class has no example inputs.
+        RefusedError: it has not run yet, and its class has no example inputs, or can't be traced without weights.
     """
     rewritten: RewrittenForward = variant.__dict__["_surgery"]
+    example = example_call(variant)
+    if example is not None and any(value.is_meta for value in variant.parameters()):
+        with contextlib.suppress(TraceError), torch.no_grad():
+            call = flatten_call((), tree_map(_on_cpu, example.kwargs), rewritten.parameters)
+            return rewritten.rewritten_graph(variant, call)[0].python_code("self", verbose=False).src.strip() + "\n"
     if not rewritten.sources:
-        raise RefusedError(f"{type(variant).__name__} has no example inputs; its graph is known once it has run")
+        fact = "has no example inputs" if example is None else "can't be traced without its weights"
+        raise RefusedError(f"{type(variant).__name__} {fact}; its graph is known once it has run")
     return next(iter(rewritten.sources.values())).strip() + "\n"
+
+
+def _on_cpu(value: Any) -> Any:
+    return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
 
 
 def _refuse_to_save(self: nn.Module, *_args: Any, **_kwargs: Any) -> NoReturn:
     raise RefusedError(
         f"this {type(self).__name__} runs a rewritten graph; saved as it is, it would load with random weights in the "
-        "gaps. Keep the spec and apply it to the original again; to write a pruned checkpoint is the work of "
-        "`surgery compile SPEC --to checkpoint`, which this version does not have yet"
+        "gaps. `surgery compile SPEC --to graph --out DIR` writes a folder that surgery.load_variant(DIR) loads; pruned "
+        "checkpoints can't be written by this version yet"
     )
 
 

@@ -1,0 +1,179 @@
+"""A variant as a folder that can be kept, read and loaded: `surgery compile SPEC --to graph`, `surgery.load_variant`.
+
+The folder holds `spec.yaml` as it was, `plan.json`, `forward.py` (the rewritten forward, to be read), the file of means
+where the plan uses one, and `surgery.json`, the manifest: what the base model is, hashes of all other files, versions.
+It holds no weights: the variant shares those of its base model.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from surgery import __version__
+from surgery.anatomy.identity import Identity, find_difference, hash_file, identify, identity_from_json
+from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.pretrained import load_pretrained
+from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, read_json
+from surgery.errors import InputError, RefusedError
+from surgery.files import whole_folder
+from surgery.graph.apply import apply, tensors_of_means
+from surgery.graph.variant import build_variant, source_of_variant
+from surgery.plan.plan import Plan, plan_from_json
+from surgery.profiles.means import MeansFile, read_means
+from surgery.spec.load import Spec
+
+FORMAT = 1
+MANIFEST = "surgery.json"
+SPEC, PLAN, FORWARD, MEANS = "spec.yaml", "plan.json", "forward.py", "means.safetensors"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A folder that `write_artefact` wrote, found unchanged. `means` is its file of means, None without one."""
+
+    folder: Path
+    base: Identity
+    plan: Plan
+    means: Path | None
+    manifest: Mapping[str, Any]
+
+
+def is_artefact(folder: Path) -> bool:
+    """Whether a folder has a manifest."""
+    return (folder / MANIFEST).is_file()
+
+
+def write_artefact(
+    out: Path,
+    *,
+    spec: Spec,
+    source: ModelSource,
+    anatomy: Anatomy,
+    plan: Plan,
+    means: Path | None = None,
+    force: bool = False,
+    write_more: Callable[[Path], Mapping[str, Any]] | None = None,
+) -> Artefact:
+    """Write the folder of a variant: beside, then renamed, so that it is there whole or not at all.
+
+    `means` is the file that the plan takes its means from. `write_more(folder)` may write more files; what it returns
+    goes into the manifest.
+
+    Raises:
+        InputError: there is something in `out`, and no `force`; or it can't be written.
+        RefusedError, TraceError: the forward can't be rewritten so.
+    """
+    used = means if any(item.kind == "mean" for item in plan.replacements) else None
+    with whole_folder(out, force=force) as folder:
+        (folder / SPEC).write_bytes(spec.text.encode())
+        (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=2) + "\n")
+        forward = describe_forward(spec, source, anatomy, plan, None if used is None else read_means(used))
+        (folder / FORWARD).write_text(forward, encoding="utf-8")
+        if used is not None:
+            (folder / MEANS).write_bytes(used.read_bytes())
+        more = {} if write_more is None else write_more(folder)
+        manifest = {**make_manifest(folder, spec, source, plan), **more}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return read_artefact(out)
+
+
+def describe_forward(spec: Spec, source: ModelSource, anatomy: Anatomy, plan: Plan, means: MeansFile | None) -> str:
+    """The rewritten forward as Python, under what the spec and the plan say."""
+    tensors = None if means is None else tensors_of_means(means)
+    try:
+        code = source_of_variant(build_variant(build_on_meta(source), plan, anatomy, tensors))
+    except RefusedError as reason:
+        code = f"# {reason}\n"
+    head = [spec.title or Path(spec.file).stem, f"base model: {source.name}", *plan.text.splitlines()]
+    return "".join(f"# {line}\n" for line in head) + "\n" + code
+
+
+def make_manifest(folder: Path, spec: Spec, source: ModelSource, plan: Plan) -> dict[str, Any]:
+    """What the folder is, what it is for, and the hashes of the files in it."""
+    return {
+        "format": FORMAT,
+        "kind": "graph",
+        "title": spec.title,
+        "base": identify(source).to_json(),
+        "spec": hashlib.sha256(spec.text.encode()).hexdigest(),
+        "plan": plan.hash,
+        "files": {path.name: hash_file(path) for path in sorted(folder.iterdir())},
+        "versions": {"surgery": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+    }
+
+
+def read_artefact(folder: str | Path) -> Artefact:
+    """Read the folder of a variant, and check that nothing in it was changed.
+
+    Raises:
+        InputError: it is no such folder, is of a newer format, or a file is missing or changed.
+    """
+    folder = Path(folder)
+    if not is_artefact(folder):
+        raise InputError(f"{folder} has no {MANIFEST}; give a folder that `surgery compile --to graph` wrote")
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("format") != FORMAT:
+        shown = manifest.get("format", "none")
+        raise InputError(f"{folder} has format {shown}; this version reads {FORMAT}; install a newer layer-surgery")
+    try:
+        base, files = identity_from_json(manifest["base"]), dict(manifest["files"])
+        recorded = str(manifest["plan"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / MANIFEST} is damaged: {error}; compile the spec again") from None
+    for name, digest in files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise InputError(f"{folder} has no {name}, which its manifest lists; compile the spec again")
+        if hash_file(path) != digest:
+            raise InputError(f"{path} was changed after it was compiled; compile the spec again")
+    try:
+        plan = plan_from_json(read_json(folder / PLAN))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / PLAN} is damaged: {error}; compile the spec again") from None
+    if plan.hash != recorded:
+        raise InputError(f"{folder / PLAN} is not the plan of the manifest; compile the spec again")
+    return Artefact(folder, base, plan, folder / MEANS if MEANS in files else None, manifest)
+
+
+def load_variant(
+    folder: str | Path, *, base: str | Path | None = None, dtype: str = "auto", device: str = "auto"
+) -> Any:
+    """The running variant of a folder that `surgery compile SPEC --to graph` wrote: a pipeline where the base model is
+    one, otherwise a transformer.
+
+    The base model is loaded by diffusers from where it was found before, or from `base` (a folder or a hub id); it must
+    be the recorded one. `dtype` is float32, bfloat16, float16 or auto, `device` that of torch or auto.
+
+    Raises:
+        InputError: the folder is damaged, or the base model is not there, can't be loaded, or is another one.
+    """
+    artefact = read_artefact(folder)
+    source = find_base(artefact, base)
+    return apply(load_pretrained(source, dtype=dtype, device=device), artefact.plan, profile=artefact.means)
+
+
+def find_base(artefact: Artefact, base: str | Path | None = None) -> ModelSource:
+    """The base model of an artefact, found and compared with what was recorded.
+
+    Raises:
+        InputError: it is not there, or another model is.
+    """
+    name = str(base or artefact.base.model)
+    try:
+        source = find_source(name, revision=artefact.base.revision)
+    except InputError as error:
+        advice = "" if base is not None else "; give base= where the model lies now"
+        raise InputError(f"the base model of {artefact.folder} can't be found: {error}{advice}") from None
+    difference = find_difference(artefact.base, source)
+    if difference is not None:
+        raise InputError(
+            f"{name} is not the base model that {artefact.folder} was compiled for: {difference}; give that model, or "
+            f"compile {artefact.folder / SPEC} for this one"
+        )
+    return source
