@@ -37,9 +37,12 @@ PREFIX = rf"(?:\s*(?:{'|'.join(MODELS)}|{TEMPLATE})\s*/)?"
 SUBSCRIPT = rf"\[{PART}(?:,{PART})*\]"
 LAYERS_PATTERN = rf"^{PREFIX}{NAME}(?:{SUBSCRIPT})?\s*$"
 COMPONENT_PATTERN = rf"^{PREFIX}{NAME}(?:{SUBSCRIPT}\.{NAME})?\s*$"
-LAYERS_EXAMPLE = "transformer_blocks[4:15]"
-COMPONENT_EXAMPLE = "transformer_blocks[2:5].attn1"
-GROUP_PATTERN = rf"^(?:{PREFIX}{NAME}(?:{SUBSCRIPT}(?:\.{NAME})?)?\s*|.*\.safetensors#.+)$"
+MEMBERS_PATTERN = rf"^(?:{PREFIX}{NAME}(?:{SUBSCRIPT}(?:\.{NAME})?)?\s*|.*\.safetensors#.+)$"
+SELECTIONS = {  # what is selected -> the pattern of one selector, and an example
+    "layers": (LAYERS_PATTERN, "transformer_blocks[4:15]"),
+    "components": (COMPONENT_PATTERN, "transformer_blocks[2:5].attn1"),
+    "members": (MEMBERS_PATTERN, "transformer_blocks[4:15]"),  # of a group
+}
 WHOLE_TEMPLATE = rf"^{TEMPLATE}$"
 
 
@@ -50,14 +53,14 @@ def json_schema() -> dict[str, Any]:
         "title": TITLE,
         "type": "object",
         "required": list(REQUIRED_KEYS),
+        "dependencies": {"cumulative": ["vary"]},
         "additionalProperties": False,
-        "properties": {name: {"description": meaning, **_beside(_key(name))} for name, meaning in KEYS.items()},
+        "properties": {name: {"description": meaning, **_key(name)} for name, meaning in KEYS.items()},
         "definitions": {
-            "operations": _operations(),
             "operation": _operation(),
-            "layers": _selection(LAYERS_PATTERN, LAYERS_EXAMPLE, "layers"),
-            "components": _selection(COMPONENT_PATTERN, COMPONENT_EXAMPLE, "components"),
-            "members": _selection(GROUP_PATTERN, LAYERS_EXAMPLE, "members"),
+            "layers": _selection("layers"),
+            "components": _selection("components"),
+            "members": _selection("members"),
         },
     }
 
@@ -68,11 +71,11 @@ def _key(name: str) -> dict[str, Any]:
             return {"const": VERSION, "default": VERSION}
         case "groups":
             names = {"pattern": r"^[A-Za-z_]\w*$"}
-            return {"type": "object", "propertyNames": names, "additionalProperties": _reference("members")}
+            return {"type": "object", "propertyNames": names, "additionalProperties": _selection("members")}
         case "vary":
             return {"type": "object", "minProperties": 1, "additionalProperties": _variable()}
         case "operations":
-            return _reference("operations")
+            return _operations()
         case _:
             return {"type": "string", "pattern": r"\S"}
 
@@ -84,39 +87,51 @@ def _variable() -> dict[str, Any]:
         "oneOf": [
             {"type": "array", "minItems": 1, "items": scalar},
             {"type": "string", "pattern": rf"^\s*{RANGE.pattern}\s*$|\["},
-            {"type": "object", "minProperties": 1, "additionalProperties": _reference("operations")},
+            {"type": "object", "minProperties": 1, "additionalProperties": _operations()},
         ],
     }
 
 
 def _operations() -> dict[str, Any]:
-    name = {"type": "string", "pattern": r"\S", "description": "The name of a variable that holds cases."}
+    name = {"type": "string", "pattern": r"^[A-Za-z_]\w*$", "description": "A variable of vary that holds cases."}
     return {"type": "array", "items": {"if": {"type": "string"}, "then": name, "else": _reference("operation")}}
 
 
 def _operation() -> dict[str, Any]:
     """One object of all operations, so that an editor offers each with its text; exactly one of them is required."""
-    properties = {name: _form(form) for name, form in OPERATIONS.items()}
+    properties = {name: _form(name, form) for name, form in OPERATIONS.items()}
     properties |= {name: _field(field) for name, field in BESIDE.items()}
+    missing = f"write one operation: {', '.join(OPERATIONS)}"
     return {
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
-        "oneOf": [{"required": [name]} for name in OPERATIONS],
+        "anyOf": [{"required": [name], "errorMessage": missing} for name in OPERATIONS],
+        "dependencies": {name: _alone(name) for name in OPERATIONS},
     }
 
 
-def _form(form: Form) -> dict[str, Any]:
+def _alone(name: str) -> dict[str, Any]:
+    """No other operation beside this one; an editor marks the other and says why, which `oneOf` does not."""
+    others = {other: False for other in OPERATIONS if other != name}
+    return {"properties": others, "errorMessage": f"{name} stands in this entry already; put a dash before each"}
+
+
+def _form(name: str, form: Form) -> dict[str, Any]:
     mapping = _mapping(form.fields)
-    told = {"description": form.meaning, "markdownDescription": f"{form.meaning}\n\nExample: `{form.example}`"}
+    told = {
+        "title": name,
+        "description": form.meaning,
+        "markdownDescription": f"{form.meaning}\n\nExample: `{form.example}`",
+        "defaultSnippets": [{"label": form.example, "description": form.meaning, "body": form.example}],
+    }
     if form.bare is None:
-        return {**told, **mapping}
-    return {**told, "anyOf": [_type(form.fields[form.bare]), mapping]}
+        return {**mapping, **told}
+    return {**told, "anyOf": [*_type(form.fields[form.bare])["anyOf"], {"title": f"fields of {name}", **mapping}]}
 
 
 def _mapping(fields: Mapping[str, Field]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "title": "fields",
         "type": "object",
         "additionalProperties": False,
         "properties": {name: _field(field) for name, field in fields.items()},
@@ -133,23 +148,23 @@ def _field(field: Field) -> dict[str, Any]:
     told: dict[str, Any] = {"description": field.meaning}
     if field.default is not None:
         told["default"] = field.default
-    return {**told, **_beside(_type(field))}
+    return {**told, **_type(field)}
 
 
 def _type(field: Field) -> dict[str, Any]:
     integer: dict[str, Any] = {"type": "integer"}
     match field.kind:
         case "layers":
-            return _reference("layers")
+            return _selection("layers")
         case "component":
-            return _reference("components")
+            return _selection("components")
         case "count":
             bounds = {"minimum": field.minimum} | ({} if field.maximum is None else {"maximum": field.maximum})
             return _or_template({**integer, **bounds})
         case "number":
             return _or_template({"type": "number", "exclusiveMinimum": -1e30, "exclusiveMaximum": 1e30})
         case "choice":
-            return {"anyOf": [{"enum": list(field.choices)}, {"type": "string", "pattern": WHOLE_TEMPLATE}]}
+            return _or_template({"enum": list(field.choices)})
         case "using":
             index = {**integer, "minimum": -MAX_INDEX, "maximum": MAX_INDEX}
             return {"anyOf": [{"enum": ["center"]}, *_or_template(index)["anyOf"]]}
@@ -170,19 +185,20 @@ def _type(field: Field) -> dict[str, Any]:
 
 
 def _or_template(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "string", "pattern": WHOLE_TEMPLATE}]}
+    template = {"description": "A value of a sweep, like {s+1}.", "type": "string", "pattern": WHOLE_TEMPLATE}
+    return {"anyOf": [schema, template]}
 
 
-def _selection(pattern: str, example: str, itself: str) -> dict[str, Any]:
-    """A selector, or a list of such; the list may hold lists, as aliases of lists make them."""
+def _selection(name: str) -> dict[str, Any]:
+    """A selector, or a list of such; the list may hold lists, as aliases of lists make them.
+
+    It stands in full wherever it is used, since editors complete nothing behind a reference that has a description.
+    """
+    pattern, example = SELECTIONS[name]
     message = f"write a stack and a Python subscript with a positive step, or a group, like {example}"
     text = {"type": "string", "pattern": pattern, "patternErrorMessage": message}
-    return {"anyOf": [text, {"type": "array", "minItems": 1, "items": _reference(itself)}]}
-
-
-def _beside(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema, fit to stand beside a description: what stands beside $ref is ignored in draft-07."""
-    return {"allOf": [schema]} if "$ref" in schema else schema
+    several = {"type": "array", "minItems": 1, "items": _reference(name)}
+    return {"anyOf": [text, several]}
 
 
 def _reference(name: str) -> dict[str, Any]:

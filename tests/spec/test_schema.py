@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import yaml
 from jsonschema import Draft7Validator
 
 from surgery.errors import SpecError
+from surgery.spec.document import Entries, Items, Scalar, Value, read_document
 from surgery.spec.grammar import OPERATIONS
 from surgery.spec.load import read_spec
+from surgery.spec.places import Faults
 from surgery.spec.schema import json_schema
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +40,7 @@ ONLY_A_MODEL_TELLS = {
     *("using_out_of_range",),
 }
 ONLY_THE_READER_TELLS = {  # names that are defined elsewhere in the spec, and arithmetic
-    *("group_unknown", "group_with_two_components", "selector_without_subscript", "vary_bad_expression"),
+    *("group_unknown", "group_with_two_components", "selector_without_subscript"),
     *("vary_cumulative_unknown", "vary_divides_by_zero", "vary_empty_range", "vary_unknown_variable"),
     *("when_window_falling", "wrong_type_by"),
 }
@@ -153,7 +156,7 @@ def test_what_the_schema_refuses_the_reader_refuses(operation):
 def test_a_mutated_spec_that_the_reader_reads_the_schema_accepts(fuzz):
     """Seeded mutations of all specs, good and bad."""
     sources, num_read = fuzz.read_sources(), 0
-    for seed in range(1500):
+    for seed in range(600):
         content = fuzz.mutate(sources, random.Random(seed))
         try:
             read_spec(content)
@@ -162,14 +165,91 @@ def test_a_mutated_spec_that_the_reader_reads_the_schema_accepts(fuzz):
         num_read += 1
         document = yaml.safe_load(content)
         errors = [error.message for error in VALIDATOR.iter_errors(document)]
-        assert errors == [] or is_sly(content), (seed, errors, content)
-    assert num_read >= 100
+        assert errors == [] or is_sly(content) or orders_all_stacks(document), (seed, errors, content)
+    assert num_read >= 40
+
+
+# What the reader says of specs that the schema accepts: names from elsewhere, and what JSON does not tell apart.
+UNSEEN = re.compile(
+    r'an operation is "[A-Za-z_]\w*"; |'  # it may be a case's name
+    "is no group|names components, not layers|names layers; add a component|the component .* can't be used here|"
+    r"and rising|at most 9223372036854775807|is -?[\d_]*(\.|\d[eE])[\d.eE+-]*; write an integer"
+)
+
+
+def test_a_mutated_spec_that_the_schema_accepts_has_faults_that_it_can_not_see(fuzz):
+    """Without vary, whose templates stand for anything, and as read by the language's own YAML."""
+    sources, num_accepted = [source for source in fuzz.read_sources() if "vary" not in source], 0
+    for seed in range(600):
+        content = fuzz.mutate(sources, random.Random(seed))
+        data = data_of(content)
+        if not isinstance(data, dict) or "vary" in data or "{" in json.dumps(list(texts_of(data))):
+            continue
+        if not VALIDATOR.is_valid(data):
+            continue
+        num_accepted += 1
+        faults = faults_of(content)
+        assert all(UNSEEN.search(fault) for fault in faults), (seed, faults, content)
+    assert num_accepted >= 40
+
+
+def test_the_law_fails_for_a_schema_that_accepts_all(fuzz, monkeypatch):
+    monkeypatch.setitem(globals(), "VALIDATOR", Draft7Validator({}))
+    with pytest.raises(AssertionError, match=r"n\.yaml:\d+:\d+: "):
+        test_a_mutated_spec_that_the_schema_accepts_has_faults_that_it_can_not_see(fuzz)
+
+
+def data_of(content: str | bytes) -> object:
+    """A document as plain data, read as the language reads it; None where it can't be read."""
+    faults = Faults("n.yaml")
+    document = read_document(content, faults)
+    return None if document is None or faults.found else plain(document)
+
+
+def plain(value: Value) -> object:
+    match value:
+        case Scalar(content):
+            return content
+        case Items(items):
+            return [plain(item) for item in items]
+        case Entries(entries):
+            return {key.text: plain(item) for key, item in entries}
+
+
+def texts_of(data: object) -> Iterator[str]:
+    """All texts within plain data."""
+    if isinstance(data, str):
+        yield data
+    inner = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    for item in inner:
+        yield from texts_of(item)
+
+
+def faults_of(content: str | bytes) -> list[str]:
+    try:
+        read_spec(content, file="n.yaml")
+    except SpecError as error:
+        return str(error).splitlines()
+    return []
+
+
+def test_the_specs_of_the_readme_are_valid():
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    specs = [block for block in blocks if re.search("^surgery: ", block, re.MULTILINE)]
+    assert specs
+    for text in specs:
+        assert [error.message for error in VALIDATOR.iter_errors(yaml.safe_load(text))] == [], text
 
 
 def is_sly(content: str | bytes) -> bool:
     """YAML 1.1 reads numbers and words otherwise than the language does: 1e-3 as text, v1 or a title as a date."""
     text = content if isinstance(content, str) else content.decode()
     return re.search(r"\d[eE][-+]?\d|\d{4}-\d\d-\d\d", text) is not None
+
+
+def orders_all_stacks(document: dict[str, object]) -> bool:
+    """`order: {stack: "*"}`: the reader leaves it to the model, the schema refuses it at once."""
+    return re.search(r'"order": {[^{}]*"stack": "[^"]*\*', json.dumps(document)) is not None
 
 
 def test_the_hooks_for_other_repositories_run_commands_that_exist():
