@@ -148,10 +148,9 @@ def code_of_variant(planned: PlannedSpec) -> str:
     from surgery.anatomy.sources import build_on_meta
     from surgery.graph.apply import tensors_of_means
     from surgery.graph.variant import build_variant, source_of_variant
-    from surgery.profiles.means import means_for_spec
+    from surgery.profiles.means import read_means
 
-    means = means_for_spec(planned.spec, planned.profile)
-    tensors = None if means is None else tensors_of_means(means)
+    tensors = None if planned.means is None else tensors_of_means(read_means(planned.means))
     return source_of_variant(build_variant(build_on_meta(planned.source), planned.plan, planned.anatomy, tensors))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from surgery.commands import check, demo, doctor, generate, inspection, schema
+from surgery.commands import check, compile_spec, demo, doctor, generate, inspection, schema
 from surgery.errors import SurgeryError
 
 
@@ -32,6 +32,7 @@ app.command("demo")(demo.run)
 app.command("inspect")(inspection.run)
 app.command("check")(check.run)
 app.command("generate")(generate.run)
+app.command("compile")(compile_spec.run)
 app.command("schema")(schema.run)
 app.command("doctor")(doctor.run)
 

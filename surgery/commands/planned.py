@@ -14,14 +14,14 @@ from surgery.spec.load import Spec, load_spec
 
 @dataclass(frozen=True)
 class PlannedSpec:
-    """A valid spec, the model it is for, and what it does to it. `profile` is the file of means that was given."""
+    """A valid spec, the model it is for, and what it does to it. `means` is its file of means, None without one."""
 
     spec: Spec
     source: ModelSource
     anatomy: Anatomy
     plan: Plan
     cost: Cost
-    profile: Path | None = None
+    means: Path | None = None
 
 
 def plan_spec_file(path: Path, *, model: str | None = None, profile: Path | None = None) -> PlannedSpec:
@@ -36,18 +36,19 @@ def plan_spec_file(path: Path, *, model: str | None = None, profile: Path | None
     spec = load_spec(path)
     source = find_source(model_of_spec(spec, model))
     anatomy = anatomy_of_source(source)
-    plan = lower_spec(spec, anatomy, mean_values(spec, profile))
-    return PlannedSpec(spec, source, anatomy, plan, plan_cost(plan, anatomy), profile)
+    means = profile if profile is not None or spec.profile is None else spec.folder / spec.profile
+    plan = lower_spec(spec, anatomy, mean_values(means))
+    return PlannedSpec(spec, source, anatomy, plan, plan_cost(plan, anatomy), means)
 
 
-def mean_values(spec: Spec, profile: Path | None) -> MeanValues | None:
-    """What the plan needs to know of the file of means; None without one."""
-    if spec.profile is None and profile is None:
+def mean_values(path: Path | None) -> MeanValues | None:
+    """What the plan needs to know of a file of means; None without one."""
+    if path is None:
         return None
-    from surgery.profiles.means import means_for_spec
+    from surgery.profiles.means import read_means
 
-    means = means_for_spec(spec, profile)
-    return None if means is None else MeanValues(means.digest, means.widths)
+    means = read_means(path)
+    return MeanValues(means.digest, means.widths)
 
 
 def model_of_spec(spec: Spec, override: str | None) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ from surgery.tracing.wrappers import innermost, rewrap
 
 Means = Mapping[str, Mapping[str, torch.Tensor]]
 CompiledForward = Callable[..., Any]
+FREES = re.compile(r";  (?:\w+ = )+None$", re.MULTILINE)
 IN_PART = "its stacks are traced from their first block to their last, the rest of its forward runs as it is"
 
 
@@ -178,11 +180,16 @@ def source_of_variant(variant: nn.Module) -> str:
     if example is not None and any(value.is_meta for value in variant.parameters()):
         with contextlib.suppress(TraceError), torch.no_grad():
             call = flatten_call((), tree_map(_on_cpu, example.kwargs), rewritten.parameters)
-            return rewritten.rewritten_graph(variant, call)[0].python_code("self", verbose=False).src.strip() + "\n"
+            return _readable(rewritten.rewritten_graph(variant, call)[0].python_code("self", verbose=False).src)
     if not rewritten.sources:
         fact = "has no example inputs" if example is None else "can't be traced without its weights"
         raise RefusedError(f"{type(variant).__name__} {fact}; its graph is known once it has run")
-    return next(iter(rewritten.sources.values())).strip() + "\n"
+    return _readable(next(iter(rewritten.sources.values())))
+
+
+def _readable(source: str) -> str:
+    """Without the ends of lines that free values which are used no more."""
+    return FREES.sub("", source).strip() + "\n"
 
 
 def _on_cpu(value: Any) -> Any:
@@ -192,8 +199,8 @@ def _on_cpu(value: Any) -> Any:
 def _refuse_to_save(self: nn.Module, *_args: Any, **_kwargs: Any) -> NoReturn:
     raise RefusedError(
         f"this {type(self).__name__} runs a rewritten graph; saved as it is, it would load with random weights in the "
-        "gaps. `surgery compile SPEC --to graph --out DIR` writes a folder that surgery.load_variant(DIR) loads; pruned "
-        "checkpoints can't be written by this version yet"
+        "gaps. `surgery compile SPEC --to graph --out DIR` writes a folder that surgery.load_variant(DIR) loads; "
+        "pruned checkpoints can't be written by this version yet"
     )
 
 
