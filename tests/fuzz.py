@@ -124,10 +124,47 @@ SCALARS = (
 )
 
 
+FURTHER_SOURCES = (  # what the specs that are checked in have little of: sweeps, windows, groups, aliases
+    """surgery: v1
+model: demo
+vary:
+  s: range(0, 5)
+  w: [1, 2.5, zero]
+  l: transformer_blocks[2:5]
+  case:
+    skip: [{skip: "transformer_blocks[{s+1}:{11-s}]"}]
+    looped: [{parallel: {layers: "transformer_blocks[{s+1}:{11-s}]", loops: "{s+1}"}}]
+    ablate: [{replace: {component: "transformer_blocks[{s}].attn", with: zero}, expect: 1}]
+cumulative: s
+operations: [case]
+""",
+    """surgery: v1
+operations:
+  - skip: &one transformer_blocks[1]
+    when: {timesteps: [0.0, 0.3], branch: conditional}
+  - scale: {layers: "transformer/transformer_blocks[2:4]", by: 1.5}
+    when: {branch: unconditional}
+  - reverse: *one
+""",
+    """surgery: v1
+profile: means.safetensors
+groups:
+  middle: transformer_blocks[4:8]
+  ends: ["transformer_blocks[0]", "transformer_blocks[-2]"]
+operations:
+  - parallel: {layers: middle, loops: 2, combine: sum}
+  - scale: {layers: [middle, ends], by: 0.5}
+  - replace: {component: ends.attn, with: input}
+  - skip: ends
+    expect: 2
+""",
+)
+
+
 def read_sources() -> list[str]:
-    """The specs that are mutated: all that are checked in, good and bad."""
+    """The specs that are mutated: all that are checked in, good and bad, and some more, often enough to count."""
     paths = [*sorted((ROOT / "specs").rglob("*.yaml")), *sorted((ROOT / "tests" / "messages").glob("*.yaml"))]
-    return [path.read_bytes().decode("utf-8", "replace") for path in paths]
+    return [*(path.read_bytes().decode("utf-8", "replace") for path in paths), *FURTHER_SOURCES * 10]
 
 
 def load_anatomies() -> dict[str, Anatomy]:

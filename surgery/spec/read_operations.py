@@ -102,7 +102,8 @@ class OperationReader:
 
     def window(self, value: Value) -> tuple[float, float] | None:
         if not isinstance(value, Items) or len(value.items) != 2:
-            self.faults.add(value.place, f"timesteps is {describe(value)}; write two numbers, like [0.0, 0.3]")
+            fact = f"has {len(value.items)} values" if isinstance(value, Items) else f"is {describe(value)}"
+            self.faults.add(value.place, f"timesteps {fact}; write two numbers, like [0.0, 0.3]")
             return None
         ends = [read_number(item, "a timestep", self.faults) for item in value.items]
         low, high = ends
@@ -130,7 +131,8 @@ class OperationReader:
                 self.faults.add(value.place, f"the list of selectors is empty; write one, like {example}")
             return tuple(found for item in value.items for found in self.selection(item, place, component=component))
         if not isinstance(value, Scalar) or not isinstance(value.value, str):
-            advice = f'; did you mean "transformer_blocks[{shorten(value.text)}]"?' if isinstance(value, Scalar) else ""
+            given = value.text if isinstance(value, Scalar) and value.value is not None else None
+            advice = "" if given is None else f'; did you mean "transformer_blocks[{shorten(given)}]"?'
             self.faults.add(value.place, f"a selector is {describe(value)}; write one like {example}{advice}")
             return ()
         selectors = read_selector(value, self.groups, self.faults)
@@ -193,7 +195,7 @@ class OperationReader:
         if (times is None) == (using is None):
             fact = "neither times nor using is given" if times is None else "times and using exclude each other"
             self.faults.add(
-                place,
+                place if times is None else max(entries.key_place("times"), entries.key_place("using")),
                 f"{fact}; write times: 2 to run the layers twice, or using: center to run one layer in all places",
             )
             return None
@@ -259,7 +261,8 @@ class OperationReader:
             return None
         name = read_text(stack, "stack", self.faults)
         if not isinstance(items, Items) or not items.items:
-            self.faults.add(items.place, f'as is {describe(items)}; write a list of layers, like [0, 2, "3:9"]')
+            fact = "an empty list" if isinstance(items, Items) else describe(items)
+            self.faults.add(items.place, f'as is {fact}; write a list of layers, like [0, 2, "3:9"]')
             return None
         found = [self.order_item(item) for item in items.items]
         if name is None or None in found:

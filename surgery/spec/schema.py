@@ -73,7 +73,8 @@ def _key(name: str) -> dict[str, Any]:
             names = {"pattern": r"^[A-Za-z_]\w*$"}
             return {"type": "object", "propertyNames": names, "additionalProperties": _selection("members")}
         case "vary":
-            return {"type": "object", "minProperties": 1, "additionalProperties": _variable()}
+            names = {"pattern": r"^[^\W\d]\w*$"}
+            return {"type": "object", "minProperties": 1, "propertyNames": names, "additionalProperties": _variable()}
         case "operations":
             return _operations()
         case _:

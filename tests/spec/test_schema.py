@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from jsonschema import Draft7Validator
+from jsonschema import Draft7Validator, ValidationError
 
 from surgery.errors import SpecError
 from surgery.spec.document import Entries, Items, Scalar, Value, read_document
@@ -25,11 +25,14 @@ VALIDATOR = Draft7Validator(json_schema())
 # What a schema can't see. A bad spec that is in none of these lists must be refused.
 ONLY_YAML_TELLS = {
     *("aliases_too_deep", "aliases_too_many", "control_characters", "duplicate_key", "empty_file", "half_a_character"),
+    "key_no_text",
     *("nested_too_deeply", "not_utf8", "second_document", "tabs", "yaml_base_60_in_order", "yaml_braces"),
     *("yaml_braces_over_lines", "yaml_brackets", "yaml_merge_key", "yaml_star", "yaml_tag", "yaml_unclosed_quote"),
     *("yaml_unknown_alias", "yaml_wrong_escape"),
 }
 ONLY_A_MODEL_TELLS = {
+    *("component_of_another_stack", "fault_behind_an_alias", "faults_of_both_stacks", "group_fault_is_said_once"),
+    *("order_misspelt_stack", "stack_star_matches_nothing"),
     *("component_missing_in_last_block", "component_refused", "component_star_matches_nothing", "duplicate_in_list"),
     *("duplicate_in_selector", "empty_range", "expect_mismatch", "expect_mismatch_component", "gone_layer_used"),
     *("gone_layers", "group_named_as_a_stack", "kind_grouped", "kind_moved", "kind_repeated", "mean_without_profile"),
@@ -42,7 +45,7 @@ ONLY_A_MODEL_TELLS = {
 ONLY_THE_READER_TELLS = {  # names that are defined elsewhere in the spec, and arithmetic
     *("group_unknown", "group_with_two_components", "selector_without_subscript"),
     *("vary_cumulative_unknown", "vary_divides_by_zero", "vary_empty_range", "vary_unknown_variable"),
-    *("when_window_falling", "wrong_type_by"),
+    *("vary_too_many_values", "when_window_falling", "wrong_type_by"),
 }
 NOT_YET = {"not_yet_profile_group", "not_yet_transformer_2", "not_yet_vary", "not_yet_when"}
 
@@ -164,7 +167,7 @@ def test_a_mutated_spec_that_the_reader_reads_the_schema_accepts(fuzz):
             continue
         num_read += 1
         document = yaml.safe_load(content)
-        errors = [error.message for error in VALIDATOR.iter_errors(document)]
+        errors = [error.message for error in VALIDATOR.iter_errors(document) if not is_in_a_case(error)]
         assert errors == [] or is_sly(content) or orders_all_stacks(document), (seed, errors, content)
     assert num_read >= 40
 
@@ -239,6 +242,11 @@ def test_the_specs_of_the_readme_are_valid():
     assert specs
     for text in specs:
         assert [error.message for error in VALIDATOR.iter_errors(yaml.safe_load(text))] == [], text
+
+
+def is_in_a_case(error: ValidationError) -> bool:
+    """The reader looks at the cases that operations name only, the schema at all."""
+    return list(error.absolute_path)[:1] == ["vary"]
 
 
 def is_sly(content: str | bytes) -> bool:
