@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from surgery.errors import InputError
 from surgery.spec.schema import json_schema
 
 
@@ -21,5 +22,11 @@ def run(
         typer.echo(text, nl=False)
         return
     beside = out.with_name(f"{out.name}.partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(out)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(out)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(
+            f"{out} can't be written: {error.strerror}; write --out FILE in a folder that exists"
+        ) from None
