@@ -37,7 +37,7 @@ PREFIX = rf"(?:\s*(?:{'|'.join(MODELS)}|{TEMPLATE})\s*/)?"
 SUBSCRIPT = rf"\[{PART}(?:,{PART})*\]"
 LAYERS_PATTERN = rf"^{PREFIX}{NAME}(?:{SUBSCRIPT})?\s*$"
 COMPONENT_PATTERN = rf"^{PREFIX}{NAME}(?:{SUBSCRIPT}\.{NAME})?\s*$"
-MEMBERS_PATTERN = rf"^(?:{PREFIX}{NAME}(?:{SUBSCRIPT}(?:\.{NAME})?)?\s*|.*\.safetensors#.+)$"
+MEMBERS_PATTERN = rf"^{PREFIX}{NAME}(?:{SUBSCRIPT}(?:\.{NAME})?)?\s*$"
 SELECTIONS = {  # what is selected -> the pattern of one selector, and an example
     "layers": (LAYERS_PATTERN, "transformer_blocks[4:15]"),
     "components": (COMPONENT_PATTERN, "transformer_blocks[2:5].attn1"),
@@ -71,7 +71,8 @@ def _key(name: str) -> dict[str, Any]:
             return {"const": VERSION, "default": VERSION}
         case "groups":
             names = {"pattern": r"^[A-Za-z_]\w*$"}
-            return {"type": "object", "propertyNames": names, "additionalProperties": _selection("members")}
+            group = [{"type": "string", "pattern": r"\.safetensors#"}, *_selection("members")["anyOf"]]
+            return {"type": "object", "propertyNames": names, "additionalProperties": {"anyOf": group}}
         case "vary":
             names = {"pattern": r"^[^\W\d]\w*$"}
             return {"type": "object", "minProperties": 1, "propertyNames": names, "additionalProperties": _variable()}
