@@ -5,6 +5,7 @@ program = torch.export.load("variant.pt2").module()
 """
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,5 +115,5 @@ def _describe(
 def _hold(guards: list[Any], inputs: Mapping[str, torch.Tensor]) -> bool:
     """Whether all guards of a program hold for inputs of these shapes."""
     with contextlib.suppress(ZeroDivisionError):
-        return all(eval(guard, {"torch": torch, "L": inputs}) for guard in guards)  # torch's own code
+        return all(eval(guard, {"torch": torch, "math": math, "L": inputs}) for guard in guards)  # torch's own code
     return False
