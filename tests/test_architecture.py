@@ -24,6 +24,8 @@ LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery.profiles": {"torch", "diffusers"},
     "surgery.plan": {"torch", "diffusers"},
     "surgery.anatomy.parts": {"torch", "diffusers"},
+    "surgery.anatomy.known": {"torch", "diffusers", "numpy"},
+    "surgery.report": {"torch", "diffusers", "numpy"},
     "surgery.anatomy.resolve": {"torch", "diffusers"},
 }
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}

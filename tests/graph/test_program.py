@@ -18,7 +18,7 @@ OPERATIONS = (
     'skip: "{stack}[1]"',
     'reverse: "{stack}[0:3]"',
     'parallel: {{layers: "{stack}[0:2]", loops: 2}}',
-    'replace: {{component: "{stack}[1].attn*", with: zero}}',
+    'replace: {{component: "{stack}[1].{attention}", with: zero}}',
 )
 QUICK = {("sd3", OPERATIONS[2]), ("pixart", OPERATIONS[3])}
 CASES = [
@@ -51,7 +51,8 @@ print(files["note"])
 
 
 def edit(name, operation):
-    text = operation.format(stack=STACK.get(name, "transformer_blocks"))
+    attention = "attn1" if name in ("pixart", "dit") else "attn"
+    text = operation.format(stack=STACK.get(name, "transformer_blocks"), attention=attention)
     return apply(build_tiny_model(name), read_spec(f"surgery: v1\noperations:\n  - {text}\n"))
 
 
@@ -82,12 +83,8 @@ def test_a_program_is_loaded_without_this_package_and_diffusers(tmp_path):
     save_program(export_program(variant, sizes=SIZES), tmp_path / "variant.pt2", {"note": "kept"})
     inputs = tiny_call(variant, batch=3)
     torch.save(inputs, tmp_path / "inputs.pt")
-    command = [
-        sys.executable,
-        "-c",
-        LOAD,
-        *(str(tmp_path / name) for name in ("variant.pt2", "inputs.pt", "output.pt")),
-    ]
+    files = [str(tmp_path / name) for name in ("variant.pt2", "inputs.pt", "output.pt")]
+    command = [sys.executable, "-c", LOAD, *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr
     with torch.no_grad():
@@ -104,9 +101,8 @@ def test_a_program_holds_its_weights(tmp_path):
     with torch.no_grad():
         variant.proj_out.weight.zero_()
         variant.proj_out.bias.zero_()
-    assert torch.equal(run_both(variant, program)[1], torch.zeros_like(want)) and not torch.equal(
-        got, torch.zeros_like(got)
-    )
+    after = run_both(variant, program)[1]
+    assert torch.equal(after, torch.zeros_like(want)) and not torch.equal(got, torch.zeros_like(got))
 
 
 def test_a_class_without_example_inputs_is_refused(monkeypatch):

@@ -1,0 +1,162 @@
+"""Plan x Anatomy -> what a drawing of its blocks shows, in order: the one layout that text and SVG draw.
+
+A run is layers as they are; whatever was edited stands alone and is marked. Layers that never run are shown where they
+were.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from surgery.anatomy.parts import Anatomy
+from surgery.plan.plan import Plan
+from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, count_executions
+from surgery.spec.operations import Combine
+
+
+@dataclass(frozen=True)
+class Box:
+    """One execution of a layer.
+
+    `moved`: among the layers that run once, it is not where it was; `again`: it stands elsewhere in the schedule too;
+    `notes`: its scale and what its components are replaced with, as `x0.5` and `attn2 = zero`.
+    """
+
+    index: int
+    moved: bool = False
+    again: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether it differs from the layer of the unedited model."""
+        return self.moved or self.again or bool(self.notes)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Layers `first` to `end` (half open), which never run."""
+
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Boxes on one input, outputs combined; `times` rounds."""
+
+    boxes: tuple[Box, ...]
+    combine: Combine
+    times: int
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Cells that run `times` times in a row."""
+
+    cells: tuple["Cell", ...]
+    times: int
+
+
+Cell = Box | Skipped | Parallel | Repeated
+
+
+@dataclass(frozen=True)
+class StackLayout:
+    """One stack: its name, how many blocks it had, its streams ("unknown until run" where they are), its cells."""
+
+    name: str
+    num_blocks: int
+    streams: str
+    cells: tuple[Cell, ...]
+
+
+def lay_out_plan(plan: Plan, anatomy: Anatomy) -> tuple[StackLayout, ...]:
+    """The stacks of a plan in the order in which they run."""
+    found = []
+    for schedule in plan.schedules:
+        stack = anatomy.find_stack(schedule.stack)
+        assert stack is not None, "a plan is made for an anatomy"
+        streams = "unknown until run" if stack.streams is None else ", ".join(stack.streams)
+        found.append(StackLayout(schedule.stack, schedule.num_blocks, streams, _Layouter(plan, schedule).cells()))
+    return tuple(found)
+
+
+class _Layouter:
+    """One pass over one schedule."""
+
+    def __init__(self, plan: Plan, schedule: Schedule) -> None:
+        self.schedule = schedule
+        order = list(_order(schedule.items))
+        self.again = {index for index in order if order.count(index) > 1}
+        once = [index for index in order if index not in self.again]
+        self.moved = {actual for actual, expected in zip(once, sorted(once), strict=True) if actual != expected}
+        self.notes: dict[int, tuple[str, ...]] = {}
+        for replaced in plan.replacements:
+            if replaced.stack == schedule.stack:
+                self.notes[replaced.index] = (
+                    *self.notes.get(replaced.index, ()),
+                    f"{replaced.component} = {replaced.kind}",
+                )
+
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, the skipped ones before the first layer that came after them."""
+        found: list[Cell] = []
+        gone = list(self.schedule.removed)
+        for item in self.schedule.items:
+            first = min(count_executions((item,)))
+            before = [index for index in gone if index < first]
+            gone = gone[len(before) :]
+            found += _skipped(before)
+            found.append(self.cell(item))
+        return (*found, *_skipped(gone))
+
+    def cell(self, item: Item) -> Cell:
+        match item:
+            case Layer():
+                return self.box(item)
+            case Group(layers, combine, times):
+                return Parallel(tuple(self.box(layer) for layer in layers), combine, times)
+            case Loop(inner, times):
+                return Repeated(tuple(self.cell(part) for part in inner), times)
+
+    def box(self, layer: Layer) -> Box:
+        scale = () if layer.scale == 1.0 else (f"x{layer.scale:g}",)
+        notes = (*scale, *self.notes.get(layer.index, ()))
+        return Box(layer.index, layer.index in self.moved, layer.index in self.again, notes)
+
+
+def _order(items: Sequence[Item]) -> Iterator[int]:
+    """The layers as they are written; within a group, whose order means nothing, ascending."""
+    for item in items:
+        match item:
+            case Layer(index):
+                yield index
+            case Group(layers):
+                yield from sorted(layer.index for layer in layers)
+            case Loop(inner):
+                yield from _order(inner)
+
+
+def _skipped(indices: Sequence[int]) -> Iterator[Skipped]:
+    run: list[int] = []
+    for index in indices:
+        if run and index != run[-1] + 1:
+            yield Skipped(run[0], run[-1] + 1)
+            run = []
+        run.append(index)
+    if run:
+        yield Skipped(run[0], run[-1] + 1)
+
+
+def iter_boxes(cells: Sequence[Cell]) -> Iterator[Box]:
+    """All boxes in the order of the drawing, those of a loop once."""
+    for cell in cells:
+        match cell:
+            case Box():
+                yield cell
+            case Parallel(boxes):
+                yield from boxes
+            case Repeated(inner):
+                yield from iter_boxes(inner)
+            case Skipped():
+                pass
