@@ -37,7 +37,12 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
         replaced = beside.with_suffix(".replaced")
         if out.exists():
             out.rename(replaced)
-        beside.rename(out)
+        try:
+            beside.rename(out)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(out)
+            raise
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 from surgery.anatomy.known import VOLATILE_KEYS
 from surgery.anatomy.sources import ModelSource
 
-WEIGHTS_PATTERNS = ("*.safetensors", "*.bin")
+WEIGHTS_PATTERNS = ("*.safetensors", "*.bin", "*.index.json")
 
 
 @dataclass(frozen=True)

@@ -8,32 +8,37 @@ from surgery.errors import InputError
 DTYPE_CHOICES = ("float32", "bfloat16", "float16")
 
 
-def pick_device(name: str) -> str:
-    """The device of a name; `auto` is a GPU where there is one."""
+def pick_device(device: Any) -> str:
+    """The name of a device; `auto` is a GPU where there is one."""
     import torch
 
-    if name != "auto":
-        return name
+    if str(device) != "auto":
+        return str(device)
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def pick_dtype(name: str, device: str) -> Any:
-    """The torch dtype of a name; `auto` is float32 on the CPU and bfloat16 elsewhere.
+def pick_dtype(dtype: Any, device: str) -> Any:
+    """The torch dtype of a name (or itself); `auto` is float32 on the CPU and bfloat16 elsewhere.
 
     Raises:
         InputError: there is no such dtype.
     """
     import torch
 
+    name = str(dtype).removeprefix("torch.")
     if name == "auto":
-        name = "float32" if device == "cpu" else "bfloat16"
+        name = "float32" if device.startswith("cpu") else "bfloat16"
     if name not in DTYPE_CHOICES:
         raise InputError(f"there is no dtype {name}; write {', '.join(DTYPE_CHOICES)} or auto")
     return getattr(torch, name)
 
 
-def load_pretrained(source: ModelSource, *, dtype: str = "auto", device: str = "auto") -> Any:
-    """The pipeline of a source, or its bare transformer where it is no pipeline, in evaluation mode.
+def load_pretrained(
+    source: ModelSource, *, dtype: Any = "auto", device: Any = "auto", transformer_only: bool = False
+) -> Any:
+    """The pipeline of a source, or its transformer where it is no pipeline or on request, in evaluation mode.
+
+    What is missing of a model on the hub is downloaded, at the revision of the source.
 
     Raises:
         InputError: diffusers can't load it, or there is no such device or dtype.
@@ -42,12 +47,17 @@ def load_pretrained(source: ModelSource, *, dtype: str = "auto", device: str = "
 
     device = pick_device(device)
     torch_dtype = pick_dtype(dtype, device)
+    place: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
     try:
-        if source.pipeline is not None:
-            loader, name = diffusers.DiffusionPipeline, source.pipeline
+        if source.pipeline is not None and not transformer_only:
+            loaded = diffusers.DiffusionPipeline.from_pretrained(source.pipeline, torch_dtype=torch_dtype, **place)
         else:
-            loader, name = getattr(diffusers, source.class_name), str(source.folder or source.name)
-        loaded = loader.from_pretrained(name, revision=source.revision, dtype=torch_dtype).to(device)
+            model_class = getattr(diffusers, source.class_name)
+            if source.revision is not None and source.pipeline is not None:
+                place["subfolder"] = "transformer"
+            name = str(source.folder) if source.revision is None else source.name
+            loaded = model_class.from_pretrained(name, torch_dtype=torch_dtype, **place)
+        loaded = loaded.to(device)
     except (OSError, ValueError, RuntimeError, AssertionError, AttributeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{source.name} can't be loaded on {device}: {reason}") from error

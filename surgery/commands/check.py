@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from surgery.commands.inspection import describe_anatomy, ranges_text
+from surgery.commands.inspection import describe_anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
 from surgery.commands.planned import PlannedSpec, plan_spec_file
 from surgery.errors import InputError, NotYetError, SurgeryError
@@ -15,6 +15,7 @@ from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.cost import Cost
 from surgery.plan.text import items_to_text
 from surgery.spec.load import load_spec
+from surgery.spec.selector import indices_to_text
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -184,7 +185,7 @@ def describe_plan(planned: PlannedSpec, verdicts: Sequence[Verdict]) -> str:
     """What a spec does, to be read: a line a stack, a line a replacement, what is saved, and what can express it."""
     rows = []
     for schedule in planned.plan.schedules:
-        gone = f"without {ranges_text(list(schedule.removed))}" if schedule.removed else ""
+        gone = f"without {indices_to_text(schedule.removed)}" if schedule.removed else ""
         note = "unchanged" if schedule.is_identity else gone
         rows.append([f"{schedule.stack}[{schedule.num_blocks}]", items_to_text(schedule.items), note])
     lines = [_head(planned), table(rows, indent="  ")]

@@ -82,15 +82,12 @@ def program_writer(planned: PlannedSpec, dtype: str | None) -> Callable[[Path], 
     """What writes the program into the folder of the artefact."""
 
     def write(folder: Path) -> Mapping[str, Any]:
-        from dataclasses import replace
-
         from surgery.anatomy.pretrained import load_pretrained
         from surgery.graph.apply import apply
         from surgery.graph.program import export_program, save_program
 
-        bare = replace(planned.source, pipeline=None)
         stored = planned.source.weights_dtype or "auto"
-        transformer = load_pretrained(bare, dtype=dtype or stored, device="cpu")
+        transformer = load_pretrained(planned.source, dtype=dtype or stored, device="cpu", transformer_only=True)
         program = export_program(apply(transformer, planned.plan, profile=planned.means))
         texts = {name: (folder / name).read_text(encoding="utf-8") for name in ("spec.yaml", "plan.json")}
         save_program(program, folder / PROGRAM, texts)
@@ -105,7 +102,9 @@ def describe_artefact(artefact: "Artefact") -> str:
     size = sum(path.stat().st_size for path in folder.iterdir())
     names = ", ".join(sorted(path.name for path in folder.iterdir()))
     base = artefact.base
-    known = f"revision {base.revision}" if base.revision else f"hashes of {', '.join(base.weights) or 'its config'}"
+    known = f"revision {base.revision}" if base.revision else f"hashes of {', '.join(base.weights)}"
+    if base.revision is None and not base.weights:
+        known = "its config alone, without weights: any weights for this config will be taken"
     lines = [f"{folder}: {names}; {bytes_text(size)}", f"base model {base.model}: {base.class_name}, {known}"]
     program = artefact.manifest.get("program")
     if program is None:

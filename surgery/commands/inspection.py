@@ -1,12 +1,14 @@
 """`surgery inspect MODEL`: what a model is made of, and what a spec can name."""
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated
 
 import typer
 
+from surgery.anatomy.as_json import anatomy_to_json
 from surgery.anatomy.parts import Anatomy, Component, Kind, Stack
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
+from surgery.spec.selector import indices_to_text
 
 
 def run(
@@ -15,74 +17,107 @@ def run(
         typer.Argument(help="A hub id, a pipeline folder, a transformer folder (config.json is enough), or demo."),
     ],
     depth: Annotated[int, typer.Option(min=1, help="How deep to list components.")] = 1,
+    names: Annotated[bool, typer.Option("--names", help="Print only what a spec can say: a selector a line.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Show the stacks, blocks, components and streams of a model; its weights are not read."""
     from surgery.anatomy.sources import inspect
 
     anatomy = inspect(model)
+    found = list(list_selectors(anatomy, depth=depth))
     if json:
-        print_json(anatomy_to_json(anatomy))
+        print_json(found if names else anatomy_to_json(anatomy))
     else:
-        typer.echo(describe_anatomy(model, anatomy, depth=depth))
+        typer.echo("\n".join(found) if names else describe_anatomy(model, anatomy, depth=depth))
 
 
-def anatomy_to_json(anatomy: Anatomy) -> dict[str, Any]:
-    """Plain data of an anatomy, with the layers of each kind written out."""
-    document = asdict(anatomy)
-    document["example"] = dict(anatomy.example)
-    return document
+def list_selectors(anatomy: Anatomy, *, depth: int = 1) -> Iterator[str]:
+    """What a spec can name: the layers of each stack, and the components that can be replaced, each with its layers."""
+    for stack in anatomy.stacks:
+        if stack.refusal is not None:
+            continue
+        yield f"{stack.name}[0:{stack.num_blocks}]"
+        for name in stack.component_names():
+            if name.count(".") < depth:
+                layers = [
+                    index
+                    for index in range(stack.num_blocks)
+                    if (found := stack.kind(index).find_component(name)) is not None and can_be_replaced(found)
+                ]
+                if layers:
+                    yield f"{stack.name}[{indices_to_text(layers)}].{name}"
+
+
+def can_be_replaced(component: Component) -> bool:
+    """Whether `replace` takes a component: its outputs are known and token-shaped."""
+    return component.refusal is None and bool(component.outputs)
 
 
 def describe_anatomy(name: str, anatomy: Anatomy, *, depth: int = 1) -> str:
     """The tree of a model, to be read."""
     at = anatomy.dtype if anatomy.has_weights else f"as {anatomy.dtype}; no weights here"
-    size = f"{count_text(anatomy.num_parameters)} parameters, {bytes_text(anatomy.size_bytes)} ({at})"
-    lines = [f"{name}: {anatomy.class_name}, {size}"]
+    rows: list[list[str]] = []
+    total = anatomy.num_parameters
+    within = 0
     for stack in anatomy.stacks:
-        lines += ["", *_describe_stack(stack, anatomy, depth)]
+        parameters = sum(stack.kind(index).num_parameters for index in range(stack.num_blocks))
+        within += parameters
+        rows.append(
+            [
+                f"├─ {stack.name}[0:{stack.num_blocks}]",
+                count_text(parameters),
+                share_text(parameters, total),
+                _note(stack),
+            ]
+        )
+        rows += _describe_kinds(stack, depth)
+    rows.append(["└─ everything else", count_text(total - within), share_text(total - within, total), ""])
+    head = f"{name}: {anatomy.class_name}, {count_text(total)} parameters, {bytes_text(anatomy.size_bytes)} ({at})"
+    lines = [head, table(rows, right=frozenset({1, 2}))]
     if anatomy.example:
         sizes = ", ".join(f"{key} {value}" for key, value in anatomy.example)
-        lines += ["", f"FLOPs and streams at {sizes}"]
+        lines += ["", f"shares: of the model for stacks, of the block for components; FLOPs at {sizes}"]
+    if anatomy.trace_failure is not None:
+        lines += ["", f"{anatomy.trace_failure}; its stacks are traced when it first runs"]
     return "\n".join(lines)
 
 
-def _describe_stack(stack: Stack, anatomy: Anatomy, depth: int) -> list[str]:
-    parameters = sum(stack.kind(index).num_parameters for index in range(stack.num_blocks))
-    streams = "unknown until run" if stack.streams is None else ", ".join(stack.streams)
-    share = share_text(parameters, anatomy.num_parameters)
-    head = f"{stack.name}[0:{stack.num_blocks}]  {share} of the parameters; streams: {streams}"
-    lines = [head]
+def _note(stack: Stack) -> str:
     if stack.refusal is not None:
-        lines.append(f"  can't be edited: {stack.refusal}")
+        return f"can't be edited: {stack.refusal}"
+    return "streams unknown until run" if stack.streams is None else f"streams {', '.join(stack.streams)}"
+
+
+def _describe_kinds(stack: Stack, depth: int) -> list[list[str]]:
+    rows: list[list[str]] = []
     for number, kind in enumerate(stack.kinds):
-        indices = [index for index, of in enumerate(stack.kind_of) if of == number]
-        lines += _describe_kind(kind, ranges_text(indices), depth)
-    return lines
+        is_last = number == len(stack.kinds) - 1
+        layers = indices_to_text(index for index, of in enumerate(stack.kind_of) if of == number)
+        flops = f"{count_text(kind.flops)}FLOPs each" if kind.flops else ""
+        missing = f"returns no {', no '.join(kind.missing_streams)}: last, or left out" if kind.missing_streams else ""
+        note = "; ".join(text for text in (flops, missing) if text)
+        rows.append(
+            [f"│  {'└' if is_last else '├'}─ [{layers}] {kind.class_name}", count_text(kind.num_parameters), "", note]
+        )
+        guide = "│     " if is_last else "│  │  "
+        rows += _describe_components(kind, guide, depth)
+    return rows
 
 
-def _describe_kind(kind: Kind, where: str, depth: int) -> list[str]:
-    flops = f", {count_text(kind.flops)}FLOPs" if kind.flops else ""
-    lines = [f"  [{where}]  {kind.class_name}: {count_text(kind.num_parameters)} parameters{flops} a block"]
-    if kind.missing_streams:
-        lines.append(f"    returns no {', no '.join(kind.missing_streams)}: it can only run last, or be left out")
+def _describe_components(kind: Kind, guide: str, depth: int) -> list[list[str]]:
     shown = [component for component in kind.components if component.name.count(".") < depth]
-    rows = [_component_row(component, kind) for component in shown]
-    return [*lines, table(rows, indent="    ", right=frozenset({2}))] if rows else lines
+    rows = []
+    for component in shown:
+        joint = "└─" if component is shown[-1] else "├─"
+        share = share_text(component.num_parameters, kind.num_parameters)
+        name = f"{guide}{joint} {component.name}  {component.class_name}"
+        rows.append([name, count_text(component.num_parameters), share, describe_outputs(component)])
+    return rows
 
 
-def _component_row(component: Component, kind: Kind) -> list[str]:
-    outputs = ", ".join(f"{out.stream} ({out.in_channels} -> {out.out_channels})" for out in component.outputs)
-    note = outputs or (f"can't be replaced: {component.refusal}" if component.refusal else "outputs unknown until run")
-    return [component.name, component.class_name, share_text(component.num_parameters, kind.num_parameters), note]
-
-
-def ranges_text(indices: list[int]) -> str:
-    """`[0, 1, 2, 5]` -> `0:3, 5`."""
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}:{run[-1] + 1}" for run in runs)
+def describe_outputs(component: Component) -> str:
+    """The streams of a component with their widths, or why it can't be replaced."""
+    if component.refusal is not None:
+        return f"can't be replaced: {component.refusal}"
+    outputs = [f"{out.stream} {out.in_channels} -> {out.out_channels}" for out in component.outputs]
+    return ", ".join(outputs) or "outputs unknown until run"

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from surgery.commands import check, compile_spec, demo, doctor, generate, inspection, schema
+from surgery.commands import check, compile_spec, demo, diff, doctor, generate, inspection, schema
 from surgery.errors import SurgeryError
 
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.command("demo")(demo.run)
 app.command("inspect")(inspection.run)
 app.command("check")(check.run)
+app.command("diff")(diff.run)
 app.command("generate")(generate.run)
 app.command("compile")(compile_spec.run)
 app.command("schema")(schema.run)

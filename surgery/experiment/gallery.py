@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,19 @@ from tqdm import tqdm
 
 import surgery
 from surgery.anatomy.from_model import read_anatomy
+from surgery.anatomy.pretrained import load_pretrained
 from surgery.anatomy.sources import ModelSource, find_source
 from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.evaluate.contact_sheet import contact_sheet
 from surgery.evaluate.draw import Drawing, check_call, draw_pictures
 from surgery.graph.apply import apply, plan_for_spec
+from surgery.graph.artefact import SPEC, find_base, is_artefact, read_artefact
 from surgery.plan.plan import Plan
 from surgery.profiles.means import means_for_spec
 from surgery.spec.load import Spec, load_spec
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SPEC_SUFFIXES = (".yaml", ".yml")
 RECIPE_KEY = "surgery"  # of the text chunk in each PNG
 BASELINE = "baseline"
 
@@ -109,19 +111,28 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
 
 def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
     """The specs, and the one model that they are for."""
-    paths = [target for target in request.targets if Path(target).suffix in (".yaml", ".yml")]
+    paths = [target for target in request.targets if Path(target).suffix in SPEC_SUFFIXES or is_artefact(Path(target))]
     if paths and len(paths) < len(request.targets):
         raise InputError("the targets are specs and models; give specs (*.yaml) of one model, or one model")
     if not paths:
         if len(request.targets) > 1:
             raise InputError(f"there are {len(request.targets)} models; give one, or specs (*.yaml) of one model")
         return [], _with_pipeline(find_source(request.targets[0]))
-    specs = [load_spec(path) for path in paths]
+    specs = [load_spec(path) if Path(path).suffix in SPEC_SUFFIXES else spec_of_artefact(Path(path)) for path in paths]
     names = {request.model or spec.model for spec in specs}
     if None in names or len(names) != 1:
         shown = ", ".join(sorted(str(name) for name in names))
         raise InputError(f"the specs name not one model but {shown}; give --model")
     return specs, _with_pipeline(find_source(str(names.pop())))
+
+
+def spec_of_artefact(folder: Path) -> Spec:
+    """The spec of a compiled variant, for its base model, which is compared with what was recorded, and its means."""
+    artefact = read_artefact(folder)
+    find_base(artefact)
+    spec = load_spec(folder / SPEC)
+    profile = None if artefact.means is None else artefact.means.name
+    return replace(spec, file=str(folder), model=artefact.base.model, profile=profile)
 
 
 def _with_pipeline(source: ModelSource) -> ModelSource:
@@ -144,21 +155,7 @@ def check_folder(request: GalleryRequest) -> None:
 
 def load_pipeline(source: ModelSource, request: GalleryRequest) -> Any:
     """The stock pipeline on the wanted device and dtype."""
-    from diffusers import DiffusionPipeline
-
-    device = request.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype_name = request.dtype
-    if dtype_name == "auto":
-        dtype_name = "float32" if device == "cpu" else "bfloat16"
-    if dtype_name not in DTYPES:
-        raise InputError(f"there is no dtype {dtype_name}; write {', '.join(DTYPES)} or auto")
-    try:
-        pipe = DiffusionPipeline.from_pretrained(source.pipeline, dtype=DTYPES[dtype_name]).to(device)
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"the pipeline {source.name} can't be loaded on {device}: {reason}") from error
+    pipe = load_pretrained(source, dtype=request.dtype, device=request.device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -90,7 +90,8 @@ def describe_forward(spec: Spec, source: ModelSource, anatomy: Anatomy, plan: Pl
         code = source_of_variant(build_variant(build_on_meta(source), plan, anatomy, tensors))
     except RefusedError as reason:
         code = f"# {reason}\n"
-    head = [spec.title or Path(spec.file).stem, f"base model: {source.name}", *plan.text.splitlines()]
+    title = spec.title or Path(spec.file).stem
+    head = [*title.splitlines(), f"base model: {source.name}", *plan.text.splitlines()]
     return "".join(f"# {line}\n" for line in head) + "\n" + code
 
 
@@ -142,13 +143,13 @@ def read_artefact(folder: str | Path) -> Artefact:
 
 
 def load_variant(
-    folder: str | Path, *, base: str | Path | None = None, dtype: str = "auto", device: str = "auto"
+    folder: str | Path, *, base: str | Path | None = None, dtype: Any = "auto", device: Any = "auto"
 ) -> Any:
     """The running variant of a folder that `surgery compile SPEC --to graph` wrote: a pipeline where the base model is
     one, otherwise a transformer.
 
     The base model is loaded by diffusers from where it was found before, or from `base` (a folder or a hub id); it must
-    be the recorded one. `dtype` is float32, bfloat16, float16 or auto, `device` that of torch or auto.
+    be the recorded one. `dtype` is float32, bfloat16, float16 (names or torch's own) or auto, `device` torch's or auto.
 
     Raises:
         InputError: the folder is damaged, or the base model is not there, can't be loaded, or is another one.

@@ -83,8 +83,11 @@ def _flat(example: ExampleCall, rewritten: RewrittenForward) -> FlatCall:
 def _describe(
     exported: ExportedProgram, variant: nn.Module, example: ExampleCall, rewritten: RewrittenForward
 ) -> Program:
-    """Name the sizes that the program's own guards let change; each is tried, without running the program."""
-    guards = [compile(text, "guard", "eval") for text in getattr(exported, "_guards_code", [])]
+    """Name the sizes that the program's own guards let change; each is tried, without running the program.
+
+    A version of torch that keeps its guards elsewhere has all sizes fixed here: none is promised unseen.
+    """
+    guards = [compile(text, "guard", "eval") for text in getattr(exported, "_guards_code", ["False"])]
     base = _flat(example, rewritten)
     labels: dict[tuple[int, int], list[str]] = {}
     dynamic = []

@@ -6,7 +6,9 @@ from dataclasses import asdict
 import pytest
 
 import surgery
-from surgery.commands.inspection import describe_anatomy, ranges_text
+from surgery.commands.inspection import describe_anatomy, list_selectors
+from surgery.plan.lower import lower_spec
+from surgery.spec.load import read_spec
 
 
 def test_text_shows_stacks_and_components(pipeline, surgery_command):
@@ -14,7 +16,7 @@ def test_text_shows_stacks_and_components(pipeline, surgery_command):
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith(f"{pipeline}: PixArtTransformer2DModel, ")
     assert "transformer_blocks[0:5]" in result.stdout
-    assert "streams: hidden_states" in result.stdout
+    assert "  streams hidden_states" in result.stdout
     assert "attn1" in result.stdout and "attn1.to_q" not in result.stdout
     assert "(float16)" in result.stdout
 
@@ -33,7 +35,7 @@ def test_json_is_the_anatomy(pipeline, surgery_command):
 
 def test_kinds_and_refusals_are_told(anatomies):
     text = describe_anatomy("sd3", anatomies["sd3"])
-    assert "returns no encoder_hidden_states: it can only run last, or be left out" in text
+    assert "returns no encoder_hidden_states: last, or left out" in text
     assert "can't be replaced: its output 1 is not token-shaped" in text
 
 
@@ -50,8 +52,29 @@ def test_wrong_usage_exits_with_two(surgery_command, arguments):
     assert surgery_command("inspect", *arguments).exit_code == 2
 
 
-@pytest.mark.parametrize(
-    ("indices", "text"), [([], ""), ([3], "3"), ([0, 1], "0:2"), ([0, 1, 2, 5], "0:3, 5"), ([1, 3, 4], "1, 3:5")]
-)
-def test_ranges_are_half_open(indices, text):
-    assert ranges_text(indices) == text
+def test_the_tree_is_drawn_with_shares(anatomies):
+    lines = describe_anatomy("flux", anatomies["flux"]).splitlines()
+    assert [line[:2] for line in lines[1:]] == ["├─", *["│ "] * 5, "├─", *["│ "] * 4, "└─"]
+    assert lines[1].split()[1:4] == ["transformer_blocks[0:19]", "190", "k"] and "33.3%" in lines[1]
+    assert lines[-1].split()[1:] == ["everything", "else", "0", "0.0%"]
+
+
+def test_names_are_just_what_a_spec_can_say(anatomies, pipeline):
+    """Each line is a selector that names something, and each component can be replaced."""
+    for anatomy in (*anatomies.values(), surgery.inspect(pipeline)):
+        for depth in (1, 3):
+            names = list(list_selectors(anatomy, depth=depth))
+            assert len(names) == len(set(names)) > len(anatomy.stacks)
+            for name in names:
+                verb = f"replace: {{component: '{name}', with: zero}}" if "]." in name else f"skip: '{name}'"
+                plan = lower_spec(read_spec(f"surgery: v1\noperations:\n  - {verb}\n"), anatomy)
+                assert not plan.is_identity
+
+
+def test_names_leave_out_what_a_block_does_not_have(anatomies, surgery_command):
+    names = list(list_selectors(anatomies["sd3"]))
+    assert "transformer_blocks[0:24].attn" in names and "transformer_blocks[0:23].ff_context" in names
+    assert not any(".norm1" in name for name in names)
+    printed = surgery_command("inspect", "demo", "--names").stdout.splitlines()
+    assert printed[0] == "transformer_blocks[0:12]" and "transformer_blocks[0:12].attn1" in printed
+    assert json.loads(surgery_command("inspect", "demo", "--names", "--json").stdout) == printed

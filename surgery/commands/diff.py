@@ -1,0 +1,123 @@
+"""`surgery diff A B`: what two specs run and save, side by side."""
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
+from surgery.commands.planned import PlannedSpec, plan_spec_file
+from surgery.errors import InputError
+from surgery.plan.backends import judge_backends
+from surgery.plan.schedule import count_executions
+from surgery.plan.text import items_to_text
+from surgery.spec.selector import indices_to_text
+
+COLUMN = 44  # characters of a side; longer cells are wrapped
+DIFFERS = "≠"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fact of both sides."""
+
+    fact: str
+    first: str
+    second: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether the sides are not the same."""
+        return self.first != self.second
+
+
+def run(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A spec.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another spec of the same model.")],
+    model: Annotated[str | None, typer.Option(help="The model, instead of those that the specs name.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the specs' own.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Show the schedules and savings of two specs side by side; lines that differ are marked.
+
+    Exit status 0 whether they differ or not.
+    """
+    sides = [plan_spec_file(path, model=model, profile=profile) for path in (first, second)]
+    refuse_different_models(*sides)
+    rows = [*compare_plans(*sides), *compare_costs(*sides)]
+    if json:
+        document = {row.fact: {"a": row.first, "b": row.second, "differs": row.differs} for row in rows}
+        print_json({"a": str(first), "b": str(second), "same_plan": sides[0].plan == sides[1].plan, "facts": document})
+        return
+    typer.echo(describe_rows([Row("", str(first), str(second)), *rows]))
+    if sides[0].plan == sides[1].plan:
+        typer.echo(f"the same plan, {sides[0].plan.hash[:12]}")
+
+
+def refuse_different_models(first: PlannedSpec, second: PlannedSpec) -> None:
+    """Raise InputError unless both plans are for models with the same stacks."""
+    shapes = [
+        (side.anatomy.class_name, [(stack.name, stack.num_blocks) for stack in side.anatomy.stacks])
+        for side in (first, second)
+    ]
+    if shapes[0] != shapes[1]:
+        names = f"{first.spec.file} is for {first.source.name}, {second.spec.file} for {second.source.name}"
+        raise InputError(f"{names}, which have other stacks; to plan both for one model, give --model")
+
+
+def compare_plans(first: PlannedSpec, second: PlannedSpec) -> list[Row]:
+    """Title, model, and for each stack what runs, what is left out on one side only, and how much runs."""
+    rows = [
+        Row("title", first.spec.title or "", second.spec.title or ""),
+        Row("model", first.source.name, second.source.name),
+    ]
+    for one, other in zip(first.plan.schedules, second.plan.schedules, strict=True):
+        rows.append(Row(one.stack, items_to_text(one.items), items_to_text(other.items)))
+        only = [
+            indices_to_text(set(one.removed) - set(other.removed)),
+            indices_to_text(set(other.removed) - set(one.removed)),
+        ]
+        if any(only):
+            rows.append(Row("  without", only[0], only[1]))
+        runs = [sum(count_executions(side.items).values()) for side in (one, other)]
+        rows.append(Row("  executions", *map(str, runs)))
+    paths = {item.path: item for side in (first, second) for item in side.plan.replacements}
+    for path in paths:
+        kinds = [
+            next((item.kind for item in side.plan.replacements if item.path == path), "") for side in (first, second)
+        ]
+        rows.append(Row(path, *kinds))
+    return rows
+
+
+def compare_costs(first: PlannedSpec, second: PlannedSpec) -> list[Row]:
+    """What each side saves, and which backends can express it."""
+    sides = (first, second)
+    costs = [side.cost for side in sides]
+    rows = [
+        Row("saves parameters", *(_saved(c.parameters_before, c.parameters_after) for c in costs)),
+        Row("saves bytes", *(bytes_text(c.bytes_before - c.bytes_after) for c in costs)),
+    ]
+    if all(cost.flops_share is not None for cost in costs):
+        rows.append(Row("FLOPs of the blocks", *(f"{100 * (cost.flops_share or 0):.1f}%" for cost in costs)))
+    verdicts: list[Any] = [judge_backends(side.plan, side.anatomy) for side in sides]
+    return rows + [Row(one.backend, one.answer, other.answer) for one, other in zip(*verdicts, strict=True)]
+
+
+def _saved(before: int, after: int) -> str:
+    return f"{count_text(before - after)} ({share_text(before - after, before)})"
+
+
+def describe_rows(rows: list[Row]) -> str:
+    """A table; cells that are too long go on below."""
+    lines: list[list[str]] = []
+    for row in rows:
+        wrapped = [textwrap.wrap(cell, COLUMN) or [""] for cell in (row.first, row.second)]
+        for number in range(max(map(len, wrapped))):
+            cells = [part[number] if number < len(part) else "" for part in wrapped]
+            is_first = number == 0
+            mark = DIFFERS if row.differs and row.fact and is_first else ""
+            lines.append([mark, row.fact if is_first else "", *cells])
+    return table(lines)
