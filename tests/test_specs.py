@@ -1,43 +1,148 @@
-"""Every spec that is checked in is planned against the anatomy of its model; nothing is downloaded."""
+"""Every spec that is checked in is planned for its model, in its real size; nothing is downloaded."""
 
+import json
+import re
+from itertools import product
 from pathlib import Path
 
 import pytest
+import yaml
 
 from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import inspect
 from surgery.demo.location import DEMO_NAME, demo_specs
-from surgery.errors import SpecError
+from surgery.errors import NotYetError, SpecError
 from surgery.plan.lower import lower_spec
 from surgery.spec.load import load_spec, read_spec
 
 ROOT = Path(__file__).parents[1]
-SPECS = sorted((ROOT / "specs").rglob("*.yaml"))
+CONFIGS = Path(__file__).parent / "configs"
+ALL = sorted((ROOT / "specs").rglob("*.yaml"))
+SWEEPS = [path for path in ALL if load_spec(path).variables]
+SPECS = [path for path in ALL if path not in SWEEPS]
+
+# Folder of specs -> the model that they name, and how many parameters it is published with, in 10^9.
+MODELS = {
+    "flux.1-schnell": ("black-forest-labs/FLUX.1-schnell", 11.9),
+    "sd3-medium": ("stabilityai/stable-diffusion-3-medium-diffusers", 2.03),
+    "auraflow-v0.2": ("fal/AuraFlow-v0.2", 6.8),
+    "pixart-alpha": ("PixArt-alpha/PixArt-XL-2-512x512", 0.61),
+}
+
+# What the published experiments ran, by hand: folder, spec, schedule of the stack that is edited.
+DOWN = " ".join(str(index) for index in range(33, 4, -1))
+SIDE_BY_SIDE = "|".join(str(index) for index in range(4, 34))
+EXPERIMENTS = f"""
+flux.1-schnell reverse_single               0:5 {DOWN} 34:38
+flux.1-schnell parallel_single              0:4 ({SIDE_BY_SIDE}) 34:38
+flux.1-schnell parallel_looped_single_30    0:4 ({SIDE_BY_SIDE})x30 34:38
+flux.1-schnell skip_double_7_to_10          0:7 11:19
+flux.1-schnell skip_double_first            1:19
+flux.1-schnell skip_double_last             0:18
+flux.1-schnell skip_single_10_to_13         0:10 14:38
+flux.1-schnell skip_single_22_to_26         0:22 27:38
+flux.1-schnell skip_single_first            1:38
+flux.1-schnell skip_single_last             0:37
+flux.1-schnell repeat_double_center         0:3 (9)x14 17:19
+flux.1-schnell repeat_single_center         0:4 (19)x32 36:38
+flux.1-schnell reverse_double               0:3 15 14 13 12 11 10 9 8 7 6 5 4 3 16:19
+flux.1-schnell parallel_double              0:3 (3|4|5|6|7|8|9|10|11|12|13|14|15) 16:19
+flux.1-schnell parallel_looped_double_13    0:3 (3|4|5|6|7|8|9|10|11|12|13|14|15)x13 16:19
+flux.1-schnell parallel_looped_double_3     0:3 (3|4|5|6|7|8|9|10|11|12|13|14|15)x3 16:19
+sd3-medium     skip_20_and_21               0:20 22:24
+sd3-medium     skip_13_and_14               0:13 15:24
+sd3-medium     skip_first                   1:24
+sd3-medium     repeat_14_to_17_center       0:14 (15)x4 18:24
+sd3-medium     repeat_18_to_21_center       0:18 (19)x4 22:24
+sd3-medium     reverse_14_to_17             0:14 17 16 15 14 18:24
+sd3-medium     reverse_18_to_21             0:18 21 20 19 18 22:24
+sd3-medium     parallel_10_to_13            0:10 (10|11|12|13) 14:24
+sd3-medium     parallel_18_to_21            0:18 (18|19|20|21) 22:24
+sd3-medium     parallel_looped_10_to_13_4   0:10 (10|11|12|13)x4 14:24
+sd3-medium     parallel_looped_15_to_18_4   0:15 (15|16|17|18)x4 19:24
+auraflow-v0.2  skip_joint_2                 0:2 3
+auraflow-v0.2  skip_joint_first             1:4
+auraflow-v0.2  skip_joint_last              0:3
+auraflow-v0.2  skip_single_0_to_3           4:32
+auraflow-v0.2  skip_single_30_and_31        0:30
+auraflow-v0.2  skip_single_18_to_20         0:18 21:32
+auraflow-v0.2  repeat_joint_center          0 (1)x2 3
+auraflow-v0.2  repeat_single_center         0:18 (19)x3 21:32
+auraflow-v0.2  reverse_joint                0 2 1 3
+auraflow-v0.2  reverse_single               0:18 20 19 18 21:32
+auraflow-v0.2  parallel_joint               0 (1|2) 3
+auraflow-v0.2  parallel_single              0:18 (18|19|20) 21:32
+auraflow-v0.2  parallel_looped_joint_2      0 (1|2)x2 3
+auraflow-v0.2  parallel_looped_single_3     0:18 (18|19|20)x3 21:32
+pixart-alpha   repeat_middle                0:9 (14)x10 19:28
+pixart-alpha   parallel_looped_middle_3     0:9 (9|10|11|12|13|14|15|16|17|18)x3 19:28
+"""
+LINES = [line.split(maxsplit=2) for line in EXPERIMENTS.split("\n") if line]
+LOSES_BY_DESIGN = ("skip", "repeat")
 
 
 @pytest.fixture(scope="session")
 def anatomy_by_model() -> dict[str, Anatomy]:
-    """What the models of the specs are made of: the one that comes with the package."""
-    return {DEMO_NAME: inspect(DEMO_NAME)}
+    """What the models of the specs are made of: the bundled one, and folders with configs of the real size."""
+    return {DEMO_NAME: inspect(DEMO_NAME), **{model: inspect(CONFIGS / name) for name, (model, _) in MODELS.items()}}
 
 
-def test_there_are_specs_and_the_demo_shows_them():
-    assert len(SPECS) >= 11
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT / "specs"))
+
+
+def test_there_are_specs_and_the_demo_shows_its_own():
+    assert len(ALL) >= 75
     assert demo_specs() == sorted((ROOT / "specs" / "demo").glob("*.yaml"))
+    assert {path.parent.name for path in ALL} == {"demo", *MODELS}
 
 
-@pytest.mark.parametrize("path", SPECS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("name", MODELS)
+def test_the_configs_are_of_the_published_size(name, anatomy_by_model):
+    model, billions = MODELS[name]
+    assert anatomy_by_model[model].num_parameters / 1e9 == pytest.approx(billions, rel=0.01)
+    assert all(stack.streams and stack.refusal is None for stack in anatomy_by_model[model].stacks)
+
+
+@pytest.mark.parametrize("path", SPECS, ids=name_of)
 def test_a_spec_has_a_title_and_its_plan_changes_its_model(path, anatomy_by_model):
     spec = load_spec(path)
     assert spec.title
-    assert spec.model in anatomy_by_model, f"give the tests the anatomy of {spec.model}"
+    assert spec.model == (DEMO_NAME if path.parent.name == "demo" else MODELS[path.parent.name][0])
     plan = lower_spec(spec, anatomy_by_model[spec.model])
-    assert plan.replacements or not all(schedule.is_identity for schedule in plan.schedules)
+    assert not plan.is_identity
+    if path.stem.split("_")[0] not in LOSES_BY_DESIGN:
+        assert [schedule.removed for schedule in plan.schedules if schedule.removed] == []
 
 
 def test_no_two_specs_have_the_same_plan(anatomy_by_model):
     specs = [load_spec(path) for path in SPECS]
-    assert len({lower_spec(spec, anatomy_by_model[spec.model]).hash for spec in specs}) == len(specs)
+    assert len({(spec.model, lower_spec(spec, anatomy_by_model[spec.model]).hash) for spec in specs}) == len(specs)
+
+
+@pytest.mark.parametrize(("folder", "name", "schedule"), LINES, ids=lambda part: part)
+def test_an_experiment_runs_what_was_published(folder, name, schedule, anatomy_by_model):
+    plan = lower_spec(load_spec(ROOT / "specs" / folder / f"{name}.yaml"), anatomy_by_model[MODELS[folder][0]])
+    edited = [re.sub(r"^[^:]*: ", "", line) for line in plan.text.splitlines()[1:]]
+    stacks = [text for text, made in zip(edited, plan.schedules, strict=True) if not made.is_identity]
+    assert stacks == [schedule]
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=name_of)
+def test_every_point_of_a_sweep_is_a_plan_of_its_own(path, anatomy_by_model):
+    """Substituted by hand: the operations of each combination, written out."""
+    spec = load_spec(path)
+    with pytest.raises(NotYetError, match="sweeps"):
+        lower_spec(spec, anatomy_by_model[spec.model])
+    document = yaml.safe_load(path.read_text())
+    values = [[*variable.values] for variable in spec.variables]
+    hashes = set()
+    for point in product(*values):
+        operations = json.dumps(document["operations"])
+        for variable, value in zip(spec.variables, point, strict=True):
+            operations = operations.replace("{" + variable.name + "}", str(value))
+        hashes.add(lower_spec(read_spec(f"surgery: v1\noperations: {operations}\n"), anatomy_by_model[spec.model]).hash)
+    assert len(hashes) == len(list(product(*values))) in (28, 84)
 
 
 def test_a_spec_that_does_not_fit_the_bundled_model_is_refused(anatomy_by_model):
