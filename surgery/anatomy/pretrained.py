@@ -50,13 +50,13 @@ def load_pretrained(
     place: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
     try:
         if source.pipeline is not None and not transformer_only:
-            loaded = diffusers.DiffusionPipeline.from_pretrained(source.pipeline, torch_dtype=torch_dtype, **place)
+            loaded = diffusers.DiffusionPipeline.from_pretrained(source.pipeline, dtype=torch_dtype, **place)
         else:
             model_class = getattr(diffusers, source.class_name)
             if source.revision is not None and source.pipeline is not None:
                 place["subfolder"] = "transformer"
             name = str(source.folder) if source.revision is None else source.name
-            loaded = model_class.from_pretrained(name, torch_dtype=torch_dtype, **place)
+            loaded = model_class.from_pretrained(name, dtype=torch_dtype, **place)
         loaded = loaded.to(device)
     except (OSError, ValueError, RuntimeError, AssertionError, AttributeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

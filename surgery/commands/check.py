@@ -9,7 +9,7 @@ import typer
 
 from surgery.commands.inspection import describe_anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
-from surgery.commands.planned import PlannedSpec, plan_spec_file
+from surgery.commands.planned import Finder, PlannedSpec, find_once, plan_spec_file
 from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.cost import Cost
@@ -55,6 +55,7 @@ def run(
     if svg is not None and not is_single:
         raise InputError("--svg draws one spec; give a single spec")
     documents: list[dict[str, Any]] = []
+    find = find_once()
     num_faulty = 0
     for number, path in enumerate(paths):
         try:
@@ -62,11 +63,14 @@ def run(
                 document, text = check_language(path)
             else:
                 wanted = show or (Show.plan if is_single else None)
-                document, text = check_against_model(path, model=model, profile=profile, show=wanted, svg=svg)
+                document, text = check_against_model(
+                    path, model=model, profile=profile, show=wanted, svg=svg, find=find
+                )
         except SurgeryError as error:
             num_faulty += 1
-            typer.echo(str(error), err=True)
-            documents.append({"spec": str(path), "faults": str(error).splitlines()})
+            text = str(error) if str(path) in str(error) else f"{path}: {error}"
+            typer.echo(text, err=True)
+            documents.append({"spec": str(path), "faults": text.splitlines()})
             continue
         documents.append(document)
         if not json:
@@ -105,11 +109,11 @@ def check_language(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def check_against_model(
-    path: Path, *, model: str | None, profile: Path | None, show: Show | None, svg: Path | None
+    path: Path, *, model: str | None, profile: Path | None, show: Show | None, svg: Path | None, find: Finder
 ) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a valid spec; raises what is wrong. What can't run yet is valid, and said."""
     try:
-        planned = plan_spec_file(path, model=model, profile=profile)
+        planned = plan_spec_file(path, model=model, profile=profile, find=find)
     except NotYetError as reason:
         return {"spec": str(path), "not_yet": str(reason).splitlines()}, str(reason)
     if svg is not None:

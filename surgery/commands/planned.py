@@ -1,5 +1,6 @@
 """A spec file -> its plan: where `check`, `diff` and `compile` begin. Models not seen before need torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,13 @@ class PlannedSpec:
     means: Path | None = None
 
 
-def plan_spec_file(path: Path, *, model: str | None = None, profile: Path | None = None) -> PlannedSpec:
-    """Plan a spec for the model that it names, or for `model`.
+Finder = Callable[[str], ModelSource]
+
+
+def plan_spec_file(
+    path: Path, *, model: str | None = None, profile: Path | None = None, find: Finder = find_source
+) -> PlannedSpec:
+    """Plan a spec for the model that it names, or for `model`; `find` finds models by name.
 
     Raises:
         InputError: a file or the model can't be read, or no model is named.
@@ -34,11 +40,29 @@ def plan_spec_file(path: Path, *, model: str | None = None, profile: Path | None
         TraceError: the model can't be traced.
     """
     spec = load_spec(path)
-    source = find_source(model_of_spec(spec, model))
+    source = find(model_of_spec(spec, model))
     anatomy = anatomy_of_source(source)
     means = profile if profile is not None or spec.profile is None else spec.folder / spec.profile
     plan = lower_spec(spec, anatomy, mean_values(means))
     return PlannedSpec(spec, source, anatomy, plan, plan_cost(plan, anatomy), means)
+
+
+def find_once() -> Finder:
+    """`find_source` that asks for each model once, also for one that is not there: a hub that is away is slow."""
+    answers: dict[str, ModelSource | InputError] = {}
+
+    def find(name: str) -> ModelSource:
+        if name not in answers:
+            try:
+                answers[name] = find_source(name)
+            except InputError as error:
+                answers[name] = error
+        answer = answers[name]
+        if isinstance(answer, InputError):
+            raise answer
+        return answer
+
+    return find
 
 
 def mean_values(path: Path | None) -> MeanValues | None:

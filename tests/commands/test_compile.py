@@ -43,7 +43,7 @@ def test_a_pt2_lies_beside_and_runs_with_torch_alone(write_spec, surgery_command
     assert result.stdout.splitlines()[-1] == f'load it with torch.export.load("{out / "variant.pt2"}").module()'
     manifest = json.loads((out / "surgery.json").read_text())
     assert manifest["program"]["dynamic"] == ["batch", "text"] and "variant.pt2" in manifest["files"]
-    model = PixArtTransformer2DModel.from_pretrained(pipeline / "transformer", torch_dtype=torch.float32)
+    model = PixArtTransformer2DModel.from_pretrained(pipeline / "transformer", dtype=torch.float32)
     variant = surgery.apply(model, spec)
     inputs = {k: v for k, v in tiny_call(variant, batch=4).items() if isinstance(v, torch.Tensor)}
     files = {"spec.yaml": ""}
