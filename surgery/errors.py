@@ -13,10 +13,14 @@ class InputError(SurgeryError):
 
 
 class SpecError(SurgeryError):
-    """A spec has faults; `faults` holds one message each, in the order of their places."""
+    """A spec has faults; `faults` holds one message each, in the order of their places.
 
-    def __init__(self, faults: Sequence[str]) -> None:
+    `partial` is what could be read of a spec whose faults are of the language, None otherwise.
+    """
+
+    def __init__(self, faults: Sequence[str], partial: object = None) -> None:
         self.faults = tuple(faults)
+        self.partial = partial
         super().__init__("\n".join(self.faults))
 
     @classmethod

@@ -14,7 +14,10 @@ PromptsOption = Annotated[Path | None, typer.Option(help="A text file with one p
 
 
 def run(
-    targets: Annotated[list[str], typer.Argument(metavar="SPEC|MODEL...", help="Specs of one model, or one model.")],
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="SPEC|MODEL...", help="Specs, or compiled folders, of one model; or one model."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; it must be new or empty.")],
     prompt: PromptOption = None,
     prompts: PromptsOption = None,

@@ -1,14 +1,16 @@
 """A spec file -> its plan: where `check`, `diff` and `compile` begin. Models not seen before need torch."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source
-from surgery.errors import InputError
+from surgery.errors import InputError, SpecError, SurgeryError
 from surgery.plan.cost import Cost, plan_cost
 from surgery.plan.lower import MeanValues, lower_spec
+from surgery.plan.names import find_name_faults
 from surgery.plan.plan import Plan
 from surgery.spec.load import Spec, load_spec
 
@@ -28,6 +30,31 @@ class PlannedSpec:
 Finder = Callable[[str], ModelSource]
 
 
+def merge_faults(error: SpecError, model: str | None, find: Finder) -> list[str]:
+    """The faults of the language, and with them the names that the model does not have, in the order of their places.
+
+    A model that is not at hand is not what is wrong here: nothing is said of it.
+    """
+    partial = error.partial
+    if not isinstance(partial, Spec) or (model or partial.model) is None:
+        return list(error.faults)
+    try:
+        anatomy = anatomy_of_source(find(model_of_spec(partial, model)))
+        find_name_faults(partial, anatomy).raise_if_any()
+    except SpecError as more:
+        return sorted({*error.faults, *more.faults}, key=place_of)
+    except SurgeryError:
+        pass
+    return list(error.faults)
+
+
+def place_of(fault: str) -> tuple[int, int]:
+    """The line and the column of a message."""
+    found = re.match(r".*?:(\d+):(\d+): ", fault)
+    assert found is not None, "a fault begins with its place"
+    return int(found[1]), int(found[2])
+
+
 def plan_spec_file(
     path: Path, *, model: str | None = None, profile: Path | None = None, find: Finder = find_source
 ) -> PlannedSpec:
@@ -39,7 +66,10 @@ def plan_spec_file(
         NotYetError: it uses what this version does not run.
         TraceError: the model can't be traced.
     """
-    spec = load_spec(path)
+    try:
+        spec = load_spec(path)
+    except SpecError as error:
+        raise SpecError(merge_faults(error, model, find)) from None
     source = find(model_of_spec(spec, model))
     anatomy = anatomy_of_source(source)
     means = profile if profile is not None or spec.profile is None else spec.folder / spec.profile

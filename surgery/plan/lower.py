@@ -9,13 +9,14 @@ from surgery.anatomy.parts import Anatomy, Component, Stack
 from surgery.anatomy.resolve import SelectedComponent, SelectedLayers, find_stacks, resolve_components, resolve_layers
 from surgery.errors import NotYetError
 from surgery.plan.check import check_plan, misplaced_layer
+from surgery.plan.names import selectors_of
 from surgery.plan.plan import Plan, Replace
 from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, canonical, count_executions, iter_layers
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
 from surgery.spec.nearest import shorten
 from surgery.spec.places import Faults, Place
-from surgery.spec.selector import Selector, indices_to_text
+from surgery.spec.selector import indices_to_text
 
 MAX_EXECUTIONS = 100_000  # layers in one forward: beyond any model, and before numbers stop being sane
 
@@ -66,22 +67,12 @@ def _refuse_not_yet(spec: Spec) -> None:
             )
         reasons += [
             (selector.place, "a second transformer can't be edited in this version; leave transformer_2/ out")
-            for selector in _selectors(operation)
+            for selector in selectors_of(operation)
             if selector.model == "transformer_2"
         ]
     if reasons:
         lines = [f"{spec.file}:{place.line}:{place.column}: not yet: {text}" for place, text in sorted(reasons)]
         raise NotYetError("\n".join(dict.fromkeys(lines)))
-
-
-def _selectors(operation: ops.AnyOperation) -> tuple[Selector, ...]:
-    match operation:
-        case ops.Replace():
-            return operation.components
-        case ops.Order():
-            return (Selector(operation.stack, operation.stack_place, operation.stack, (), model=operation.model),)
-        case _:
-            return operation.layers
 
 
 @dataclass
@@ -295,7 +286,7 @@ class _Lowering:
         if "*" in operation.stack:
             self.faults.add(operation.stack_place, "order writes out one stack; write the stack's name, not *")
             return
-        found = find_stacks(_selectors(operation)[0], self.anatomy, self.faults)
+        found = find_stacks(selectors_of(operation)[0], self.anatomy, self.faults)
         if not found:
             return
         stack = found[0]

@@ -29,7 +29,7 @@ text.stack { font-weight: 600; }
 .box { fill: #efefef; stroke: #8a8a8a; stroke-width: 1; }
 .changed { fill: #fbe3c0; stroke: #e69f00; stroke-width: 2; }
 .skipped { fill: none; stroke: #8a8a8a; stroke-dasharray: 4 3; }
-.ghost { fill: #8a8a8a; }
+.ghost { fill: #8a8a8a; paint-order: stroke; stroke: #ffffff; stroke-width: 5px; }
 .parallel { fill: #dcebf7; stroke: #0072b2; stroke-width: 2; }
 .repeated { fill: #d8f0e6; stroke: #009e73; stroke-width: 2; }
 @media (prefers-color-scheme: dark) {
@@ -39,7 +39,7 @@ text.stack { font-weight: 600; }
   .box { fill: #2b2e36; stroke: #9a9a9a; }
   .changed { fill: #4a3711; stroke: #e69f00; }
   .skipped { stroke: #9a9a9a; }
-  .ghost { fill: #9a9a9a; }
+  .ghost { fill: #9a9a9a; stroke: #16181d; }
   .parallel { fill: #12324a; stroke: #56b4e9; }
   .repeated { fill: #0f3a2d; stroke: #20c997; }
 }

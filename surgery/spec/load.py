@@ -71,7 +71,7 @@ def read_spec(text: str | bytes, *, file: str = "spec.yaml", folder: Path | None
     if document is None:
         faults.raise_if_any()
     spec = _read(document, text, file, folder or Path(), faults)
-    faults.raise_if_any()
+    faults.raise_if_any(partial=spec)
     assert spec is not None, "a spec without faults is complete"
     return spec
 

@@ -35,7 +35,8 @@ class Faults:
         self.add(place, text)
         self.settled.add(place)
 
-    def raise_if_any(self) -> None:
-        """Raise SpecError with all faults in the order of their places."""
+    def raise_if_any(self, partial: object = None) -> None:
+        """Raise SpecError with all faults in the order of their places, and what was read all the same."""
         if self.found:
-            raise SpecError([f"{self.file}:{place.line}:{place.column}: {text}" for place, text in sorted(self.found)])
+            texts = [f"{self.file}:{place.line}:{place.column}: {text}" for place, text in sorted(self.found)]
+            raise SpecError(texts, partial)

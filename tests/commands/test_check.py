@@ -52,6 +52,15 @@ def test_three_faults_are_three_messages_with_their_places(faulty, surgery_comma
     assert messages[2].startswith(f"{faulty}:6:") and '"attn9"' in messages[2]
 
 
+def test_faults_of_the_language_and_names_the_model_lacks_are_told_in_one_go(write_spec, surgery_command):
+    spec = write_spec("both.yaml", 'skip: "transformer_blocks[9]"\n  - skp: "blocks[0]"\n  - reverse: "blocks[0:2]"')
+    messages = surgery_command("check", spec).stderr.splitlines()
+    assert [message.removeprefix(f"{spec}:").split(": ")[0] for message in messages] == ["4:31", "5:5", "5:10", "6:14"]
+    assert "there is no layer 9" in messages[0] and 'did you mean "skip"?' in messages[1]
+    absent = surgery_command("check", spec, "--model", "/nowhere/at/all").stderr.splitlines()
+    assert absent == [messages[1]]
+
+
 def test_json_of_a_faulty_spec_holds_its_faults(faulty, surgery_command):
     result = surgery_command("check", faulty, "--json")
     assert result.exit_code == 1

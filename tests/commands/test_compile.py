@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
+from PIL import Image
 
 import surgery
 from surgery.testing import tiny_call
@@ -90,3 +91,21 @@ def test_what_can_not_be_compiled_leaves_nothing_behind(
 def test_wrong_usage_exits_with_two(surgery_command):
     assert surgery_command("compile", "spec.yaml", "--to", "paper", "--out", "x").exit_code == 2
     assert surgery_command("compile", "spec.yaml").exit_code == 2
+
+
+def test_a_compiled_folder_is_drawn_like_its_spec(write_spec, surgery_command, draw, tmp_path):
+    spec, out = write_spec("spec.yaml", SKIP), tmp_path / "variant"
+    assert surgery_command("compile", spec, "--to", "graph", "--out", out).exit_code == 0
+    documents = [
+        draw(target, "--prompt", "red apple", "--out", tmp_path / f"pictures-{number}", "--no-baseline")
+        for number, target in enumerate((spec, out))
+    ]
+    assert [document["variants"][0]["name"] for document in documents] == ["spec", "variant"]
+    assert documents[0]["variants"][0]["plan"] == documents[1]["variants"][0]["plan"]
+    pictures = [
+        (tmp_path / f"pictures-{number}" / name / "0000.png") for number, name in enumerate(("spec", "variant"))
+    ]
+    assert Image.open(pictures[0]).tobytes() == Image.open(pictures[1]).tobytes()
+    (out / "plan.json").write_text("{}")
+    result = surgery_command("generate", out, "--prompt", "red apple", "--out", tmp_path / "no")
+    assert result.exit_code == 1 and "was changed after it was compiled" in result.stderr

@@ -1,0 +1,37 @@
+"""The names in a spec that a model does not have: what can be told of a spec that has other faults too.
+
+Whether operations fit each other is not looked at: an operation that was misspelt is missing from what they would do.
+"""
+
+from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.resolve import find_stacks, resolve_components, resolve_layers
+from surgery.spec import operations as ops
+from surgery.spec.load import Spec
+from surgery.spec.places import Faults
+from surgery.spec.selector import Selector
+
+
+def selectors_of(operation: ops.AnyOperation) -> tuple[Selector, ...]:
+    """What an operation selects; for `order`, its stack."""
+    match operation:
+        case ops.Replace():
+            return operation.components
+        case ops.Order():
+            return (Selector(operation.stack, operation.stack_place, operation.stack, (), model=operation.model),)
+        case _:
+            return operation.layers
+
+
+def find_name_faults(spec: Spec, anatomy: Anatomy) -> Faults:
+    """The faults of all stacks, layers and components that the operations name; none for sweeps."""
+    faults = Faults(spec.file)
+    for operation in () if spec.variables else spec.operations:
+        selectors = selectors_of(operation)
+        match operation:
+            case ops.Replace():
+                resolve_components(selectors, anatomy, faults)
+            case ops.Order():
+                find_stacks(selectors[0], anatomy, faults)
+            case _:
+                resolve_layers(selectors, anatomy, faults)
+    return faults
