@@ -69,11 +69,16 @@ class RewrittenForward:
             ) from violation
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def trace(self, variant: nn.Module, call: FlatCall) -> CompiledForward:
-        """Trace the model's own forward for this call, rewrite it, and keep it for calls like it."""
+    def trace(self, variant: nn.Module, call: FlatCall, *, is_example: bool = False) -> CompiledForward:
+        """Trace the model's own forward for this call, rewrite it, and keep it for calls like it.
+
+        What can't be traced whole is traced in part, on real calls only: such a forward depends on their contents.
+        """
         try:
             graph, num_decisions = self.rewritten_graph(variant, call)
         except TraceError as failure:
+            if is_example:
+                raise
             return self.trace_in_part(variant, call, str(failure))
         key = key_of_call(variant, call)
         if num_decisions:
@@ -173,7 +178,7 @@ def source_of_variant(variant: nn.Module) -> str:
     A variant without weights is traced for a call on the CPU, so that the code names no meta device.
 
     Raises:
-        RefusedError: it has not run yet, and its class has no example inputs, or can't be traced without weights.
+        RefusedError: it has not run yet, and its class has no example inputs, or can't be traced whole.
     """
     rewritten: RewrittenForward = variant.__dict__["_surgery"]
     example = example_call(variant)
@@ -182,7 +187,7 @@ def source_of_variant(variant: nn.Module) -> str:
             call = flatten_call((), tree_map(_on_cpu, example.kwargs), rewritten.parameters)
             return _readable(rewritten.rewritten_graph(variant, call)[0].python_code("self", verbose=False).src)
     if not rewritten.sources:
-        fact = "has no example inputs" if example is None else "can't be traced without its weights"
+        fact = "has no example inputs" if example is None else "can't be traced whole"
         raise RefusedError(f"{type(variant).__name__} {fact}; its graph is known once it has run")
     return _readable(next(iter(rewritten.sources.values())))
 
@@ -259,14 +264,9 @@ def build_variant(model: nn.Module, plan: Plan, anatomy: Anatomy, means: Means |
 
 
 def _trace_example(variant: nn.Module, call: FlatCall) -> None:
-    """Trace a variant before its first run. Without weights, what must run to be traced waits for them."""
-    has_weights = not any(value.is_meta for value in variant.parameters())
-    try:
-        with torch.no_grad():
-            variant.__dict__["_surgery"].trace(variant, call)
-    except TraceError:
-        if has_weights:
-            raise
+    """Trace a variant before its first run; what can't be traced whole waits for that."""
+    with contextlib.suppress(TraceError), torch.no_grad():
+        variant.__dict__["_surgery"].trace(variant, call, is_example=True)
 
 
 def is_variant(model: nn.Module) -> bool:

@@ -48,6 +48,12 @@ SHAPES: Mapping[str, Mapping[str, str]] = {
     },
     "ChromaTransformer2DModel": {**JOINT_SEQUENCE, "attention_mask": "batch text+image"},
     "AuraFlowTransformer2DModel": JOINT_GRID,
+    "Lumina2Transformer2DModel": {
+        "hidden_states": "batch in_channels height width",
+        "timestep": "batch",
+        "encoder_hidden_states": "batch text cap_feat_dim",
+        "encoder_attention_mask": "batch text : boolean",
+    },
     "DiTTransformer2DModel": {
         "hidden_states": "batch in_channels height width",
         "timestep": "batch",
@@ -126,6 +132,8 @@ def _resolve_size(term: str, sizes: Mapping[str, int], config: Mapping[str, Any]
 def _make_input(
     shape: list[int], name: str, kind: str, *, weight: torch.Tensor, generator: torch.Generator | None
 ) -> torch.Tensor:
+    if kind == "boolean":
+        return torch.ones(shape, dtype=torch.bool, device=weight.device)
     if kind == "integer":
         return torch.zeros(shape, dtype=torch.long, device=weight.device)
     if name.endswith("_mask"):

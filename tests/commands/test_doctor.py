@@ -95,6 +95,31 @@ def test_a_forward_that_can_not_be_traced_whole_is_named_with_its_line(surgery_c
     assert "all operations but replace work" in findings_of(result, "transformer_blocks")[0]
 
 
+def test_lumina2_is_explained(surgery_command, save_config):
+    """It reads the lengths of its texts off a mask."""
+    result = surgery_command("doctor", save_config(build_lumina2()))
+    assert result.exit_code == 0
+    (trace,) = findings_of(result, "trace")
+    assert trace.startswith("note") and "transformer_lumina2.py:" in trace and "tolist()" in trace
+    assert "all operations but replace work" in findings_of(result, "layers")[0]
+
+
+def build_lumina2():
+    return diffusers.Lumina2Transformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        hidden_size=24,
+        num_layers=2,
+        num_refiner_layers=1,
+        num_attention_heads=2,
+        num_kv_heads=1,
+        multiple_of=8,
+        cap_feat_dim=12,
+        axes_dim_rope=(4, 4, 4),
+        axes_lens=(64, 64, 64),
+    )
+
+
 def test_a_class_without_example_inputs_is_said_to_wait_for_its_first_run(surgery_command, save_config):
     model = diffusers.T5FilmDecoder(
         input_dims=4, targets_length=4, d_model=8, num_layers=2, num_heads=1, d_kv=8, d_ff=8

@@ -266,6 +266,18 @@ def lumina2_call(lengths):
     }
 
 
+def test_example_inputs_do_not_stand_in_for_the_contents_of_real_ones():
+    """Lumina2 has example inputs; it is traced in part when it first runs, and its anatomy knows why."""
+    variant = edit(build_lumina2(), "skip: 'layers[1]'")  # warnings are errors here
+    with torch.no_grad(), pytest.warns(PartialTraceWarning, match=r"transformer_lumina2.py:\d+: `.*tolist\(\)`"):
+        variant(**lumina2_call((7, 5)))
+    assert [name for name, _ in variant.layers.named_children()] == ["0", "2", "3"]
+    anatomy = read_anatomy(build_lumina2())
+    assert "tolist()" in str(anatomy.trace_failure) and [stack.name for stack in anatomy.stacks][-1] == "layers"
+    with pytest.raises(RefusedError, match="can't be traced whole; its graph is known once it has run"):
+        source_of_variant(edit(build_lumina2(), "skip: 'layers[1]'"))
+
+
 def test_every_stack_of_lumina2_can_be_edited_at_once(run):
     model = build_lumina2()
     edited = copy.deepcopy(model)
