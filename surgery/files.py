@@ -55,7 +55,8 @@ def write_whole(path: Path, content: bytes | str) -> None:
         beside.write_bytes(content if isinstance(content, bytes) else content.encode())
         beside.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def _umask() -> int:

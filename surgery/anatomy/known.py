@@ -18,6 +18,7 @@ from surgery import __version__
 from surgery.anatomy.as_json import anatomy_from_json, anatomy_to_json
 from surgery.anatomy.parts import Anatomy
 from surgery.demo.location import demo_anatomy
+from surgery.files import write_whole
 
 FORMAT = 1  # of the files; raised when what is read off a model changes
 CACHE_VARIABLE = "SURGERY_CACHE"
@@ -70,16 +71,11 @@ def recall_anatomy(key: str) -> Anatomy | None:
 
 
 def keep_anatomy(key: str, anatomy: Anatomy) -> None:
-    """Keep an anatomy: written beside, then renamed. A folder that can't be written to is no error: nothing is kept."""
+    """Keep an anatomy. A folder that can't be written to is no error: nothing is kept."""
     path = _file(key)
-    beside = path.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(anatomy_to_json(anatomy)))
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        write_whole(path, json.dumps(anatomy_to_json(anatomy)))
 
 
 def _file(key: str) -> Path:

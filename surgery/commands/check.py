@@ -11,6 +11,7 @@ from surgery.commands.inspection import describe_anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
 from surgery.commands.planned import Finder, PlannedSpec, find_once, plan_spec_file
 from surgery.errors import InputError, NotYetError, SurgeryError
+from surgery.files import write_whole
 from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.cost import Cost
 from surgery.plan.text import items_to_text
@@ -163,9 +164,12 @@ def write_svg(planned: PlannedSpec, path: Path) -> None:
     """Write the drawing of a plan, beside and then renamed."""
     from surgery.report.draw_svg import draw_svg
 
-    beside = path.with_name(f"{path.name}.partial")
-    beside.write_text(draw_svg(planned.plan, planned.anatomy, title=planned.spec.title or path.stem), encoding="utf-8")
-    beside.replace(path)
+    try:
+        write_whole(path, draw_svg(planned.plan, planned.anatomy, title=planned.spec.title or path.stem))
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be written: {error.strerror}; write --svg FILE in a folder that exists"
+        ) from None
 
 
 def cost_to_json(cost: Cost) -> dict[str, Any]:

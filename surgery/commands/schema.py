@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from surgery.errors import InputError
+from surgery.files import write_whole
 from surgery.spec.schema import json_schema
 
 
@@ -21,12 +22,9 @@ def run(
     if out is None:
         typer.echo(text, nl=False)
         return
-    beside = out.with_name(f"{out.name}.partial")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(out)
+        write_whole(out, text)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise InputError(
             f"{out} can't be written: {error.strerror}; write --out FILE in a folder that exists"
         ) from None

@@ -135,6 +135,19 @@ def test_a_plan_that_only_the_graph_can_express_says_why(write_spec, surgery_com
     }
 
 
+def test_the_blocks_can_be_drawn_as_text_and_as_a_picture(write_spec, surgery_command, tmp_path):
+    spec = write_spec("skip.yaml", SKIP)
+    lines = surgery_command("check", spec, "--show", "graph").stdout.splitlines()
+    assert lines[3].startswith("transformer_blocks  5 layers") and " -  ┊  1      skipped" in lines
+    result = surgery_command("check", spec, "--svg", tmp_path / "skip.svg")
+    assert result.exit_code == 0
+    assert (tmp_path / "skip.svg").read_text().startswith("<svg ")
+    absent = surgery_command("check", spec, "--svg", tmp_path / "no" / "skip.svg")
+    assert absent.exit_code == 1 and "can't be written: No such file or directory; write --svg FILE" in absent.stderr
+    several = surgery_command("check", spec, write_spec("two.yaml", SKIP), "--svg", tmp_path / "two.svg")
+    assert (several.exit_code, several.stderr) == (1, "--svg draws one spec; give a single spec\n")
+
+
 def test_the_anatomy_can_be_shown(pipeline, write_spec, surgery_command):
     result = surgery_command("check", write_spec("skip.yaml", SKIP), "--show", "anatomy")
     assert result.exit_code == 0
