@@ -15,7 +15,7 @@ from surgery.demo.location import DEMO_NAME, demo_folder
 from surgery.errors import InputError
 
 PIPELINE_INDEX = "model_index.json"
-CONFIG_FILES = ("transformer/config.json", "config.json")
+CONFIG_FILES = ((PIPELINE_INDEX, "transformer/config.json"), ("config.json",))  # of a pipeline, of a transformer
 ASSUMED_DTYPE = "bfloat16"
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 MAX_HEADER_BYTES = 100_000_000
@@ -97,7 +97,7 @@ def _source_in_folder(name: str, folder: Path) -> ModelSource:
 def _source_on_hub(model: str, commit: str | None) -> ModelSource:
     """What was downloaded before is taken as it is; otherwise the hub is asked for the two small files."""
     snapshot = cached_snapshot(model, commit)
-    if snapshot is not None and any((snapshot / file).exists() for file in CONFIG_FILES):
+    if snapshot is not None and any(all((snapshot / file).exists() for file in files) for files in CONFIG_FILES):
         source = _source_in_folder(model, snapshot)
         return replace(source, pipeline=None if source.pipeline is None else model, revision=snapshot.name)
     from huggingface_hub import hf_hub_download, try_to_load_from_cache

@@ -116,6 +116,20 @@ def test_a_hub_id_of_a_pipeline_is_read_through_its_transformer(hub, config):
     assert find_source(HUB_ID).pipeline == HUB_ID
 
 
+def test_the_revision_is_that_of_the_snapshot_and_another_is_not_there(hub, config):
+    hub(HUB_ID, {"config.json": config})
+    assert find_source(HUB_ID).revision == find_source(HUB_ID, revision=COMMIT).revision == COMMIT
+    with pytest.raises(InputError, match="nor in the local cache"):
+        find_source(HUB_ID, revision="f" * 40)
+
+
+def test_a_snapshot_with_half_of_a_pipeline_is_not_taken_for_one(hub, config):
+    """Other programs fetch single files: without the index the hub is asked."""
+    hub(HUB_ID, {"transformer/config.json": config})
+    with pytest.raises(InputError, match="is neither a folder nor in the local cache, and the hub can't be reached"):
+        find_source(HUB_ID)
+
+
 def test_the_environment_names_cache_and_mode(hub, config):
     cache = hub(HUB_ID, {"config.json": config})
     code = f"from surgery.anatomy.sources import find_source; print(find_source({HUB_ID!r}).class_name)"
