@@ -1,7 +1,10 @@
 """A compiled graph can be kept, read and loaded, onto its own base model and no other."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -207,3 +210,39 @@ def test_an_identity_survives_json_and_a_revision_is_compared(base):
     assert identify(on_hub).weights == {}
     assert find_difference(identify(on_hub), on_hub) is None
     assert "it is at revision unknown, not aaaa" in str(find_difference(identify(on_hub), source))
+
+
+def test_a_model_of_the_hub_is_loaded_at_its_recorded_revision(tmp_path):
+    """In a process of its own, offline, with a cache of two revisions; the newer one has other weights."""
+    cache = tmp_path / "hub"
+    repository = cache / "models--somebody--tiny"
+    commits = ("a" * 40, "b" * 40)
+    for seed, commit in enumerate(commits):
+        build_tiny_model("sd3", seed=seed).save_pretrained(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commits[0])
+    (tmp_path / "spec.yaml").write_text(SPEC_TEXT.format(model="somebody/tiny", kind="zero"))
+    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+
+    def run(code):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    arguments = ["compile", "spec.yaml", "--to", "graph", "--out", "v"]
+    assert f"revision {commits[0]}" in run(f"from surgery.commands.main import app; app({arguments})")
+    (repository / "refs" / "main").write_text(commits[1])
+    code = (
+        "import surgery, torch; from surgery.testing import build_tiny_model, tiny_call; "
+        "loaded = surgery.load_variant('v'); torch.set_grad_enabled(False); "
+        "same = surgery.apply(build_tiny_model('sd3', seed=0), 'v/spec.yaml'); call = tiny_call(same); "
+        "print(torch.equal(loaded(**call).sample, same(**call).sample))"
+    )
+    assert run(code) == "True\n"
+    assert "it is at revision bbbb" in run(
+        "from surgery.graph.artefact import read_artefact\nfrom surgery.anatomy.identity import find_difference\n"
+        "from surgery.anatomy.sources import find_source\n"
+        "print(find_difference(read_artefact('v').base, find_source('somebody/tiny')))"
+    )
