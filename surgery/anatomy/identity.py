@@ -35,10 +35,10 @@ def identity_from_json(data: Mapping[str, Any]) -> Identity:
     return Identity(data["model"], data["class_name"], data["config"], data["revision"], dict(data["weights"]))
 
 
-def identify(source: ModelSource, *, hash_weights: bool | None = None) -> Identity:
+def identify(source: ModelSource, *, with_weights: bool | None = None) -> Identity:
     """The identity of a model. Weights are hashed where there is no revision, or on request; that reads them all."""
-    wanted = source.revision is None if hash_weights is None else hash_weights
-    weights = hash_files(source.folder) if wanted and source.folder is not None else {}
+    wanted = source.revision is None if with_weights is None else with_weights
+    weights = hash_weights(source) if wanted else {}
     return Identity(source.name, source.class_name, hash_config(source.config), source.revision, weights)
 
 
@@ -48,9 +48,15 @@ def hash_config(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def hash_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of weights in a folder, two at a time."""
-    paths = sorted({path for pattern in WEIGHTS_PATTERNS for path in folder.glob(pattern)})
+def hash_weights(source: ModelSource) -> dict[str, str]:
+    """SHA-256 of each file of weights of a model, two at a time; none for one whose files are not local."""
+    if source.file is not None:
+        paths = [source.file]
+    elif source.folder is not None:
+        folder = source.folder
+        paths = sorted({path for pattern in WEIGHTS_PATTERNS for path in folder.glob(pattern)})
+    else:
+        paths = []
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip((path.name for path in paths), pool.map(hash_file, paths), strict=True))
 
@@ -68,7 +74,7 @@ def find_difference(recorded: Identity, found: ModelSource) -> str | None:
     if hash_config(found.config) != recorded.config:
         return "its config is another one"
     if recorded.weights:
-        weights = hash_files(found.folder) if found.folder is not None else {}
+        weights = hash_weights(found)
         if not weights:
             return "its weights are not here, and were recorded by their hashes"
         changed = [name for name in {**recorded.weights, **weights} if recorded.weights.get(name) != weights.get(name)]

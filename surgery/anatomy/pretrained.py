@@ -51,6 +51,9 @@ def load_pretrained(
     try:
         if source.pipeline is not None and not transformer_only:
             loaded = diffusers.DiffusionPipeline.from_pretrained(source.pipeline, dtype=torch_dtype, **place)
+        elif source.file is not None:
+            model_class = getattr(diffusers, source.class_name)
+            loaded = model_class.from_single_file(str(source.file), config=str(source.folder), dtype=torch_dtype).eval()
         else:
             model_class = getattr(diffusers, source.class_name)
             if source.revision is not None and source.pipeline is not None:

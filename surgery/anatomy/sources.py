@@ -2,7 +2,6 @@
 
 import functools
 import json
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from surgery.anatomy.hub_cache import cached_snapshot
 from surgery.anatomy.known import keep_anatomy, key_of_config, recall_anatomy, recall_demo
 from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.tensor_files import WEIGHTS_NAME, TensorFile, read_header
 from surgery.demo.location import DEMO_NAME, demo_folder
 from surgery.errors import InputError
 
@@ -18,7 +18,7 @@ PIPELINE_INDEX = "model_index.json"
 CONFIG_FILES = ((PIPELINE_INDEX, "transformer/config.json"), ("config.json",))  # of a pipeline, of a transformer
 ASSUMED_DTYPE = "bfloat16"
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
-MAX_HEADER_BYTES = 100_000_000
+SINGLE_FILE_CONFIGS = ("config/config.json", "config/transformer/config.json")  # beside a single file
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class ModelSource:
 
     `pipeline` is what `DiffusionPipeline.from_pretrained` loads, None for a bare transformer; `weights_dtype` that of
     the first floating-point tensor in the transformer's files, None where there are none; `revision` the commit on the
-    hub, None for folders.
+    hub, None for folders. `file` is a single file of weights in the layout of the model's authors, as
+    `from_single_file` takes it; then `folder` holds its config.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ModelSource:
     pipeline: str | None
     weights_dtype: str | None
     revision: str | None = None
+    file: Path | None = None
 
     @property
     def class_name(self) -> str:
@@ -62,7 +64,7 @@ def inspect(model: Any) -> Anatomy:
 
 
 def find_source(model: str, *, revision: str | None = None) -> ModelSource:
-    """The source that a name stands for: `demo`, a pipeline folder, a transformer folder, or a hub id.
+    """The source that a name stands for: `demo`, a pipeline folder, a transformer folder, a single file, or a hub id.
 
     `revision` is a commit on the hub; it says nothing of folders.
 
@@ -75,7 +77,7 @@ def find_source(model: str, *, revision: str | None = None) -> ModelSource:
     if path.is_dir():
         return _source_in_folder(model, path)
     if path.is_file():
-        raise InputError(f"{model} is a file; name the folder of a pipeline or of a transformer, or a hub id")
+        return _source_in_file(model, path)
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise InputError(
             f"there is no folder {model}; write a folder, a hub id like PixArt-alpha/PixArt-XL-2-512x512, or demo"
@@ -92,6 +94,23 @@ def _source_in_folder(name: str, folder: Path) -> ModelSource:
     inner = folder / "transformer" if source.pipeline else folder
     pipeline = str(folder) if source.pipeline else None
     return ModelSource(name, source.config, inner, pipeline, dtype_of_weights(inner))
+
+
+def _source_in_file(name: str, path: Path) -> ModelSource:
+    """A single file in an original layout; its config lies beside it, or is the one that diffusers takes for it."""
+    if path.suffix != ".safetensors":
+        raise InputError(f"{name} is a file; name the folder of a pipeline or of a transformer, or a .safetensors file")
+    if path.name.startswith(WEIGHTS_NAME):
+        raise InputError(f"{name} is a file of a diffusers folder; name the folder, {path.parent}")
+    file = read_header(path)
+    beside = next((path.parent / config for config in SINGLE_FILE_CONFIGS if (path.parent / config).exists()), None)
+    if beside is None:
+        from surgery.anatomy.single_file import guess_model
+
+        guessed = find_source(guess_model(file))
+        return replace(guessed, name=name, pipeline=None, file=path, weights_dtype=dtype_of_file(file), revision=None)
+    source = _source_from(name, lambda wanted: read_json(beside) if wanted == "config.json" else None)
+    return replace(source, folder=beside.parent, weights_dtype=dtype_of_file(file), file=path)
 
 
 def _source_on_hub(model: str, commit: str | None) -> ModelSource:
@@ -170,21 +189,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def dtype_of_weights(folder: Path) -> str | None:
-    """The dtype of the first floating-point tensor of a folder's first safetensors file, from its header alone."""
+    """The dtype of the first floating-point tensor of a folder's first safetensors file that holds any tensor."""
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            prefix = file.read(8)
-            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else MAX_HEADER_BYTES + 1
-            if length > min(MAX_HEADER_BYTES, path.stat().st_size):
-                raise InputError(f"{path} is no safetensors file: its header is longer than the file")
-            try:
-                header = json.loads(file.read(length))
-                dtypes = [str(entry["dtype"]) for name, entry in header.items() if name != "__metadata__"]
-            except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
-                raise InputError(f"{path} is no safetensors file: its header is no JSON object of tensors") from None
-        if dtypes:
-            return next((DTYPE_NAMES[dtype] for dtype in dtypes if dtype in DTYPE_NAMES), dtypes[0].lower())
+        dtype = dtype_of_file(read_header(path))
+        if dtype is not None:
+            return dtype
     return None
+
+
+def dtype_of_file(file: TensorFile) -> str | None:
+    """The dtype of the first floating-point tensor of a file; None where it holds no tensor."""
+    dtypes = [tensor.dtype for tensor in file.tensors.values()]
+    floats = (DTYPE_NAMES[dtype] for dtype in dtypes if dtype in DTYPE_NAMES)
+    return next(floats, dtypes[0].lower()) if dtypes else None
 
 
 def anatomy_of_source(source: ModelSource) -> Anatomy:

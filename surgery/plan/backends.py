@@ -6,7 +6,7 @@ from typing import Literal
 
 from surgery.anatomy.parts import Anatomy, Stack
 from surgery.plan.plan import Plan, Replace
-from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, iter_layers
+from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, iter_layers, written_out
 from surgery.spec.selector import indices_to_text
 
 Backend = Literal["graph", "checkpoint"]
@@ -71,7 +71,7 @@ def _item_doubts(schedule: Schedule, items: tuple[Item, ...]) -> Iterator[Doubt]
 
 def _place_doubts(schedule: Schedule, stack: Stack) -> Iterator[Doubt]:
     """Whether the stock class gives the blocks the same context and shape in their new places."""
-    order = [layer.index for layer in _in_order(schedule.items)]
+    order = [layer.index for layer in written_out(schedule.items)]
     moved = any(index != position for position, index in enumerate(order))
     if stack.streams is None:
         yield "perhaps", f"{stack.name} has not been traced: whether its blocks depend on their numbers is not known"
@@ -96,19 +96,6 @@ def _place_doubts(schedule: Schedule, stack: Stack) -> Iterator[Doubt]:
             "perhaps",
             f"{stack.name} has blocks of several kinds, and the config must say where each stands",
         )
-
-
-def _in_order(items: tuple[Item, ...]) -> Iterator[Layer]:
-    """The layers as a checkpoint would write them out: a loop as often as it runs."""
-    for item in items:
-        match item:
-            case Layer():
-                yield item
-            case Group(layers):
-                yield from layers
-            case Loop(inner, times):
-                for _ in range(times):
-                    yield from _in_order(inner)
 
 
 def _replacement_doubt(replaced: Replace, anatomy: Anatomy) -> Doubt:

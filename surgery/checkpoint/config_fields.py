@@ -1,0 +1,119 @@
+"""Which fields of a config count or list the layers of a stack: found by changing them and building the class again.
+
+There is no table of model classes here. A field counts a stack if the stack's length follows it; it lists layers if
+taking one number out of it changes that block; it holds a value a layer if swapping two values changes their blocks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from surgery.errors import InputError, RefusedError
+
+Build = Callable[[Mapping[str, Any]], nn.Module]  # a config -> the class on the meta device; InputError where it can't
+Signature = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class ConfigFields:
+    """By stack: the field that counts its blocks, those that list blocks by number, those with a value for each."""
+
+    counts: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def find_config_fields(config: Mapping[str, Any], build: Build, orders: Mapping[str, Sequence[int]]) -> ConfigFields:
+    """The fields that must follow when the blocks of each stack of `orders` become these, in this order.
+
+    `config` holds every field of the class, defaults too.
+
+    Raises:
+        RefusedError: no field counts a stack whose length changes.
+    """
+    model = build(config)
+    counts, lists, values = {}, {}, {}
+    for stack, order in orders.items():
+        blocks = signatures(model, stack)
+        if list(order) == list(range(len(blocks))):
+            continue
+        lists[stack] = tuple(name for name in config if _lists_layers(config, name, build, stack, blocks))
+        values[stack] = tuple(name for name in config if _has_value_a_layer(config, name, build, stack, blocks))
+        if len(order) != len(blocks):
+            counts[stack] = _find_count(config, build, stack, len(blocks))
+    return ConfigFields(counts, lists, values)
+
+
+def edit_config(
+    config: Mapping[str, Any], fields: ConfigFields, orders: Mapping[str, Sequence[int]]
+) -> dict[str, Any]:
+    """The fields that change, with their new values."""
+    changed: dict[str, Any] = {}
+    for stack, name in fields.counts.items():
+        changed[name] = len(orders[stack])
+    for stack, names in fields.lists.items():
+        for name in names:
+            listed = set(config[name])
+            changed[name] = [position for position, layer in enumerate(orders[stack]) if layer in listed]
+    for stack, names in fields.values.items():
+        for name in names:
+            changed[name] = [config[name][layer] for layer in orders[stack]]
+    return changed
+
+
+def signatures(model: nn.Module, stack: str) -> list[Signature]:
+    """What each block of a stack is: its class, and the names and shapes of its tensors."""
+    return [
+        (type(block).__name__, tuple((name, tuple(value.shape)) for name, value in block.state_dict().items()))
+        for block in model.get_submodule(stack).children()
+    ]
+
+
+def _find_count(config: Mapping[str, Any], build: Build, stack: str, length: int) -> str:
+    numbers = [name for name, value in config.items() if type(value) is int and value > 0]
+    for name in sorted(numbers, key=lambda name: config[name] != length):  # likely ones first
+        for step in (-1, 1):
+            model = _try_build(config, {name: config[name] + step}, build)
+            if model is not None and len(signatures(model, stack)) == length + step:
+                return name
+    raise RefusedError(
+        f"no field of the config sets the length of {stack}, so a stock class can't have fewer or more blocks there"
+    )
+
+
+def _lists_layers(config: Mapping[str, Any], name: str, build: Build, stack: str, blocks: list[Signature]) -> bool:
+    value = config[name]
+    if not isinstance(value, (list, tuple)) or not value or not all(type(item) is int for item in value):
+        return False
+    if len(set(value)) != len(value) or not all(0 <= item < len(blocks) for item in value):
+        return False
+    model = _try_build(config, {name: type(value)(value[1:])}, build)
+    return model is not None and _changed(model, stack, blocks) == {value[0]}
+
+
+def _has_value_a_layer(config: Mapping[str, Any], name: str, build: Build, stack: str, blocks: list[Signature]) -> bool:
+    value = config[name]
+    if not isinstance(value, (list, tuple)) or len(value) != len(blocks):
+        return False
+    other = next((position for position, item in enumerate(value) if item != value[0]), None)
+    if other is None:  # one value for all: it is one a layer if the class insists on the length
+        return len(value) > 1 and _try_build(config, {name: type(value)(value[:-1])}, build) is None
+    swapped = list(value)
+    swapped[0], swapped[other] = swapped[other], swapped[0]
+    model = _try_build(config, {name: type(value)(swapped)}, build)
+    return model is not None and _changed(model, stack, blocks) == {0, other}
+
+
+def _changed(model: nn.Module, stack: str, blocks: list[Signature]) -> set[int] | None:
+    """The blocks that are others now; None where the stack has another length."""
+    now = signatures(model, stack)
+    return {i for i in range(len(now)) if now[i] != blocks[i]} if len(now) == len(blocks) else None
+
+
+def _try_build(config: Mapping[str, Any], changes: Mapping[str, Any], build: Build) -> nn.Module | None:
+    try:
+        return build({**config, **changes})
+    except (InputError, IndexError):
+        return None

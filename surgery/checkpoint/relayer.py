@@ -1,0 +1,115 @@
+"""A plan and the files of a model -> what its pruned checkpoint holds."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from surgery.anatomy.sources import ModelSource, build_on_meta
+from surgery.anatomy.tensor_files import Weights
+from surgery.checkpoint.config_fields import ConfigFields, edit_config, find_config_fields, signatures
+from surgery.checkpoint.fit import Folds, fit_blocks
+from surgery.checkpoint.layout import in_original_layout, learn_original_layout, num_rows, stock_layout
+from surgery.checkpoint.relayering import NewTensor, Relayering, Segment
+from surgery.errors import RefusedError
+from surgery.plan.schedule import Layer
+from surgery.tracing.steps import find_stack_names
+
+Layers = Mapping[str, Sequence[Layer]]
+
+
+def full_config(source: ModelSource) -> dict[str, Any]:
+    """The config with every field of the class, those that the file leaves out too."""
+    known = dict(build_on_meta(source).config)
+    return {**{name: value for name, value in known.items() if not name.startswith("_")}, "_class_name": source.class_name}
+
+
+def fields_of_plan(source: ModelSource, layers: Layers) -> ConfigFields:
+    """The fields of the config that follow the layers; raises RefusedError where a length has no field."""
+    orders = {stack: [layer.index for layer in written] for stack, written in layers.items()}
+    return find_config_fields(full_config(source), lambda config: build_on_meta(replace(source, config=config)), orders)
+
+
+def relayer(source: ModelSource, weights: Weights, layers: Layers, fields: ConfigFields, folds: Folds) -> Relayering:
+    """What the pruned checkpoint of a model holds, and its config.
+
+    Raises:
+        RefusedError: the stock class can't have these layers in these places.
+        InputError: the files do not fit the config.
+    """
+    original = build_on_meta(source)
+    orders = {stack: [layer.index for layer in written] for stack, written in layers.items()}
+    changed = edit_config(dict(original.config), fields, orders)
+    config = {**source.config, **changed}
+    pruned = build_on_meta(replace(source, config=config))
+    _refuse_other_lengths(original, pruned, layers, changed)
+    fitted = fit_blocks(original, pruned, layers, folds)
+    shapes = {name: tuple(value.shape) for name, value in original.state_dict().items()}
+    if source.file is None:
+        layout = stock_layout(weights, shapes)
+        tensors = [*fitted, *_unknown_tensors(weights, shapes, orders)]
+    else:
+        layout = learn_original_layout(source.class_name, source.config, weights, shapes)
+        tensors = in_original_layout(fitted, layout, _templates(original, pruned, orders), weights)
+    used = {segment.tensor for tensor in tensors for segment in tensor.segments}
+    return Relayering(
+        config=config,
+        tensors=tuple(tensors),
+        dropped=tuple(name for name in weights.tensors if name not in used),
+        repeated=_count_repeats(orders),
+    )
+
+
+def _refuse_other_lengths(original: nn.Module, pruned: nn.Module, layers: Layers, changed: Mapping[str, Any]) -> None:
+    for stack in find_stack_names(original):
+        before, after = len(signatures(original, stack)), len(signatures(pruned, stack))
+        wanted = len(layers[stack]) if stack in layers else before
+        if after != wanted:
+            fields = ", ".join(changed)
+            raise RefusedError(
+                f"{type(original).__name__} makes {stack} follow {fields} too: it would have {after} members where "
+                f"{wanted} are needed, and which of its {before} to keep no file says"
+            )
+
+
+def _unknown_tensors(weights: Weights, shapes: Mapping[str, Any], orders: Mapping[str, Sequence[int]]) -> list[NewTensor]:
+    """Tensors of the files that the class does not know (scales of fp8 weights, say): they go with their blocks."""
+    found = []
+    for name, (_, tensor) in weights.tensors.items():
+        if name in shapes:
+            continue
+        segments = (Segment(name, 0, num_rows(tensor.shape)),)
+        stack = next((stack for stack in orders if re.match(rf"{re.escape(stack)}\.\d+\.", name)), None)
+        if stack is None:
+            found.append(NewTensor(name, segments))
+            continue
+        index, _, rest = name.removeprefix(f"{stack}.").partition(".")
+        places = [place for place, layer in enumerate(orders[stack]) if layer == int(index)]
+        found += [NewTensor(f"{stack}.{place}.{rest}", segments) for place in places]
+    return found
+
+
+def _templates(original: nn.Module, pruned: nn.Module, orders: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """For each place a block of the original of the kind that stands there, the one that comes there if it is."""
+    chosen: dict[str, list[int]] = {}
+    for stack, order in orders.items():
+        before, after = signatures(original, stack), signatures(pruned, stack)
+        for wanted, layer in zip(after, order, strict=True):
+            alike = [layer] if before[layer] == wanted else [i for i, kind in enumerate(before) if kind == wanted]
+            if not alike:
+                raise RefusedError(f"{stack} would have a block of a kind that this file has none of")
+            chosen.setdefault(stack, []).append(alike[-1])
+        chosen.setdefault(stack, [])
+    return chosen
+
+
+def _count_repeats(orders: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """The blocks that are written more than once, by path, with how often."""
+    return {
+        f"{stack}.{layer}": list(order).count(layer)
+        for stack, order in orders.items()
+        for layer in dict.fromkeys(order)
+        if list(order).count(layer) > 1
+    }

@@ -1,0 +1,110 @@
+"""A byte plan -> files in a folder: each shard in order, the index last, all on the disk before it returns.
+
+The folder is one that is not yet in its place (see files.whole_folder): what is left of a write that failed is gone
+with it.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+from surgery.anatomy.tensor_files import Weights
+from surgery.checkpoint.byte_plan import BytePlan, Computed, Copied, Shard
+from surgery.checkpoint.copy_bytes import copy_range
+from surgery.checkpoint.values import Means, compute_bytes, refuse_unknown_dtypes
+from surgery.errors import InputError
+
+SPARE_BYTES = 2**20  # for headers, configs and texts
+
+
+def write_weights(
+    folder: Path,
+    plan: BytePlan,
+    weights: Weights,
+    *,
+    metadata: Mapping[str, str],
+    means: Means | None = None,
+    advance: Callable[[int], None] = lambda size: None,
+) -> None:
+    """Write the files of a byte plan into a folder; `advance` is told of the bytes as they are written.
+
+    Raises:
+        InputError: the disk is full, or a file of the original was changed meanwhile or can't be read.
+        RefusedError: values of a dtype that is not known must be changed.
+    """
+    refuse_unknown_dtypes([piece for shard in plan.shards for piece in shard.pieces() if isinstance(piece, Computed)])
+    refuse_full_disk(folder, plan.size_bytes)
+    try:
+        with ExitStack() as opened:
+            sources = {file.path: opened.enter_context(file.path.open("rb")) for file in weights.files}
+            for shard in plan.shards:
+                _write_shard(folder / shard.name, shard, sources, metadata, means or {}, advance)
+            for file in weights.files:
+                file.refuse_change()
+        for shard in plan.shards:
+            _sync(folder / shard.name)
+        if plan.index is not None:
+            (folder / plan.index).write_text(plan.index_text(), encoding="utf-8")
+    except EOFError:
+        for file in weights.files:
+            file.refuse_change()
+        raise InputError(f"a file of {weights.files[0].path.parent} ends before its header says") from None
+    except OSError as error:
+        raise _explain(error, folder, plan) from None
+
+
+def refuse_full_disk(folder: Path, size_bytes: int) -> None:
+    """Raise InputError where a disk has not the room for so many bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < size_bytes + SPARE_BYTES:
+        raise InputError(
+            f"the disk of {folder.parent} has {free / 1e9:.2f} GB left, and {size_bytes / 1e9:.2f} GB are needed; make "
+            "room, or write to another disk"
+        )
+
+
+def _write_shard(
+    path: Path,
+    shard: Shard,
+    sources: Mapping[Path, BinaryIO],
+    metadata: Mapping[str, str],
+    means: Means,
+    advance: Callable[[int], None],
+) -> None:
+    with path.open("wb", buffering=0) as target:
+        _write_all(target.fileno(), shard.header(metadata))
+        for piece in shard.pieces():
+            source = sources[piece.file.path]
+            match piece:
+                case Copied():
+                    copy_range(source.fileno(), target.fileno(), piece.start, piece.size_bytes, advance)
+                case Computed():
+                    for content in compute_bytes(piece, source, means):
+                        _write_all(target.fileno(), content)
+                        advance(len(content))
+
+
+def _write_all(target: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(target, view) :]
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _explain(error: OSError, folder: Path, plan: BytePlan) -> InputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(
+            f"the disk of {folder.parent} is full; {plan.size_bytes / 1e9:.2f} GB are needed; nothing of it was left "
+            "there: make room, or write to another disk"
+        )
+    if error.errno == errno.EFBIG:
+        return InputError(f"the disk of {folder.parent} takes no files of this size; give a smaller --max-shard-size")
+    return InputError(f"{error.filename or folder.parent}: {error.strerror or error}; nothing of it was left there")

@@ -1,0 +1,55 @@
+"""Graph and checkpoint of one plan, run on the same inputs: the two roads must give one answer."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgery.errors import RefusedError
+from surgery.tracing.example_inputs import example_call
+
+# Relative, by dtype. Where nothing is folded the arithmetic is the same, and so is the result; a folded constant goes
+# through one matrix product more, and a mean or a factor is rounded to the dtype of the weights.
+TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the output of a checkpoint is from that of the graph: |checkpoint - graph| / |graph|, and what ran."""
+
+    difference: float
+    model: str
+    inputs: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**asdict(self), "inputs": dict(self.inputs)}
+
+
+def compare(graph: nn.Module, checkpoint: nn.Module, *, sizes: Mapping[str, int], what: str) -> Agreement:
+    """Run both on the same random inputs of these sizes.
+
+    Raises:
+        RefusedError: they differ by more than rounding.
+    """
+    example = example_call(graph, sizes=sizes, generator=torch.Generator().manual_seed(1))
+    assert example is not None, "the class has example inputs"
+    with torch.no_grad():
+        expected = graph(**example.kwargs, return_dict=False)[0].double()
+        actual = checkpoint(**example.kwargs, return_dict=False)[0].double()
+    difference = relative_difference(actual, expected)
+    dtype = str(next(graph.parameters()).dtype).removeprefix("torch.")
+    if not difference <= TOLERANCES[dtype]:
+        raise RefusedError(f"the checkpoint's output differs from the graph's by {difference:.2g} (relative), on {what}")
+    return Agreement(difference, what, example.sizes)
+
+
+def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """|actual - expected| / |expected|, in float64; 0 where both are the same, infinite where the shapes differ."""
+    if actual.shape != expected.shape:
+        return float("inf")
+    if torch.equal(actual, expected):
+        return 0.0
+    return float((actual.double() - expected.double()).norm() / expected.double().norm())

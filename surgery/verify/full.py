@@ -1,0 +1,49 @@
+"""The written checkpoint itself against the graph variant of the original: both loaded whole, in the files' dtype."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from surgery.anatomy.pretrained import load_pretrained
+from surgery.anatomy.sources import ModelSource
+from surgery.errors import InputError
+from surgery.graph.apply import apply
+from surgery.plan.plan import Plan
+from surgery.tracing.example_inputs import has_example_inputs
+from surgery.verify.agreement import Agreement, compare
+
+SIZES = {"batch": 1, "height": 16, "width": 16, "image": 64, "text": 33}
+
+
+def check_fully(source: ModelSource, written: ModelSource, plan: Plan, means: Path | None) -> Agreement:
+    """Run the graph variant of the original and the written checkpoint, as diffusers loads it, on the same inputs.
+
+    Raises:
+        RefusedError: they differ by more than rounding.
+        InputError: one can't be loaded, or the class has no example inputs.
+    """
+    if not has_example_inputs(source.class_name):
+        raise InputError(f"there are no example inputs for {source.class_name}; give --verify structure")
+    dtype = source.weights_dtype or "float32"
+    graph = apply(_load(source, dtype), plan, profile=means)
+    checkpoint = _load(written, dtype)
+    return compare(graph, checkpoint, sizes=_sizes(source.config), what=f"the whole model in {dtype}")
+
+
+def _load(source: ModelSource, dtype: str) -> torch.nn.Module:
+    model: torch.nn.Module = load_pretrained(source, dtype=dtype, device="cpu", transformer_only=True)
+    return model.eval()
+
+
+def _sizes(config: Mapping[str, object]) -> dict[str, int]:
+    return dict(SIZES)
+
+
+def written_source(folder: Path, original: ModelSource, config: Mapping[str, object]) -> ModelSource:
+    """The source of what was written: the folder of a transformer, or a single file beside its config."""
+    if original.file is None:
+        return replace(original, name=str(folder), folder=folder, pipeline=None, revision=None, config=config)
+    file = next(folder.glob("*.safetensors"))
+    return replace(original, name=str(file), file=file, folder=folder / "config", revision=None, config=config)

@@ -1,0 +1,105 @@
+"""A config -> one of the same class and the same blocks with few channels, found by trying what the class still takes.
+
+Heads become few, and what is a multiple of them follows; then each other large number becomes small, if the class can
+still be built with it and a forward on example inputs still runs. Nothing is known of a class but its config.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgery.anatomy.sources import ModelSource, build_on_meta
+from surgery.checkpoint.relayer import full_config
+from surgery.errors import InputError
+from surgery.tracing.example_inputs import example_call
+
+NUM_HEADS = 2
+SMALL = 32
+LARGE = 128  # numbers from here on are made small
+SIZES = {"height": 8, "width": 8, "image": 16, "text": 7}
+HEADS, HEAD_CHANNELS = "num_attention_heads", "attention_head_dim"
+
+
+def shrink_source(source: ModelSource) -> ModelSource:
+    """The source with a config of few channels; as it is where nothing can be made smaller.
+
+    Raises:
+        InputError: the class has no example inputs, so that nothing can be tried.
+    """
+    model = build_on_meta(source)
+    if example_call(model, sizes=SIZES) is None:
+        raise InputError(f"there are no example inputs for {source.class_name}")
+    config = full_config(source)
+    names = set(model.state_dict())
+    for changes in _smaller_heads(config):
+        if _runs(source, {**config, **changes}, names):
+            config = {**config, **changes}
+            break
+    for name, value in list(config.items()):
+        if type(value) is int and value >= LARGE and _runs(source, {**config, name: SMALL}, names):
+            config[name] = SMALL
+    return replace(source, config=config, pipeline=None, folder=None, file=None, revision=None, weights_dtype=None)
+
+
+def _smaller_heads(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Fewer heads, with every number that is a multiple of all channels; narrower heads first."""
+    heads = config.get(HEADS)
+    if type(heads) is not int or heads <= NUM_HEADS:
+        return
+    width = config.get(HEAD_CHANNELS)
+    for channels in (16, width):
+        if type(width) is not int or type(channels) is not int or channels > width:
+            continue
+        before, after = heads * width, NUM_HEADS * channels
+        multiples = {
+            name: value // before * after
+            for name, value in config.items()
+            if type(value) is int and value >= before and value % before == 0
+        }
+        yield {**multiples, HEADS: NUM_HEADS, HEAD_CHANNELS: channels}
+
+
+def _runs(source: ModelSource, config: Mapping[str, Any], names: set[str]) -> bool:
+    """Whether a forward of the class with this config runs on the meta device, its weights having the same names."""
+    try:
+        model = build_on_meta(replace(source, config=config))
+        example = example_call(model, sizes=SIZES)
+        assert example is not None, "the class has example inputs"
+        with torch.no_grad():
+            model(**example.kwargs)
+    except (InputError, RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError):
+        return False
+    return set(model.state_dict()) == names
+
+
+def build_random(source: ModelSource, *, seed: int = 0) -> nn.Module:
+    """A real model of a source, float32, in evaluation mode, with seeded random weights that make every layer matter."""
+    model = build_on_meta(source, torch.float32).to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    fresh = _buffers_of(source)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(_random(name, value, generator))
+        for name, buffer in model.named_buffers():
+            buffer.copy_(fresh[name])
+    return model
+
+
+def _random(name: str, value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    noise = torch.randn(value.shape, generator=generator)
+    if value.ndim > 1:
+        return noise / max(1.0, value[0].numel() ** 0.5)
+    return 1 + 0.1 * noise if name.endswith("weight") else 0.1 * noise
+
+
+def _buffers_of(source: ModelSource) -> dict[str, torch.Tensor]:
+    """The buffers as the class computes them (positions, frequencies): they are no random weights."""
+    import diffusers
+
+    state = torch.random.get_rng_state()
+    model = getattr(diffusers, source.class_name).from_config(dict(source.config))
+    torch.random.set_rng_state(state)
+    return dict(model.named_buffers())
