@@ -4,13 +4,16 @@ The shrunken model has the blocks of the class and few channels, and random weig
 that relayers the real files, and loaded by the stock class; its output must be that of the rewritten graph.
 """
 
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import logging
 from torch import nn
 
 from surgery.anatomy.from_model import read_anatomy
@@ -33,7 +36,7 @@ from surgery.tracing.example_inputs import example_call
 from surgery.verify.agreement import Agreement, compare
 from surgery.verify.shrink import SIZES, build_random, shrink_source
 
-SHARD_SIZE = "1MB"  # small, so that several shards are written
+NUM_SHARDS = 3  # about as many are written
 
 
 @dataclass(frozen=True)
@@ -89,24 +92,36 @@ def _reload(
     means: Means,
 ) -> nn.Module:
     before, after = folder / "before", folder / "after"
-    small.model.save_pretrained(before, max_shard_size=SHARD_SIZE)  # type: ignore[operator]
+    size = sum(value.numel() * value.element_size() for value in small.model.parameters()) // NUM_SHARDS + 1
+    small.model.save_pretrained(before, max_shard_size=size)  # type: ignore[operator]
     after.mkdir()
     source = replace(small.source, folder=before)
     weights = find_weights(before)
     relayering = relayer(source, weights, layers, fields, folds)
     vectors = {f"{path}/{stream}": v.numpy() for path, streams in means.items() for stream, v in streams.items()}
-    byte_plan = plan_bytes(relayering, weights, max_shard_size=SHARD_SIZE)
+    byte_plan = plan_bytes(relayering, weights, max_shard_size=size)
     write_weights(after, byte_plan, weights, metadata={"format": "pt"}, means=vectors)
     write_config(after, relayering.config)
-    loaded: nn.Module = type(small.model).from_pretrained(after)  # type: ignore[attr-defined]
+    with without_progress_bars():
+        loaded: nn.Module = type(small.model).from_pretrained(after)  # type: ignore[attr-defined]
     return loaded.eval()
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write the config of a transformer as diffusers does."""
-    import json
-
     write_whole(folder / "config.json", json.dumps(dict(config), indent=2) + "\n")
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """diffusers without its progress bars, for a while."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def random_means(anatomy: Anatomy, plan: Plan) -> dict[str, dict[str, torch.Tensor]]:
@@ -127,13 +142,11 @@ def random_means(anatomy: Anatomy, plan: Plan) -> dict[str, dict[str, torch.Tens
 
 
 def _explain(anatomy: Anatomy, plan: Plan) -> str:
-    named = [
-        f"it makes {', '.join(stack.own_context)} for each block of {stack.name} by its number"
-        for stack in anatomy.stacks
-        if stack.own_context
-    ]
-    reason = "; ".join(named) or "it reads a block's number, a stack's length, or weights of a certain block"
+    named = [stack for stack in anatomy.stacks if stack.own_context]
+    if named:
+        made = "; ".join(f"{', '.join(stack.own_context)} for the blocks of {stack.name}" for stack in named)
+        return f"the forward of {plan.class_name} makes by a block's number or the length of a stack: {made}"
     return (
-        f"the forward of {plan.class_name} depends on more than the blocks themselves ({reason}); --verify full tries "
-        "it on the real weights"
+        f"the forward of {plan.class_name} reads a block's number, the length of a stack, or weights of a certain block; "
+        "if the real weights make up for it (the same in all blocks, say), --verify full finds that out"
     )

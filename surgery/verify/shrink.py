@@ -15,8 +15,9 @@ from surgery.anatomy.sources import ModelSource, build_on_meta
 from surgery.checkpoint.relayer import full_config
 from surgery.errors import InputError
 from surgery.tracing.example_inputs import example_call
+from surgery.tracing.steps import find_stack_names
 
-NUM_HEADS = 2
+NUM_HEADS, NUM_LAYERS = 2, 3
 SMALL = 32
 LARGE = 128  # numbers from here on are made small
 SIZES = {"height": 8, "width": 8, "image": 16, "text": 7}
@@ -33,15 +34,30 @@ def shrink_source(source: ModelSource) -> ModelSource:
     if example_call(model, sizes=SIZES) is None:
         raise InputError(f"there are no example inputs for {source.class_name}")
     config = full_config(source)
-    names = set(model.state_dict())
+    few = _few_layers(source, config, model)
+    names = set(build_on_meta(replace(source, config={**config, **few})).state_dict())
     for changes in _smaller_heads(config):
-        if _runs(source, {**config, **changes}, names):
+        if _runs(source, {**config, **changes, **few}, names):
             config = {**config, **changes}
             break
     for name, value in list(config.items()):
-        if type(value) is int and value >= LARGE and _runs(source, {**config, name: SMALL}, names):
+        if type(value) is int and value >= LARGE and _runs(source, {**config, name: SMALL, **few}, names):
             config[name] = SMALL
     return replace(source, config=config, pipeline=None, folder=None, file=None, revision=None, weights_dtype=None)
+
+
+def _few_layers(source: ModelSource, config: Mapping[str, Any], model: nn.Module) -> dict[str, int]:
+    """Fields that are as large as a stack is long, made small where the class takes that: trials are quicker then."""
+    lengths = {len(list(model.get_submodule(stack).children())) for stack in find_stack_names(model)}
+    few: dict[str, int] = {}
+    for name, value in config.items():
+        if type(value) is int and value in lengths and value > NUM_LAYERS and name not in (HEADS, HEAD_CHANNELS):
+            try:
+                build_on_meta(replace(source, config={**config, **few, name: NUM_LAYERS}))
+            except InputError:
+                continue
+            few[name] = NUM_LAYERS
+    return few
 
 
 def _smaller_heads(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -59,7 +75,19 @@ def _smaller_heads(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             for name, value in config.items()
             if type(value) is int and value >= before and value % before == 0
         }
-        yield {**multiples, HEADS: NUM_HEADS, HEAD_CHANNELS: channels}
+        yield {**multiples, **_axes(config, width, channels), HEADS: NUM_HEADS, HEAD_CHANNELS: channels}
+
+
+def _axes(config: Mapping[str, Any], width: int, channels: int) -> dict[str, list[int]]:
+    """The lists of even numbers that add up to the channels of a head (axes of rotary embeddings), for fewer."""
+    if channels == width:
+        return {}
+    found = {}
+    for name, value in config.items():
+        if isinstance(value, (list, tuple)) and value and all(type(item) is int for item in value):
+            if sum(value) == width and channels >= 2 * len(value):
+                found[name] = [2] * (len(value) - 1) + [channels - 2 * (len(value) - 1)]
+    return found
 
 
 def _runs(source: ModelSource, config: Mapping[str, Any], names: set[str]) -> bool:
@@ -98,8 +126,8 @@ def _random(name: str, value: torch.Tensor, generator: torch.Generator) -> torch
 def _buffers_of(source: ModelSource) -> dict[str, torch.Tensor]:
     """The buffers as the class computes them (positions, frequencies): they are no random weights."""
     import diffusers
+    from accelerate import init_empty_weights
 
-    state = torch.random.get_rng_state()
-    model = getattr(diffusers, source.class_name).from_config(dict(source.config))
-    torch.random.set_rng_state(state)
+    with init_empty_weights(include_buffers=False):
+        model = getattr(diffusers, source.class_name).from_config(dict(source.config))
     return dict(model.named_buffers())
