@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,16 @@ from surgery.errors import InputError
 
 def refuse_target(out: Path, *, force: bool) -> None:
     """Raise InputError where writing a folder would hurt what is there, or can't be done."""
-    if out.exists() and not out.is_dir():
+    try:
+        out.resolve(strict=False)
+        exists, is_folder = os.path.lexists(out), out.is_dir()
+    except (OSError, RuntimeError):
+        raise InputError(f"{out} is a loop of symlinks; give another folder") from None
+    if exists and out.is_symlink() and not out.exists():
+        raise InputError(f"{out} is a symlink to nothing; give another folder")
+    if exists and not is_folder:
         raise InputError(f"{out} is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not force:
+    if is_folder and any(out.iterdir()) and not force:
         raise InputError(f"{out} is not empty; give another folder, or --force to replace it")
     above = next(parent for parent in out.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
@@ -25,27 +31,98 @@ def refuse_target(out: Path, *, force: bool) -> None:
 def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
     """An empty folder to write into, which becomes `out` at the end; after an error nothing is left of it.
 
+    It lies beside `out` as `.NAME.partial`, and is locked. One that a killed run has left is used again, and what such
+    a run had put aside is put back.
+
     Raises:
-        InputError: there is something in `out`, and no `force`; or the folder can't be made.
+        InputError: there is something in `out`, and no `force`; the folder can't be made; or another run is writing it.
     """
     refuse_target(out, force=force)
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
+    out = out.absolute() if not out.is_symlink() else out.resolve()
+    beside, replaced = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.replaced")
     try:
-        yield beside
-        beside.chmod(0o777 & ~_umask())
-        replaced = beside.with_suffix(".replaced")
-        if out.exists():
-            out.rename(replaced)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(beside, out):
+            _put_back(replaced, out)
+            refuse_target(out, force=force)
+            _empty(beside)
+            try:
+                yield beside
+                sync_folder(beside)
+                _put_in_place(beside, out, replaced)
+            except BaseException:
+                shutil.rmtree(beside, ignore_errors=True)
+                raise
+    except PermissionError as error:
+        raise InputError(f"{error.filename or out} can't be written to: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _locked(beside: Path, out: Path) -> Iterator[None]:
+    """Hold the lock of a folder that is being written; the system gives it up when the process ends, however it does."""
+    import fcntl
+
+    while True:
+        beside.mkdir(exist_ok=True)
+        handle = os.open(beside, os.O_RDONLY)
         try:
-            beside.rename(out)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            if replaced.exists():
-                replaced.rename(out)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
+            os.close(handle)
+            raise InputError(f"another run is writing {out}; wait for it, or give another folder") from None
+        if beside.exists() and os.path.samestat(os.fstat(handle), beside.stat()):
+            break
+        os.close(handle)  # the run that held it has just renamed or removed it
+    try:
+        yield
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        os.close(handle)
+
+
+def _put_back(replaced: Path, out: Path) -> None:
+    """What a killed run had put aside: old, where the new one is in its place; otherwise it is what was there."""
+    if replaced.exists():
+        if out.exists():
+            shutil.rmtree(replaced)
+        else:
+            replaced.rename(out)
+
+
+def _put_in_place(beside: Path, out: Path, replaced: Path) -> None:
+    if out.exists():
+        out.rename(replaced)
+    try:
+        beside.rename(out)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(out)
+        raise
+    _sync(out.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until all files of a folder, and the names of them, are on the disk."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            _sync(Path(root) / name)
+        _sync(Path(root))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -57,9 +134,3 @@ def write_whole(path: Path, content: bytes | str) -> None:
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

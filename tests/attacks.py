@@ -365,14 +365,15 @@ FILE_ATTACKS: dict[str, Attack] = {
     "offsets_of_one": Attack(one(offsets="[2]"), NO_OFFSETS),
     "offsets_a_map": Attack(one(offsets='{"0": 0, "1": 2}'), NO_OFFSETS),
     "offsets_text": Attack(one(offsets='"02"'), NO_OFFSETS),
+    "offsets_from_minus_zero": Attack(one(offsets="[-0, 2]"), NO_OFFSETS),
     "offsets_backwards": Attack(one(offsets="[2, 0]"), f"{NO_SOUND}'a' ends at 0, before it begins at 2"),
     "offsets_out_of_range": Attack(
         one(shape="[3]", offsets="[0, 3]"),
-        f"{NO_SOUND}'a' ends at byte 68 of 67; is the file cut off?",
+        f"{NO_SOUND}'a' ends at byte 71 of 70; is the file cut off?",
     ),
     "offsets_far_out_of_range": Attack(
         one('"F4"', "[0]", "[9223372036854775807, 9223372036854775807]", data=b""),
-        f"{NO_SOUND}'a' ends at byte 9223372036854775904 of 97; is the file cut off?",
+        f"{NO_SOUND}'a' ends at byte 9223372036854775911 of 104; is the file cut off?",
     ),
     "offsets_overlap": Attack(
         two("b", entry(offsets="[1, 3]"), data=b"abc"),
@@ -391,9 +392,9 @@ FILE_ATTACKS: dict[str, Attack] = {
     "gap_at_the_end": Attack(one(data=b"ab...."), f"{NO_SOUND}4 bytes at its end belong to no tensor"),
     "gap_without_tensors": Attack(single("{}", b"a"), f"{NO_SOUND}1 bytes at its end belong to no tensor"),
     "file_cut_off_in_its_data": Attack(
-        writes({SINGLE: sound(A | B)[:-1]}), f"{NO_SOUND}'b' ends at byte 142 of 141; is the file cut off?"
+        writes({SINGLE: sound(A | B)[:-1]}), f"{NO_SOUND}'b' ends at byte 138 of 137; is the file cut off?"
     ),
-    "file_cut_off_in_its_header": Attack(writes({SINGLE: sound(A)[:-10]}), too_long(57)),
+    "file_cut_off_in_its_header": Attack(writes({SINGLE: sound(A)[:-10]}), too_long(60)),
     "entry_null": Attack(single('{"a": null}'), NO_ENTRY),
     "entry_text": Attack(single('{"a": "U8"}'), NO_ENTRY),
     "entry_empty": Attack(single('{"a": {}}'), NO_ENTRY),
@@ -587,7 +588,7 @@ FOLDER_ATTACKS: dict[str, Attack] = {
     ),
     "shard_cut_off": Attack(
         indexed(WHOLE, {ONE: SHARDS[ONE], TWO: SHARDS[TWO][:-1]}),
-        f"{{folder}}/{TWO} is no sound safetensors file: 'b' ends at byte 73 of 72; is the file cut off?",
+        f"{{folder}}/{TWO} is no sound safetensors file: 'b' ends at byte 76 of 75; is the file cut off?",
     ),
     "shard_unreadable": Attack(
         together(indexed(WHOLE, SHARDS), lambda folder: (folder / TWO).chmod(0)),

@@ -31,7 +31,6 @@ SINGLE = "diffusion_pytorch_model.safetensors"
 INDEX = f"{SINGLE}.index.json"
 
 Folder = dict[str, bytes]  # name of the file -> its content
-Pairs = list[tuple[str, Any]]  # a JSON object, in which a name can be there twice
 Read = dict[str, tuple[str, tuple[int, ...], bytes]]  # name -> dtype, shape, bytes
 Edit = Callable[[Folder, random.Random], None]
 
@@ -42,6 +41,10 @@ LITERALS = (
 )
 NAMES = ("a", "b", "", "__metadata__", "blocks.0.weight", "\0", "\u00e9", "dtype")
 KEYS = ("dtype", "shape", "data_offsets", "stride", "Dtype", "")
+
+
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object, in which a name can be there twice."""
 
 
 class Raw(str):
@@ -136,7 +139,7 @@ def edit_header(folder: Folder, rng: random.Random) -> None:
 
 def edit_entries(header: Pairs, rng: random.Random) -> None:
     """Change the entries of a header: their order, names, keys or values."""
-    numbers = [number for number, (_, entry) in enumerate(header) if isinstance(entry, list)]
+    numbers = [number for number, (_, entry) in enumerate(header) if isinstance(entry, Pairs)]
     if not numbers:
         header.append((rng.choice(NAMES), Raw(rng.choice(LITERALS))))
         return
@@ -159,9 +162,9 @@ def edit_entries(header: Pairs, rng: random.Random) -> None:
         case 5:
             del header[one]
         case 6:
-            header[one] = (name, rng.choice(([pair for pair in entry if pair[0] != key], entry + entry[:1])))
+            header[one] = (name, Pairs(rng.choice(([pair for pair in entry if pair[0] != key], entry + entry[:1]))))
         case 7:
-            header[one] = (name, [*entry, (rng.choice(KEYS), Raw(rng.choice(LITERALS)))])
+            header[one] = (name, Pairs([*entry, (rng.choice(KEYS), Raw(rng.choice(LITERALS)))]))
         case 8:
             header[one] = (name, replaced(entry, key, Raw(rng.choice(LITERALS))))
         case 9:
@@ -179,10 +182,10 @@ def edit_entries(header: Pairs, rng: random.Random) -> None:
 
 def edit_numbers(numbers: Any, rng: random.Random) -> Any:
     """A shape or offsets with one change."""
-    if not isinstance(numbers, Numbers) or not numbers:
-        return Numbers([Raw(rng.choice(LITERALS))])
+    if not isinstance(numbers, list) or isinstance(numbers, Pairs) or not numbers:
+        return [Raw(rng.choice(LITERALS))]
     number = rng.randrange(len(numbers))
-    changed = Numbers(numbers)
+    changed = list(numbers)
     match rng.randrange(7):
         case 0:
             changed.reverse()
@@ -196,7 +199,7 @@ def edit_numbers(numbers: Any, rng: random.Random) -> Any:
             changed[number] += rng.choice((-1, 1))
         case 5 if all(isinstance(value, int) for value in numbers):
             distance = rng.choice((-1, 1, 8))
-            changed = Numbers(value + distance for value in numbers)
+            changed = [value + distance for value in numbers]
         case _:
             changed[number] = rng.choice((rng.randrange(64), changed[-1]))
     return changed
@@ -205,8 +208,8 @@ def edit_numbers(numbers: Any, rng: random.Random) -> Any:
 def edit_index(folder: Folder, rng: random.Random) -> None:
     """Change the index: what it lists, where, and of which type."""
     index = parse(folder.get(INDEX, b""))
-    listed = value_of(index or [], "weight_map")
-    if index is None or not isinstance(listed, list) or not listed:
+    listed = value_of(index or Pairs(), "weight_map")
+    if index is None or not isinstance(listed, Pairs) or not listed:
         return
     number = rng.randrange(len(listed))
     name, shard = listed[number]
@@ -269,34 +272,23 @@ def with_header(raw: bytes, data: bytes) -> bytes:
     return len(raw).to_bytes(PREFIX_BYTES, "little") + raw + data
 
 
-class Numbers(list[Any]):
-    """A JSON list; a plain list is an object's pairs."""
-
-
 def parse(raw: bytes) -> Pairs | None:
     """The pairs of a JSON object, and of the objects in it, None where it is none."""
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=list)
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=Pairs)
     except (ValueError, RecursionError):
         return None
-    return as_pairs(value) if raw.lstrip().startswith(b"{") else None
-
-
-def as_pairs(value: Any) -> Any:
-    """Pairs stay lists, lists become Numbers."""
-    if isinstance(value, list) and all(isinstance(item, tuple) for item in value):
-        return [(name, as_pairs(item)) for name, item in value] if value else Numbers()
-    return Numbers(map(as_pairs, value)) if isinstance(value, list) else value
+    return value if isinstance(value, Pairs) else None
 
 
 def dump(value: Any) -> str:
     """JSON, with names twice and raw parts where there are."""
     if isinstance(value, Raw):
         return str(value)
-    if isinstance(value, Numbers):
-        return f"[{', '.join(map(dump, value))}]"
-    if isinstance(value, list):
+    if isinstance(value, Pairs):
         return f"{{{', '.join(f'{json.dumps(name)}: {dump(item)}' for name, item in value)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(dump, value))}]"
     try:
         return json.dumps(value)
     except ValueError:  # an int of more digits than Python writes
@@ -310,7 +302,7 @@ def value_of(pairs: Pairs, key: str) -> Any:
 
 def replaced(pairs: Pairs, key: str, value: Any) -> Pairs:
     """The pairs with another value for a key."""
-    return [(name, value if name == key else old) for name, old in pairs]
+    return Pairs((name, value if name == key else old) for name, old in pairs)
 
 
 def read_official(content: bytes, path: Path) -> Read | None:

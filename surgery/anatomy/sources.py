@@ -3,14 +3,14 @@
 import functools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from surgery.anatomy.hub_cache import cached_snapshot
 from surgery.anatomy.known import keep_anatomy, key_of_config, recall_anatomy, recall_demo
 from surgery.anatomy.parts import Anatomy
-from surgery.anatomy.tensor_files import WEIGHTS_NAME, TensorFile, read_header
+from surgery.anatomy.tensor_files import WEIGHTS_NAME, TensorFile, Weights, find_weights, read_header
 from surgery.demo.location import DEMO_NAME, demo_folder
 from surgery.errors import InputError
 
@@ -202,6 +202,35 @@ def dtype_of_file(file: TensorFile) -> str | None:
     dtypes = [tensor.dtype for tensor in file.tensors.values()]
     floats = (DTYPE_NAMES[dtype] for dtype in dtypes if dtype in DTYPE_NAMES)
     return next(floats, dtypes[0].lower()) if dtypes else None
+
+
+def weights_of_source(source: ModelSource, *, variant: str | None = None) -> Weights:
+    """The files of a source's weights, by their headers.
+
+    Raises:
+        InputError: it has none here, or they are not sound.
+    """
+    if source.file is not None:
+        return Weights((read_header(source.file),))
+    if source.folder is None:
+        raise InputError(f"the weights of {source.name} are not in the local cache")
+    return find_weights(source.folder, variant=variant)
+
+
+def source_to_json(source: ModelSource) -> dict[str, Any]:
+    """Plain data; `source_from_json` reads it back."""
+    paths = {"folder": source.folder, "file": source.file}
+    return {
+        **asdict(source),
+        "config": dict(source.config),
+        **{name: None if path is None else str(path) for name, path in paths.items()},
+    }
+
+
+def source_from_json(data: Mapping[str, Any]) -> ModelSource:
+    """The source that `source_to_json` wrote."""
+    paths = {name: None if data[name] is None else Path(data[name]) for name in ("folder", "file")}
+    return ModelSource(**{**data, **paths})
 
 
 def anatomy_of_source(source: ModelSource) -> Anatomy:

@@ -122,9 +122,14 @@ class BytePlan:
 
 
 def plan_bytes(
-    relayering: Relayering, weights: Weights, *, max_shard_size: str | int = DEFAULT_SHARD_SIZE, single: str | None = None
+    relayering: Relayering,
+    weights: Weights,
+    *,
+    max_shard_size: str | int = DEFAULT_SHARD_SIZE,
+    single: str | None = None,
+    variant: str | None = None,
 ) -> BytePlan:
-    """The files of a pruned checkpoint. `single` names the one file of it; without, shards are named as diffusers does.
+    """The files of a pruned checkpoint. `single` names the one file of it; without, they are named as diffusers does.
 
     Raises:
         InputError: the size is none, or a value is to be changed whose dtype can't be.
@@ -137,11 +142,12 @@ def plan_bytes(
     if single is not None:
         return BytePlan((Shard(single, tuple(tensors)),), None)
     groups = _split(tensors, limit)
+    infix = f".{variant}" if variant else ""
     if len(groups) == 1:
-        return BytePlan((Shard(f"{WEIGHTS_NAME}.safetensors", tuple(groups[0])),), None)
-    names = [f"{WEIGHTS_NAME}-{n:05d}-of-{len(groups):05d}.safetensors" for n in range(1, len(groups) + 1)]
+        return BytePlan((Shard(f"{WEIGHTS_NAME}{infix}.safetensors", tuple(groups[0])),), None)
+    names = [f"{WEIGHTS_NAME}{infix}-{n:05d}-of-{len(groups):05d}.safetensors" for n in range(1, len(groups) + 1)]
     shards = tuple(Shard(name, tuple(group)) for name, group in zip(names, groups, strict=True))
-    return BytePlan(shards, f"{WEIGHTS_NAME}.safetensors.index.json")
+    return BytePlan(shards, f"{WEIGHTS_NAME}.safetensors.index{infix}.json")
 
 
 def parse_size(text: str | int) -> int:

@@ -47,9 +47,11 @@ def relayer(source: ModelSource, weights: Weights, layers: Layers, fields: Confi
     _refuse_other_lengths(original, pruned, layers, changed)
     fitted = fit_blocks(original, pruned, layers, folds)
     shapes = {name: tuple(value.shape) for name, value in original.state_dict().items()}
+    unknown: list[NewTensor] = []
     if source.file is None:
-        layout = stock_layout(weights, shapes)
-        tensors = [*fitted, *_unknown_tensors(weights, shapes, orders)]
+        stock_layout(weights, shapes)
+        unknown = _unknown_tensors(weights, shapes, orders)
+        tensors = [*fitted, *unknown]
     else:
         layout = learn_original_layout(source.class_name, source.config, weights, shapes)
         tensors = in_original_layout(fitted, layout, _templates(original, pruned, orders), weights)
@@ -59,6 +61,7 @@ def relayer(source: ModelSource, weights: Weights, layers: Layers, fields: Confi
         tensors=tuple(tensors),
         dropped=tuple(name for name in weights.tensors if name not in used),
         repeated=_count_repeats(orders),
+        unknown=tuple(tensor.name for tensor in unknown),
     )
 
 

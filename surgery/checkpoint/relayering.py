@@ -74,12 +74,14 @@ class NewTensor:
 @dataclass(frozen=True)
 class Relayering:
     """A pruned checkpoint before it is written. `config` is the transformer's; `dropped` are the tensors of the original
-    of which nothing is kept; `repeated` those that are written more than once, with how often."""
+    of which nothing is kept; `repeated` the blocks that are written more than once, with how often; `unknown` the tensors
+    that the class does not know, and that come along."""
 
     config: Mapping[str, Any]
     tensors: tuple[NewTensor, ...]
     dropped: tuple[str, ...] = ()
     repeated: Mapping[str, int] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `relayering_from_json` reads it back."""
@@ -91,6 +93,7 @@ class Relayering:
             },
             "dropped": list(self.dropped),
             "repeated": dict(self.repeated),
+            "unknown": list(self.unknown),
         }
 
 
@@ -99,4 +102,6 @@ def relayering_from_json(data: Mapping[str, Any]) -> Relayering:
     tensors = tuple(
         NewTensor(name, tuple(Segment(*segment) for segment in segments)) for name, segments in data["tensors"].items()
     )
-    return Relayering(data["config"], tensors, tuple(data["dropped"]), dict(data["repeated"]))
+    return Relayering(
+        data["config"], tensors, tuple(data["dropped"]), dict(data["repeated"]), tuple(data["unknown"])
+    )

@@ -9,7 +9,7 @@ import typer
 
 from surgery.commands.inspection import describe_anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
-from surgery.commands.planned import Finder, PlannedSpec, find_once, plan_spec_file
+from surgery.plan.planned import Finder, PlannedSpec, find_once, plan_spec_file
 from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.files import write_whole
 from surgery.plan.backends import Verdict, judge_backends

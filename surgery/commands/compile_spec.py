@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from surgery.commands.output import JsonFlag, bytes_text, print_json
-from surgery.commands.planned import PlannedSpec, plan_spec_file
+from surgery.plan.planned import PlannedSpec, plan_spec_file
 from surgery.errors import NotYetError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
-from surgery.commands.planned import PlannedSpec, plan_spec_file
+from surgery.plan.planned import PlannedSpec, plan_spec_file
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
 from surgery.plan.schedule import count_executions

@@ -1,4 +1,4 @@
-"""A spec file -> its plan: where `check`, `diff` and `compile` begin. Models not seen before need torch."""
+"""A spec file -> its plan: where the commands begin. Models not seen before need torch."""
 
 import re
 from collections.abc import Callable

@@ -1,0 +1,85 @@
+"""What the process that may load torch is asked: what a pruned checkpoint holds, and whether what was written is right."""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+from surgery.anatomy.identity import identify
+from surgery.anatomy.sources import ModelSource, anatomy_of_source, source_from_json, weights_of_source
+from surgery.checkpoint.fit import NO_FOLDS
+from surgery.checkpoint.relayer import fields_of_plan, relayer
+from surgery.checkpoint.written_out import OTHER_BACKEND, write_out
+from surgery.errors import InputError, RefusedError
+from surgery.plan.plan import Plan, plan_from_json
+from surgery.tracing.example_inputs import has_example_inputs
+from surgery.verify.full import check_fully
+from surgery.verify.numeric import build_small, check_numerically, folds_of_plan
+from surgery.verify.structure import check_structure
+
+Verify = Literal["structure", "numeric", "full"]
+
+
+def answer(question: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to a question; both are plain data, so that they can go from process to process.
+
+    Raises:
+        SurgeryError: as the functions below say.
+    """
+    source = source_from_json(about["source"])
+    started = time.perf_counter()
+    match question:
+        case "relayer":
+            found = _relayer(source, plan_from_json(about["plan"]), about["variant"], about["verify"])
+        case "structure":
+            weights = weights_of_source(source, variant=about["variant"])
+            found = {"num_tensors": check_structure(source, weights, about["extra"])}
+        case "full":
+            means = None if about["means"] is None else Path(about["means"])
+            original = source_from_json(about["original"])
+            found = check_fully(original, source, plan_from_json(about["plan"]), means).to_json()
+        case _:
+            raise ValueError(f"{question!r} is no question")
+    return {**found, "seconds": time.perf_counter() - started}
+
+
+def _relayer(source: ModelSource, plan: Plan, variant: str | None, verify: Verify) -> dict[str, Any]:
+    """What the checkpoint holds; whether graph and checkpoint agree on a shrunken model; what the original is."""
+    import diffusers
+    import torch
+
+    anatomy = anatomy_of_source(source)
+    layers = write_out(plan, anatomy)
+    weights = weights_of_source(source, variant=variant)
+    needs_folds = bool(plan.replacements) or any(layer.scale != 1 for written in layers.values() for layer in written)
+    agreement = None
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        identity = pool.submit(identify, source)  # it reads all weights
+        if needs_folds or verify == "numeric":
+            _refuse_unknown_class(source, anatomy.trace_failure)
+            small = build_small(source)
+            fields = fields_of_plan(small.source, layers)
+            folds = folds_of_plan(small, plan, layers)
+            if verify == "numeric":
+                agreement = check_numerically(small, plan, layers, fields, folds).to_json()
+        else:
+            fields, folds = fields_of_plan(source, layers), NO_FOLDS
+        relayering = relayer(source, weights, layers, fields, folds)
+        return {
+            "relayering": relayering.to_json(),
+            "agreement": agreement,
+            "identity": identity.result().to_json(),
+            "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
+        }
+
+
+def _refuse_unknown_class(source: ModelSource, trace_failure: str | None) -> None:
+    if not has_example_inputs(source.class_name):
+        raise RefusedError(
+            f"graph and checkpoint can't be compared: there are no example inputs for {source.class_name}; with "
+            f"--verify structure layers can be skipped, repeated and moved all the same, but then nothing says whether "
+            f"the forward depends on a block's number; {OTHER_BACKEND}"
+        )
+    if trace_failure is not None:
+        raise InputError(f"graph and checkpoint can't be compared: {trace_failure}; give --verify structure")
