@@ -134,7 +134,9 @@ def read_sharded(index: Path) -> Weights:
         raise InputError(f"{index} is no index of shards: it has no weight_map from tensors to files")
     for name in dict.fromkeys(listed.values()):
         if Path(name).name != name or name in ("", ".", "..") or "\\" in name or "\0" in name:
-            raise InputError(f"{index} names the file {name!r}, which is not in its folder; shards lie beside the index")
+            raise InputError(
+                f"{index} names the file {name!r}, which is not in its folder; shards lie beside the index"
+            )
         if not _exists(index.parent / name):
             raise InputError(f"{index} names the shard {name!r}, which is not there; download it again")
     files = tuple(read_header(index.parent / name) for name in dict.fromkeys(listed.values()))

@@ -17,7 +17,9 @@ from torch import nn
 from surgery.anatomy.parts import Component
 from surgery.errors import RefusedError
 
-TOLERANCE = 1e-4  # relative, in float32: a value projection's mean over tokens is rounded; a wrong module is off by >0.1
+TOLERANCE = (
+    1e-4  # relative, in float32: a value projection's mean over tokens is rounded; a wrong module is off by >0.1
+)
 PROBE_SCALE = 0.37
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]

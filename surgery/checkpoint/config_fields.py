@@ -46,9 +46,7 @@ def find_config_fields(config: Mapping[str, Any], build: Build, orders: Mapping[
     return ConfigFields(counts, lists, values)
 
 
-def edit_config(
-    config: Mapping[str, Any], fields: ConfigFields, orders: Mapping[str, Sequence[int]]
-) -> dict[str, Any]:
+def edit_config(config: Mapping[str, Any], fields: ConfigFields, orders: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """The fields that change, with their new values."""
     changed: dict[str, Any] = {}
     for stack, name in fields.counts.items():

@@ -85,7 +85,7 @@ def _fit_tensor(original: nn.Module, pruned: nn.Module, source: str, place: str,
 
 def _norm_classes(original: nn.Module, pruned: nn.Module, source: str, place: str, rest: str) -> tuple[str, str]:
     """The classes of the module beside the blocks' own that holds the tensor: of `norm1.linear.weight`, norm1's."""
-    part = rest.split(".")[0]
+    part = rest.split(".", maxsplit=1)[0]
     before, after = original.get_submodule(f"{source}.{part}"), pruned.get_submodule(f"{place}.{part}")
     return type(before).__name__, type(after).__name__
 

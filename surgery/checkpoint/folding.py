@@ -73,9 +73,7 @@ def _components(anatomy: Anatomy, path: str) -> list[Component]:
     return [c for c in found if c.num_parameters and not any(c.name.startswith(f"{name}.") for name in names)]
 
 
-def _fold_replacement(
-    model: nn.Module, anatomy: Anatomy, item: Replace, call: Any
-) -> dict[str, dict[str, str | None]]:
+def _fold_replacement(model: nn.Module, anatomy: Anatomy, item: Replace, call: Any) -> dict[str, dict[str, str | None]]:
     """By module within the block, by tensor: the mean that its values become, None for zero."""
     stack = anatomy.find_stack(item.stack)
     assert stack is not None, "a plan is made for an anatomy"

@@ -82,7 +82,9 @@ def learn_original_layout(class_name: str, config: Mapping[str, Any], weights: W
     rows: dict[str, tuple[Segment, ...]] = {}
     for name, shape in shapes.items():
         if name not in converted:
-            raise InputError(f"{path} has no tensor for {name}, which its config asks for; is the config of another model?")
+            raise InputError(
+                f"{path} has no tensor for {name}, which its config asks for; is the config of another model?"
+            )
         numbers = converted[name].flatten()
         held = _segments(numbers, starts, names)
         if len(numbers) != num_rows(shape) or any(not _same_row(stored[s.tensor], shape) for s in held):

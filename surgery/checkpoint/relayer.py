@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -23,7 +23,10 @@ Layers = Mapping[str, Sequence[Layer]]
 def full_config(source: ModelSource) -> dict[str, Any]:
     """The config with every field of the class, those that the file leaves out too."""
     known = dict(build_on_meta(source).config)
-    return {**{name: value for name, value in known.items() if not name.startswith("_")}, "_class_name": source.class_name}
+    return {
+        **{name: value for name, value in known.items() if not name.startswith("_")},
+        "_class_name": source.class_name,
+    }
 
 
 def fields_of_plan(source: ModelSource, layers: Layers) -> ConfigFields:
@@ -32,12 +35,23 @@ def fields_of_plan(source: ModelSource, layers: Layers) -> ConfigFields:
     return find_config_fields(full_config(source), lambda config: build_on_meta(replace(source, config=config)), orders)
 
 
-def relayer(source: ModelSource, weights: Weights, layers: Layers, fields: ConfigFields, folds: Folds) -> Relayering:
-    """What the pruned checkpoint of a model holds, and its config.
+@dataclass(frozen=True)
+class FittedPlan:
+    """A plan fitted to the stock class: the class before and after (on the meta device), the config, and the tensors
+    by the class's own names."""
+
+    original: nn.Module
+    pruned: nn.Module
+    config: Mapping[str, Any]
+    tensors: tuple[NewTensor, ...]
+    orders: Mapping[str, Sequence[int]]
+
+
+def fit_plan(source: ModelSource, layers: Layers, fields: ConfigFields, folds: Folds) -> FittedPlan:
+    """What the stock class needs to run these layers, by its own names; no file is read.
 
     Raises:
         RefusedError: the stock class can't have these layers in these places.
-        InputError: the files do not fit the config.
     """
     original = build_on_meta(source)
     orders = {stack: [layer.index for layer in written] for stack, written in layers.items()}
@@ -45,19 +59,31 @@ def relayer(source: ModelSource, weights: Weights, layers: Layers, fields: Confi
     config = {**source.config, **changed}
     pruned = build_on_meta(replace(source, config=config))
     _refuse_other_lengths(original, pruned, layers, changed)
-    fitted = fit_blocks(original, pruned, layers, folds)
-    shapes = {name: tuple(value.shape) for name, value in original.state_dict().items()}
+    return FittedPlan(original, pruned, config, tuple(fit_blocks(original, pruned, layers, folds)), orders)
+
+
+def relayer(source: ModelSource, weights: Weights, layers: Layers, fields: ConfigFields, folds: Folds) -> Relayering:
+    """What the pruned checkpoint of a model holds, by the names in its files, and its config.
+
+    Raises:
+        RefusedError: the stock class can't have these layers in these places.
+        InputError: the files do not fit the config.
+    """
+    fitted = fit_plan(source, layers, fields, folds)
+    orders = fitted.orders
+    shapes = {name: tuple(value.shape) for name, value in fitted.original.state_dict().items()}
     unknown: list[NewTensor] = []
     if source.file is None:
         stock_layout(weights, shapes)
         unknown = _unknown_tensors(weights, shapes, orders)
-        tensors = [*fitted, *unknown]
+        tensors = [*fitted.tensors, *unknown]
     else:
         layout = learn_original_layout(source.class_name, source.config, weights, shapes)
-        tensors = in_original_layout(fitted, layout, _templates(original, pruned, orders), weights)
+        templates = _templates(fitted.original, fitted.pruned, orders)
+        tensors = in_original_layout(fitted.tensors, layout, templates, weights)
     used = {segment.tensor for tensor in tensors for segment in tensor.segments}
     return Relayering(
-        config=config,
+        config=fitted.config,
         tensors=tuple(tensors),
         dropped=tuple(name for name in weights.tensors if name not in used),
         repeated=_count_repeats(orders),
@@ -77,7 +103,9 @@ def _refuse_other_lengths(original: nn.Module, pruned: nn.Module, layers: Layers
             )
 
 
-def _unknown_tensors(weights: Weights, shapes: Mapping[str, Any], orders: Mapping[str, Sequence[int]]) -> list[NewTensor]:
+def _unknown_tensors(
+    weights: Weights, shapes: Mapping[str, Any], orders: Mapping[str, Sequence[int]]
+) -> list[NewTensor]:
     """Tensors of the files that the class does not know (scales of fp8 weights, say): they go with their blocks."""
     found = []
     for name, (_, tensor) in weights.tensors.items():

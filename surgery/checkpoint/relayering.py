@@ -88,7 +88,9 @@ class Relayering:
         return {
             "config": dict(self.config),
             "tensors": {
-                tensor.name: [[s.tensor, s.start, s.stop, s.change, s.by, s.mean, s.mean_start] for s in tensor.segments]
+                tensor.name: [
+                    [s.tensor, s.start, s.stop, s.change, s.by, s.mean, s.mean_start] for s in tensor.segments
+                ]
                 for tensor in self.tensors
             },
             "dropped": list(self.dropped),
@@ -102,6 +104,4 @@ def relayering_from_json(data: Mapping[str, Any]) -> Relayering:
     tensors = tuple(
         NewTensor(name, tuple(Segment(*segment) for segment in segments)) for name, segments in data["tensors"].items()
     )
-    return Relayering(
-        data["config"], tensors, tuple(data["dropped"]), dict(data["repeated"]), tuple(data["unknown"])
-    )
+    return Relayering(data["config"], tensors, tuple(data["dropped"]), dict(data["repeated"]), tuple(data["unknown"]))

@@ -9,11 +9,11 @@ import typer
 
 from surgery.commands.inspection import describe_anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
-from surgery.plan.planned import Finder, PlannedSpec, find_once, plan_spec_file
 from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.files import write_whole
 from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.cost import Cost
+from surgery.plan.planned import Finder, PlannedSpec, find_once, plan_spec_file
 from surgery.plan.text import items_to_text
 from surgery.spec.load import load_spec
 from surgery.spec.selector import indices_to_text

@@ -1,20 +1,18 @@
-"""`surgery compile SPEC --to graph --out DIR`: a variant as a folder, or as a program that needs torch alone."""
+"""`surgery compile SPEC --to graph|checkpoint --out DIR`: a variant as a folder, or a pruned model for stock diffusers."""
 
-from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from surgery.commands.output import JsonFlag, bytes_text, print_json
-from surgery.plan.planned import PlannedSpec, plan_spec_file
-from surgery.errors import NotYetError
-
-if TYPE_CHECKING:
-    from surgery.graph.artefact import Artefact
-
-PROGRAM = "variant.pt2"
+from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE
+from surgery.commands.compiled_checkpoint import describe_pruned, pruned_to_json, show_bytes
+from surgery.commands.compiled_graph import Format, compile_graph, describe_artefact
+from surgery.commands.output import JsonFlag, print_json
+from surgery.errors import InputError
+from surgery.export.pruned_model import CompileOptions, compile_planned
+from surgery.plan.planned import plan_spec_file
 
 
 class Target(StrEnum):
@@ -24,92 +22,111 @@ class Target(StrEnum):
     checkpoint = "checkpoint"
 
 
-class Format(StrEnum):
-    """What a graph is written as."""
+class Check(StrEnum):
+    """How far a checkpoint is verified."""
 
-    folder = "folder"
-    pt2 = "pt2"
+    structure = "structure"
+    numeric = "numeric"
+    full = "full"
+
+
+GRAPH, CHECKPOINT = "For --to graph", "For --to checkpoint"
 
 
 def run(
+    context: typer.Context,
     spec: Annotated[Path, typer.Argument(help="The spec.")],
-    to: Annotated[Target, typer.Option(help="The backend; this version has the graph.")],
-    out: Annotated[Path, typer.Option(help="Folder for the artefact; it must be new or empty.")],
+    to: Annotated[
+        Target,
+        typer.Option(
+            help="graph: the rewritten forward, on the weights of the base model. checkpoint: a pruned model with "
+            "weights of its own, which stock diffusers loads."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must be new or empty.")],
+    model: Annotated[str | None, typer.Option(help="The model, instead of the one that the spec names.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the spec's own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a folder that is not empty.")] = False,
     format: Annotated[  # noqa: A002  (the option is called --format)
         Format,
         typer.Option(
             help="folder: spec, plan, readable forward, hashes of the base model, which it needs to run. "
-            "pt2: with them a torch.export program with all weights, which runs with torch alone."
+            "pt2: with them a torch.export program with all weights, which runs with torch alone.",
+            rich_help_panel=GRAPH,
         ),
     ] = Format.folder,
-    model: Annotated[str | None, typer.Option(help="The model, instead of the one that the spec names.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the spec's own.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Of a pt2's weights: float32, bfloat16, float16; without it, as they are stored.")
+        str | None,
+        typer.Option(
+            help="Of a pt2's weights: float32, bfloat16, float16; without it, as they are stored.",
+            rich_help_panel=GRAPH,
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a folder that is not empty.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be copied, changed and dropped; write nothing.",
+            rich_help_panel=CHECKPOINT,
+        ),
+    ] = False,
+    verify: Annotated[
+        Check,
+        typer.Option(
+            help="structure: the written files fit the stock class. numeric: and graph and checkpoint agree on a "
+            "shrunken model of the class. full: and on the real weights (both are loaded whole).",
+            rich_help_panel=CHECKPOINT,
+        ),
+    ] = Check.numeric,
+    max_shard_size: Annotated[
+        str, typer.Option(help="Of a file of weights: 10GB, 500MB, 2GiB.", rich_help_panel=CHECKPOINT)
+    ] = DEFAULT_SHARD_SIZE,
+    transformer_only: Annotated[
+        bool,
+        typer.Option("--transformer-only", help="Leave the rest of a pipeline behind.", rich_help_panel=CHECKPOINT),
+    ] = False,
+    copies: Annotated[
+        bool,
+        typer.Option(
+            "--copy",
+            help="Copy the rest of a pipeline, instead of hard links to large files.",
+            rich_help_panel=CHECKPOINT,
+        ),
+    ] = False,
+    variant: Annotated[
+        str | None, typer.Option(help="Of the files, as diffusers names them: fp16.", rich_help_panel=CHECKPOINT)
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Compile a spec to a folder that surgery.load_variant(DIR) turns into the running model.
+    """Compile a spec to a running variant (graph), or to a pruned model that stock diffusers loads (checkpoint).
 
-    The weights of the base model are read to hash them (not for a model on the hub, which its revision names).
+    Weights of a model in a folder are read to hash them (one on the hub is known by its revision).
     """
-    if to is Target.checkpoint:
-        raise NotYetError("pruned checkpoints can't be written by this version yet; write --to graph")
-    from surgery.files import refuse_target
-
-    refuse_target(out, force=force)
-    planned = plan_spec_file(spec, model=model, profile=profile)
-    from surgery.graph.artefact import write_artefact
-
-    artefact = write_artefact(
-        out,
-        spec=planned.spec,
-        source=planned.source,
-        anatomy=planned.anatomy,
-        plan=planned.plan,
-        means=planned.means,
+    refuse_other_options(context, to)
+    if to is Target.graph:
+        artefact = compile_graph(spec, out, model=model, profile=profile, format=format, dtype=dtype, force=force)
+        print_json(artefact.manifest) if json else typer.echo(describe_artefact(artefact))
+        return
+    options = CompileOptions(
+        verify=verify.value,
+        max_shard_size=max_shard_size,
+        transformer_only=transformer_only,
+        copies=copies,
+        variant=variant,
         force=force,
-        write_more=program_writer(planned, dtype) if format is Format.pt2 else None,
+        dry_run=dry_run,
     )
-    if json:
-        print_json(artefact.manifest)
-    else:
-        typer.echo(describe_artefact(artefact))
+    planned = plan_spec_file(spec, model=model, profile=profile)
+    with show_bytes() as progress:
+        pruned = compile_planned(planned, out, options, progress=progress)
+    print_json(pruned_to_json(pruned)) if json else typer.echo(describe_pruned(pruned, dry_run=dry_run))
 
 
-def program_writer(planned: PlannedSpec, dtype: str | None) -> Callable[[Path], Mapping[str, Any]]:
-    """What writes the program into the folder of the artefact."""
-
-    def write(folder: Path) -> Mapping[str, Any]:
-        from surgery.anatomy.pretrained import load_pretrained
-        from surgery.graph.apply import apply
-        from surgery.graph.program import export_program, save_program
-
-        stored = planned.source.weights_dtype or "auto"
-        transformer = load_pretrained(planned.source, dtype=dtype or stored, device="cpu", transformer_only=True)
-        program = export_program(apply(transformer, planned.plan, profile=planned.means))
-        texts = {name: (folder / name).read_text(encoding="utf-8") for name in ("spec.yaml", "plan.json")}
-        save_program(program, folder / PROGRAM, texts)
-        return {"program": program.to_json()}
-
-    return write
-
-
-def describe_artefact(artefact: "Artefact") -> str:
-    """What was written, and how it is loaded."""
-    folder = artefact.folder
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    names = ", ".join(sorted(path.name for path in folder.iterdir()))
-    base = artefact.base
-    known = f"revision {base.revision}" if base.revision else f"hashes of {', '.join(base.weights)}"
-    if base.revision is None and not base.weights:
-        known = "its config alone, without weights: any weights for this config will be taken"
-    lines = [f"{folder}: {names}; {bytes_text(size)}", f"base model {base.model}: {base.class_name}, {known}"]
-    program = artefact.manifest.get("program")
-    if program is None:
-        return "\n".join([*lines, f'load it with surgery.load_variant("{folder}")'])
-    for name, entry in program["inputs"].items():
-        lines.append(f"  {name}: {entry['dtype']} ({', '.join(map(str, entry['shape']))})")
-    lines += [f"  fixed: {name} {value}" for name, value in program["fixed"].items()]
-    return "\n".join([*lines, f'load it with torch.export.load("{folder / PROGRAM}").module()'])
+def refuse_other_options(context: typer.Context, to: Target) -> None:
+    """Raise InputError where an option was given that is for the other backend."""
+    other = CHECKPOINT if to is Target.graph else GRAPH
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        is_given = source is not None and source.name == "COMMANDLINE"
+        if is_given and getattr(parameter, "rich_help_panel", None) == other:
+            raise InputError(f"{parameter.opts[-1]} is {other.lower()}, and this is --to {to.value}; leave it out")

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
-from surgery.plan.planned import PlannedSpec, plan_spec_file
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
+from surgery.plan.planned import PlannedSpec, plan_spec_file
 from surgery.plan.schedule import count_executions
 from surgery.plan.text import items_to_text
 from surgery.spec.selector import indices_to_text

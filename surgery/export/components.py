@@ -32,7 +32,9 @@ def list_components(pipeline: Path, transformer: str) -> list[ComponentFile]:
         InputError: a folder is a loop of symlinks, or a file can't be read.
     """
     index = read_json(pipeline / PIPELINE_INDEX)
-    folders = [name for name in index if not name.startswith("_") and name != transformer and (pipeline / name).is_dir()]
+    folders = [
+        name for name in index if not name.startswith("_") and name != transformer and (pipeline / name).is_dir()
+    ]
     paths = [pipeline / PIPELINE_INDEX, *(path for pattern in TAKEN_ALONG for path in sorted(pipeline.glob(pattern)))]
     for folder in folders:
         paths += _files_below(pipeline / folder, frozenset())

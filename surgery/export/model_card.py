@@ -60,10 +60,9 @@ def read_card_head(path: Path) -> dict[str, Any]:
 
 def write_card(facts: CardFacts) -> str:
     """The text of the card."""
-    is_hub_id = facts.base.revision is not None or "/" in facts.base.model and not Path(facts.base.model).exists()
     head = {
         **{key: facts.base_card[key] for key in CARRIED_KEYS if key in facts.base_card},
-        **({"base_model": facts.base.model} if is_hub_id else _base_of_base(facts.base_card)),
+        **_base_model(facts),
         "library_name": "diffusers",
         "tags": ["layer-surgery", "pruned"],
     }
@@ -113,8 +112,11 @@ def write_card(facts: CardFacts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _base_of_base(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {"base_model": card["base_model"]} if "base_model" in card else {}
+def _base_model(facts: CardFacts) -> dict[str, Any]:
+    """The hub id of the base model, or of what a local one says it was made from."""
+    if facts.base.revision is not None:
+        return {"base_model": facts.base.model}
+    return {"base_model": facts.base_card["base_model"]} if "base_model" in facts.base_card else {}
 
 
 def _row(what: str, before: int, after: int, unit: float, name: str) -> str:

@@ -18,6 +18,7 @@ from surgery.anatomy.sources import ModelSource, find_source, source_to_json, we
 from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE, plan_bytes
 from surgery.checkpoint.relayering import relayering_from_json
 from surgery.checkpoint.write import refuse_full_disk, write_weights
+from surgery.demo.location import DEMO_NAME
 from surgery.errors import InputError
 from surgery.export.components import list_components, take_along
 from surgery.export.model_card import write_card
@@ -59,7 +60,7 @@ class PrunedModel:
 def compile_planned(
     planned: PlannedSpec,
     out: Path,
-    options: CompileOptions = CompileOptions(),  # noqa: B008  (frozen)
+    options: CompileOptions = CompileOptions(),
     *,
     progress: Progress = lambda total: lambda size: None,
 ) -> PrunedModel:
@@ -103,6 +104,12 @@ def refuse_own_source(out: Path, source: ModelSource) -> None:
             raise InputError(f"{out} and the model {source.name} lie within each other; give a folder elsewhere")
 
 
+def public_name(source: ModelSource) -> str:
+    """What a model is called where strangers read it: a hub id as it is, of a path its last part alone."""
+    is_path = source.revision is None and source.name != DEMO_NAME
+    return Path(source.name).absolute().name if is_path else source.name
+
+
 def _prepare(planned: PlannedSpec, source: ModelSource, options: CompileOptions, ask: Ask) -> PreparedModel:
     weights = weights_of_source(source, variant=options.variant)
     found = ask(
@@ -124,7 +131,7 @@ def _prepare(planned: PlannedSpec, source: ModelSource, options: CompileOptions,
         relayering,
         byte_plan,
         components,
-        replace(identity_from_json(found["identity"]), model=planned.source.name),
+        replace(identity_from_json(found["identity"]), model=public_name(planned.source)),
         found["agreement"],
         {"surgery": __version__, **found["versions"]},
     )

@@ -104,7 +104,9 @@ def card_facts(prepared: PreparedModel, name: str, checks: Mapping[str, Any]) ->
     root = base_folder(prepared.source)
     notes = [f"the config says `{field}: {json.dumps(value)}`" for field, value in config_changes(prepared).items()]
     if prepared.repeated_bytes:
-        notes.append(f"layers that run more than once are written out: {prepared.repeated_bytes / 1e6:,.1f} MB of copies")
+        notes.append(
+            f"layers that run more than once are written out: {prepared.repeated_bytes / 1e6:,.1f} MB of copies"
+        )
     return CardFacts(
         name=name,
         spec=planned.spec,

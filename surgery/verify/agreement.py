@@ -42,7 +42,9 @@ def compare(graph: nn.Module, checkpoint: nn.Module, *, sizes: Mapping[str, int]
     difference = relative_difference(actual, expected)
     dtype = str(next(graph.parameters()).dtype).removeprefix("torch.")
     if not difference <= TOLERANCES[dtype]:
-        raise RefusedError(f"the checkpoint's output differs from the graph's by {difference:.2g} (relative), on {what}")
+        raise RefusedError(
+            f"the checkpoint's output differs from the graph's by {difference:.2g} (relative), on {what}"
+        )
     return Agreement(difference, what, example.sizes)
 
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from surgery.anatomy.identity import identify
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, source_from_json, weights_of_source
 from surgery.checkpoint.fit import NO_FOLDS
-from surgery.checkpoint.relayer import fields_of_plan, relayer
+from surgery.checkpoint.relayer import Layers, fields_of_plan, fit_plan, relayer
+from surgery.checkpoint.relayering import Relayering
 from surgery.checkpoint.written_out import OTHER_BACKEND, write_out
 from surgery.errors import InputError, RefusedError
 from surgery.plan.plan import Plan, plan_from_json
@@ -32,6 +33,8 @@ def answer(question: str, about: Mapping[str, Any]) -> dict[str, Any]:
     match question:
         case "relayer":
             found = _relayer(source, plan_from_json(about["plan"]), about["variant"], about["verify"])
+        case "fit":
+            found = _fit(source, plan_from_json(about["plan"]))
         case "structure":
             weights = weights_of_source(source, variant=about["variant"])
             found = {"num_tensors": check_structure(source, weights, about["extra"])}
@@ -52,15 +55,13 @@ def _relayer(source: ModelSource, plan: Plan, variant: str | None, verify: Verif
     anatomy = anatomy_of_source(source)
     layers = write_out(plan, anatomy)
     weights = weights_of_source(source, variant=variant)
-    needs_folds = bool(plan.replacements) or any(layer.scale != 1 for written in layers.values() for layer in written)
     agreement = None
     with ThreadPoolExecutor(max_workers=1) as pool:
         identity = pool.submit(identify, source)  # it reads all weights
-        if needs_folds or verify == "numeric":
+        if verify == "numeric" or _needs_folds(plan, layers):
             _refuse_unknown_class(source, anatomy.trace_failure)
             small = build_small(source)
-            fields = fields_of_plan(small.source, layers)
-            folds = folds_of_plan(small, plan, layers)
+            fields, folds = fields_of_plan(small.source, layers), folds_of_plan(small, plan, layers)
             if verify == "numeric":
                 agreement = check_numerically(small, plan, layers, fields, folds).to_json()
         else:
@@ -72,6 +73,20 @@ def _relayer(source: ModelSource, plan: Plan, variant: str | None, verify: Verif
             "identity": identity.result().to_json(),
             "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
         }
+
+
+def _fit(source: ModelSource, plan: Plan) -> dict[str, Any]:
+    """The tensors that the stock class needs to run a plan, by its own names: no file of weights is read."""
+    layers = write_out(plan, anatomy_of_source(source))
+    fields, folds = fields_of_plan(source, layers), NO_FOLDS
+    if _needs_folds(plan, layers):
+        folds = folds_of_plan(build_small(source), plan, layers)
+    fitted = fit_plan(source, layers, fields, folds)
+    return Relayering(fitted.config, fitted.tensors).to_json() | {"orders": dict(fitted.orders)}
+
+
+def _needs_folds(plan: Plan, layers: Layers) -> bool:
+    return bool(plan.replacements) or any(layer.scale != 1 for written in layers.values() for layer in written)
 
 
 def _refuse_unknown_class(source: ModelSource, trace_failure: str | None) -> None:

@@ -1,0 +1,86 @@
+"""`surgery compile --to checkpoint`: what is shown while a pruned model is written, and after it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from surgery.commands.output import bytes_text, count_text, share_text, table
+from surgery.export.pruned_model import Progress, PrunedModel
+from surgery.export.recipe import config_changes, describe_check, loading_code
+
+
+@contextmanager
+def show_bytes() -> Iterator[Progress]:
+    """A progress bar in bytes on standard error, from when their number is known."""
+    from tqdm import tqdm
+
+    bars: list[Any] = []
+
+    def start(total: int) -> Callable[[int], None]:
+        bar = tqdm(total=total, unit="B", unit_scale=True, desc="writing", file=sys.stderr, disable=None)
+        bars.append(bar)
+
+        def advance(size: int) -> None:
+            bar.update(size)
+
+        return advance
+
+    try:
+        yield start
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+def pruned_to_json(pruned: PrunedModel) -> dict[str, Any]:
+    """The document of `--json`: the manifest, and the plan of bytes."""
+    prepared = pruned.prepared
+    return {
+        **pruned.manifest,
+        "out": str(pruned.folder),
+        "seconds": dict(pruned.seconds),
+        "shards": [
+            {
+                "name": shard.name,
+                "bytes": shard.size_bytes,
+                "tensors": len(shard.tensors),
+                "runs": len(shard.pieces()),
+            }
+            for shard in prepared.bytes.shards
+        ],
+        "dropped": list(prepared.relayering.dropped),
+        "components": {file.name: file.size_bytes for file in prepared.components},
+    }
+
+
+def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
+    """What was written, or would be; what it was checked against; how it is loaded."""
+    prepared, plan = pruned.prepared, pruned.prepared.bytes
+    before, dropped = prepared.weights, prepared.relayering.dropped
+    sizes = before.tensors
+    dropped_bytes = sum(sizes[name][1].size_bytes for name in dropped)
+    copied = plan.size_bytes - plan.computed_bytes
+    runs = sum(len(shard.pieces()) for shard in plan.shards)
+    rows = [
+        ["copied", bytes_text(copied), f"in {runs} runs of bytes"],
+        ["changed", bytes_text(plan.computed_bytes), "zeros, means and scaled weights"],
+        ["dropped", bytes_text(dropped_bytes), f"{len(dropped)} tensors"],
+    ]
+    if prepared.repeated_bytes:
+        rows.append(["repeats", bytes_text(prepared.repeated_bytes), "of the copied; the graph backend shares them"])
+    if prepared.components:
+        taken = sum(file.size_bytes for file in prepared.components)
+        rows.append(["components", bytes_text(taken), f"{len(prepared.components)} files of the rest of the pipeline"])
+    share = share_text(plan.num_values, before.num_values)
+    changes = ", ".join(f"{name}: {value}" for name, value in config_changes(prepared).items())
+    lines = [
+        f"{pruned.folder}: {'would hold' if dry_run else 'holds'} a {prepared.source.class_name} of "
+        f"{count_text(plan.num_values)} parameters ({share} of {count_text(before.num_values)}), {bytes_text(plan.size_bytes)}",
+        *table(rows, indent="  ", right=frozenset({1})).splitlines(),
+        *([f"  config    {changes}"] if changes else []),
+        *(f"  {shard.name}  {bytes_text(shard.size_bytes)}" for shard in plan.shards),
+        *(f"  {describe_check(kind, found)}" for kind, found in pruned.checks.items()),
+        f"  took      {', '.join(f'{name} {seconds:.1f} s' for name, seconds in pruned.seconds.items())}",
+    ]
+    return "\n".join(lines if dry_run else [*lines, loading_code(prepared, str(pruned.folder))])

@@ -1,0 +1,87 @@
+"""`surgery compile --to graph`: a variant as a folder, or as a program that needs torch alone."""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surgery.commands.output import bytes_text
+from surgery.plan.planned import PlannedSpec, plan_spec_file
+
+if TYPE_CHECKING:
+    from surgery.graph.artefact import Artefact
+
+PROGRAM = "variant.pt2"
+
+
+class Format(StrEnum):
+    """What a graph is written as."""
+
+    folder = "folder"
+    pt2 = "pt2"
+
+
+def compile_graph(
+    spec: Path,
+    out: Path,
+    *,
+    model: str | None,
+    profile: Path | None,
+    format: Format,  # noqa: A002  (the option is called --format)
+    dtype: str | None,
+    force: bool,
+) -> "Artefact":
+    """Write the folder of a variant; the arguments are the command's."""
+    from surgery.files import refuse_target
+
+    refuse_target(out, force=force)
+    planned = plan_spec_file(spec, model=model, profile=profile)
+    from surgery.graph.artefact import write_artefact
+
+    return write_artefact(
+        out,
+        spec=planned.spec,
+        source=planned.source,
+        anatomy=planned.anatomy,
+        plan=planned.plan,
+        means=planned.means,
+        force=force,
+        write_more=program_writer(planned, dtype) if format is Format.pt2 else None,
+    )
+
+
+def program_writer(planned: PlannedSpec, dtype: str | None) -> Callable[[Path], Mapping[str, Any]]:
+    """What writes the program into the folder of the artefact."""
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        from surgery.anatomy.pretrained import load_pretrained
+        from surgery.graph.apply import apply
+        from surgery.graph.program import export_program, save_program
+
+        stored = planned.source.weights_dtype or "auto"
+        transformer = load_pretrained(planned.source, dtype=dtype or stored, device="cpu", transformer_only=True)
+        program = export_program(apply(transformer, planned.plan, profile=planned.means))
+        texts = {name: (folder / name).read_text(encoding="utf-8") for name in ("spec.yaml", "plan.json")}
+        save_program(program, folder / PROGRAM, texts)
+        return {"program": program.to_json()}
+
+    return write
+
+
+def describe_artefact(artefact: "Artefact") -> str:
+    """What was written, and how it is loaded."""
+    folder = artefact.folder
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    names = ", ".join(sorted(path.name for path in folder.iterdir()))
+    base = artefact.base
+    known = f"revision {base.revision}" if base.revision else f"hashes of {', '.join(base.weights)}"
+    if base.revision is None and not base.weights:
+        known = "its config alone, without weights: any weights for this config will be taken"
+    lines = [f"{folder}: {names}; {bytes_text(size)}", f"base model {base.model}: {base.class_name}, {known}"]
+    program = artefact.manifest.get("program")
+    if program is None:
+        return "\n".join([*lines, f'load it with surgery.load_variant("{folder}")'])
+    for name, entry in program["inputs"].items():
+        lines.append(f"  {name}: {entry['dtype']} ({', '.join(map(str, entry['shape']))})")
+    lines += [f"  fixed: {name} {value}" for name, value in program["fixed"].items()]
+    return "\n".join([*lines, f'load it with torch.export.load("{folder / PROGRAM}").module()'])
