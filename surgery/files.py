@@ -35,7 +35,7 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
     a run had put aside is put back.
 
     Raises:
-        InputError: there is something in `out`, and no `force`; the folder can't be made; or another run is writing it.
+        InputError: there is something in `out`, and no `force`; it can't be made; or another run is writing it.
     """
     refuse_target(out, force=force)
     out = out.absolute() if not out.is_symlink() else out.resolve()

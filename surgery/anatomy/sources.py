@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from surgery.anatomy.hub_cache import cached_snapshot
+from surgery.anatomy.hub_cache import cached_snapshot, explain_hub_error
 from surgery.anatomy.known import keep_anatomy, key_of_config, recall_anatomy, recall_demo
 from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.tensor_files import WEIGHTS_NAME, TensorFile, Weights, find_weights, read_header
@@ -144,10 +144,7 @@ def _source_on_hub(model: str, commit: str | None) -> ModelSource:
         except HFValidationError:
             raise InputError(f"{model} is neither a folder nor a hub id (OWNER/NAME)") from None
         except (HfHubHTTPError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"{model} can't be read from the hub: {reason}; is it gated? try `hf auth login`"
-            ) from None
+            raise InputError(f"{model} can't be read from the hub: {explain_hub_error(error)}") from None
 
     return replace(_source_from(model, read), revision=revision)
 

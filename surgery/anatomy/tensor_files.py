@@ -18,6 +18,7 @@ from surgery.errors import InputError
 
 MAX_HEADER_BYTES = 64_000_000  # of a header or an index; the largest models have less than one
 MAX_VALUES = 2**63 - 1
+MAX_DIGITS = 20
 WEIGHTS_NAME = "diffusion_pytorch_model"
 PREFIX_BYTES = 8
 BITS = {
@@ -34,7 +35,7 @@ PICKLES = {b"PK": "a PyTorch pickle (zip)", b"\x80": "a pickle", b"GGUF": "a GGU
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file: its bytes are `start` to `stop` (exclusive) of the file. `dtype` is spelled as in headers."""
+    """One tensor of a file: bytes `start` to `stop` (exclusive) of the file. `dtype` is spelled as in headers."""
 
     name: str
     dtype: str
@@ -75,7 +76,7 @@ class TensorFile:
 
 @dataclass(frozen=True)
 class Weights:
-    """The files of one model's weights, no tensor twice. `index` is the file that lists the shards, None for one file."""
+    """The files of one model's weights, no tensor twice. `index` lists the shards; it is None for a single file."""
 
     files: tuple[TensorFile, ...]
     index: Path | None = None
@@ -228,8 +229,10 @@ def _load(content: bytes) -> Any:
 
 
 def _integer(text: str) -> int:
-    """-1, which is no count, for what is none either: less than 0, -0, or of more digits than any count has."""
-    return int(text) if text.isdigit() and len(text) <= len(str(MAX_VALUES)) else -1
+    """The number; -1, which is no count, for -0, which no other reader takes for one."""
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits is no count")
+    return -1 if text == "-0" else int(text)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a pruned checkpoint holds -> files as runs of bytes: what is copied from where, what is computed, in which shard.
+"""What a pruned checkpoint holds -> files as runs of bytes: what is copied from where, what computed, in which shard.
 
 Tensors are ordered by the size of their values, largest first (so that every one is aligned, as safetensors does it),
 then as they lie in the original, so that what lies together there is copied in one go.
@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from surgery.anatomy.tensor_files import BITS, WEIGHTS_NAME, StoredTensor, TensorFile, Weights
 from surgery.checkpoint.relayering import NewTensor, Relayering, Segment
@@ -178,7 +179,7 @@ def _plan_tensor(tensor: NewTensor, stored: Mapping[str, tuple[TensorFile, Store
     return PlannedTensor(tensor.name, first.dtype, shape, tuple(pieces))
 
 
-def _place(tensor: PlannedTensor, rank: Mapping[object, int]) -> tuple[int, int, int]:
+def _place(tensor: PlannedTensor, rank: Mapping[Path, int]) -> tuple[int, int, int]:
     piece = tensor.pieces[0]
     start = piece.start if isinstance(piece, Copied) else piece.tensor.start
     return -BITS.get(tensor.dtype, 64), rank[piece.file.path], start

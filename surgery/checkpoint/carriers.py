@@ -114,7 +114,7 @@ def silence_block(block: nn.Module, call: Call, ends: Sequence[str]) -> tuple[st
 
 
 def _entries(block: nn.Module, call: Call) -> list[torch.Tensor]:
-    """For each output of a block the tensor that it is given and adds to: what it returns when all it computes is zero."""
+    """For each output of a block the tensor that it adds to: what it returns when all that it computes is zero."""
     twin = copy.deepcopy(block)
     for _, module in _leaves(twin):
         _zero_(module)
@@ -146,7 +146,7 @@ def _constant(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
     with torch.no_grad():
         _zero_(module)
         if getattr(module, "bias", None) is not None:
-            module.bias.copy_(value)  # type: ignore[operator,union-attr]
+            module.bias.copy_(value)  # type: ignore[operator]
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ each place wants; a block of another kind fits where its tensors do, or where a 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -96,11 +96,12 @@ def _fold(segment: Segment, block: str, rest: str, scale: float, folds: Folds) -
     if tensor in constant:
         mean = constant[tensor]
         if mean is None:
-            return Segment(segment.tensor, segment.start, segment.stop, "zero")
-        return Segment(segment.tensor, segment.start, segment.stop, "mean", mean=mean, mean_start=segment.start)
+            return replace(segment, change="zero")
+        return replace(segment, change="mean", mean=mean, mean_start=segment.start)
     if scale != 1.0 and module in folds.factors.get(block, ()):
-        change = "zero" if scale == 0.0 else "scale"
-        return Segment(segment.tensor, segment.start, segment.stop, change, by=1.0 if scale == 0.0 else scale)
+        if scale == 0.0:
+            return replace(segment, change="zero")
+        return replace(segment, change="scale", by=scale)
     return segment
 
 

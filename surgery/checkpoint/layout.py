@@ -4,6 +4,7 @@ The original layout is learnt from diffusers' own converter, not written down: i
 their rows, and what comes out says which rows of which tensor of the file became which rows of the class's.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from surgery.anatomy.tensor_files import StoredTensor, Weights
+from surgery.anatomy.tensor_files import StoredTensor, TensorFile, Weights
 from surgery.checkpoint.relayering import NewTensor, Segment, join_segments
 from surgery.errors import InputError, RefusedError
 
@@ -139,7 +140,7 @@ def _segments(numbers: torch.Tensor, starts: Mapping[str, int], names: Sequence[
     breaks = ((numbers[1:] != numbers[:-1] + 1) | (owners[1:] != owners[:-1])).nonzero().flatten() + 1
     edges = [0, *breaks.tolist(), len(numbers)]
     found = []
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in itertools.pairwise(edges):
         if begin < end:
             name = names[int(owners[begin])]
             first = int(numbers[begin]) - starts[name]
@@ -159,62 +160,93 @@ def num_rows(shape: Sequence[int]) -> int:
     return shape[0] if len(shape) else 1
 
 
-def block_prefix(layout: Layout, stack: str, index: int) -> str | None:
-    """What the names of a block's tensors begin with in the file, its number included; None where they do not agree."""
+def block_prefix(layout: Layout, stack: str, index: int) -> str:
+    """What the names of a block's tensors begin with in the file, its number included.
+
+    Raises:
+        RefusedError: they do not all begin with the same.
+    """
     prefixes = set()
     for name, segments in layout.rows.items():
         if name.startswith(f"{stack}.{index}."):
             for segment in segments:
                 found = re.match(rf"(.*?(?:^|\.)){index}\.", segment.tensor)
                 prefixes.add(found[0] if found else None)
-    return prefixes.pop() if len(prefixes) == 1 else None
+    prefix = prefixes.pop() if len(prefixes) == 1 else None
+    if prefix is None:
+        raise RefusedError(f"the tensors of {stack}[{index}] do not lie together under one name in this file")
+    return prefix
 
 
 def in_original_layout(
-    fitted: Sequence[NewTensor], layout: Layout, templates: Mapping[str, Sequence[int]], weights: Weights
+    fitted: Sequence[NewTensor],
+    wanted: Shapes,
+    shapes: Shapes,
+    layout: Layout,
+    orders: Mapping[str, Sequence[int]],
+    weights: Weights,
 ) -> list[NewTensor]:
     """Tensors of the stock class as tensors of a file in the original layout.
 
-    `templates` names for each place of each stack a block of the original of the kind that stands there: its tensors'
-    names, with the number of the place, are those of the new file. Tensors that the class does not know stay.
+    `wanted` and `shapes` are those of the class after and before. A tensor is named like that of a block of the
+    original which has it in the wanted shape (the block itself, if it is one), with the number of its place. Tensors
+    that the class does not know go with their blocks, or stay.
 
     Raises:
-        RefusedError: the tensors of the file do not follow the blocks.
+        RefusedError: the file has no tensor of such a kind, or its tensors do not follow the blocks.
     """
-    places = {
-        f"{stack}.{place}": (f"{stack}.{template}", _renumber(layout, stack, template, place))
-        for stack, chosen in templates.items()
-        for place, template in enumerate(chosen)
-    }
     parts: dict[str, dict[int, list[Segment]]] = {}
     for tensor in fitted:
-        stack = next((stack for stack in templates if tensor.name.startswith(f"{stack}.")), None)
-        held_name, rename = tensor.name, str
+        stack = next((stack for stack in orders if tensor.name.startswith(f"{stack}.")), None)
+        alike, prefix, renamed = tensor.name, "", ""
         if stack is not None:
             place, _, rest = tensor.name.removeprefix(f"{stack}.").partition(".")
-            template, rename = places[f"{stack}.{place}"]
-            held_name = f"{template}.{rest}"
+            template = _find_template(stack, orders[stack][int(place)], rest, wanted[tensor.name], shapes)
+            alike, prefix = f"{stack}.{template}.{rest}", block_prefix(layout, stack, template)
+            renamed = f"{prefix.removesuffix(f'{template}.')}{place}."
         position = 0
-        for held in layout.rows[held_name]:
+        for held in layout.rows[alike]:
             rows = _cut(tensor.segments, position, position + held.num_rows)
-            parts.setdefault(rename(held.tensor), {})[held.start] = [s for row in rows for s in layout.in_file(row)]
+            name = renamed + held.tensor.removeprefix(prefix)
+            parts.setdefault(name, {})[held.start] = [s for row in rows for s in layout.in_file(row)]
             position += held.num_rows
-    used = {segment.tensor for segments in layout.rows.values() for segment in segments}
-    for name, (_, stored) in weights.tensors.items():
-        if name not in used:
-            parts[name] = {0: [Segment(name, 0, num_rows(stored.shape))]}
+    for name, (_, stored) in _unknown(layout, weights):
+        whole = [Segment(name, 0, num_rows(stored.shape))]
+        parts.update({other: {0: whole} for other in _names_of_unknown(name, layout, orders)})
     return [
         NewTensor(name, join_segments([segment for start in sorted(found) for segment in found[start]]))
         for name, found in parts.items()
     ]
 
 
-def _renumber(layout: Layout, stack: str, template: int, place: int) -> Callable[[str], str]:
-    prefix = block_prefix(layout, stack, template)
-    if prefix is None:
-        raise RefusedError(f"the tensors of {stack}[{template}] do not lie together under one name in this file")
-    renamed = prefix.removesuffix(f"{template}.") + f"{place}."
-    return lambda name: renamed + name.removeprefix(prefix)
+def _unknown(layout: Layout, weights: Weights) -> list[tuple[str, tuple[TensorFile, StoredTensor]]]:
+    """The tensors of a file of which the class knows nothing."""
+    used = {segment.tensor for segments in layout.rows.values() for segment in segments}
+    return [(name, stored) for name, stored in weights.tensors.items() if name not in used]
+
+
+def _names_of_unknown(name: str, layout: Layout, orders: Mapping[str, Sequence[int]]) -> list[str]:
+    """What a tensor is called in the new file: it goes with its block, if it lies under the name of one."""
+    for stack, order in orders.items():
+        numbers = {int(n.removeprefix(f"{stack}.").split(".")[0]) for n in layout.rows if n.startswith(f"{stack}.")}
+        for number in numbers:
+            prefix = block_prefix(layout, stack, number)
+            if name.startswith(prefix):
+                head, rest = prefix.removesuffix(f"{number}."), name.removeprefix(prefix)
+                return [f"{head}{place}.{rest}" for place, layer in enumerate(order) if layer == number]
+    return [name]
+
+
+def _find_template(stack: str, layer: int, rest: str, shape: tuple[int, ...], shapes: Shapes) -> int:
+    """A block of the original that has the tensor `rest` in this shape: `layer` itself, or the last of them."""
+    if shapes.get(f"{stack}.{layer}.{rest}") == shape:
+        return layer
+    ending = f".{rest}"
+    numbers = [name.removeprefix(f"{stack}.").removesuffix(ending) for name in shapes if name.startswith(f"{stack}.")]
+    alike = [int(number) for number in numbers if number.isdigit() and shapes[f"{stack}.{number}{ending}"] == shape]
+    if not alike:
+        raise RefusedError(f"this file has no block of {stack} with a {rest} of shape {shape}, which the plan needs")
+    return alike[-1]
 
 
 def _cut(segments: Sequence[Segment], start: int, stop: int) -> list[Segment]:

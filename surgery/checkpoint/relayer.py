@@ -79,8 +79,8 @@ def relayer(source: ModelSource, weights: Weights, layers: Layers, fields: Confi
         tensors = [*fitted.tensors, *unknown]
     else:
         layout = learn_original_layout(source.class_name, source.config, weights, shapes)
-        templates = _templates(fitted.original, fitted.pruned, orders)
-        tensors = in_original_layout(fitted.tensors, layout, templates, weights)
+        wanted = {name: tuple(value.shape) for name, value in fitted.pruned.state_dict().items()}
+        tensors = in_original_layout(fitted.tensors, wanted, shapes, layout, orders, weights)
     used = {segment.tensor for tensor in tensors for segment in tensor.segments}
     return Relayering(
         config=fitted.config,
@@ -120,20 +120,6 @@ def _unknown_tensors(
         places = [place for place, layer in enumerate(orders[stack]) if layer == int(index)]
         found += [NewTensor(f"{stack}.{place}.{rest}", segments) for place in places]
     return found
-
-
-def _templates(original: nn.Module, pruned: nn.Module, orders: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """For each place a block of the original of the kind that stands there, the one that comes there if it is."""
-    chosen: dict[str, list[int]] = {}
-    for stack, order in orders.items():
-        before, after = signatures(original, stack), signatures(pruned, stack)
-        for wanted, layer in zip(after, order, strict=True):
-            alike = [layer] if before[layer] == wanted else [i for i, kind in enumerate(before) if kind == wanted]
-            if not alike:
-                raise RefusedError(f"{stack} would have a block of a kind that this file has none of")
-            chosen.setdefault(stack, []).append(alike[-1])
-        chosen.setdefault(stack, [])
-    return chosen
 
 
 def _count_repeats(orders: Mapping[str, Sequence[int]]) -> dict[str, int]:

@@ -60,7 +60,7 @@ def join_segments(segments: list[Segment]) -> tuple[Segment, ...]:
 
 @dataclass(frozen=True)
 class NewTensor:
-    """One tensor of the pruned checkpoint: its name in the file, and what it is made of. Rows are as in the original."""
+    """One tensor of the pruned checkpoint: its name in the file, and what it is made of, in order."""
 
     name: str
     segments: tuple[Segment, ...]
@@ -73,9 +73,12 @@ class NewTensor:
 
 @dataclass(frozen=True)
 class Relayering:
-    """A pruned checkpoint before it is written. `config` is the transformer's; `dropped` are the tensors of the original
-    of which nothing is kept; `repeated` the blocks that are written more than once, with how often; `unknown` the tensors
-    that the class does not know, and that come along."""
+    """A pruned checkpoint before it is written.
+
+    `config` is the transformer's; `dropped` are the tensors of the original of which nothing is kept; `repeated` the
+    blocks that are written more than once, with how often; `unknown` the tensors that the class does not know, and that
+    come along.
+    """
 
     config: Mapping[str, Any]
     tensors: tuple[NewTensor, ...]

@@ -1,4 +1,4 @@
-"""`surgery compile SPEC --to graph|checkpoint --out DIR`: a variant as a folder, or a pruned model for stock diffusers."""
+"""`surgery compile SPEC --to graph|checkpoint --out DIR`: a variant as a folder, or a pruned model."""
 
 from enum import StrEnum
 from pathlib import Path

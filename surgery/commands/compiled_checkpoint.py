@@ -75,8 +75,9 @@ def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
     share = share_text(plan.num_values, before.num_values)
     changes = ", ".join(f"{name}: {value}" for name, value in config_changes(prepared).items())
     lines = [
-        f"{pruned.folder}: {'would hold' if dry_run else 'holds'} a {prepared.source.class_name} of "
-        f"{count_text(plan.num_values)} parameters ({share} of {count_text(before.num_values)}), {bytes_text(plan.size_bytes)}",
+        f"{pruned.folder}: {'would hold' if dry_run else 'holds'} a {prepared.source.class_name}, "
+        f"{count_text(plan.num_values)} parameters ({share} of {count_text(before.num_values)}), "
+        f"{bytes_text(plan.size_bytes)}",
         *table(rows, indent="  ", right=frozenset({1})).splitlines(),
         *([f"  config    {changes}"] if changes else []),
         *(f"  {shard.name}  {bytes_text(shard.size_bytes)}" for shard in plan.shards),

@@ -4,7 +4,8 @@ The head of the file is the metadata that the hub reads (https://huggingface.co/
 languages are those of the base model.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,31 +15,46 @@ import yaml
 from surgery.anatomy.identity import Identity
 from surgery.plan.plan import Plan
 from surgery.plan.text import items_to_text
-from surgery.spec.load import Spec
 
-CARRIED_KEYS = ("license", "license_name", "license_link", "language", "pipeline_tag", "extra_gated_prompt")
+CARRIED_KEYS = ("license", "license_name", "license_link", "language", "pipeline_tag")
+CARRIED_STARTS = "extra_gated_"  # the conditions on which the base model is given out
+ADAPTERS = "Blocks are numbered anew: adapters (LoRA) made for the base model do not fit as they are."
+UNTRAINED = (
+    "Nothing was trained after the surgery: expect pictures of lower quality than those of the base model, the more so "
+    "the more was removed. Look at pictures of your own prompts before relying on it; fine-tuning may win some back."
+)
+INHERITED = "Uses, limits and biases are those of the base model; so is its licence, with its conditions."
+CHECKED = "These checks say that the surgery was carried out exactly, and nothing of how the pictures look."
 
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters and bytes of a transformer's weights."""
+    """Parameters and bytes of weights; the parameters are None where they can't be counted without loading."""
 
-    num_parameters: int
+    num_parameters: int | None
     size_bytes: int
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card is written from. `loading` is Python; `checks` are sentences on how it was verified."""
+    """What a card is written from.
+
+    `before` and `after` are of the transformer, `rest` of the rest of its pipeline (None without one). `loading` is
+    Python, `command` makes it again, `checks` are sentences on how it was verified.
+    """
 
     name: str
-    spec: Spec
+    title: str | None
+    spec_text: str
     plan: Plan
     base: Identity
     base_card: Mapping[str, Any]
     before: Size
     after: Size
+    rest: Size | None
     loading: str
+    command: str
+    versions: Mapping[str, str]
     checks: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -60,56 +76,39 @@ def read_card_head(path: Path) -> dict[str, Any]:
 
 def write_card(facts: CardFacts) -> str:
     """The text of the card."""
-    head = {
-        **{key: facts.base_card[key] for key in CARRIED_KEYS if key in facts.base_card},
-        **_base_model(facts),
-        "library_name": "diffusers",
-        "tags": ["layer-surgery", "pruned"],
-    }
-    licence = facts.base_card.get("license_name") or facts.base_card.get("license")
-    fence = "```"
-    lines = [
-        "---",
-        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).rstrip(),
-        "---",
-        "",
-        f"# {facts.spec.title or facts.name}",
-        "",
-        f"A `{facts.base.class_name}` made from `{facts.base.model}` by layer surgery. Stock diffusers loads it.",
-        "",
-        "| transformer | before | after | |",
-        "|---|---|---|---|",
-        _row("parameters", facts.before.num_parameters, facts.after.num_parameters, 1e6, "M"),
-        _row("bytes", facts.before.size_bytes, facts.after.size_bytes, 1e6, "MB"),
-        "",
+    head = yaml.safe_dump(card_head(facts), sort_keys=False, allow_unicode=True, width=1000).rstrip()
+    sections = [
+        f"---\n{head}\n---",
+        f"# {one_line(facts.title or facts.name)}",
+        _summary(facts),
+        _table(facts),
         "## What was changed",
-        "",
-        *_changes(facts.plan),
-        *(f"- {note}" for note in facts.notes),
-        "",
+        _bullets([*_changes(facts.plan), *facts.notes]),
         "## How to load it",
-        "",
-        f"{fence}python",
-        facts.loading,
-        fence,
-        "",
+        _fenced("python", facts.loading),
+        f"`{facts.name}` is this folder; on the hub, its id. It is called as the base model is.",
+        "## Limits",
+        _bullets(_limits(facts.plan)),
+        "## How it was checked",
+        _bullets([check.removeprefix("checked: ") for check in facts.checks]),
+        CHECKED,
+        "## How to make it again",
+        f"With `spec.yaml` from this folder ({_versions(facts.versions)}):",
+        _fenced("bash", facts.command),
+        _fenced("yaml", facts.spec_text.rstrip()),
         "## Where it comes from",
-        "",
-        f"- base model: `{facts.base.model}`" + (f", revision `{facts.base.revision}`" if facts.base.revision else ""),
-        *(f"- `{name}`: SHA-256 `{digest}`" for name, digest in facts.base.weights.items()),
-        f"- licence: {licence or 'that of the base model, which states none in its card'}",
-        f"- plan: `{facts.plan.hash}`",
-        *(f"- {check}" for check in facts.checks),
-        "",
-        "Blocks are numbered anew, so adapters made for the base model must be renumbered too (`surgery remap`).",
-        "",
-        "The spec:",
-        "",
-        f"{fence}yaml",
-        facts.spec.text.rstrip(),
-        fence,
+        _bullets(_origin(facts)),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(sections) + "\n"
+
+
+def card_head(facts: CardFacts) -> dict[str, Any]:
+    """The metadata: what is carried over from the base model's card, and what is new."""
+    carried = {
+        key: value for key, value in facts.base_card.items() if key in CARRIED_KEYS or key.startswith(CARRIED_STARTS)
+    }
+    tags = ["layer-surgery", "pruned" if any(schedule.removed for schedule in facts.plan.schedules) else "edited"]
+    return {**carried, **_base_model(facts), "library_name": "diffusers", "tags": tags}
 
 
 def _base_model(facts: CardFacts) -> dict[str, Any]:
@@ -119,9 +118,50 @@ def _base_model(facts: CardFacts) -> dict[str, Any]:
     return {"base_model": facts.base_card["base_model"]} if "base_model" in facts.base_card else {}
 
 
-def _row(what: str, before: int, after: int, unit: float, name: str) -> str:
+def _summary(facts: CardFacts) -> str:
+    before = sum(schedule.num_blocks for schedule in facts.plan.schedules)
+    kept = before - sum(len(schedule.removed) for schedule in facts.plan.schedules)
+    layers = f"with {kept} of its {before} layers" if kept < before else f"with its {before} layers"
+    return (
+        f"The `{facts.base.class_name}` of {_model_link(facts.base)} {layers}, edited by layer surgery. It was not "
+        "trained again, and needs no code of its own: stock diffusers loads it."
+    )
+
+
+def _model_link(base: Identity) -> str:
+    return f"[{base.model}](https://huggingface.co/{base.model})" if base.revision is not None else f"`{base.model}`"
+
+
+def _table(facts: CardFacts) -> str:
+    rows = [("transformer", facts.before, facts.after)]
+    if facts.rest is not None:
+        rows.append(("whole pipeline", _add(facts.before, facts.rest), _add(facts.after, facts.rest)))
+    lines = ["| | before | after | change |", "|---|---:|---:|---:|"]
+    for name, before, after in rows:
+        if before.num_parameters is not None and after.num_parameters is not None:
+            lines.append(_row(f"{name}, parameters", before.num_parameters, after.num_parameters, ""))
+        lines.append(_row(f"{name}, size", before.size_bytes, after.size_bytes, "B"))
+    return "\n".join(lines)
+
+
+def _add(size: Size, rest: Size) -> Size:
+    if size.num_parameters is None or rest.num_parameters is None:
+        return Size(None, size.size_bytes + rest.size_bytes)
+    return Size(size.num_parameters + rest.num_parameters, size.size_bytes + rest.size_bytes)
+
+
+def _row(name: str, before: int, after: int, unit: str) -> str:
     share = 100 * (after - before) / before if before else 0.0
-    return f"| {what} | {before / unit:,.1f} {name} | {after / unit:,.1f} {name} | {share:+.1f}% |"
+    return f"| {name} | {_amount(before, unit)} | {_amount(after, unit)} | {share:+.1f}% |"
+
+
+def _amount(number: int, unit: str) -> str:
+    """`11,901,408,320` -> `11.90 billion`, or `11.90 GB` for the unit B."""
+    names = ("GB", "MB", "kB") if unit else ("billion", "million", "thousand")
+    for size, name in zip((10**9, 10**6, 10**3), names, strict=True):
+        if number >= size:
+            return f"{number / size:.2f} {name}"
+    return f"{number} bytes" if unit else str(number)
 
 
 def _changes(plan: Plan) -> list[str]:
@@ -129,8 +169,52 @@ def _changes(plan: Plan) -> list[str]:
     for schedule in plan.schedules:
         if schedule.is_identity:
             continue
-        text = items_to_text(schedule.items)
-        gone = f"; without {', '.join(map(str, schedule.removed))}" if schedule.removed else ""
-        lines.append(f"- `{schedule.stack}`, {schedule.num_blocks} layers before, in this order now: `{text}`{gone}")
-    lines += [f"- `{item.stack}[{item.index}].{item.component}` replaced by {item.kind}" for item in plan.replacements]
-    return lines or ["- nothing: the plan leaves the model as it is"]
+        gone = f"removed {_numbers(schedule.removed)}" if schedule.removed else "none removed"
+        order = f"the base model's layers in this order: `{items_to_text(schedule.items)}`"
+        lines.append(f"`{schedule.stack}` ({schedule.num_blocks} layers): {gone}; it is made of {order}")
+    lines += [f"`{item.stack}[{item.index}].{item.component}` replaced by {item.kind}" for item in plan.replacements]
+    return lines or ["nothing: the plan leaves the model as it is"]
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """`layer 5`, `layers 5, 6 and 7`."""
+    *first, last = map(str, numbers)
+    return f"layers {', '.join(first)} and {last}" if first else f"layer {last}"
+
+
+def _limits(plan: Plan) -> list[str]:
+    if plan.is_identity:
+        return [INHERITED]
+    renumbered = any(not schedule.is_identity for schedule in plan.schedules)
+    return [UNTRAINED, *([ADAPTERS] if renumbered else []), INHERITED]
+
+
+def _origin(facts: CardFacts) -> list[str]:
+    base, card = facts.base, facts.base_card
+    licence = card.get("license_name") or card.get("license") or "that of the base model, whose card states none"
+    revision = f", revision `{base.revision}`" if base.revision is not None else ""
+    return [
+        f"base model: {_model_link(base)}{revision}",
+        *(f"`{name}` of the base model: SHA-256 `{digest}`" for name, digest in base.weights.items()),
+        f"licence: {one_line(licence)}",
+        f"plan: `{facts.plan.hash}` (`plan.json`)",
+    ]
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    names = {"surgery": "layer-surgery"}
+    return ", ".join(f"{names.get(name, name)} {version}" for name, version in versions.items())
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _fenced(language: str, content: str) -> str:
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", content)), default=0))
+    return f"{fence}{language}\n{content}\n{fence}"
+
+
+def one_line(text: Any) -> str:
+    """Any value as one line of text."""
+    return " ".join(str(text).split())

@@ -14,23 +14,28 @@ from typing import Any, Literal
 from surgery import __version__
 from surgery.anatomy.hub_files import fetch_source
 from surgery.anatomy.identity import identity_from_json
+from surgery.anatomy.needed_files import TRANSFORMER
 from surgery.anatomy.sources import ModelSource, find_source, source_to_json, weights_of_source
 from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE, plan_bytes
 from surgery.checkpoint.relayering import relayering_from_json
 from surgery.checkpoint.write import refuse_full_disk, write_weights
-from surgery.demo.location import DEMO_NAME
 from surgery.errors import InputError
 from surgery.export.components import list_components, take_along
 from surgery.export.model_card import write_card
-from surgery.export.recipe import TRANSFORMER, PreparedModel, card_facts, make_manifest, make_metadata
+from surgery.export.recipe import PreparedModel, card_facts, make_manifest, make_metadata, public_name
 from surgery.files import refuse_target, whole_folder
-from surgery.plan.planned import PlannedSpec
+from surgery.plan.planned import PlannedSpec, plan_spec_file
 from surgery.verify.process import Ask, open_verifier
 
 MANIFEST, SPEC, PLAN, CARD = "surgery.json", "spec.yaml", "plan.json", "README.md"
 
 Verify = Literal["structure", "numeric", "full"]
 Progress = Callable[[int], Callable[[int], None]]  # bytes in all -> what is told of bytes as they are written
+
+
+def no_progress(total: int) -> Callable[[int], None]:  # noqa: ARG001  (a Progress)
+    """Tell nobody."""
+    return lambda size: None  # noqa: ARG005  (the same)
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,39 @@ class PrunedModel:
     checks: Mapping[str, Any]
 
 
+def compile_checkpoint(
+    spec: str | Path,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    profile: str | Path | None = None,
+    verify: Verify = "numeric",
+    max_shard_size: str = DEFAULT_SHARD_SIZE,
+    transformer_only: bool = False,
+    copies: bool = False,
+    variant: str | None = None,
+    force: bool = False,
+) -> Path:
+    """Compile a spec file to a pruned model in the folder `out`, as `surgery compile --to checkpoint` does.
+
+    The arguments are the command's options; `copies` is `--copy`. Returns the folder, which stock diffusers loads.
+
+    Raises:
+        InputError: a file or the model can't be read, the target can't be written, or the disk is full.
+        SpecError: the spec has faults; all of them, with their places.
+        RefusedError: no stock checkpoint can express the plan; or graph and checkpoint do not agree.
+    """
+    planned = plan_spec_file(Path(spec), model=model, profile=None if profile is None else Path(profile))
+    options = CompileOptions(verify, max_shard_size, transformer_only, copies, variant, force)
+    return compile_planned(planned, Path(out), options).folder
+
+
 def compile_planned(
     planned: PlannedSpec,
     out: Path,
     options: CompileOptions = CompileOptions(),
     *,
-    progress: Progress = lambda total: lambda size: None,
+    progress: Progress = no_progress,
 ) -> PrunedModel:
     """Write the pruned checkpoint of a planned spec into the folder `out`.
 
@@ -104,12 +136,6 @@ def refuse_own_source(out: Path, source: ModelSource) -> None:
             raise InputError(f"{out} and the model {source.name} lie within each other; give a folder elsewhere")
 
 
-def public_name(source: ModelSource) -> str:
-    """What a model is called where strangers read it: a hub id as it is, of a path its last part alone."""
-    is_path = source.revision is None and source.name != DEMO_NAME
-    return Path(source.name).absolute().name if is_path else source.name
-
-
 def _prepare(planned: PlannedSpec, source: ModelSource, options: CompileOptions, ask: Ask) -> PreparedModel:
     weights = weights_of_source(source, variant=options.variant)
     found = ask(
@@ -123,7 +149,7 @@ def _prepare(planned: PlannedSpec, source: ModelSource, options: CompileOptions,
     single = None if source.file is None else f"{source.file.stem}-{Path(planned.spec.file).stem}.safetensors"
     size = options.max_shard_size
     byte_plan = plan_bytes(relayering, weights, max_shard_size=size, single=single, variant=options.variant)
-    components = () if source.pipeline is None else tuple(list_components(Path(source.pipeline), TRANSFORMER))
+    components = tuple(list_components(source, variant=options.variant))
     return PreparedModel(
         planned,
         source,
@@ -131,10 +157,19 @@ def _prepare(planned: PlannedSpec, source: ModelSource, options: CompileOptions,
         relayering,
         byte_plan,
         components,
-        replace(identity_from_json(found["identity"]), model=public_name(planned.source)),
+        replace(identity_from_json(found["identity"]), model=public_name(planned.source.name)),
         found["agreement"],
         {"surgery": __version__, **found["versions"]},
+        options.variant,
+        _arguments(options),
     )
+
+
+def _arguments(options: CompileOptions) -> tuple[str, ...]:
+    """The options of the command that decide what is in the files, as they would be written."""
+    size = () if options.max_shard_size == DEFAULT_SHARD_SIZE else ("--max-shard-size", options.max_shard_size)
+    variant = () if options.variant is None else ("--variant", options.variant)
+    return (*(("--transformer-only",) if options.transformer_only else ()), *size, *variant)
 
 
 def _write_bytes(prepared: PreparedModel, folder: Path, options: CompileOptions, progress: Progress) -> None:
@@ -197,8 +232,8 @@ def _written_source(prepared: PreparedModel, folder: Path) -> ModelSource:
 
 
 def _write_texts(prepared: PreparedModel, folder: Path, out: Path, checks: Mapping[str, Any]) -> dict[str, Any]:
-    spec, plan = prepared.planned.spec, prepared.planned.plan
-    (folder / SPEC).write_bytes(spec.text.encode())
+    plan = prepared.planned.plan
+    (folder / SPEC).write_bytes(prepared.spec_text.encode())
     (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(write_card(card_facts(prepared, out.name, checks)), encoding="utf-8")
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}

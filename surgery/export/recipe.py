@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from surgery.anatomy.sources import ModelSource
 from surgery.anatomy.tensor_files import Weights
 from surgery.checkpoint.byte_plan import BytePlan
 from surgery.checkpoint.relayering import Relayering
-from surgery.export.components import ComponentFile
+from surgery.demo.location import DEMO_NAME, demo_folder
+from surgery.export.components import ComponentFile, base_folder, count_values
 from surgery.export.model_card import CardFacts, Size, read_card_head
 from surgery.plan.planned import PlannedSpec
 
 FORMAT = 1
 KEY, BASE_KEY = "surgery", "surgery_of_base"  # in the metadata of safetensors files
-TRANSFORMER = "transformer"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,19 @@ class PreparedModel:
     identity: Identity
     agreement: Mapping[str, Any] | None
     versions: Mapping[str, str]
+    variant: str | None = None
+    arguments: tuple[str, ...] = ()  # of the command
 
     @property
     def is_pipeline(self) -> bool:
         """Whether the result is a pipeline's folder, not a transformer's."""
         return self.source.pipeline is not None
+
+    @property
+    def spec_text(self) -> str:
+        """The spec as it is published: paths of this machine by their last parts."""
+        spec = self.planned.spec
+        return hide_paths(spec.text, [name for name in (spec.model, spec.profile) if name is not None])
 
     @property
     def repeated_bytes(self) -> int:
@@ -59,7 +70,7 @@ def make_metadata(prepared: PreparedModel) -> dict[str, str]:
     planned = prepared.planned
     recipe = {
         "format": FORMAT,
-        "spec": planned.spec.text,
+        "spec": prepared.spec_text,
         "plan": planned.plan.text,
         "plan_hash": planned.plan.hash,
         "base": prepared.identity.to_json(),
@@ -76,7 +87,7 @@ def make_manifest(prepared: PreparedModel, sizes: Mapping[str, int], checks: Map
         "kind": "checkpoint",
         "title": planned.spec.title,
         "base": prepared.identity.to_json(),
-        "spec": hashlib.sha256(planned.spec.text.encode()).hexdigest(),
+        "spec": hashlib.sha256(prepared.spec_text.encode()).hexdigest(),
         "plan": planned.plan.hash,
         "config_changes": config_changes(prepared),
         "weights": {
@@ -98,52 +109,94 @@ def config_changes(prepared: PreparedModel) -> dict[str, Any]:
     return {name: value for name, value in prepared.relayering.config.items() if before.get(name) != value}
 
 
+def public_name(name: str) -> str:
+    """What a model or a file is called where strangers read it: a hub id as it is, of a path its last part alone."""
+    path = Path(name).expanduser()
+    is_path = name.startswith((".", "/", "~")) or path.exists() or ("/" in name and not HUB_ID.fullmatch(name))
+    return path.absolute().name if is_path and name != DEMO_NAME else name
+
+
+def hide_paths(text: str, names: Iterable[str]) -> str:
+    """A text in which each of the names is the public one, wherever it stands as a whole."""
+    for name in names:
+        text = re.sub(rf"(?<![\w./~-]){re.escape(name)}(?![\w/-])", lambda found: public_name(found[0]), text)
+    return text
+
+
 def card_facts(prepared: PreparedModel, name: str, checks: Mapping[str, Any]) -> CardFacts:
     """What the model card of a pruned model is written from; `name` is that of its folder."""
-    planned = prepared.planned
-    root = base_folder(prepared.source)
-    notes = [f"the config says `{field}: {json.dumps(value)}`" for field, value in config_changes(prepared).items()]
-    if prepared.repeated_bytes:
-        notes.append(
-            f"layers that run more than once are written out: {prepared.repeated_bytes / 1e6:,.1f} MB of copies"
-        )
+    weights, written = prepared.weights, prepared.bytes
+    rest_bytes = sum(file.size_bytes for file in prepared.components) if prepared.is_pipeline else None
+    rest = None if rest_bytes is None else Size(count_values(prepared.components), rest_bytes)
     return CardFacts(
         name=name,
-        spec=planned.spec,
-        plan=planned.plan,
+        title=prepared.planned.spec.title,
+        spec_text=prepared.spec_text,
+        plan=prepared.planned.plan,
         base=prepared.identity,
-        base_card={} if root is None else read_card_head(root / "README.md"),
-        before=Size(prepared.weights.num_values, prepared.weights.size_bytes),
-        after=Size(prepared.bytes.num_values, prepared.bytes.size_bytes),
+        base_card=read_card_head(base_card(prepared.source)),
+        before=Size(weights.num_values, weights.size_bytes),
+        after=Size(written.num_values, written.size_bytes),
+        rest=rest,
         loading=loading_code(prepared, name),
+        command=reproducing_command(prepared, name),
+        versions=prepared.versions,
         checks=tuple(describe_check(kind, found) for kind, found in checks.items()),
-        notes=tuple(notes),
+        notes=tuple(_notes(prepared)),
     )
 
 
-def base_folder(source: ModelSource) -> Path | None:
-    """Where the original's own card and licence would lie."""
-    if source.pipeline is not None:
-        return Path(source.pipeline)
-    return source.file.parent if source.file is not None else source.folder
+def _notes(prepared: PreparedModel) -> Iterator[str]:
+    for field, value in config_changes(prepared).items():
+        yield f"the config says `{field}: {json.dumps(value)}`"
+    if prepared.bytes.computed_bytes:
+        yield f"values changed: {prepared.bytes.computed_bytes / 1e6:,.1f} MB; all others are copied bit for bit"
+    if prepared.repeated_bytes:
+        yield f"layers that run more than once are written out: {prepared.repeated_bytes / 1e6:,.1f} MB of copies"
+
+
+def base_card(source: ModelSource) -> Path:
+    """Where the original's own model card would lie."""
+    if source.name == DEMO_NAME:
+        return demo_folder().parent / "MODEL_CARD.md"
+    folder = base_folder(source)
+    return Path("README.md") if folder is None else folder / "README.md"
+
+
+def reproducing_command(prepared: PreparedModel, name: str) -> str:
+    """The command that writes the same files, as one would type it beside the spec."""
+    planned = prepared.planned
+    spec, model = planned.spec, public_name(planned.source.name)
+    command = ["surgery", "compile", "spec.yaml", "--to", "checkpoint", "--out", name, *prepared.arguments]
+    if spec.model is None or public_name(spec.model) != model:
+        command += ["--model", model]
+    if planned.means is not None and (spec.profile is None or Path(spec.profile).name != planned.means.name):
+        command += ["--profile", planned.means.name]
+    return shlex.join(command)
 
 
 def loading_code(prepared: PreparedModel, folder: str) -> str:
-    """The Python that loads what is in `folder`."""
-    name = prepared.source.class_name
+    """The Python that loads what is in `folder`, in the dtype of the files."""
+    imports, options = [], []
+    name, target, method = prepared.source.class_name, "transformer", "from_pretrained"
+    place = folder
     if prepared.is_pipeline:
-        return f'from diffusers import DiffusionPipeline\n\npipe = DiffusionPipeline.from_pretrained("{folder}")'
-    if prepared.source.file is None:
-        return f'from diffusers import {name}\n\ntransformer = {name}.from_pretrained("{folder}")'
-    file = prepared.bytes.shards[0].name
-    return (
-        f"from diffusers import {name}\n\n"
-        f'transformer = {name}.from_single_file("{folder}/{file}", config="{folder}/config")'
-    )
+        name, target = "DiffusionPipeline", "pipe"
+    elif prepared.source.file is not None:
+        method, place = "from_single_file", f"{folder}/{prepared.bytes.shards[0].name}"
+        options.append(f"config={json.dumps(f'{folder}/config')}")
+    if prepared.variant is not None and prepared.source.file is None:
+        options.append(f"variant={json.dumps(prepared.variant)}")
+    if prepared.source.weights_dtype in ("bfloat16", "float16"):
+        imports.append("import torch\n")
+        options.append(f"dtype=torch.{prepared.source.weights_dtype}")
+    arguments = ", ".join([json.dumps(place, ensure_ascii=False), *options])
+    return f"{''.join(imports)}from diffusers import {name}\n\n{target} = {name}.{method}({arguments})"
 
 
 def describe_check(kind: str, found: Mapping[str, Any]) -> str:
     """A sentence on one check."""
     if kind == "structure":
         return f"checked: {found['num_tensors']} tensors, as the stock class with this config wants them"
-    return f"checked: output differs from that of the rewritten graph by {found['difference']:.2g} (relative), on {found['model']}"
+    difference = f"{found['difference']:.2g} (relative)" if found["difference"] else "nothing"
+    return f"checked: its output differs from that of the rewritten graph by {difference}, on {found['model']}"

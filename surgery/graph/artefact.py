@@ -45,8 +45,9 @@ class Artefact:
 
 
 def is_artefact(folder: Path) -> bool:
-    """Whether a folder has a manifest."""
-    return (folder / MANIFEST).is_file()
+    """Whether a folder has the manifest of a graph; that of a pruned checkpoint is a model like any other."""
+    manifest = folder / MANIFEST
+    return manifest.is_file() and read_json(manifest).get("kind", "graph") == "graph"
 
 
 def write_artefact(
@@ -117,6 +118,8 @@ def read_artefact(folder: str | Path) -> Artefact:
     """
     folder = Path(folder)
     if not is_artefact(folder):
+        if (folder / MANIFEST).is_file():
+            raise InputError(f"{folder} is a pruned model of its own; load it with from_pretrained")
         raise InputError(f"{folder} has no {MANIFEST}; give a folder that `surgery compile --to graph` wrote")
     manifest = read_json(folder / MANIFEST)
     if manifest.get("format") != FORMAT:

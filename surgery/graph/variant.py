@@ -204,8 +204,8 @@ def _on_cpu(value: Any) -> Any:
 def _refuse_to_save(self: nn.Module, *_args: Any, **_kwargs: Any) -> NoReturn:
     raise RefusedError(
         f"this {type(self).__name__} runs a rewritten graph; saved as it is, it would load with random weights in the "
-        "gaps. `surgery compile SPEC --to graph --out DIR` writes a folder that surgery.load_variant(DIR) loads; "
-        "pruned checkpoints can't be written by this version yet"
+        "gaps. `surgery compile SPEC --to checkpoint --out DIR` writes a model that from_pretrained loads, --to graph "
+        "a folder that surgery.load_variant(DIR) loads"
     )
 
 

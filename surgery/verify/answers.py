@@ -1,4 +1,4 @@
-"""What the process that may load torch is asked: what a pruned checkpoint holds, and whether what was written is right."""
+"""What the process that may load torch is asked: what a pruned checkpoint holds, and whether a written one is right."""
 
 import time
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from surgery.anatomy.identity import identify
+from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, source_from_json, weights_of_source
 from surgery.checkpoint.fit import NO_FOLDS
 from surgery.checkpoint.relayer import Layers, fields_of_plan, fit_plan, relayer
@@ -55,6 +56,7 @@ def _relayer(source: ModelSource, plan: Plan, variant: str | None, verify: Verif
     anatomy = anatomy_of_source(source)
     layers = write_out(plan, anatomy)
     weights = weights_of_source(source, variant=variant)
+    _refuse_unseen_numbers(anatomy, plan, verify)
     agreement = None
     with ThreadPoolExecutor(max_workers=1) as pool:
         identity = pool.submit(identify, source)  # it reads all weights
@@ -76,17 +78,31 @@ def _relayer(source: ModelSource, plan: Plan, variant: str | None, verify: Verif
 
 
 def _fit(source: ModelSource, plan: Plan) -> dict[str, Any]:
-    """The tensors that the stock class needs to run a plan, by its own names: no file of weights is read."""
+    """The tensors that the stock class needs to run a plan, by its own names: no file of weights is read.
+
+    With them the layers of each stack in their new order, and the shapes of all tensors of the original.
+    """
     layers = write_out(plan, anatomy_of_source(source))
     fields, folds = fields_of_plan(source, layers), NO_FOLDS
     if _needs_folds(plan, layers):
         folds = folds_of_plan(build_small(source), plan, layers)
     fitted = fit_plan(source, layers, fields, folds)
-    return Relayering(fitted.config, fitted.tensors).to_json() | {"orders": dict(fitted.orders)}
+    shapes = {name: list(value.shape) for name, value in fitted.original.state_dict().items()}
+    return Relayering(fitted.config, fitted.tensors).to_json() | {"orders": dict(fitted.orders), "shapes": shapes}
 
 
 def _needs_folds(plan: Plan, layers: Layers) -> bool:
     return bool(plan.replacements) or any(layer.scale != 1 for written in layers.values() for layer in written)
+
+
+def _refuse_unseen_numbers(anatomy: Anatomy, plan: Plan, verify: Verify) -> None:
+    """Raise RefusedError where a forward is known to go by a block's number and nothing is to be run."""
+    named = [stack.name for stack in anatomy.stacks if stack.own_context]
+    if verify == "structure" and named and not all(schedule.is_identity for schedule in plan.schedules):
+        raise RefusedError(
+            f"the forward of {plan.class_name} goes by the numbers of the blocks of {', '.join(named)}, which the "
+            "structure of files does not show; give --verify numeric"
+        )
 
 
 def _refuse_unknown_class(source: ModelSource, trace_failure: str | None) -> None:

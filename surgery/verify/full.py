@@ -1,7 +1,5 @@
 """The written checkpoint itself against the graph variant of the original: both loaded whole, in the files' dtype."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,21 +27,9 @@ def check_fully(source: ModelSource, written: ModelSource, plan: Plan, means: Pa
     dtype = source.weights_dtype or "float32"
     graph = apply(_load(source, dtype), plan, profile=means)
     checkpoint = _load(written, dtype)
-    return compare(graph, checkpoint, sizes=_sizes(source.config), what=f"the whole model in {dtype}")
+    return compare(graph, checkpoint, sizes=SIZES, what=f"the whole model in {dtype}")
 
 
 def _load(source: ModelSource, dtype: str) -> torch.nn.Module:
     model: torch.nn.Module = load_pretrained(source, dtype=dtype, device="cpu", transformer_only=True)
     return model.eval()
-
-
-def _sizes(config: Mapping[str, object]) -> dict[str, int]:
-    return dict(SIZES)
-
-
-def written_source(folder: Path, original: ModelSource, config: Mapping[str, object]) -> ModelSource:
-    """The source of what was written: the folder of a transformer, or a single file beside its config."""
-    if original.file is None:
-        return replace(original, name=str(folder), folder=folder, pipeline=None, revision=None, config=config)
-    file = next(folder.glob("*.safetensors"))
-    return replace(original, name=str(file), file=file, folder=folder / "config", revision=None, config=config)

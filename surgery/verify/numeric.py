@@ -147,6 +147,6 @@ def _explain(anatomy: Anatomy, plan: Plan) -> str:
         made = "; ".join(f"{', '.join(stack.own_context)} for the blocks of {stack.name}" for stack in named)
         return f"the forward of {plan.class_name} makes by a block's number or the length of a stack: {made}"
     return (
-        f"the forward of {plan.class_name} reads a block's number, the length of a stack, or weights of a certain block; "
+        f"the forward of {plan.class_name} reads a block's number, the length of a stack, or weights of one block; "
         "if the real weights make up for it (the same in all blocks, say), --verify full finds that out"
     )

@@ -84,9 +84,9 @@ def _axes(config: Mapping[str, Any], width: int, channels: int) -> dict[str, lis
         return {}
     found = {}
     for name, value in config.items():
-        if isinstance(value, (list, tuple)) and value and all(type(item) is int for item in value):
-            if sum(value) == width and channels >= 2 * len(value):
-                found[name] = [2] * (len(value) - 1) + [channels - 2 * (len(value) - 1)]
+        is_list = isinstance(value, (list, tuple)) and all(type(item) is int for item in value)
+        if is_list and sum(value) == width and channels >= 2 * len(value):
+            found[name] = [2] * (len(value) - 1) + [channels - 2 * (len(value) - 1)]
     return found
 
 
@@ -104,7 +104,7 @@ def _runs(source: ModelSource, config: Mapping[str, Any], names: set[str]) -> bo
 
 
 def build_random(source: ModelSource, *, seed: int = 0) -> nn.Module:
-    """A real model of a source, float32, in evaluation mode, with seeded random weights that make every layer matter."""
+    """A real model of a source: float32, evaluation mode, seeded random weights that make every layer matter."""
     model = build_on_meta(source, torch.float32).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     fresh = _buffers_of(source)

@@ -1,0 +1,95 @@
+"""`surgery remap LORA --spec SPEC --out FILE`: an adapter of the original, for the pruned checkpoint of a spec."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from surgery.commands.output import JsonFlag, bytes_text, print_json, table
+from surgery.plan.planned import plan_spec_file
+from surgery.spec.selector import indices_to_text
+
+if TYPE_CHECKING:
+    from surgery.checkpoint.remap import Fallen
+    from surgery.export.remapped_lora import RemappedLora
+
+SHOWN = 12  # lines of what fell away; --json has all
+
+
+def run(
+    lora: Annotated[
+        Path, typer.Argument(help="A LoRA or LyCORIS file (LoKr, LoHa, DoRA) of the original: .safetensors.")
+    ],
+    spec: Annotated[Path, typer.Option(help="The spec that the checkpoint is compiled from.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    model: Annotated[str | None, typer.Option(help="The original, instead of the one that the spec names.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the spec's own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Rename a LoRA of the original for the pruned model that `surgery compile SPEC --to checkpoint` writes.
+
+    Layers are renumbered and copied as the checkpoint's are. What has no place there falls away, and is listed.
+    The graph backend needs none of this: its layers keep their names.
+    """
+    from surgery.export.remapped_lora import refuse_out, remap_lora
+
+    refuse_out(out, lora, force=force)
+    planned = plan_spec_file(spec, model=model, profile=profile)
+    remapped = remap_lora(planned, lora, out, force=force)
+    print_json(remapped_to_json(remapped)) if json else typer.echo(describe_remapped(remapped))
+
+
+def remapped_to_json(done: "RemappedLora") -> dict[str, Any]:
+    """The document of `--json`: the recipe, where each module is now, and all that fell away."""
+    return {
+        **done.recipe,
+        "out": str(done.out),
+        "bytes": done.size_bytes,
+        "modules": {module: list(places) for module, places in done.remapped.modules.items()},
+        "fallen": [
+            {"module": item.where, "position": item.position, "reason": item.reason, "tensors": list(item.tensors)}
+            for item in done.remapped.fallen
+        ],
+        "not_of_the_model": list(done.remapped.others),
+    }
+
+
+def describe_remapped(done: "RemappedLora") -> str:
+    """What was written, what fell away and why, and how it is loaded."""
+    counts = done.recipe["tensors"]
+    lines = [
+        f"{done.out}: {counts['after']} tensors, {bytes_text(done.size_bytes)}, "
+        f"from {counts['before']} of {done.file.path}"
+    ]
+    if done.remapped.others:
+        shown = ", ".join(done.remapped.others[:2])
+        lines.append(
+            f"  {counts['not_of_the_model']} of no module of the transformer are kept as they are: {shown}, ..."
+        )
+    if done.remapped.fallen:
+        rows = list_fallen(done.remapped.fallen)
+        lines += [f"{counts['fallen']} tensors fell away:", *table(rows[:SHOWN], indent="  ").splitlines()]
+        if len(rows) > SHOWN:
+            lines.append(f"  and {len(rows) - SHOWN} more; --json lists all")
+    else:
+        lines.append("  nothing fell away")
+    return "\n".join(lines)
+
+
+def list_fallen(fallen: Sequence["Fallen"]) -> list[list[str]]:
+    """A row for each reason and module, with the layers as a spec names them: `transformer_blocks[1, 3:5].attn`."""
+    layers: dict[tuple[str, str, str], set[int]] = {}
+    tensors: dict[tuple[str, str, str], set[str]] = {}
+    for item in fallen:
+        inside = "" if item.position is None else item.inside
+        key = (item.stack, inside, item.reason)
+        layers.setdefault(key, set()).add(item.index)
+        tensors.setdefault(key, set()).update(item.tensors)
+    rows = []
+    for (stack, inside, reason), indices in layers.items():
+        where = ".".join(filter(None, (f"{stack}[{indices_to_text(indices)}]", inside)))
+        count = len(tensors[stack, inside, reason])
+        rows.append([where, f"{count} tensor{'s' * (count > 1)}", reason])
+    return rows

@@ -1,0 +1,130 @@
+"""Graph and checkpoint on a shrunken model: what agrees passes, and what the stock forward can't do is found out."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source
+from surgery.checkpoint import fit
+from surgery.checkpoint.relayer import fields_of_plan
+from surgery.checkpoint.written_out import write_out
+from surgery.errors import InputError, RefusedError
+from surgery.plan.lower import lower_spec
+from surgery.spec.load import read_spec
+from surgery.testing import build_tiny_model
+from surgery.verify.agreement import relative_difference
+from surgery.verify.answers import answer
+from surgery.verify.numeric import build_small, check_numerically, folds_of_plan
+from surgery.verify.shrink import build_random, shrink_source
+
+
+def source_of(name):
+    model = build_tiny_model(name)
+    return ModelSource(name, {**model.config, "_class_name": type(model).__name__}, None, None, "float32")
+
+
+def check(source, operation):
+    anatomy = anatomy_of_source(source)
+    plan = lower_spec(read_spec(f"surgery: v1\noperations:\n  - {operation}\n"), anatomy)
+    layers = write_out(plan, anatomy)
+    small = build_small(source)
+    fields = fields_of_plan(small.source, layers)
+    return check_numerically(small, plan, layers, fields, folds_of_plan(small, plan, layers))
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("sd3", 'skip: "transformer_blocks[4]"'),
+        ("flux", 'reverse: "*[1:3]"'),
+        ("dit", 'skip: "transformer_blocks[2]"'),
+        ("auraflow", 'repeat: {layers: "single_transformer_blocks[1:3]", times: 2}'),
+    ],
+)
+def test_what_the_stock_class_can_say_agrees_to_the_bit(name, operation):
+    agreement = check(source_of(name), operation)
+    assert agreement.difference == 0.0
+    assert type(build_tiny_model(name)).__name__ in agreement.model
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, 3, 4])
+def test_chroma_is_found_to_depend_on_the_numbers_of_its_blocks(layer):
+    with pytest.raises(
+        RefusedError, match=r"temb for .*the numbers would shift|makes by a block's number or the length"
+    ):
+        check(source_of("chroma"), f'skip: "single_transformer_blocks[{layer}]"')
+
+
+def test_dit_is_found_to_read_its_first_block():
+    with pytest.raises(RefusedError) as caught:
+        check(source_of("dit"), 'skip: "transformer_blocks[0]"')
+    first, second, third = str(caught.value).splitlines()
+    assert first.startswith("the checkpoint's output differs from the graph's by 0.")
+    assert first.endswith("(relative), on a DiTTransformer2DModel shrunken to 0.0481 M random parameters")
+    assert second == (
+        "the forward of DiTTransformer2DModel reads a block's number, the length of a stack, or weights of one block; "
+        "if the real weights make up for it (the same in all blocks, say), --verify full finds that out"
+    )
+    assert third == "the graph backend runs it: surgery compile SPEC --to graph"
+
+
+def test_rows_in_the_wrong_order_are_seen(monkeypatch):
+    """The saboteur: without the exchange of scale and shift, dropping SD3's last block is not exact."""
+    wrong = {("AdaLayerNormZero", "AdaLayerNormContinuous"): ((0, 1), 6)}
+    monkeypatch.setattr(fit, "NORM_CHUNKS", wrong)
+    with pytest.raises(RefusedError, match="the checkpoint's output differs from the graph's"):
+        check(source_of("sd3"), 'skip: "transformer_blocks[4]"')
+
+
+@pytest.mark.parametrize("name", ["flux.1-schnell", "sd3-medium", "pixart-alpha", "auraflow-v0.2"])
+def test_models_of_real_size_are_shrunken_to_few_channels_and_all_their_blocks(name):
+    source = find_source(str(Path(__file__).parents[1] / "configs" / name))
+    small = shrink_source(source)
+    model = build_random(small)
+    anatomy = anatomy_of_source(source)
+    assert sum(value.numel() for value in model.parameters()) < 2_000_000
+    assert [stack.num_blocks for stack in anatomy.stacks] == [
+        len(list(model.get_submodule(stack.name).children())) for stack in anatomy.stacks
+    ]
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+def test_a_class_without_example_inputs_is_checked_by_structure_only(tmp_path):
+    import diffusers
+
+    model = diffusers.LTXVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16,
+        num_layers=3, caption_channels=8,
+    )  # fmt: skip
+    model.save_pretrained(tmp_path)
+    source = find_source(str(tmp_path))
+    anatomy = anatomy_of_source(source)
+    plan = lower_spec(read_spec('surgery: v1\noperations:\n  - skip: "transformer_blocks[1]"\n'), anatomy)
+    about = {"source": source_json(source), "plan": plan.to_json(), "variant": None}
+    with pytest.raises(RefusedError, match="there are no example inputs for LTXVideoTransformer3DModel; with --verify"):
+        answer("relayer", {**about, "verify": "numeric"})
+    found = answer("relayer", {**about, "verify": "structure"})
+    assert found["relayering"]["config"]["num_layers"] == 2 and found["agreement"] is None
+
+
+def source_json(source):
+    from surgery.anatomy.sources import source_to_json
+
+    return source_to_json(source)
+
+
+def test_an_unknown_class_is_not_shrunken():
+    source = dataclasses.replace(
+        source_of("flux"), config={"_class_name": "LTXVideoTransformer3DModel", "num_layers": 2}
+    )
+    with pytest.raises(InputError, match="there are no example inputs for LTXVideoTransformer3DModel"):
+        build_small(source)
+
+
+def test_a_difference_is_relative_and_infinite_for_other_shapes():
+    ones = torch.ones(4)
+    assert relative_difference(ones, ones) == 0.0
+    assert relative_difference(ones * 1.5, ones) == pytest.approx(0.5)
+    assert relative_difference(torch.ones(3), ones) == float("inf")
