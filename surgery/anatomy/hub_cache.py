@@ -6,6 +6,8 @@
 import os
 from pathlib import Path
 
+LONGEST_REASON = 200
+
 
 def hub_cache_folder() -> Path:
     """Where huggingface_hub keeps what it downloads, by the same environment variables."""
@@ -30,3 +32,16 @@ def cached_snapshot(model: str, revision: str | None = None) -> Path | None:
         return None
     snapshot = repository / "snapshots" / commit
     return snapshot if commit and snapshot.is_dir() else None
+
+
+def explain_hub_error(error: Exception) -> str:
+    """One line on what the hub's client raised, and what to do. (Its errors are known by their names.)"""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "OfflineModeIsEnabled" in names:
+        return "HF_HUB_OFFLINE keeps to the cache"
+    if "GatedRepoError" in names:
+        return "it is gated; accept its conditions on its page on the hub, then `hf auth login`"
+    if "RepositoryNotFoundError" in names:
+        return "the hub has no such model, or it is private; check the name, or `hf auth login`"
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}..."

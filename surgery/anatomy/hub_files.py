@@ -1,17 +1,17 @@
 """A model on the hub -> a folder in the local cache that holds what is needed of it, and no more."""
 
-from collections.abc import Iterable
+import glob
+from collections.abc import Mapping
 from dataclasses import replace
-from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any, cast
 
-from surgery.anatomy.hub_cache import cached_snapshot
-from surgery.anatomy.sources import PIPELINE_INDEX, ModelSource, read_json
+from surgery.anatomy.hub_cache import cached_snapshot, explain_hub_error
+from surgery.anatomy.needed_files import TRANSFORMER, find_gaps, needed_files
+from surgery.anatomy.sources import PIPELINE_INDEX, ModelSource, dtype_of_weights, read_json
 from surgery.errors import InputError
 
-TEXTS = ("README.md", "LICENSE*", "LICENCE*", "NOTICE*")
-OTHER_FORMATS = ("*.msgpack", "*.h5", "*.onnx", "*.onnx_data", "*.pb", "*.ckpt", "*.pt", "*.pth", "*.gguf", "*.tflite")
-PICKLES = ("*.bin",)
+TIMEOUT_S = 10
 
 
 def fetch_source(source: ModelSource, *, transformer_only: bool, variant: str | None = None) -> ModelSource:
@@ -20,73 +20,46 @@ def fetch_source(source: ModelSource, *, transformer_only: bool, variant: str | 
     What is in the cache is not downloaded again, and without a connection the cache is all there is.
 
     Raises:
-        InputError: the hub can't be reached, and the cache does not have the model.
+        InputError: the hub can't be reached, and the cache has not all of the model; or it has no weights that can be
+            read.
     """
     if source.revision is None or source.file is not None:
         return source
-    from huggingface_hub import list_repo_files, snapshot_download
+    folder = _fetch(source, transformer_only=transformer_only, variant=variant)
+    inner = folder / TRANSFORMER if source.pipeline is not None else folder
+    pipeline = None if source.pipeline is None else str(folder)
+    return replace(source, folder=inner, pipeline=pipeline, weights_dtype=dtype_of_weights(inner))
+
+
+def _fetch(source: ModelSource, *, transformer_only: bool, variant: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    folder = cached_snapshot(source.name, source.revision)
+    of_http = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)  # of the library that the client is built on
+    failures: tuple[type[Exception], ...] = (OSError, ValueError, *of_http)
+    index = None
     try:
-        names = list_repo_files(source.name, revision=source.revision)
-        components = None if source.pipeline is None else _components(source, folder)
-        wanted = needed_files(names, components, transformer_only=transformer_only, variant=variant)
-        folder = Path(snapshot_download(source.name, revision=source.revision, allow_patterns=wanted))
-    except (HfHubHTTPError, OSError) as error:
-        if folder is None:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"the weights of {source.name} can't be downloaded: {reason}") from None
-    inner = folder / "transformer" if source.pipeline is not None else folder
-    return replace(source, folder=inner, pipeline=None if source.pipeline is None else str(folder))
+        if source.pipeline is not None:
+            index = read_json(Path(hf_hub_download(source.name, PIPELINE_INDEX, revision=source.revision)))
+        return _download(source, index, transformer_only=transformer_only, variant=variant)
+    except failures as error:
+        folder = cached_snapshot(source.name, source.revision)
+        gaps = ["all of it"]
+        if folder is not None and (index is not None or source.pipeline is None):
+            gaps = find_gaps(folder, index, transformer_only=transformer_only, variant=variant)
+        if folder is not None and not gaps:
+            return folder
+        reason, missing = explain_hub_error(error), ", ".join(gaps[:5])
+        raise InputError(f"{source.name} can't be downloaded: {reason}; the cache lacks {missing}") from None
 
 
-def _components(source: ModelSource, folder: Path | None) -> list[str]:
-    from huggingface_hub import hf_hub_download
+def _download(
+    source: ModelSource, index: Mapping[str, Any] | None, *, transformer_only: bool, variant: str | None
+) -> Path:
+    from huggingface_hub import model_info, snapshot_download
 
-    path = folder / PIPELINE_INDEX if folder is not None else None
-    if path is None or not path.exists():
-        path = Path(hf_hub_download(source.name, PIPELINE_INDEX, revision=source.revision))
-    return [name for name in read_json(path) if not name.startswith("_")]
-
-
-def needed_files(
-    names: Iterable[str], components: Iterable[str] | None, *, transformer_only: bool, variant: str | None
-) -> list[str]:
-    """Of a repository's files those that diffusers would load, and its texts. `components` is None for a transformer.
-
-    Of weights only safetensors are taken, pickles where a component has nothing else, and only the asked variant where a
-    folder has it.
-    """
-    found = list(names)
-    texts = [name for name in found if any(fnmatch(name, pattern) for pattern in TEXTS)]
-    if components is None:
-        return texts + _needed_in(found, "", variant)
-    folders = ["transformer"] if transformer_only else list(components)
-    inside = [name for folder in folders for name in _needed_in(found, f"{folder}/", variant)]
-    return [*texts, *(name for name in found if name == PIPELINE_INDEX), *inside]
-
-
-def _needed_in(names: list[str], folder: str, variant: str | None) -> list[str]:
-    inside = [n for n in names if n.startswith(folder) and (folder or "/" not in n) and not _matches(n, OTHER_FORMATS)]
-    weights = [name for name in inside if name.endswith(".safetensors")]
-    if weights:
-        inside = [name for name in inside if not _matches(name, PICKLES) and not name.endswith(".bin.index.json")]
-    variants = {name: _variant_of(name) for name in inside}
-    wanted = variant if variant in variants.values() else None
-    weighty = (".safetensors", ".bin", ".index.json")
-    return [n for n in inside if n not in TEXTS and (variants[n] == wanted or not n.endswith(weighty))]
-
-
-def _variant_of(name: str) -> str | None:
-    """`fp16` of `model.fp16.safetensors`, `model.fp16-00001-of-2.safetensors` and `m.safetensors.index.fp16.json`."""
-    parts = PurePosixPath(name).name.split(".")
-    if len(parts) > 3 and parts[-1] == "json" and parts[-3] == "index":
-        return parts[-2]
-    if len(parts) > 2 and parts[-1] in ("safetensors", "bin"):
-        return parts[-2].partition("-")[0]
-    return None
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
+    info = model_info(source.name, revision=source.revision, timeout=TIMEOUT_S)  # list_repo_files tries for a minute
+    names = [file.rfilename for file in info.siblings or []]
+    wanted = needed_files(names, index, transformer_only=transformer_only, variant=variant)
+    patterns = [glob.escape(name) for name in wanted]
+    return Path(snapshot_download(source.name, revision=source.revision, allow_patterns=patterns))

@@ -98,6 +98,11 @@ def _component_file(root: Path, name: str) -> ComponentFile:
     return ComponentFile(root / name, name, state.st_size)
 
 
+def can_link(file: ComponentFile, folder: Path) -> bool:
+    """Whether a file is one that is linked, not copied, into a folder: it is large, and on the same disk."""
+    return file.size_bytes >= LINKED_BYTES and file.path.stat().st_dev == folder.stat().st_dev
+
+
 def take_along(
     file: ComponentFile, target: Path, *, copies: bool = False, advance: Callable[[int], None] | None = None
 ) -> bool:
