@@ -227,7 +227,6 @@ NUMBERS = {  # in place of a count: what it is -> its JSON
     "null": "null",
     "text": '"2"',
     "a_list": "[2]",
-    "of_5000_digits": "9" * 5000,
     "of_20_digits": "18446744073709551616",
     "infinite_by_its_exponent": "1e999",
 }
@@ -365,6 +364,8 @@ FILE_ATTACKS: dict[str, Attack] = {
     "offsets_of_one": Attack(one(offsets="[2]"), NO_OFFSETS),
     "offsets_a_map": Attack(one(offsets='{"0": 0, "1": 2}'), NO_OFFSETS),
     "offsets_text": Attack(one(offsets='"02"'), NO_OFFSETS),
+    "shape_of_5000_digits": Attack(one(shape=f"[{'9' * 5000}]"), f"{NO_JSON}a number of 5000 digits is no count"),
+    "offset_of_5000_digits": Attack(one(offsets=f"[0, {'9' * 5000}]"), f"{NO_JSON}a number of 5000 digits is no count"),
     "offsets_from_minus_zero": Attack(one(offsets="[-0, 2]"), NO_OFFSETS),
     "offsets_backwards": Attack(one(offsets="[2, 0]"), f"{NO_SOUND}'a' ends at 0, before it begins at 2"),
     "offsets_out_of_range": Attack(
@@ -501,6 +502,10 @@ FOLDER_ATTACKS: dict[str, Attack] = {
     "index_with_nan": Attack(
         indexed(b'{"metadata": {"total_size": NaN}, "weight_map": {}}', SHARDS),
         f"{{folder}}/{INDEX} is no JSON: NaN is no JSON number",
+    ),
+    "index_with_a_number_of_5000_digits": Attack(
+        indexed(f'{{"metadata": {{"total_size": {"9" * 5000}}}, "weight_map": {{}}}}'.encode(), SHARDS),
+        f"{{folder}}/{INDEX} is no JSON: a number of 5000 digits is no count",
     ),
     "index_with_a_name_twice": Attack(
         indexed(f'{{"weight_map": {{"a": "{ONE}", "a": "{TWO}"}}}}'.encode(), SHARDS),
@@ -640,6 +645,9 @@ NEIGHBOURS: dict[str, Neighbour] = {
     "nothing_at_either_end": Neighbour(
         writes({SINGLE: sound({"x": ("U8", (0,), b""), **A, "y": ("F32", (2, 0, 3), b""), "z": ("U8", (0,), b"")})}),
         {"x": ("U8", (0,), b""), **A, "y": ("F32", (2, 0, 3), b""), "z": ("U8", (0,), b"")},
+    ),
+    "nothing_listed_after_what_begins_at_its_place": Neighbour(
+        two("x", entry(shape="[0]", offsets="[0, 0]")), {**A, "x": ("U8", (0,), b"")}
     ),
     "nothing_of_a_large_shape": Neighbour(
         one(shape="[0, 9223372036854775807, 9223372036854775807]", offsets="[0, 0]", data=b""),

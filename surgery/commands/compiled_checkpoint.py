@@ -9,6 +9,9 @@ from surgery.commands.output import bytes_text, count_text, share_text, table
 from surgery.export.pruned_model import Progress, PrunedModel
 from surgery.export.recipe import config_changes, describe_check, loading_code
 
+NUMERIC = {"numeric", "full"}
+UNCHECKED = "not run: that the forward does not go by the blocks' numbers was not checked"
+
 
 @contextmanager
 def show_bytes() -> Iterator[Progress]:
@@ -79,9 +82,10 @@ def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
         f"{count_text(plan.num_values)} parameters ({share} of {count_text(before.num_values)}), "
         f"{bytes_text(plan.size_bytes)}",
         *table(rows, indent="  ", right=frozenset({1})).splitlines(),
-        *([f"  config    {changes}"] if changes else []),
+        *([f"  config      {changes}"] if changes else []),
         *(f"  {shard.name}  {bytes_text(shard.size_bytes)}" for shard in plan.shards),
         *(f"  {describe_check(kind, found)}" for kind, found in pruned.checks.items()),
-        f"  took      {', '.join(f'{name} {seconds:.1f} s' for name, seconds in pruned.seconds.items())}",
+        *([] if NUMERIC & pruned.checks.keys() else [f"  {UNCHECKED}"]),
+        f"  took        {', '.join(f'{name} {seconds:.1f} s' for name, seconds in pruned.seconds.items())}",
     ]
     return "\n".join(lines if dry_run else [*lines, loading_code(prepared, str(pruned.folder))])

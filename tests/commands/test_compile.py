@@ -69,7 +69,6 @@ def test_a_target_that_is_not_empty_is_refused_before_any_work(write_spec, surge
     ("operation", "options", "message"),
     [
         ('skip: "transformer_blocks[9]"', [], "there is no layer 9"),
-        (SKIP, ["--to", "checkpoint"], "pruned checkpoints can't be written by this version yet; write --to graph"),
         (SKIP, ["--model", "/nowhere/at/all"], "there is no folder /nowhere/at/all"),
         (SKIP, ["--profile", "/nowhere.safetensors"], "the profile /nowhere.safetensors can't be read"),
         (SKIP, ["--format", "pt2", "--dtype", "int3"], "there is no dtype int3; write float32"),

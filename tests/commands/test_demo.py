@@ -1,13 +1,18 @@
 """`surgery demo`: the specs of the demo, drawn from the bundled pipeline."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
 
 import surgery.commands.demo
 import surgery.experiment.gallery
+from surgery.demo import stock_draw
 from surgery.demo.location import DEMO_CALL, demo_specs
+
+SPECS = [path for path in demo_specs() if path.stem in ("order", "skip")]
 
 
 @pytest.fixture(autouse=True)
@@ -15,15 +20,20 @@ def quick(monkeypatch):
     """Two steps, two prompts, two specs: what the command does does not hang on their number."""
     monkeypatch.setattr(surgery.experiment.gallery, "DEMO_CALL", {**DEMO_CALL, "num_inference_steps": 2})
     monkeypatch.setattr(surgery.commands.demo, "DEMO_PROMPTS", ("red apple", "rocket"))
-    monkeypatch.setattr(surgery.commands.demo, "demo_specs", lambda: demo_specs()[:2])
+    monkeypatch.setattr(surgery.commands.demo, "demo_specs", lambda: SPECS)
 
 
 def test_text_tells_each_row_and_where_to_look(tmp_path, surgery_command):
     result = surgery_command("demo", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == ["baseline", *(path.stem for path in demo_specs()[:2])]
-    assert lines[-1].endswith(str(tmp_path / "out" / "contact_sheet.png"))
+    assert [line.split()[0] for line in lines[:-3]] == ["baseline", *(path.stem for path in SPECS)]
+    assert lines[-3].endswith(str(tmp_path / "out" / "contact_sheet.png"))
+    assert lines[-2] == (
+        f"{tmp_path / 'out' / 'pruned'}: the same model pruned, 4.00 M of 5.24 M parameters; diffusers loads it "
+        "without this package"
+    )
+    assert lines[-1].endswith("skip-by-diffusers: drawn so; 2 of 2 pictures are those of the variant")
     with Image.open(tmp_path / "out" / "baseline" / "0001.png") as picture:
         assert picture.size == (64, 64)
 
@@ -31,6 +41,8 @@ def test_text_tells_each_row_and_where_to_look(tmp_path, surgery_command):
 def test_json_is_one_document_and_a_second_run_writes_over_the_first(tmp_path, surgery_command):
     documents = [json.loads(surgery_command("demo", "--out", tmp_path, "--json").stdout) for _ in range(2)]
     assert documents[0] == documents[1]
+    assert documents[0]["pruned"]["weights"]["parameters"] == [5240544, 4002624]
+    assert documents[0]["pruned"]["num_same"] == documents[0]["pruned"]["num_pictures"] == 2
     assert documents[0]["model"] == "demo"
     assert documents[0]["prompts"] == ["red apple", "rocket"]
 
@@ -38,3 +50,16 @@ def test_json_is_one_document_and_a_second_run_writes_over_the_first(tmp_path, s
 def test_wrong_usage_exits_with_two(surgery_command):
     assert surgery_command("demo", "--seed", "-1").exit_code == 2
     assert surgery_command("demo", "somewhere").exit_code == 2
+
+
+def test_the_process_that_draws_with_diffusers_can_not_import_this_package(tmp_path):
+    """The saboteur: a folder that needed this package would not be drawn."""
+    code = (
+        "import importlib.util, sys\n"
+        f"location = importlib.util.spec_from_file_location('stock_draw', {stock_draw.__file__!r})\n"
+        "module = importlib.util.module_from_spec(location); location.loader.exec_module(module)\n"
+        "sys.meta_path.insert(0, module.Forbidden())\n"
+        "import surgery"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and "No module named 'surgery'" in done.stderr
