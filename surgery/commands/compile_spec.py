@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 
 from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE
-from surgery.commands.compiled_checkpoint import describe_pruned, pruned_to_json, show_bytes
+from surgery.commands.compiled_checkpoint import (
+    describe_pruned,
+    describe_seconds,
+    pruned_to_json,
+    show_bytes,
+)
 from surgery.commands.compiled_graph import Format, compile_graph, describe_artefact
 from surgery.commands.output import JsonFlag, print_json
 from surgery.errors import InputError
@@ -119,7 +124,11 @@ def run(
     planned = plan_spec_file(spec, model=model, profile=profile)
     with show_bytes() as progress:
         pruned = compile_planned(planned, out, options, progress=progress)
-    print_json(pruned_to_json(pruned)) if json else typer.echo(describe_pruned(pruned, dry_run=dry_run))
+    if json:
+        print_json(pruned_to_json(pruned))
+    else:
+        typer.echo(describe_pruned(pruned, dry_run=dry_run))
+        typer.echo(describe_seconds(pruned), err=True)
 
 
 def refuse_other_options(context: typer.Context, to: Target) -> None:

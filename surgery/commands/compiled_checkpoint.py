@@ -86,6 +86,10 @@ def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
         *(f"  {shard.name}  {bytes_text(shard.size_bytes)}" for shard in plan.shards),
         *(f"  {describe_check(kind, found)}" for kind, found in pruned.checks.items()),
         *([] if NUMERIC & pruned.checks.keys() else [f"  {UNCHECKED}"]),
-        f"  took        {', '.join(f'{name} {seconds:.1f} s' for name, seconds in pruned.seconds.items())}",
     ]
-    return "\n".join(lines if dry_run else [*lines, loading_code(prepared, str(pruned.folder))])
+    return "\n".join(lines if dry_run else [*lines, "", loading_code(prepared, str(pruned.folder))])
+
+
+def describe_seconds(pruned: PrunedModel) -> str:
+    """How long each part took: finding out what to write, copying, and verifying what was written."""
+    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in pruned.seconds.items())

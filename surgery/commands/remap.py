@@ -63,18 +63,16 @@ def describe_remapped(done: "RemappedLora") -> str:
         f"{done.out}: {counts['after']} tensors, {bytes_text(done.size_bytes)}, "
         f"from {counts['before']} of {done.file.path}"
     ]
-    if done.remapped.others:
-        shown = ", ".join(done.remapped.others[:2])
-        lines.append(
-            f"  {counts['not_of_the_model']} of no module of the transformer are kept as they are: {shown}, ..."
-        )
-    if done.remapped.fallen:
-        rows = list_fallen(done.remapped.fallen)
-        lines += [f"{counts['fallen']} tensors fell away:", *table(rows[:SHOWN], indent="  ").splitlines()]
-        if len(rows) > SHOWN:
-            lines.append(f"  and {len(rows) - SHOWN} more; --json lists all")
-    else:
-        lines.append("  nothing fell away")
+    others = done.remapped.others
+    if others:
+        shown = ", ".join(others[:2]) + ", ..." * (len(others) > 2)
+        lines.append(f"  {len(others)} of no module of the transformer are kept as they are: {shown}")
+    if not done.remapped.fallen:
+        return "\n".join([*lines, "nothing fell away"])
+    rows = list_fallen(done.remapped.fallen)
+    lines += [f"{counts['fallen']} tensors fell away:", *table(rows[:SHOWN], indent="  ").splitlines()]
+    if len(rows) > SHOWN:
+        lines.append(f"  and {len(rows) - SHOWN} lines more; --json lists all")
     return "\n".join(lines)
 
 

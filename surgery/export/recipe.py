@@ -198,5 +198,6 @@ def describe_check(kind: str, found: Mapping[str, Any]) -> str:
     """A sentence on one check."""
     if kind == "structure":
         return f"checked: {found['num_tensors']} tensors, as the stock class with this config wants them"
-    difference = f"{found['difference']:.2g} (relative)" if found["difference"] else "nothing"
-    return f"checked: its output differs from that of the rewritten graph by {difference}, on {found['model']}"
+    if not found["difference"]:
+        return f"checked: its output is that of the rewritten graph to the bit, on {found['model']}"
+    return f"checked: its output is that of the rewritten graph but for {found['difference']:.1g}, on {found['model']}"
