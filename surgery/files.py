@@ -1,6 +1,7 @@
 """Files and folders that are there whole or not at all: written beside, then renamed."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ def refuse_target(out: Path, *, force: bool) -> None:
         raise InputError(f"{out} is a symlink to nothing; give another folder")
     if exists and not is_folder:
         raise InputError(f"{out} is a file; give a folder")
+    if is_folder and os.path.ismount(out):
+        raise InputError(f"{out} is where a disk is mounted, which can't be replaced; give a folder in it")
     if is_folder and any(out.iterdir()) and not force:
         raise InputError(f"{out} is not empty; give another folder, or --force to replace it")
     above = next(parent for parent in out.absolute().parents if parent.exists())
@@ -41,48 +44,71 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
     out = out.absolute() if not out.is_symlink() else out.resolve()
     beside, replaced = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.replaced")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         with _locked(beside, out):
-            _put_back(replaced, out)
-            refuse_target(out, force=force)
-            _empty(beside)
             try:
+                _put_back(replaced, out)
+                refuse_target(out, force=force)
+                _empty(beside)
                 yield beside
                 sync_folder(beside)
                 _put_in_place(beside, out, replaced)
             except BaseException:
                 shutil.rmtree(beside, ignore_errors=True)
                 raise
-    except PermissionError as error:
-        raise InputError(f"{error.filename or out} can't be written to: {error.strerror}") from None
+    except OSError as error:
+        raise explain_failure(error, out) from None
+
+
+def explain_failure(error: OSError, out: Path) -> InputError:
+    """What to say of a failure to write `out`, after which nothing is left of it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"the disk of {out} is full; nothing was left there: make room, or write to another disk")
+    if error.errno == errno.EFBIG:
+        return InputError(
+            f"the disk of {out} takes no files of this size, and nothing was left there; write smaller ones "
+            "(--max-shard-size), or to another disk"
+        )
+    reason = error.strerror or str(error)
+    return InputError(f"{out} was not written: {reason}" + (f": {error.filename}" if error.filename else ""))
 
 
 @contextlib.contextmanager
 def _locked(beside: Path, out: Path) -> Iterator[None]:
-    """Hold the lock of a folder that is being written; the system gives it up when the process ends, however it does."""
-    import fcntl
-
-    while True:
-        beside.mkdir(exist_ok=True)
-        handle = os.open(beside, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise InputError(f"another run is writing {out}; wait for it, or give another folder") from None
-        if beside.exists() and os.path.samestat(os.fstat(handle), beside.stat()):
-            break
-        os.close(handle)  # the run that held it has just renamed or removed it
+    """Hold the lock of a folder that is being written; the system gives it up with the process, however that ends."""
+    while (handle := _lock(beside, out)) is None:
+        pass
     try:
         yield
     finally:
         os.close(handle)
 
 
+def _lock(beside: Path, out: Path) -> int | None:
+    """Make a folder and lock it; None where the run that had it has renamed or removed it meanwhile."""
+    import fcntl
+
+    beside.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(beside, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), beside.stat()):
+            return handle
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(f"another run is writing {out}; wait for it, or give another folder") from None
+    except FileNotFoundError:
+        pass
+    os.close(handle)
+    return None
+
+
 def _put_back(replaced: Path, out: Path) -> None:
     """What a killed run had put aside: old, where the new one is in its place; otherwise it is what was there."""
     if replaced.exists():
-        if out.exists():
+        if out.exists() and any(out.iterdir()):
             shutil.rmtree(replaced)
         else:
             replaced.rename(out)

@@ -72,8 +72,9 @@ def _scaled(piece: Computed, source: BinaryIO) -> Iterator[bytes]:
     source.seek(piece.tensor.start + piece.segment.start * (piece.tensor.size_bytes // rows))
     left = piece.size_bytes
     while left:
-        content = source.read(min(CHUNK_BYTES, left))
-        if not content:
+        wanted = min(CHUNK_BYTES, left)
+        content = source.read(wanted)
+        if len(content) < wanted:
             raise EOFError("the file ends before its header says")
         left -= len(content)
         values = np.frombuffer(content, dtype).astype(np.float64) * piece.segment.by

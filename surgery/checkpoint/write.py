@@ -4,7 +4,6 @@ The folder is one that is not yet in its place (see files.whole_folder): what is
 with it.
 """
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import BinaryIO
 
 from surgery.anatomy.tensor_files import Weights
 from surgery.checkpoint.byte_plan import BytePlan, Computed, Copied, Shard
-from surgery.checkpoint.copy_bytes import copy_range
+from surgery.checkpoint.copy_bytes import copy_range, ignore_progress
 from surgery.checkpoint.values import Means, compute_bytes, refuse_unknown_dtypes
 from surgery.errors import InputError
 
@@ -28,16 +27,16 @@ def write_weights(
     *,
     metadata: Mapping[str, str],
     means: Means | None = None,
-    advance: Callable[[int], None] = lambda size: None,
+    advance: Callable[[int], None] = ignore_progress,
 ) -> None:
     """Write the files of a byte plan into a folder; `advance` is told of the bytes as they are written.
 
     Raises:
-        InputError: the disk is full, or a file of the original was changed meanwhile or can't be read.
+        InputError: a file of the original was changed meanwhile.
+        OSError: the disk is full, or a file can't be read.
         RefusedError: values of a dtype that is not known must be changed.
     """
     refuse_unknown_dtypes([piece for shard in plan.shards for piece in shard.pieces() if isinstance(piece, Computed)])
-    refuse_full_disk(folder, plan.size_bytes)
     try:
         with ExitStack() as opened:
             sources = {file.path: opened.enter_context(file.path.open("rb")) for file in weights.files}
@@ -53,18 +52,20 @@ def write_weights(
         for file in weights.files:
             file.refuse_change()
         raise InputError(f"a file of {weights.files[0].path.parent} ends before its header says") from None
-    except OSError as error:
-        raise _explain(error, folder, plan) from None
 
 
 def refuse_full_disk(folder: Path, size_bytes: int) -> None:
-    """Raise InputError where a disk has not the room for so many bytes."""
+    """Raise InputError where the disk of a folder has not the room for so many bytes."""
     free = shutil.disk_usage(folder).free
     if free < size_bytes + SPARE_BYTES:
         raise InputError(
-            f"the disk of {folder.parent} has {free / 1e9:.2f} GB left, and {size_bytes / 1e9:.2f} GB are needed; make "
-            "room, or write to another disk"
+            f"the disk of {folder} has {_megabytes(free)} left, and {_megabytes(size_bytes + SPARE_BYTES)} are needed; "
+            "make room, or write to another disk"
         )
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"
 
 
 def _write_shard(
@@ -97,14 +98,3 @@ def _write_all(target: int, content: bytes) -> None:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _explain(error: OSError, folder: Path, plan: BytePlan) -> InputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(
-            f"the disk of {folder.parent} is full; {plan.size_bytes / 1e9:.2f} GB are needed; nothing of it was left "
-            "there: make room, or write to another disk"
-        )
-    if error.errno == errno.EFBIG:
-        return InputError(f"the disk of {folder.parent} takes no files of this size; give a smaller --max-shard-size")
-    return InputError(f"{error.filename or folder.parent}: {error.strerror or error}; nothing of it was left there")

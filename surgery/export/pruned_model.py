@@ -5,6 +5,7 @@ torch is asked of another one (verify.process).
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,11 +17,11 @@ from surgery.anatomy.hub_files import fetch_source
 from surgery.anatomy.identity import identity_from_json
 from surgery.anatomy.needed_files import TRANSFORMER
 from surgery.anatomy.sources import ModelSource, find_source, source_to_json, weights_of_source
-from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE, plan_bytes
+from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE, parse_size, plan_bytes
 from surgery.checkpoint.relayering import relayering_from_json
 from surgery.checkpoint.write import refuse_full_disk, write_weights
 from surgery.errors import InputError
-from surgery.export.components import list_components, take_along
+from surgery.export.components import can_link, list_components, take_along
 from surgery.export.model_card import write_card
 from surgery.export.recipe import PreparedModel, card_facts, make_manifest, make_metadata, public_name
 from surgery.files import refuse_target, whole_folder
@@ -102,6 +103,7 @@ def compile_planned(
         InputError: the model's files are missing or unsound, the target can't be written, or the disk is full.
         RefusedError: no stock checkpoint can express the plan; or graph and checkpoint do not agree.
     """
+    parse_size(options.max_shard_size)
     if not options.dry_run:
         refuse_target(out, force=options.force)
     source = fetch_source(planned.source, transformer_only=options.transformer_only, variant=options.variant)
@@ -129,7 +131,7 @@ def compile_planned(
 def refuse_own_source(out: Path, source: ModelSource) -> None:
     """Raise InputError where the target is the model itself, holds it, or lies in it."""
     paths = [path for path in (source.folder, source.file) if path is not None]
-    target = out.resolve()
+    target = Path(os.path.realpath(out))  # which takes loops of symlinks as they are
     for path in paths:
         original = Path(source.pipeline).resolve() if source.pipeline else path.resolve()
         if target == original or target in original.parents or original in target.parents:
@@ -174,8 +176,8 @@ def _arguments(options: CompileOptions) -> tuple[str, ...]:
 
 def _write_bytes(prepared: PreparedModel, folder: Path, options: CompileOptions, progress: Progress) -> None:
     total = prepared.bytes.size_bytes + sum(file.size_bytes for file in prepared.components)
-    if options.copies:
-        refuse_full_disk(folder, total)
+    linked = [file for file in prepared.components if not options.copies and can_link(file, folder)]
+    refuse_full_disk(folder.parent, total - sum(file.size_bytes for file in linked))
     advance = progress(total)
     inner = folder / TRANSFORMER if prepared.is_pipeline else folder
     inner.mkdir(exist_ok=True)

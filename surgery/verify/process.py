@@ -3,16 +3,23 @@
 Where torch is loaded in this process already, there is nothing to keep out of it, and questions are answered here.
 """
 
+import _thread
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from typing import Any, Protocol, TextIO
 
 from surgery import errors
 from surgery.errors import InputError, SurgeryError
+
+SECONDS_TO_END = 2.0
 
 
 class Ask(Protocol):
@@ -32,10 +39,13 @@ def open_verifier() -> Iterator[Ask]:
         tempfile.TemporaryFile("w+", errors="replace") as log,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
+        assert process.stdin is not None, "it is a pipe"
         try:
             yield lambda question, **about: _ask_process(process, log, question, about)
         finally:
             process.kill()
+            with suppress(BrokenPipeError):  # of a question that it did not live to read
+                process.stdin.close()
 
 
 def ask_here(question: str, **about: Any) -> dict[str, Any]:
@@ -76,21 +86,30 @@ def _revive(kind: str, text: str) -> SurgeryError:
 
 
 def main() -> None:
-    """Answer questions, a line of JSON each, until standard input ends. Standard output is kept for answers."""
-    import os
-
+    """Answer questions, a line of JSON each. Standard output is kept for answers."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes elsewhere
+    lines: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
     from surgery.verify.answers import answer
 
-    for line in sys.stdin:
-        asked = json.loads(line)
+    while True:
+        asked = json.loads(lines.get())
         try:
             content: dict[str, Any] = {"answer": answer(asked["question"], asked["about"])}
         except SurgeryError as error:
             content = {"error": type(error).__name__, "text": str(error)}
         replies.write(json.dumps(content) + "\n")
         replies.flush()
+
+
+def _read_lines(lines: SimpleQueue[str]) -> None:
+    """Queue the lines of standard input. It ends with who asked, and so does this process, even in an answer."""
+    for line in sys.stdin:
+        lines.put(line)
+    _thread.interrupt_main()  # what is temporary is removed
+    time.sleep(SECONDS_TO_END)
+    os._exit(1)
 
 
 if __name__ == "__main__":
