@@ -16,6 +16,9 @@ from surgery.errors import InputError
 
 PIPELINE_INDEX = "model_index.json"
 CONFIG_FILES = ((PIPELINE_INDEX, "transformer/config.json"), ("config.json",))  # of a pipeline, of a transformer
+UNBUILDABLE = (  # what constructors raise on configs that make no sense
+    *(TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, ZeroDivisionError, AssertionError),
+)
 ASSUMED_DTYPE = "bfloat16"
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 SINGLE_FILE_CONFIGS = ("config/config.json", "config/transformer/config.json")  # beside a single file
@@ -278,6 +281,7 @@ def build_on_meta(source: ModelSource, dtype: Any = None) -> Any:
     try:
         with init_empty_weights():
             model = model_class.from_config(dict(source.config))
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
-        raise InputError(f"{source.class_name} can't be built from the config of {source.name}: {error}") from None
+    except UNBUILDABLE as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{source.class_name} can't be built from the config of {source.name}: {reason}") from None
     return clone_module(model.eval(), functools.partial(without_memory, dtype=dtype))

@@ -4,6 +4,7 @@ There is no table of model classes here. A field counts a stack if the stack's l
 taking one number out of it changes that block; it holds a value a layer if swapping two values changes their blocks.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,8 @@ def find_config_fields(config: Mapping[str, Any], build: Build, orders: Mapping[
         lists[stack] = tuple(name for name in config if _lists_layers(config, name, build, stack, blocks))
         values[stack] = tuple(name for name in config if _has_value_a_layer(config, name, build, stack, blocks))
         if len(order) != len(blocks):
-            counts[stack] = _find_count(config, build, stack, len(blocks))
+            counts[stack], needed = _find_count(config, build, stack, len(blocks), values[stack])
+            values[stack] += needed
     return ConfigFields(counts, lists, values)
 
 
@@ -69,16 +71,31 @@ def signatures(model: nn.Module, stack: str) -> list[Signature]:
     ]
 
 
-def _find_count(config: Mapping[str, Any], build: Build, stack: str, length: int) -> str:
+def _find_count(
+    config: Mapping[str, Any], build: Build, stack: str, length: int, values: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
+    """The field that a stack's length follows, and a list that must be as long, though all its values are the same."""
     numbers = [name for name, value in config.items() if type(value) is int and value > 0]
+    alike = [name for name, value in config.items() if _is_uniform(value, length)]
+    choices: list[tuple[str, ...]] = [(), *((name,) for name in alike)]
     for name in sorted(numbers, key=lambda name: config[name] != length):  # likely ones first
-        for step in (-1, 1):
-            model = _try_build(config, {name: config[name] + step}, build)
+        for step, needed in itertools.product((-1, 1), choices if config[name] == length else [()]):
+            lists = {listed: _resize(config[listed], step) for listed in (*values, *needed)}
+            model = _try_build(config, {name: config[name] + step, **lists}, build)
             if model is not None and len(signatures(model, stack)) == length + step:
-                return name
+                return name, needed
     raise RefusedError(
         f"no field of the config sets the length of {stack}, so a stock class can't have fewer or more blocks there"
     )
+
+
+def _is_uniform(value: Any, length: int) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == length and all(item == value[0] for item in value)
+
+
+def _resize(values: Sequence[Any], step: int) -> list[Any]:
+    """One value less, or the last once more."""
+    return [*values[:-1]] if step < 0 else [*values, values[-1]]
 
 
 def _lists_layers(config: Mapping[str, Any], name: str, build: Build, stack: str, blocks: list[Signature]) -> bool:
@@ -96,8 +113,8 @@ def _has_value_a_layer(config: Mapping[str, Any], name: str, build: Build, stack
     if not isinstance(value, (list, tuple)) or len(value) != len(blocks):
         return False
     other = next((position for position, item in enumerate(value) if item != value[0]), None)
-    if other is None:  # one value for all: it is one a layer if the class insists on the length
-        return len(value) > 1 and _try_build(config, {name: type(value)(value[:-1])}, build) is None
+    if other is None:
+        return False
     swapped = list(value)
     swapped[0], swapped[other] = swapped[other], swapped[0]
     model = _try_build(config, {name: type(value)(swapped)}, build)
@@ -113,5 +130,5 @@ def _changed(model: nn.Module, stack: str, blocks: list[Signature]) -> set[int] 
 def _try_build(config: Mapping[str, Any], changes: Mapping[str, Any], build: Build) -> nn.Module | None:
     try:
         return build({**config, **changes})
-    except (InputError, IndexError):
+    except InputError:
         return None

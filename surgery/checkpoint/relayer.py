@@ -13,7 +13,7 @@ from surgery.checkpoint.config_fields import ConfigFields, edit_config, find_con
 from surgery.checkpoint.fit import Folds, fit_blocks
 from surgery.checkpoint.layout import in_original_layout, learn_original_layout, num_rows, stock_layout
 from surgery.checkpoint.relayering import NewTensor, Relayering, Segment
-from surgery.errors import RefusedError
+from surgery.errors import InputError, RefusedError
 from surgery.plan.schedule import Layer
 from surgery.tracing.steps import find_stack_names
 
@@ -57,7 +57,11 @@ def fit_plan(source: ModelSource, layers: Layers, fields: ConfigFields, folds: F
     orders = {stack: [layer.index for layer in written] for stack, written in layers.items()}
     changed = edit_config(dict(original.config), fields, orders)
     config = {**source.config, **changed}
-    pruned = build_on_meta(replace(source, config=config))
+    try:
+        pruned = build_on_meta(replace(source, config=config))
+    except InputError as error:
+        fields_text = ", ".join(f"{name}: {value}" for name, value in changed.items())
+        raise RefusedError(f"the stock class can't be built with {fields_text}: {error}") from None
     _refuse_other_lengths(original, pruned, layers, changed)
     return FittedPlan(original, pruned, config, tuple(fit_blocks(original, pruned, layers, folds)), orders)
 
@@ -69,7 +73,11 @@ def relayer(source: ModelSource, weights: Weights, layers: Layers, fields: Confi
         RefusedError: the stock class can't have these layers in these places.
         InputError: the files do not fit the config.
     """
-    fitted = fit_plan(source, layers, fields, folds)
+    return lay_out(fit_plan(source, layers, fields, folds), source, weights)
+
+
+def lay_out(fitted: FittedPlan, source: ModelSource, weights: Weights) -> Relayering:
+    """A fitted plan by the names in the files of a model; raises as above."""
     orders = fitted.orders
     shapes = {name: tuple(value.shape) for name, value in fitted.original.state_dict().items()}
     unknown: list[NewTensor] = []

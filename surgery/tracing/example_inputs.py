@@ -17,6 +17,7 @@ BATCH = 2
 TEXT_TOKENS = 77
 IMAGE_TOKENS = 4096  # 1024 x 1024 pixels in the models that take a sequence
 LATENT_SIZE = 128
+FRAMES = 5  # of latents
 
 JOINT_GRID = {
     "hidden_states": "batch in_channels height width",
@@ -54,6 +55,25 @@ SHAPES: Mapping[str, Mapping[str, str]] = {
         "encoder_hidden_states": "batch text cap_feat_dim",
         "encoder_attention_mask": "batch text : boolean",
     },
+    "WanTransformer3DModel": {
+        "hidden_states": "batch in_channels frames height width",
+        "timestep": "batch",
+        "encoder_hidden_states": "batch text text_dim",
+    },
+    "SanaTransformer2DModel": {
+        "hidden_states": "batch in_channels height width",
+        "encoder_hidden_states": "batch text caption_channels",
+        "timestep": "batch",
+        "encoder_attention_mask": "batch text",
+    },
+    "Flux2Transformer2DModel": {
+        "hidden_states": "batch image in_channels",
+        "encoder_hidden_states": "batch text joint_attention_dim",
+        "timestep": "batch",
+        "img_ids": "batch image 4",
+        "txt_ids": "batch text 4",
+        "guidance": "batch",
+    },
     "DiTTransformer2DModel": {
         "hidden_states": "batch in_channels height width",
         "timestep": "batch",
@@ -82,7 +102,7 @@ def sizes_for_config(config: Mapping[str, Any]) -> dict[str, int]:
     patch = config.get("patch_size", 1)
     tokens = (side // patch) ** 2 if isinstance(patch, int) else IMAGE_TOKENS
     text = TEXT_TOKENS if tokens != TEXT_TOKENS else TEXT_TOKENS + 1  # streams are told apart by their lengths
-    return {"batch": BATCH, "height": side, "width": side, "text": text, "image": IMAGE_TOKENS}
+    return {"batch": BATCH, "height": side, "width": side, "frames": FRAMES, "text": text, "image": IMAGE_TOKENS}
 
 
 def example_call(

@@ -12,7 +12,7 @@ import torch
 
 import surgery
 from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.sources import dtype_of_weights, find_source
+from surgery.anatomy.sources import dtype_of_weights, find_source, source_from_json, source_to_json
 from surgery.demo.location import demo_folder
 from surgery.errors import InputError
 from surgery.testing import build_tiny_model
@@ -99,7 +99,8 @@ def test_no_weights_are_read(tmp_path):
     (weights,) = tmp_path.glob("*.safetensors")
     before = surgery.inspect(tmp_path)
     (length,) = struct.unpack("<Q", weights.read_bytes()[:8])
-    weights.write_bytes(weights.read_bytes()[: 8 + length])
+    content = weights.read_bytes()
+    weights.write_bytes(content[: 8 + length] + b"\xff" * (len(content) - 8 - length))  # not a number is left
     assert surgery.inspect(tmp_path) == before
 
 
@@ -212,30 +213,42 @@ def test_a_config_that_builds_no_transformer_is_refused(tmp_path, config, change
         surgery.inspect(folder)
 
 
-def test_a_file_is_refused(tmp_path):
-    path = tmp_path / "model.safetensors"
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.ckpt", r"model\.ckpt is a file; name the folder of a pipeline or of a transformer, or a \.safetensors"),
+        ("model.safetensors", r"model\.safetensors is no sound safetensors file: it has 0 bytes"),
+        ("diffusion_pytorch_model.safetensors", "is a file of a diffusers folder; name the folder, "),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused(tmp_path, name, message):
+    path = tmp_path / name
     path.touch()
-    with pytest.raises(InputError, match=r"model\.safetensors is a file; name the folder of a pipeline"):
+    with pytest.raises(InputError, match=message):
         find_source(str(path))
+
+
+def test_a_single_file_is_known_by_the_config_beside_it(tmp_path, config):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", 2) + b"{}")
+    write_files(tmp_path, {"config/config.json": config})
+    source = find_source(str(path))
+    assert (source.file, source.folder, source.pipeline) == (path, tmp_path / "config", None)
+    assert source_from_json(source_to_json(source)) == source
+    assert surgery.inspect(path).class_name == "PixArtTransformer2DModel"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "its header is longer than the file"),
-        (b"\x01\x02", "its header is longer than the file"),
-        (struct.pack("<Q", 2**63), "its header is longer than the file"),
-        (struct.pack("<Q", 500) + b"{}", "its header is longer than the file"),
-        (struct.pack("<Q", 4) + b"nope", "its header is no JSON"),
-        (struct.pack("<Q", 4) + b"\xff\xfe\xfd\xfc", "its header is no JSON"),
-        (struct.pack("<Q", 2) + b"[]", "its header is no JSON"),
-        (struct.pack("<Q", 7) + b'{"a":1}', "its header is no JSON"),
-        (struct.pack("<Q", 8) + b'{"a":{}}', "its header is no JSON"),
+        (b"", "it has 0 bytes, less than the 8 of a header's length"),
+        (struct.pack("<Q", 500) + b"{}", "its header of 500 bytes is longer than the file"),
+        (struct.pack("<Q", 7) + b'{"a":1}', "'a' is not described by dtype, shape and data_offsets"),
     ],
 )
 def test_corrupt_weights_are_refused(transformer_folder, content, message):
     (transformer_folder / "w.safetensors").write_bytes(content)
-    with pytest.raises(InputError, match=rf"w\.safetensors is no safetensors file: {message}"):
+    with pytest.raises(InputError, match=rf"w\.safetensors is no sound safetensors file: {message}"):
         surgery.inspect(transformer_folder)
 
 

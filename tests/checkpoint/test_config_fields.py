@@ -36,6 +36,15 @@ def test_a_list_of_layers_and_a_value_a_layer_are_found():
     assert edit_config(CONFIG, fields, {"blocks": [2, 0, 1]}) == {"wide": [2], "widths": [7, 5, 6]}
 
 
+@pytest.mark.parametrize("widths", [[5, 6, 7], [5, 5, 5]])
+def test_a_list_with_a_value_a_layer_grows_and_shrinks_with_the_stack(widths):
+    config = {**CONFIG, "widths": widths, "sizes": (4, 4, 4)}
+    fields = find_config_fields(config, build, {"blocks": [2, 1]})
+    assert fields == ConfigFields({"blocks": "depth"}, {"blocks": ("wide",)}, {"blocks": ("widths",)})
+    changed = edit_config(config, fields, {"blocks": [2, 1]})
+    assert changed == {"depth": 2, "wide": [1], "widths": [widths[2], widths[1]]}
+
+
 def test_a_stack_that_no_field_counts_can_not_change_its_length():
     with pytest.raises(RefusedError, match="no field of the config sets the length of fixed, so a stock class can't"):
         find_config_fields(CONFIG, build, {"fixed": [0, 1]})

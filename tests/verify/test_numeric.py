@@ -13,7 +13,7 @@ from surgery.checkpoint.written_out import write_out
 from surgery.errors import InputError, RefusedError
 from surgery.plan.lower import lower_spec
 from surgery.spec.load import read_spec
-from surgery.testing import build_tiny_model
+from surgery.testing import build_tiny_model, tiny_call
 from surgery.verify.agreement import relative_difference
 from surgery.verify.answers import answer
 from surgery.verify.numeric import build_small, check_numerically, folds_of_plan
@@ -47,6 +47,55 @@ def test_what_the_stock_class_can_say_agrees_to_the_bit(name, operation):
     agreement = check(source_of(name), operation)
     assert agreement.difference == 0.0
     assert type(build_tiny_model(name)).__name__ in agreement.model
+
+
+CLASSES = {
+    "WanTransformer3DModel": {
+        **{"patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4},
+        **{"out_channels": 4, "text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 3},
+    },
+    "SanaTransformer2DModel": {
+        **{"in_channels": 4, "out_channels": 4, "num_layers": 3, "attention_head_dim": 4, "num_attention_heads": 2},
+        **{"num_cross_attention_heads": 2, "cross_attention_head_dim": 4, "cross_attention_dim": 8},
+        **{"caption_channels": 8, "sample_size": 8},
+    },
+    "Flux2Transformer2DModel": {
+        **{"in_channels": 4, "num_layers": 3, "num_single_layers": 3, "attention_head_dim": 16},
+        **{"num_attention_heads": 2, "joint_attention_dim": 32, "axes_dims_rope": (4, 4, 4, 4)},
+    },
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_other_classes_of_the_table_agree_too(name):
+    import diffusers
+
+    import surgery
+
+    model = getattr(diffusers, name)(**CLASSES[name]).eval()
+    source = ModelSource(name, {**model.config, "_class_name": name}, None, None, "float32")
+    assert check(source, 'skip: "*[1]"').difference == 0.0
+    variant, call = surgery.apply(model, read_spec("surgery: v1\noperations: []")), tiny_call(model)
+    with torch.no_grad():
+        assert torch.equal(variant(**call).sample, model(**call).sample)
+
+
+def test_the_captions_of_hidream_go_with_its_layers_and_it_is_refused(tmp_path):
+    import diffusers
+
+    diffusers.HiDreamImageTransformer2DModel(
+        **{"patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": 2, "num_single_layers": 3},
+        **{"attention_head_dim": 8, "num_attention_heads": 4, "caption_channels": [32, 16], "text_emb_dim": 64},
+        **{"num_routed_experts": 4, "num_activated_experts": 2, "axes_dims_rope": (4, 2, 2)},
+        **{"max_resolution": (32, 32), "llama_layers": (0, 1, 0, 1, 1)},
+    ).save_pretrained(tmp_path)
+    source = find_source(str(tmp_path))
+    anatomy = anatomy_of_source(source)
+    for stack, field in (("double_stream_blocks", "num_layers"), ("single_stream_blocks", "num_single_layers")):
+        plan = lower_spec(read_spec(f'surgery: v1\noperations:\n  - skip: "{stack}[1]"\n'), anatomy)
+        about = {"source": source_json(source), "plan": plan.to_json(), "variant": None, "verify": "structure"}
+        with pytest.raises(RefusedError, match=f"makes caption_projection follow {field} too: it would have 5 members"):
+            answer("relayer", about)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3, 4])
