@@ -25,6 +25,9 @@ LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery.plan": {"torch", "diffusers"},
     "surgery.anatomy.parts": {"torch", "diffusers"},
     "surgery.anatomy.known": {"torch", "diffusers", "numpy"},
+    "surgery.checkpoint.write": {"torch", "diffusers", "numpy"},
+    "surgery.verify.process": {"torch", "diffusers", "numpy"},
+    "surgery.export": {"torch", "diffusers", "numpy"},
     "surgery.report": {"torch", "diffusers", "numpy"},
     "surgery.anatomy.resolve": {"torch", "diffusers"},
 }

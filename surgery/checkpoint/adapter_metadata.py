@@ -36,7 +36,7 @@ def remap_metadata(metadata: Mapping[str, str], moves: Moves, present: Sequence[
         if f"{prefix}{TARGETS}" in config:
             own = {name.removeprefix(prefix): value for name, value in config.items() if name.startswith(prefix)}
             config |= {prefix + name: value for name, value in _remap_config(own, moves, present).items()}
-    return {**metadata, PEFT_KEY: json.dumps(config, indent=2, sort_keys=True)}
+    return {**metadata, PEFT_KEY: json.dumps(config, indent=2)}  # not sorted: the first pattern that matches counts
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -59,16 +59,18 @@ def _remap_config(config: Mapping[str, Any], moves: Moves, present: Sequence[str
             )
     changed: dict[str, Any] = {}
     wanted = {place for places in moves.values() for place in places}
-    if any(config.get(name) for name in NARROWING) or _select(config[TARGETS], present) != wanted:
+    if any(config.get(name) for name in NARROWING) or not _selects(config[TARGETS], wanted, present):
         changed[TARGETS] = sorted(wanted)
         changed |= {name: None for name in NARROWING if name in config}
     for name in PATTERNS:
-        pattern = config.get(name) or {}
-        if not isinstance(pattern, dict):
+        patterns = config.get(name) or {}
+        if not isinstance(patterns, dict):
             raise InputError(f"its {PEFT_KEY} has a {name} that is no map from patterns to numbers")
-        values = {place: _look_up(pattern, name, old) for old, places in moves.items() for place in places}
-        if any(_look_up(pattern, name, place) != value for place, value in values.items()):
-            changed[name] = {f"^{re.escape(place)}": value for place, value in values.items() if value is not None}
+        before = {module: _match(patterns, name, module) for module in moves}
+        after = {place: before[module] for module, places in moves.items() for place in places}
+        is_same = all(_match(patterns, name, place) == pattern for place, pattern in after.items())
+        if not is_same or set(before.values()) != set(after.values()):
+            changed[name] = {f"^{re.escape(p)}": patterns[m] for p, m in after.items() if m is not None}
     return changed
 
 
@@ -77,21 +79,21 @@ def _names_a_layer(value: Any) -> bool:
     return any(isinstance(text, str) and NAMES_A_LAYER.search(text) for text in texts)
 
 
-def _select(targets: Any, present: Sequence[str]) -> set[str] | None:
-    """The modules that a list of names and suffixes selects, as PEFT does; None for anything else."""
+def _selects(targets: Any, wanted: set[str], present: Sequence[str]) -> bool:
+    """Whether a list of names and suffixes selects, as PEFT does it, these modules, and no entry of it is idle."""
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        return None
-    exact, suffixes = set(targets), tuple(f".{target}" for target in targets)
-    return {module for module in present if module in exact or module.endswith(suffixes)}
+        return False
+    selected = {target: {m for m in present if m == target or m.endswith(f".{target}")} for target in targets}
+    return all(selected.values()) and set().union(*selected.values()) == wanted
 
 
-def _look_up(pattern: Mapping[str, Any], name: str, module: str) -> Any:
-    """The value of the first pattern that matches a module, as PEFT does; None without one."""
-    for expression, value in pattern.items():
+def _match(patterns: Mapping[str, Any], name: str, module: str) -> str | None:
+    """The first pattern that matches a module, as PEFT does it; None without one."""
+    for pattern in patterns:
         try:
-            found = re.match(rf"(.*\.)?({expression})$", module)
+            found = re.match(rf"(.*\.)?({pattern})$", module)
         except re.error as error:
-            raise RefusedError(f"its {PEFT_KEY} has {expression!r} in {name}, which is no pattern: {error}") from None
+            raise RefusedError(f"its {PEFT_KEY} has {pattern!r} in {name}, which is no pattern: {error}") from None
         if found:
-            return value
+            return pattern
     return None

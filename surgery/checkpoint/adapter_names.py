@@ -18,14 +18,15 @@ DOTTED_PREFIXES = (
 )
 JOINED_PREFIXES = ("", "lora_", "lycoris_", "lora_transformer_", "lycoris_transformer_", "lora_unet_")
 SPEAKS_OF_TRANSFORMER = re.compile(r"(model\.)?(lora_|lycoris_)?(transformer|unet|diffusion_model)[._]")
-NUMBERED = re.compile(r"[._](\w*(block|layer)s?)[._]\d+[._]")
-AUTHORS_STACKS = {  # in files of the models' authors -> what diffusers calls them, the first that a class has
-    "double_blocks": ("transformer_blocks",),
-    "single_blocks": ("single_transformer_blocks",),
-    "joint_blocks": ("transformer_blocks",),
-    "double_layers": ("joint_transformer_blocks",),
-    "single_layers": ("single_transformer_blocks",),
-    "blocks": ("transformer_blocks",),
+NUMBERED = re.compile(r"(block|layer)s?[._][0-9]+[._]")
+MAX_SAID = 120
+AUTHORS_STACKS = {  # in files of the models' authors -> what diffusers calls them
+    "double_blocks": "transformer_blocks",
+    "single_blocks": "single_transformer_blocks",
+    "joint_blocks": "transformer_blocks",
+    "double_layers": "joint_transformer_blocks",
+    "single_layers": "single_transformer_blocks",
+    "blocks": "transformer_blocks",
 }
 PART = re.compile(
     r"(?P<module>.+?)\.(?P<part>lora[_.](?:A|B|up|down|mid)(?:\.[^.]+)?\.(?:weight|bias)"
@@ -77,9 +78,9 @@ class AdapterNames:
             if joined in self.joined:
                 self.ambiguous.add(joined)
             self.joined[joined] = module
-        self.spelled_stacks = {stack: stack for stack in stacks} | {
-            alias: name for alias, names in AUTHORS_STACKS.items() for name in names if name in stacks
-        }
+        spelled = {stack: stack for stack in stacks}
+        spelled |= {authors: stack for authors, stack in AUTHORS_STACKS.items() if stack in stacks}
+        self.layers = [(stack, _layer_pattern(spelling)) for spelling, stack in spelled.items()]
 
     def find(self, name: str) -> OfModule | OfLayer | None:
         """What a name stands for; None for what is not of the model: text encoders, and modules that are unknown.
@@ -89,7 +90,9 @@ class AdapterNames:
         """
         found = self._find_module(name) or self._find_layer(name)
         if found is None and SPEAKS_OF_TRANSFORMER.match(name) and NUMBERED.search(name):
-            raise InputError(f"{name} is of a layer that a {self.class_name} does not have; was it made for it?")
+            raise InputError(
+                f"{shorten(name)} is of a layer that a {self.class_name} does not have; was it made for it?"
+            )
         return found
 
     def _find_module(self, name: str) -> OfModule | None:
@@ -105,29 +108,38 @@ class AdapterNames:
             head, _, part = rest.partition(".")
             for joined_prefix, joined in _strip(head, JOINED_PREFIXES):
                 if joined in self.ambiguous:
-                    raise InputError(f"{name} could be of two modules of a {self.class_name}; write dots in its name")
+                    raise InputError(
+                        f"{shorten(name)} could be of two modules of a {self.class_name}; write dots in its name"
+                    )
                 if joined in self.joined:
                     return OfModule(prefix + joined_prefix, self.joined[joined], part, True)
         return None
 
     def _find_layer(self, name: str) -> OfLayer | None:
-        for spelled, stack in self.spelled_stacks.items():
+        for stack, pattern in self.layers:
             for prefix, rest in _strip(name, DOTTED_PREFIXES):
                 for joined_prefix, joined in _strip(rest, JOINED_PREFIXES):
-                    found = re.match(
-                        rf"(?:{re.escape(spelled)}\.|{re.escape(spelled.replace('.', '_'))}_)(\d+)(?=[._])", joined
-                    )
+                    found = pattern.match(joined)
                     if found is None:
                         continue
-                    index, written = int(found[1]), prefix + joined_prefix
+                    index, start = int(found[1]), len(prefix + joined_prefix)
                     if index >= self.stacks[stack]:
                         raise InputError(
-                            f"{name} is of layer {index}, and the {stack} of this {self.class_name} has "
+                            f"{shorten(name)} is of layer {index}, and the {stack} of this {self.class_name} has "
                             f"{self.stacks[stack]}; was it made for another model?"
                         )
-                    before = name[: len(written) + found.start(1)]
-                    return OfLayer(stack, index, before, name[len(written) + found.end(1) :])
+                    return OfLayer(stack, index, name[: start + found.start(1)], name[start + found.end(1) :])
         return None
+
+
+def _layer_pattern(stack: str) -> re.Pattern[str]:
+    """Matches what a name of a stack's layer begins with; its group is the number."""
+    return re.compile(rf"(?:{re.escape(stack)}\.|{re.escape(stack.replace('.', '_'))}_)([0-9]{{1,9}})(?=[._])")
+
+
+def shorten(name: str) -> str:
+    """A name as messages say it: a file's names can be of any length."""
+    return name if len(name) <= MAX_SAID else f"{name[:MAX_SAID]}..."
 
 
 def _strip(name: str, prefixes: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -43,8 +43,29 @@ def record_calls(model: nn.Module, paths: Sequence[str], kwargs: Mapping[str, An
     return calls
 
 
-def find_constant_carriers(component: nn.Module, known: Component, call: Call, *, with_mean: bool) -> dict[str, str]:
-    """For each stream of a component's outputs the module within it that carries a constant; "" is itself.
+def find_used_streams(block: nn.Module, known: Component, call: Call) -> tuple[str, ...]:
+    """Those outputs of a component that its block makes use of: the last layer of SD3 drops one of its attention's."""
+    before = _outputs(block, call)
+    used = []
+    for index, output in enumerate(known.outputs):
+
+        def disturb(module: nn.Module, args: Any, result: Any, index: int = index) -> Any:  # noqa: ARG001  (torch's)
+            if isinstance(result, torch.Tensor):
+                return result + 1
+            return tuple(value + 1 if at == index else value for at, value in enumerate(result))
+
+        handle = block.get_submodule(known.name).register_forward_hook(disturb)
+        after = _outputs(block, call)
+        handle.remove()
+        if not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
+            used.append(output.stream)
+    return tuple(used)
+
+
+def find_constant_carriers(
+    component: nn.Module, known: Component, call: Call, streams: Sequence[str], *, with_mean: bool
+) -> dict[str, str]:
+    """For each of these streams of a component's outputs the module within it that carries a constant; "" is itself.
 
     Raises:
         RefusedError: none does, or none has a bias and a mean is to be carried.
@@ -59,11 +80,11 @@ def find_constant_carriers(component: nn.Module, known: Component, call: Call, *
         with _constant(module, value):
             outputs = _outputs(component, call)
         for output, result in zip(known.outputs, outputs, strict=True):
-            if output.out_channels == len(value) and _is_close(result, value.to(result)):
+            if output.stream in streams and output.out_channels == len(value) and _is_close(result, value.to(result)):
                 (carriers if has_bias or not with_mean else unbiased)[output.stream] = name
-    for output in known.outputs:
-        if output.stream not in carriers:
-            bare = unbiased.get(output.stream)
+    for stream in streams:
+        if stream not in carriers:
+            bare = unbiased.get(stream)
             if bare is not None:
                 raise RefusedError(f"{bare or 'it'} at its end has no bias that could carry a mean")
             raise RefusedError("none of its layers alone can make its output constant")
@@ -75,7 +96,8 @@ def _refuse_unless_together(component: nn.Module, known: Component, call: Call, 
     twin = copy.deepcopy(component)
     for name in set(carriers.values()):
         _zero_(twin.get_submodule(name))
-    if any(bool(result.any()) for result in _outputs(twin, call)) or len(known.outputs) != len(carriers):
+    results = zip(known.outputs, _outputs(twin, call), strict=True)
+    if any(bool(result.any()) for output, result in results if output.stream in carriers):
         raise RefusedError("its outputs can't all be made constant at once")
 
 

@@ -6,7 +6,13 @@ from typing import Any
 from torch import nn
 
 from surgery.anatomy.parts import Anatomy, Component
-from surgery.checkpoint.carriers import find_constant_carriers, find_scale_carriers, record_calls, silence_block
+from surgery.checkpoint.carriers import (
+    find_constant_carriers,
+    find_scale_carriers,
+    find_used_streams,
+    record_calls,
+    silence_block,
+)
 from surgery.checkpoint.fit import Folds
 from surgery.checkpoint.written_out import OTHER_BACKEND
 from surgery.errors import RefusedError
@@ -38,7 +44,7 @@ def find_folds(
     if not replaced and not scaled:
         return Folds({}, {})
     components = {path: _components(anatomy, path) for path in scaled}
-    wanted = {item.path for item in replaced} | set(scaled)
+    wanted = {path for item in replaced for path in (item.path, f"{item.stack}.{item.index}")} | set(scaled)
     wanted |= {f"{path}.{component.name}" for path, found in components.items() for component in found}
     calls = record_calls(model, sorted(wanted), kwargs)
     constants: dict[str, dict[str, dict[str, str | None]]] = {}
@@ -47,7 +53,7 @@ def find_folds(
     for item in replaced:
         try:
             block = constants.setdefault(f"{item.stack}.{item.index}", {})
-            block.update(_fold_replacement(model, anatomy, item, calls[item.path]))
+            block.update(_fold_replacement(model, anatomy, item, calls))
         except RefusedError as error:
             reasons.append(f"{item.stack}[{item.index}].{item.component} = {item.kind}: {error}")
     for path, scales in scaled.items():
@@ -73,14 +79,17 @@ def _components(anatomy: Anatomy, path: str) -> list[Component]:
     return [c for c in found if c.num_parameters and not any(c.name.startswith(f"{name}.") for name in names)]
 
 
-def _fold_replacement(model: nn.Module, anatomy: Anatomy, item: Replace, call: Any) -> dict[str, dict[str, str | None]]:
+def _fold_replacement(
+    model: nn.Module, anatomy: Anatomy, item: Replace, calls: Mapping[str, Any]
+) -> dict[str, dict[str, str | None]]:
     """By module within the block, by tensor: the mean that its values become, None for zero."""
     stack = anatomy.find_stack(item.stack)
     assert stack is not None, "a plan is made for an anatomy"
     known = stack.kind(item.index).find_component(item.component)
     assert known is not None, "a plan is made for an anatomy"
-    component = model.get_submodule(item.path)
-    carriers = find_constant_carriers(component, known, call, with_mean=item.kind == "mean")
+    component, block = model.get_submodule(item.path), f"{item.stack}.{item.index}"
+    streams = find_used_streams(model.get_submodule(block), known, calls[block])
+    carriers = find_constant_carriers(component, known, calls[item.path], streams, with_mean=item.kind == "mean")
     folded: dict[str, dict[str, str | None]] = {}
     for stream, name in carriers.items():
         inside = ".".join(part for part in (item.component, name) if part)
@@ -95,15 +104,15 @@ def _fold_replacement(model: nn.Module, anatomy: Anatomy, item: Replace, call: A
 def _fold_scale(
     model: nn.Module, path: str, scales: set[float], components: Sequence[Component], calls: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    ends = []
+    ends, block = [], model.get_submodule(path)
     for component in components:
         name = f"{path}.{component.name}"
         try:
-            found = find_constant_carriers(model.get_submodule(name), component, calls[name], with_mean=False)
+            streams = find_used_streams(block, component, calls[path])
+            found = find_constant_carriers(model.get_submodule(name), component, calls[name], streams, with_mean=False)
         except (RefusedError, KeyError):
             continue
         ends += [".".join(part for part in (component.name, inner) if part) for inner in found.values()]
-    block = model.get_submodule(path)
     if scales == {0.0}:
         return silence_block(block, calls[path], ends)
     return find_scale_carriers(block, calls[path], ends)

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from surgery.anatomy.tensor_files import StoredTensor
-from surgery.checkpoint.adapter_names import AdapterNames, OfLayer, OfModule
+from surgery.checkpoint.adapter_names import AdapterNames, OfLayer, OfModule, shorten
 from surgery.checkpoint.adapter_parts import follow_rows, is_adapter_part
 from surgery.checkpoint.relayering import NewTensor, Segment, relayering_from_json
 from surgery.errors import InputError, RefusedError
@@ -166,7 +166,7 @@ def _sort(stored: Mapping[str, StoredTensor], fitted: FittedClass) -> _Sorted:
 def _refuse_foreign(found: _Sorted, fitted: FittedClass) -> None:
     named = [named for parts in found.modules.values() for named, _ in parts]
     if not named and not found.layers:
-        shown = ", ".join(tensor.name for tensor in found.others[:3]) or "no tensor at all"
+        shown = ", ".join(shorten(tensor.name) for tensor in found.others[:3]) or "no tensor at all"
         module = next((name.removesuffix(".weight") for name in fitted.shapes if name.endswith("to_q.weight")), None)
         module = module or next(iter(fitted.shapes)).rpartition(".")[0]
         joined = module.replace(".", "_")
@@ -243,9 +243,9 @@ def _renumber(named: OfLayer, tensor: StoredTensor, fitted: FittedClass) -> list
         given = {n.removeprefix(after): rows for n, rows in fitted.tensors.items() if n.startswith(after)}
         if wanted != set(given) or not all(fitted.is_whole(before + rest, rows) for rest, rows in given.items()):
             raise RefusedError(
-                f"{tensor.name} is no name of a module of diffusers' {fitted.class_name}, so it can only be renumbered "
-                f"with its whole layer, and {named.stack}[{named.index}] is not the same at {after[:-1]}; convert the "
-                "adapter to diffusers' format first: load_lora_weights() on the original pipeline, then "
+                f"{shorten(tensor.name)} is no name of a module of diffusers' {fitted.class_name}, so it can only be "
+                f"renumbered with its whole layer, and {named.stack}[{named.index}] is not the same at {after[:-1]}; "
+                "convert the adapter to diffusers' format first: load_lora_weights() on the original pipeline, then "
                 "transformer.save_lora_adapter()"
             )
         found.append(_copy(named.name_for(position), tensor))
@@ -260,7 +260,9 @@ def _refuse_same_names(tensors: Sequence[NewTensor]) -> None:
     seen: set[str] = set()
     for tensor in tensors:
         if tensor.name in seen:
-            raise InputError(f"two of its tensors would be {tensor.name}; does it name one module in two ways?")
+            raise InputError(
+                f"two of its tensors would be {shorten(tensor.name)}; does it name one module in two ways?"
+            )
         seen.add(tensor.name)
 
 

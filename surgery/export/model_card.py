@@ -18,7 +18,10 @@ from surgery.plan.text import items_to_text
 
 CARRIED_KEYS = ("license", "license_name", "license_link", "language", "pipeline_tag")
 CARRIED_STARTS = "extra_gated_"  # the conditions on which the base model is given out
-ADAPTERS = "Blocks are numbered anew: adapters (LoRA) made for the base model do not fit as they are."
+ADAPTERS = (
+    "Blocks are numbered anew: an adapter (LoRA) made for the base model fits when `surgery remap` has renumbered it "
+    "by `spec.yaml`."
+)
 UNTRAINED = (
     "Nothing was trained after the surgery: expect pictures of lower quality than those of the base model, the more so "
     "the more was removed. Look at pictures of your own prompts before relying on it; fine-tuning may win some back."
@@ -86,7 +89,7 @@ def write_card(facts: CardFacts) -> str:
         _bullets([*_changes(facts.plan), *facts.notes]),
         "## How to load it",
         _fenced("python", facts.loading),
-        f"`{facts.name}` is this folder; on the hub, its id. It is called as the base model is.",
+        _usage(facts),
         "## Limits",
         _bullets(_limits(facts.plan)),
         "## How it was checked",
@@ -121,11 +124,18 @@ def _base_model(facts: CardFacts) -> dict[str, Any]:
 def _summary(facts: CardFacts) -> str:
     before = sum(schedule.num_blocks for schedule in facts.plan.schedules)
     kept = before - sum(len(schedule.removed) for schedule in facts.plan.schedules)
-    layers = f"with {kept} of its {before} layers" if kept < before else f"with its {before} layers"
+    layers = f"with {kept} of its {before} layers" if kept < before else f"with all of its {before} layers"
     return (
-        f"The `{facts.base.class_name}` of {_model_link(facts.base)} {layers}, edited by layer surgery. It was not "
-        "trained again, and needs no code of its own: stock diffusers loads it."
+        f"The `{facts.base.class_name}` of {_model_link(facts.base)} {layers}, changed as below by layer surgery. It "
+        "was not trained again, and needs no code of its own: stock diffusers loads it."
     )
+
+
+def _usage(facts: CardFacts) -> str:
+    place = f"`{facts.name}` is this folder; on the hub, write its id instead."
+    if facts.rest is not None or facts.base.revision is None:
+        return f"{place} It is called as the base model is."
+    return f'{place} `DiffusionPipeline.from_pretrained("{facts.base.model}", transformer=transformer)` draws with it.'
 
 
 def _model_link(base: Identity) -> str:
@@ -152,10 +162,10 @@ def _add(size: Size, rest: Size) -> Size:
 
 def _row(name: str, before: int, after: int, unit: str) -> str:
     share = 100 * (after - before) / before if before else 0.0
-    return f"| {name} | {_amount(before, unit)} | {_amount(after, unit)} | {share:+.1f}% |"
+    return f"| {name} | {amount_text(before, unit)} | {amount_text(after, unit)} | {share:+.1f}% |"
 
 
-def _amount(number: int, unit: str) -> str:
+def amount_text(number: int, unit: str) -> str:
     """`11,901,408,320` -> `11.90 billion`, or `11.90 GB` for the unit B."""
     names = ("GB", "MB", "kB") if unit else ("billion", "million", "thousand")
     for size, name in zip((10**9, 10**6, 10**3), names, strict=True):
@@ -170,8 +180,8 @@ def _changes(plan: Plan) -> list[str]:
         if schedule.is_identity:
             continue
         gone = f"removed {_numbers(schedule.removed)}" if schedule.removed else "none removed"
-        order = f"the base model's layers in this order: `{items_to_text(schedule.items)}`"
-        lines.append(f"`{schedule.stack}` ({schedule.num_blocks} layers): {gone}; it is made of {order}")
+        order = f"layers of the base model (ranges without their ends): `{items_to_text(schedule.items)}`"
+        lines.append(f"`{schedule.stack}` ({schedule.num_blocks} layers): {gone}; what runs now, in {order}")
     lines += [f"`{item.stack}[{item.index}].{item.component}` replaced by {item.kind}" for item in plan.replacements]
     return lines or ["nothing: the plan leaves the model as it is"]
 

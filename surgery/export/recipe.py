@@ -16,7 +16,7 @@ from surgery.checkpoint.byte_plan import BytePlan
 from surgery.checkpoint.relayering import Relayering
 from surgery.demo.location import DEMO_NAME, demo_folder
 from surgery.export.components import ComponentFile, base_folder, count_values
-from surgery.export.model_card import CardFacts, Size, read_card_head
+from surgery.export.model_card import CardFacts, Size, amount_text, read_card_head
 from surgery.plan.planned import PlannedSpec
 
 FORMAT = 1
@@ -150,9 +150,9 @@ def _notes(prepared: PreparedModel) -> Iterator[str]:
     for field, value in config_changes(prepared).items():
         yield f"the config says `{field}: {json.dumps(value)}`"
     if prepared.bytes.computed_bytes:
-        yield f"values changed: {prepared.bytes.computed_bytes / 1e6:,.1f} MB; all others are copied bit for bit"
+        yield f"values changed: {amount_text(prepared.bytes.computed_bytes, 'B')}; all others are copied bit for bit"
     if prepared.repeated_bytes:
-        yield f"layers that run more than once are written out: {prepared.repeated_bytes / 1e6:,.1f} MB of copies"
+        yield f"layers that run more than once are written out: {amount_text(prepared.repeated_bytes, 'B')} of copies"
 
 
 def base_card(source: ModelSource) -> Path:
@@ -197,7 +197,9 @@ def loading_code(prepared: PreparedModel, folder: str) -> str:
 def describe_check(kind: str, found: Mapping[str, Any]) -> str:
     """A sentence on one check."""
     if kind == "structure":
-        return f"checked: {found['num_tensors']} tensors, as the stock class with this config wants them"
+        return (
+            f"checked: all {found['num_tensors']} tensors have the names and shapes of the stock class with this config"
+        )
     if not found["difference"]:
         return f"checked: its output is that of the rewritten graph to the bit, on {found['model']}"
     return f"checked: its output is that of the rewritten graph but for {found['difference']:.1g}, on {found['model']}"

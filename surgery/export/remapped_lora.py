@@ -95,7 +95,7 @@ def make_recipe(planned: PlannedSpec, file: TensorFile, remapped: Remapped) -> d
 
 def _read_adapter(lora: Path) -> TensorFile:
     if lora.is_dir():
-        found = sorted(path.name for path in lora.glob("*.safetensors"))
+        found = sorted(path.name for path in lora.glob("*.safetensors") if path.is_file())
         named = f"; name one of its files: {', '.join(found[:5])}" if found else ""
         raise InputError(f"{lora} is a folder{named}")
     if lora.suffix in (".pt", ".pth", ".bin", ".ckpt"):
@@ -114,6 +114,6 @@ def _write(file: TensorFile, remapped: Remapped, out: Path, metadata: Mapping[st
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
             write_weights(Path(beside), plan, weights, metadata=metadata)
             (Path(beside) / out.name).replace(out)
-    except PermissionError as error:
-        raise InputError(f"{error.filename or out} can't be written to: {error.strerror}") from None
+    except OSError as error:
+        raise InputError(f"{out} was not written: {error.strerror or error}; nothing of it was left there") from None
     return plan.size_bytes

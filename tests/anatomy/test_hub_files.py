@@ -174,6 +174,7 @@ OTHER_FORMATS = """
 - text_encoder/tf_model.h5
 - text_encoder/LICENSE.md
 = tokenizer/tokenizer.json
+- tokenizer/tokenizer.msgpack
 = tokenizer/words/extra.txt
 = transformer/config.json
 - transformer/diffusion_flax_model.msgpack

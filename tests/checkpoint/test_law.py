@@ -116,6 +116,21 @@ def test_folds_are_what_the_graph_computes(saved, plan_of, write, reload, call_o
     assert num_folded > 0 or (kind == "mean" and name == "auraflow")
 
 
+@pytest.mark.parametrize("kind", ["zero", "mean"])
+def test_an_output_that_the_last_layer_drops_needs_no_carrier(saved, plan_of, write, reload, call_of, tmp_path, kind):
+    tiny = saved("sd3")
+    last = len(tiny.anatomy.find_stack("transformer_blocks").kind_of) - 1
+    attention = tiny.anatomy.find_stack("transformer_blocks").kind(last).find_component("attn")
+    means = random_means(tiny.anatomy, "transformer_blocks", last, attention)
+    plan = plan_of([f'replace: {{component: "transformer_blocks[-1].attn", with: {kind}}}'], tiny.anatomy, means)
+    folder = write(tiny.folder, tiny.model, tiny.anatomy, plan, tmp_path / "out", means=means)
+    graph, checkpoint, by_hand = outputs(tiny, plan, reload, call_of, folder, means)
+    assert torch.equal(graph, by_hand)
+    assert relative_error(checkpoint, graph) < FOLD_TOLERANCE
+    with torch.no_grad():
+        assert relative_error(checkpoint, tiny.model(**call_of(tiny.model)).sample) > 1e-4
+
+
 @pytest.mark.parametrize("by", [0.5, 0.3, -1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_scaled_single_block_of_flux_is_what_the_graph_computes(
@@ -243,7 +258,7 @@ def test_single_files_in_original_layouts(saved, plan_of, write, layouts, call_o
         )
         operations = [f'replace: {{component: "{stack}[1].attn", with: {operation}}}']
     elif operation == "zero-all":
-        operations = [f'replace: {{component: "*[1].attn", with: zero}}', f'skip: "{STACKS[name][0]}[-1]"']
+        operations = ['replace: {component: "*[1].attn", with: zero}', f'skip: "{STACKS[name][0]}[-1]"']
     else:
         operations = [OPERATIONS[operation].format(s=stack)]
     plan = plan_of(operations, tiny.anatomy, means)

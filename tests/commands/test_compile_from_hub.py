@@ -129,6 +129,7 @@ def test_the_recipe_and_the_card_say_which_model_it_was(client, compile_to, tmp_
     assert (card.data.license, card.data.license_name) == ("other", "tiny-community-license")
     assert (out / card.data.license_link).read_text() == "Be kind."
     assert f"[{MODEL}](https://huggingface.co/{MODEL}), revision `{fake_hub.COMMIT}`" in card.text
+    assert "dtype=torch.float16)" in card.text  # that of the files, which were not there when the spec was planned
     assert f"model: {MODEL}\n" in (out / "spec.yaml").read_text()
     assert not any(path.is_symlink() for path in out.rglob("*"))
 

@@ -41,6 +41,7 @@ def run_fresh(*arguments, **environment):
         ["--help"],
         ["check", "--help"],
         ["compile", "--help"],
+        ["remap", "--help"],
         ["doctor", "--help"],
         ["schema"],
         ["check", SPECS / "demo"],

@@ -15,10 +15,10 @@ import surgery
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.identity import find_difference, identify, identity_from_json
 from surgery.anatomy.sources import find_source
-from surgery.plan.planned import plan_spec_file
 from surgery.demo.location import DEMO_CALL, demo_folder
 from surgery.errors import InputError
 from surgery.graph.artefact import FORWARD, MANIFEST, MEANS, PLAN, SPEC, read_artefact, write_artefact
+from surgery.plan.planned import plan_spec_file
 from surgery.profiles.means import write_means
 from surgery.testing import build_tiny_model, tiny_call
 
