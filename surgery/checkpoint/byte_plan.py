@@ -166,17 +166,24 @@ def _plan_tensor(tensor: NewTensor, stored: Mapping[str, tuple[TensorFile, Store
         file, source = stored[segment.tensor]
         if source.dtype != first.dtype or source.shape[1:] != first.shape[1:]:
             raise InputError(f"{tensor.name} would join {first.name} and {source.name}, which are of different kinds")
-        rows = source.shape[0] if source.shape else 1
-        row_bytes, rest = divmod(source.size_bytes, max(rows, 1))
-        if rest:
-            raise InputError(f"{source.name} is of dtype {source.dtype}, whose rows are not whole bytes")
-        size = segment.num_rows * row_bytes
+        start, stop = _byte_range(file, source, segment)
         if segment.change == "keep":
-            pieces.append(Copied(file, source.start + segment.start * row_bytes, size))
+            pieces.append(Copied(file, source.start + start, stop - start))
         else:
-            pieces.append(Computed(file, source, segment, size))
+            pieces.append(Computed(file, source, segment, stop - start))
     shape = (tensor.num_rows, *first.shape[1:]) if first.shape else ()
     return PlannedTensor(tensor.name, first.dtype, shape, tuple(pieces))
+
+
+def _byte_range(file: TensorFile, source: StoredTensor, segment: Segment) -> tuple[int, int]:
+    """Where the rows of a segment begin and end, from the first byte of the tensor that they are of."""
+    rows = source.shape[0] if source.shape else 1
+    if segment.num_rows == rows:  # all its bytes, whatever a row of its dtype is
+        return 0, source.size_bytes
+    row_bytes, rest = divmod(source.size_bytes, rows)
+    if rest:
+        raise InputError(f"{file.path}: {source.name!r} is of dtype {source.dtype!r}, whose rows are not whole bytes")
+    return segment.start * row_bytes, segment.stop * row_bytes
 
 
 def _place(tensor: PlannedTensor, rank: Mapping[Path, int]) -> tuple[int, int, int]:

@@ -120,12 +120,12 @@ def _unknown_tensors(
         if name in shapes:
             continue
         segments = (Segment(name, 0, num_rows(tensor.shape)),)
-        stack = next((stack for stack in orders if re.match(rf"{re.escape(stack)}\.\d+\.", name)), None)
+        stack = next((stack for stack in orders if re.match(rf"{re.escape(stack)}\.(0|[1-9][0-9]*)\.", name)), None)
         if stack is None:
             found.append(NewTensor(name, segments))
             continue
         index, _, rest = name.removeprefix(f"{stack}.").partition(".")
-        places = [place for place, layer in enumerate(orders[stack]) if layer == int(index)]
+        places = [place for place, layer in enumerate(orders[stack]) if f"{layer}" == index]
         found += [NewTensor(f"{stack}.{place}.{rest}", segments) for place in places]
     return found
 

@@ -1,8 +1,8 @@
 """A profile: what the layers of a model did over prompts and timesteps, as sums that can be added up. No torch.
 
 *States* of a stream are the inputs of a stack's L blocks and what comes out of the last (S = L + 1; S = L where the
-last block returns none of it). A *sample* is one element of a batch in one forward. x_a[t] is token t of state a, cos the
-cosine of two vectors (0 where one of them is zero), and all means below are over samples or tokens that were counted.
+last block returns none of it). A *sample* is one element of a batch in one forward. x_a[t] is token t of state a, cos
+the cosine of two vectors (0 where one of them is zero); all means below are over what was counted.
 """
 
 from collections.abc import Iterable, Mapping
