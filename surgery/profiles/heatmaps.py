@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgery.errors import InputError
-from surgery.profiles.profile import Array
+from surgery.profiles.layer_profile import Array
 
 CLIP_PERCENTILE = 95.0  # of the study's pictures; its contributions are clipped at 90
 Z_LIMIT = 2.0

@@ -52,6 +52,8 @@ def read_means(path: str | Path) -> MeansFile:
         if not key.startswith(PREFIX):
             continue
         component, _, stream = key.removeprefix(PREFIX).rpartition("/")
+        if tensor.dtype.kind != "f":  # bfloat16 is read where another library has taught it to numpy
+            raise InputError(f"the profile {path} is no safetensors file of float32 or float64 values: {key}")
         if not component or tensor.ndim != 1 or not np.isfinite(tensor).all():
             raise InputError(f"the profile {path}: {key} is no vector of finite values named mean/COMPONENT/STREAM")
         vectors.setdefault(component, {})[stream] = tensor.astype(np.float64)

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from surgery.errors import InputError
 from surgery.profiles.means import PREFIX
-from surgery.profiles.profile import Array, Moments, Profile, ProfiledStack, StreamSums, add_up, no_sums
+from surgery.profiles.layer_profile import Array, Moments, Profile, ProfiledStack, StreamSums, add_up, no_sums
 
 KEY = "surgery_profile"
 FORMAT = 1

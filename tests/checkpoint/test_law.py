@@ -13,6 +13,8 @@ from surgery.testing import run_by_hand
 FOLD_TOLERANCE = 2e-5  # float32: a constant goes through one more matrix product, softmax rows add up to 1 nearly
 HALF_TOLERANCE = {torch.bfloat16: 3e-2, torch.float16: 4e-3}  # the same in those dtypes, and the rounding of the mean
 
+DTYPES = [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+
 STACKS = {
     "pixart": ["transformer_blocks"],
     "sd3": ["transformer_blocks"],
@@ -92,7 +94,7 @@ def random_means(anatomy, stack, index, component):
     return {path: {o.stream: torch.randn(o.out_channels, generator=generator) for o in component.outputs}}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["zero", "mean"])
 @pytest.mark.parametrize(("name", "stack"), CASES)
 def test_folds_are_what_the_graph_computes(saved, plan_of, write, reload, call_of, tmp_path, name, stack, kind, dtype):
@@ -132,7 +134,7 @@ def test_an_output_that_the_last_layer_drops_needs_no_carrier(saved, plan_of, wr
 
 
 @pytest.mark.parametrize("by", [0.5, 0.3, -1, 2])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_scaled_single_block_of_flux_is_what_the_graph_computes(
     saved, plan_of, write, reload, call_of, tmp_path, dtype, by
 ):

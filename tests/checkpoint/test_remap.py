@@ -195,7 +195,7 @@ def test_what_is_folded_to_zero_is_the_same_to_the_bit(case_of, tmp_path, name, 
     assert {(item.index, item.reason) for item in fallen} == {(1, "its output is constant now")}
 
 
-@pytest.mark.parametrize("by", [0.5, -1, 0.3])
+@pytest.mark.parametrize("by", [0.5, pytest.param(-1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["lora", "dora", "bias"])
 def test_a_scaled_single_block_of_flux_scales_its_adapter(case_of, tmp_path, kind, by):
     case = case_of("flux", f'scale: {{layers: "single_transformer_blocks[1:3]", by: {by}}}')

@@ -1,0 +1,272 @@
+"""Hooks on the blocks of a model that measure each forward and keep nothing of it but sums.
+
+States are copied as the blocks take them (a forward may write into them later), compared at the end of the forward and
+let go. What a forward gave waits until `settle` says at which share of the noise range it was.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from surgery.activations.accumulate import Accumulator, Measured
+from surgery.activations.row_sums import Masks, RowMoments, RowSums, compare_states, describe_output
+from surgery.activations.streams import BlockCall, SeenStream, find_streams, parameters_of, token_arguments
+from surgery.anatomy.parts import Anatomy, Component, TokenOutput
+from surgery.errors import InputError, RefusedError
+from surgery.profiles.layer_profile import Profile
+
+Token = Literal["all", "last"]
+Layout = Callable[[int], Sequence[str]]  # rows of a forward -> the branch of each
+TEXT, PADDING = "text", "padding"  # the sets of tokens that are told apart where a mask is known
+
+
+@dataclass(frozen=True)
+class TokenArgument:
+    """An argument of a stack's first block, for whoever knows which of its tokens are padding.
+
+    `arguments` are those of the model's forward, `branches` the branch of each row; shape is (rows, tokens, channels).
+    """
+
+    arguments: Mapping[str, Any]
+    branches: Sequence[str]
+    name: str
+    shape: tuple[int, ...]
+
+
+FindMask = Callable[[TokenArgument], torch.Tensor | None]  # which (rows, tokens) are no padding; None: all, or unknown
+
+
+def one_branch(rows: int) -> Sequence[str]:
+    """The layout of a model that is called without classifier-free guidance."""
+    return ["conditional"] * rows
+
+
+def no_mask(argument: TokenArgument) -> None:
+    """Padding is not known."""
+
+
+@dataclass(eq=False)
+class _Stack:
+    """What is seen of a stack in the forward at hand; `streams` are known from the end of the first on."""
+
+    name: str
+    num_blocks: int
+    streams: tuple[SeenStream, ...] | None = None
+    states: list[dict[str, torch.Tensor]] = field(default_factory=list)
+    calls: list[BlockCall] = field(default_factory=list)
+    masks: dict[str, torch.Tensor | None] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        self.states, self.calls = [], []
+
+
+class Recorder:
+    """Measures the forwards of a model while it is entered (`with recorder:`).
+
+    `token` says over which tokens angles are averaged: all, or only the last of each sample. `components` chooses among
+    the components of blocks; by default those that are not within another one. `keep_means` keeps one mean state a
+    layer and sample while a trajectory lasts; `on_means` is told their size in bytes before the first is kept. `layout`
+    and `find_mask` may be set by whoever calls the model.
+
+    Raises:
+        RefusedError: the model has no stack whose blocks run in their order.
+        InputError: from within the model's forward: a state or an output is not finite; it names the layer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        anatomy: Anatomy,
+        *,
+        num_bins: int = 10,
+        token: Token = "all",
+        components: Callable[[Component], bool] | None = None,
+        keep_means: bool = False,
+    ) -> None:
+        self.model = model
+        self.anatomy = anatomy
+        self.token = token
+        self.layout: Layout = one_branch
+        self.find_mask: FindMask = no_mask
+        self.on_means: Callable[[int], None] = lambda size: None  # noqa: ARG005  (nobody is told)
+        self._has_told = False
+        self.sums = Accumulator(num_bins, keep_means=keep_means)
+        self._wanted = components
+        self._stacks = {s.name: _Stack(s.name, s.num_blocks) for s in anatomy.stacks if s.refusal is None}
+        self._arguments: dict[str, Any] = {}
+        self._moments: list[tuple[str, str, RowMoments]] = []
+        self._pending: list[Measured] = []
+        self._handles: list[Any] = []
+        if not self._stacks:
+            reasons = "; ".join(f"{s.name}: {s.refusal}" for s in anatomy.stacks)
+            raise RefusedError(f"{anatomy.class_name} has no stack that can be measured: {reasons}")
+
+    def __enter__(self) -> "Recorder":
+        keep = self._handles.append
+        keep(self.model.register_forward_pre_hook(self._start_hook(), with_kwargs=True))
+        for stack in self._stacks.values():
+            for index, block in enumerate(self.model.get_submodule(stack.name).children()):
+                keep(block.register_forward_pre_hook(self._enter_hook(stack, block), with_kwargs=True))
+                keep(block.register_forward_hook(self._leave_hook(stack, is_last=index == stack.num_blocks - 1)))
+                for component in self._components_of(stack.name, index):
+                    place = f"{stack.name}.{index}.{component.name}"
+                    hook = self._output_hook(stack, place, component)
+                    keep(block.get_submodule(component.name).register_forward_hook(hook))
+        keep(self.model.register_forward_hook(self._finish))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._forget()
+
+    def settle(self, share: float | Sequence[float]) -> None:
+        """Count the forwards since the last call: they were at this share of the noise range (0 clean, 1 pure noise).
+
+        Several shares are those of the rows.
+        """
+        for measured in self._pending:
+            self.sums.add(measured, share)
+        self._pending.clear()
+
+    def finish_trajectory(self) -> None:
+        """The samples of the last forwards are done: the next are others."""
+        self.sums.finish_trajectory()
+
+    def profile(self, recipe: Mapping[str, Any]) -> Profile:
+        """What was counted until now."""
+        return self.sums.profile(recipe, {stack.name: stack.num_blocks for stack in self._stacks.values()})
+
+    def _components_of(self, stack: str, index: int) -> list[Component]:
+        described = self.anatomy.find_stack(stack)
+        assert described is not None, "the stacks are those of the anatomy"
+        found = [component for component in described.kind(index).components if component.outputs]
+        if self._wanted is not None:
+            return [component for component in found if self._wanted(component)]
+        names = [component.name for component in found]
+        return [c for c in found if not any(c.name.startswith(f"{name}.") for name in names)]
+
+    def _start_hook(self) -> Callable[..., None]:
+        names = parameters_of(self.model)
+
+        def start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001  (torch's)
+            self._forget()
+            self._arguments = {**dict(zip(names, args, strict=False)), **kwargs}
+
+        return start
+
+    def _enter_hook(self, stack: _Stack, block: nn.Module) -> Callable[..., None]:
+        names = parameters_of(block)
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001  (torch's)
+            found = token_arguments(names, args, kwargs)
+            if stack.streams is None:
+                stack.calls.append(BlockCall(found, None))
+            else:
+                found = {stream.name: found[stream.name] for stream in stack.streams}
+            if not stack.states:
+                stack.masks = {name: self._find_mask(name, value) for name, value in found.items()}
+            stack.states.append({name: value.detach().clone() for name, value in found.items()})
+
+        return enter
+
+    def _leave_hook(self, stack: _Stack, *, is_last: bool) -> Callable[..., None]:
+        def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
+            if stack.streams is None:
+                stack.calls[-1] = BlockCall(stack.calls[-1].arguments, output)
+            if not is_last:
+                return
+            if stack.streams is None:
+                stack.streams = self._see_streams(stack)
+            ends = {stream.name: stream.find(output) for stream in stack.streams}
+            stack.states.append({name: value.detach().clone() for name, value in ends.items() if value is not None})
+
+        return leave
+
+    def _see_streams(self, stack: _Stack) -> tuple[SeenStream, ...]:
+        streams = find_streams(stack.calls)
+        stack.calls = []
+        if not streams:
+            raise RefusedError(
+                f"no stream of {self.anatomy.class_name}'s {stack.name} is of (batch, tokens, channels); it can't be "
+                "measured"
+            )
+        return streams
+
+    def _output_hook(self, stack: _Stack, place: str, component: Component) -> Callable[..., None]:
+        def measure(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
+            values = output if component.returns_tuple else (output,)
+            for described, value in zip(component.outputs, values, strict=False):
+                try:
+                    moments = describe_output(value.detach(), _mask_of_output(stack, described, value))
+                except FloatingPointError:
+                    raise InputError(f"{place} gives values that are no finite numbers{self._at()}") from None
+                self._moments.append((place, described.stream, moments))
+
+        return measure
+
+    def _find_mask(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
+        branches = self.layout(len(value))
+        mask = self.find_mask(TokenArgument(self._arguments, branches, name, tuple(value.shape)))
+        return None if mask is None else mask.to(value.device).bool()
+
+    def _finish(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG002  (torch's)
+        states = {
+            (stack, stream.name): [state[stream.name] for state in stack.states if stream.name in state]
+            for stack in self._stacks.values()
+            for stream in stack.streams or ()
+        }
+        streams: dict[tuple[str, str], dict[str, RowSums]] = {}
+        branches: Sequence[str] = ()
+        if self.sums.keep_means and not self._has_told:
+            self.on_means(8 * sum(len(found) * found[0].numel() for found in states.values()))
+            self._has_told = True
+        for (stack, stream), found in states.items():
+            branches = self.layout(len(found[0]))
+            streams[stack.name, stream] = self._compare(stack, stream, found)
+            if self.sums.keep_means:
+                self.sums.add_states(stack.name, stream, found, branches)
+        self._pending.append(Measured(streams, tuple(self._moments), branches))
+        self._forget()
+
+    def _compare(self, stack: _Stack, stream: str, states: Sequence[torch.Tensor]) -> dict[str, RowSums]:
+        mask = stack.masks.get(stream)
+        masks: Masks = {} if mask is None else {TEXT: mask, PADDING: ~mask}
+        try:
+            return compare_states(states, masks, last_token=self.token == "last")
+        except FloatingPointError as error:
+            number = int(error.args[0])
+            where = (
+                f"enters {stack.name}[{number}]" if number < stack.num_blocks else f"leaves {stack.name}[{number - 1}]"
+            )
+            raise InputError(f"the stream {stream} that {where} is no longer finite numbers{self._at()}") from None
+
+    def _at(self) -> str:
+        """Where in a trajectory the forward at hand is, as far as its arguments say."""
+        time = self._arguments.get("timestep")
+        if isinstance(time, torch.Tensor) and time.numel():
+            return f", at timestep {float(time.flatten()[0]):g}"
+        return ""
+
+    def _forget(self) -> None:
+        self._arguments = {}
+        self._moments = []
+        for stack in self._stacks.values():
+            stack.forget()
+
+
+def _mask_of_output(stack: _Stack, output: TokenOutput, value: torch.Tensor) -> torch.Tensor | None:
+    """The mask of the stream whose tokens an output has: the one of its name, or else the one with as many tokens."""
+    of_name = stack.masks.get(output.stream)
+    if of_name is not None and of_name.shape == value.shape[:2]:
+        return of_name
+    masks = [mask for mask in stack.masks.values() if mask is not None and mask.shape == value.shape[:2]]
+    others = [s for s in (stack.states[0] if stack.states else {}).values() if s.shape[:2] == value.shape[:2]]
+    return masks[0] if len(masks) == 1 and len(others) == 1 else None
