@@ -1,5 +1,6 @@
 """Sums of rows -> the sums of a profile: by stream, part, and timestep bin; and what is lasting of a run."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from surgery.activations.row_sums import RowMoments, RowSums
-from surgery.profiles.layer_profile import Moments, Profile, ProfiledStack, StreamSums, no_sums
+from surgery.activations.output_sums import OutputSums
+from surgery.activations.row_sums import RowSums
+from surgery.errors import InputError
+from surgery.profiles.layer_profile import Profile, ProfiledStack, StreamSums, no_sums
 
 Key = tuple[str, str, str]
 ALL_TOKENS = "all"
@@ -17,10 +20,9 @@ ALL_TOKENS = "all"
 
 @dataclass(frozen=True)
 class Measured:
-    """One forward: by (stack, stream) the sums of each set of tokens, by (component, stream) the moments of outputs."""
+    """One forward: by (stack, stream) the sums of each set of tokens, and the branch of each row."""
 
     streams: Mapping[tuple[str, str], Mapping[str, RowSums]]
-    moments: Sequence[tuple[str, str, RowMoments]]
     branches: Sequence[str]
 
 
@@ -34,13 +36,14 @@ class Accumulator:
         self.num_bins = num_bins
         self.keep_means = keep_means
         self.streams: dict[Key, StreamSums] = {}
-        self.components: dict[Key, Moments] = {}
+        self.outputs: dict[Key, OutputSums] = {}
         self._means: dict[Key, list[torch.Tensor]] = {}
 
     def resume(self, profile: Profile) -> None:
         """Go on from what was counted before."""
-        self.streams = dict(profile.streams)
-        self.components = dict(profile.components)
+        self.streams = {key: sums + no_sums(self.num_bins, sums.num_states) for key, sums in profile.streams.items()}
+        for key, moments in profile.components.items():
+            self.outputs.setdefault(key, OutputSums()).resume(moments)
 
     def add(self, measured: Measured, share: float | Sequence[float]) -> None:
         """Count a forward at this share of the noise range; several are those of its rows."""
@@ -52,11 +55,15 @@ class Accumulator:
                 for branch, chosen in _rows_by_branch(measured.branches).items():
                     part = branch if name == ALL_TOKENS else f"{branch}:{name}"
                     self._add_rows((stack, stream, part), sums, chosen, bins[chosen])
-        for component, stream, moments in measured.moments:
-            for branch, chosen in _rows_by_branch(measured.branches).items():
-                key = (component, stream, branch)
-                joined = _join_rows(moments, chosen)
-                self.components[key] = self.components[key] + joined if key in self.components else joined
+
+    def add_output(
+        self, component: str, stream: str, values: torch.Tensor, mask: torch.Tensor | None, branches: Sequence[str]
+    ) -> None:
+        """Count a component's output (rows, tokens, channels), of the tokens that a mask selects."""
+        for branch, chosen in _rows_by_branch(branches).items():
+            mine = values if len(chosen) == len(values) else values[chosen[0] : chosen[-1] + 1 : _stride(chosen)]
+            kept = mine.flatten(0, 1) if mask is None else mine[mask[chosen]]
+            self.outputs.setdefault((component, stream, branch), OutputSums()).add(kept)
 
     def _add_rows(self, key: Key, rows: RowSums, chosen: NDArray[np.int_], bins: NDArray[np.int_]) -> None:
         if key not in self.streams:
@@ -72,8 +79,7 @@ class Accumulator:
             key = (stack, stream, branch)
             if key not in self._means:
                 self._means[key] = [torch.zeros(state[chosen].shape, dtype=torch.float64) for state in states]
-            for mean, state in zip(self._means[key], states, strict=True):
-                mean += state[chosen].cpu()
+            torch._foreach_add_(self._means[key], [state[chosen].cpu().double() for state in states])
 
     def finish_trajectory(self) -> None:
         """Compare the mean states of the trajectories at hand, and let them go."""
@@ -92,17 +98,24 @@ class Accumulator:
         stacks = tuple(
             ProfiledStack(stack, lengths[stack], tuple(streams)) for stack, streams in names.items() if streams
         )
-        return Profile(recipe, stacks, self.num_bins, dict(self.streams), dict(self.components))
+        copies = {key: sums + no_sums(self.num_bins, sums.num_states) for key, sums in self.streams.items()}
+        components = {key: outputs.moments() for key, outputs in self.outputs.items()}
+        for (component, stream, _), moments in components.items():
+            if not np.isfinite(moments.squares).all():
+                raise InputError(f"the output {stream} of {component} had values that are no finite numbers")
+        return Profile(recipe, stacks, self.num_bins, copies, components)
+
+
+def _stride(chosen: NDArray[np.int_]) -> int:
+    """The step of rows of a branch: they lie side by side, or take turns with those of the other."""
+    return int(chosen[1] - chosen[0]) if len(chosen) > 1 else 1
 
 
 def _rows_by_branch(branches: Sequence[str]) -> dict[str, NDArray[np.int_]]:
+    return _rows_of(tuple(branches))
+
+
+@functools.cache
+def _rows_of(branches: tuple[str, ...]) -> dict[str, NDArray[np.int_]]:
     array = np.asarray(branches)
     return {branch: np.flatnonzero(array == branch) for branch in dict.fromkeys(branches)}
-
-
-def _join_rows(moments: RowMoments, chosen: NDArray[np.int_]) -> Moments:
-    """The moments of several rows together, from each row's (as Moments are added, all at once)."""
-    count, mean, squares = (value.numpy()[chosen] for value in (moments.count, moments.mean, moments.squares))
-    total = float(count.sum())
-    joined = (count[:, None] * mean).sum(0) / max(total, 1)
-    return Moments(total, joined, squares.sum(0) + (count[:, None] * (mean - joined) ** 2).sum(0))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from surgery.activations.accumulate import Accumulator, Measured
-from surgery.activations.row_sums import Masks, RowMoments, RowSums, compare_states, describe_output
+from surgery.activations.row_sums import Masks, RowSums, compare_states
 from surgery.activations.streams import BlockCall, SeenStream, find_streams, parameters_of, token_arguments
 from surgery.anatomy.parts import Anatomy, Component, TokenOutput
 from surgery.errors import InputError, RefusedError
@@ -68,9 +68,9 @@ class Recorder:
     """Measures the forwards of a model while it is entered (`with recorder:`).
 
     `token` says over which tokens angles are averaged: all, or only the last of each sample. `components` chooses among
-    the components of blocks; by default those that are not within another one. `keep_means` keeps one mean state a
-    layer and sample while a trajectory lasts; `on_means` is told their size in bytes before the first is kept. `layout`
-    and `find_mask` may be set by whoever calls the model.
+    the components of blocks; by default those with weights that are not within another one. `keep_means` keeps one mean
+    state a layer and sample while a trajectory lasts; `on_means` is told their size in bytes before the first is kept.
+    `layout` and `find_mask` may be set by whoever calls the model.
 
     Raises:
         RefusedError: the model has no stack whose blocks run in their order.
@@ -98,7 +98,6 @@ class Recorder:
         self._wanted = components
         self._stacks = {s.name: _Stack(s.name, s.num_blocks) for s in anatomy.stacks if s.refusal is None}
         self._arguments: dict[str, Any] = {}
-        self._moments: list[tuple[str, str, RowMoments]] = []
         self._pending: list[Measured] = []
         self._handles: list[Any] = []
         if not self._stacks:
@@ -150,6 +149,7 @@ class Recorder:
         found = [component for component in described.kind(index).components if component.outputs]
         if self._wanted is not None:
             return [component for component in found if self._wanted(component)]
+        found = [component for component in found if component.num_parameters]
         names = [component.name for component in found]
         return [c for c in found if not any(c.name.startswith(f"{name}.") for name in names)]
 
@@ -204,11 +204,8 @@ class Recorder:
         def measure(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
             values = output if component.returns_tuple else (output,)
             for described, value in zip(component.outputs, values, strict=False):
-                try:
-                    moments = describe_output(value.detach(), _mask_of_output(stack, described, value))
-                except FloatingPointError:
-                    raise InputError(f"{place} gives values that are no finite numbers{self._at()}") from None
-                self._moments.append((place, described.stream, moments))
+                mask = _mask_of_output(stack, described, value)
+                self.sums.add_output(place, described.stream, value.detach(), mask, self.layout(len(value)))
 
         return measure
 
@@ -233,7 +230,7 @@ class Recorder:
             streams[stack.name, stream] = self._compare(stack, stream, found)
             if self.sums.keep_means:
                 self.sums.add_states(stack.name, stream, found, branches)
-        self._pending.append(Measured(streams, tuple(self._moments), branches))
+        self._pending.append(Measured(streams, branches))
         self._forget()
 
     def _compare(self, stack: _Stack, stream: str, states: Sequence[torch.Tensor]) -> dict[str, RowSums]:
@@ -257,7 +254,6 @@ class Recorder:
 
     def _forget(self) -> None:
         self._arguments = {}
-        self._moments = []
         for stack in self._stacks.values():
             stack.forget()
 

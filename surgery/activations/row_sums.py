@@ -1,4 +1,4 @@
-"""States and outputs of one forward -> sums for each element of the batch, in float64. Nothing of them is kept.
+"""The states of one forward -> sums for each element of the batch, in float64. Nothing of them is kept.
 
 For a stream with states x_0 .. x_{S-1}, each (rows, tokens, channels), and the tokens T that a mask selects in a row:
 
@@ -33,13 +33,9 @@ class RowSums:
     residual: torch.Tensor
 
 
-@dataclass(frozen=True)
-class RowMoments:
-    """For each row: how many tokens (rows,), and by channel the mean and sum of squared deviations (rows, channels)."""
-
-    count: torch.Tensor
-    mean: torch.Tensor
-    squares: torch.Tensor
+def exact(values: torch.Tensor) -> torch.Tensor:
+    """Values in float64, on the CPU where their device has none."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 def compare_states(states: Sequence[torch.Tensor], masks: Masks, *, last_token: bool) -> dict[str, RowSums]:
@@ -52,7 +48,7 @@ def compare_states(states: Sequence[torch.Tensor], masks: Masks, *, last_token: 
     chunk = max(1, CHUNK_BYTES // (8 * len(states) * rows * channels))
     sums = {name: _Sums(len(states), rows, mask, last_token) for name, mask in {"all": None, **masks}.items()}
     for start in range(0, num_tokens, chunk):
-        part = torch.stack([state[:, start : start + chunk] for state in states], 2).double()
+        part = exact(torch.stack([state[:, start : start + chunk] for state in states], 2))
         dots = part.flatten(0, 1) @ part.flatten(0, 1).mT
         _refuse_nonfinite(dots)
         norms = dots.diagonal(dim1=1, dim2=2).sqrt()
@@ -117,23 +113,3 @@ class _Sums:
 
 def _zeros(*shape: int) -> torch.Tensor:
     return torch.zeros(shape, dtype=torch.float64)
-
-
-def describe_output(output: torch.Tensor, mask: torch.Tensor | None) -> RowMoments:
-    """The moments of a component's output (rows, tokens, channels) over the tokens that a mask selects.
-
-    Raises:
-        FloatingPointError: it has values that are no finite numbers.
-    """
-    values = output.double()
-    if mask is None:
-        squares, mean = torch.var_mean(values, 1, correction=0)
-        squares, count = squares * values.shape[1], torch.full((len(values),), values.shape[1], dtype=torch.float64)
-    else:
-        weights = mask.to(values)[:, :, None]
-        count = weights.sum((1, 2))
-        mean = (values * weights).sum(1) / count.clamp(min=1)[:, None]
-        squares = ((values - mean[:, None]) ** 2 * weights).sum(1)
-    if not bool(squares.isfinite().all()):
-        raise FloatingPointError
-    return RowMoments(count.cpu(), mean.cpu(), squares.cpu())

@@ -1,0 +1,120 @@
+"""Which rows of a forward are of which branch of classifier-free guidance: the pipeline is asked, no forward is run.
+
+It is called with two prompts while its transformer only notes what it is given. Rows with the conditioning of another
+row can't be of either prompt: they are the unconditional branch. The pipeline is stopped at its first step.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from surgery.activations.streams import parameters_of
+from surgery.errors import InputError
+
+CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
+PROBES = ("a red apple on a table", "two blue birds")
+
+
+class StopSampling(BaseException):
+    """Ends a pipeline's call at its first step; no pipeline catches it."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The branches of the transformer's forwards in one step, for a batch of two prompts, in their order."""
+
+    forwards: tuple[tuple[str, ...], ...]
+
+    def layout(self, number: int, rows: int) -> list[str]:
+        """The branch of each row of forward `number` of a step, for a batch of any size."""
+        pattern = self.forwards[number % len(self.forwards)]
+        times, rest = divmod(rows, len(pattern) // len(PROBES))
+        if rest:
+            raise InputError(f"a forward of {rows} rows is not laid out as one of {len(pattern)}")
+        if pattern[0] == pattern[1]:  # all rows of one branch, then all of the other
+            return [branch for branch in pattern[:: len(PROBES)] for _ in range(times)]
+        return list(pattern[: len(pattern) // len(PROBES)]) * times
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """All branches that there are."""
+        return tuple(dict.fromkeys(branch for forward in self.forwards for branch in forward))
+
+
+def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
+    """Find out how a pipeline lays out the branches, for a call with these arguments.
+
+    Raises:
+        InputError: the pipeline refuses the call, or never runs its transformer.
+    """
+    model = pipe.transformer
+    names = parameters_of(model)
+    seen: list[tuple[str, ...]] = []
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        named = {**dict(zip(names, args, strict=False)), **kwargs}
+        seen.append(_branches_of_rows(named))
+        return (torch.zeros_like(next(iter(named.values()))),)
+
+    noise = [torch.Generator().manual_seed(number) for number in range(len(PROBES))]
+    failure: Exception | None = None
+    with replaced(model, "forward", note), stopping_at_first_step(pipe):
+        try:
+            pipe(list(PROBES), generator=noise, output_type="latent", **call)
+        except StopSampling:
+            pass
+        except Exception as error:
+            failure = error
+    if not seen:
+        raise InputError(f"{type(pipe).__name__} refuses the call: {failure}") from failure
+    return Guidance(tuple(seen))
+
+
+def _branches_of_rows(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    values = list(arguments.values())
+    rows = len(values[0])
+    conditioning = [value for value in _tensors(values[1:]) if value.ndim and len(value) == rows]
+    keys = [tuple(_bytes(value[row]) for value in conditioning) for row in range(rows)]
+    return tuple(CONDITIONAL if keys.count(key) == 1 else UNCONDITIONAL for key in keys)
+
+
+def _bytes(value: torch.Tensor) -> bytes:
+    return value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _tensors(values: Sequence[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _tensors(list(value.values()))
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+@contextmanager
+def stopping_at_first_step(pipe: Any) -> Iterator[None]:
+    """Within it, a pipeline's call ends with StopSampling where it would take its first step."""
+
+    def stop(*_args: Any, **_kwargs: Any) -> None:
+        raise StopSampling
+
+    with replaced(pipe.scheduler, "step", stop):
+        yield
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute of an instance, for a while."""
+    before = owner.__dict__.get(name, replaced)
+    owner.__dict__[name] = value
+    try:
+        yield
+    finally:
+        if before is replaced:
+            del owner.__dict__[name]
+        else:
+            owner.__dict__[name] = before

@@ -1,0 +1,93 @@
+"""A pipeline that samples -> the sums of a recorder: every forward, at its step's share of the noise range."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from surgery.activations.guidance import Guidance, replaced
+from surgery.activations.padding import PaddingFinder
+from surgery.activations.recorder import Recorder
+from surgery.errors import InputError
+
+
+class StepClock:
+    """Counts the forwards of a step, and settles what was measured when the pipeline's scheduler takes the step."""
+
+    def __init__(self, recorder: Recorder, guidance: Guidance, on_step: Callable[[], None]) -> None:
+        self.recorder = recorder
+        self.guidance = guidance
+        self.on_step = on_step
+        self.number = 0
+
+    def layout(self, rows: int) -> Sequence[str]:
+        """The branches of the rows of the forward at hand."""
+        return self.guidance.layout(self.number, rows)
+
+    def count_forward(self, *_hook: Any) -> None:
+        """A forward hook."""
+        self.number += 1
+
+    def settle(self, share: float) -> None:
+        """The step is taken."""
+        self.recorder.settle(share)
+        self.number = 0
+        self.on_step()
+
+
+def share_of(scheduler: Any, timestep: Any) -> float:
+    """Where a timestep of a scheduler lies in the noise range: 0 clean, 1 pure noise.
+
+    Raises:
+        InputError: the scheduler's timesteps are not those of training.
+    """
+    share = float(timestep) / scheduler.config.num_train_timesteps
+    if not 0 <= share <= 1:
+        raise InputError(f"{type(scheduler).__name__} steps at {float(timestep):g}, which is no timestep of training")
+    return share
+
+
+@contextmanager
+def watched(
+    pipe: Any, recorder: Recorder, guidance: Guidance, on_step: Callable[[], None] = lambda: None
+) -> Iterator[PaddingFinder]:
+    """Within it, what the pipeline draws is measured. The finder of padding is to be told of each batch."""
+    clock, padding = StepClock(recorder, guidance, on_step), PaddingFinder()
+    recorder.layout, recorder.find_mask = clock.layout, padding.find_mask
+    take_step = pipe.scheduler.step
+
+    def step(model_output: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        clock.settle(share_of(pipe.scheduler, timestep))
+        return take_step(model_output, timestep, *args, **kwargs)
+
+    with recorder, replaced(pipe.scheduler, "step", step), padding.listening(pipe):
+        handle = pipe.transformer.register_forward_hook(clock.count_forward)
+        try:
+            yield padding
+        finally:
+            handle.remove()
+
+
+def measure_trajectories(
+    pipe: Any,
+    recorder: Recorder,
+    guidance: Guidance,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    call: Mapping[str, Any],
+    on_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Measure one batch: a trajectory a prompt, from the noise of the CPU generator of its seed, as `generate` draws.
+
+    Raises:
+        InputError: the pipeline refuses the call, or a layer gives values that are no finite numbers.
+    """
+    noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+    with watched(pipe, recorder, guidance, on_step) as padding:
+        padding.start(prompts)
+        try:
+            pipe(list(prompts), generator=noise, output_type="latent", **call)
+        except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
+            raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
+    recorder.finish_trajectory()
