@@ -1,8 +1,10 @@
 """The name of a model -> its config and anatomy, without its weights: hub ids, folders, and `demo`."""
 
 import functools
+import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,8 @@ from surgery.errors import InputError
 
 PIPELINE_INDEX = "model_index.json"
 CONFIG_FILES = ((PIPELINE_INDEX, "transformer/config.json"), ("config.json",))  # of a pipeline, of a transformer
-UNBUILDABLE = (  # what constructors raise on configs that make no sense
-    *(TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, ZeroDivisionError, AssertionError),
-)
+MAX_NESTING = 100  # of a JSON file: what is deeper can be read, but not be copied, compared or written
+MAX_MODULES = 30_000  # of a model; the largest that diffusers has are made of some thousands
 ASSUMED_DTYPE = "bfloat16"
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 SINGLE_FILE_CONFIGS = ("config/config.json", "config/transformer/config.json")  # beside a single file
@@ -166,7 +167,8 @@ def _source_from(name: str, read: Callable[[str], dict[str, Any] | None]) -> Mod
         missing = f"{PIPELINE_INDEX} or config.json"
     if config is None:
         raise InputError(f"{name} has no {missing}; is it a diffusers pipeline or transformer?")
-    if not isinstance(config.get("_class_name"), str):
+    class_name = config.get("_class_name")
+    if not isinstance(class_name, str) or not class_name.isidentifier():
         raise InputError(f"the config of {name} names no _class_name; is it a diffusers transformer?")
     return ModelSource(name, config, None, name if index is not None else None, None)
 
@@ -175,17 +177,28 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        InputError: it can't be read, or is no JSON object.
+        InputError: it can't be read, is no JSON object, or is nested too deeply.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no JSON object")
+    if _nesting(value) > MAX_NESTING:
+        raise InputError(f"{path} holds lists in lists, or objects in objects, more than {MAX_NESTING} deep")
     return value
+
+
+def _nesting(value: Any) -> int:
+    """How many lists and objects lie within each other."""
+    depth, level = 0, [value]
+    while level := [held for held in level if isinstance(held, (dict, list))]:
+        depth += 1
+        level = [item for held in level for item in (held.values() if isinstance(held, dict) else held)]
+    return depth
 
 
 def dtype_of_weights(folder: Path) -> str | None:
@@ -278,10 +291,37 @@ def build_on_meta(source: ModelSource, dtype: Any = None) -> Any:
         raise InputError(
             f"diffusers {diffusers.__version__} has no class {source.class_name}, which {source.name} needs"
         )
+    if not issubclass(model_class, diffusers.ModelMixin):
+        raise InputError(f"the config of {source.name} is of a {source.class_name}, which is no model of diffusers")
     try:
-        with init_empty_weights():
+        with init_empty_weights(), _limited_modules(source):
             model = model_class.from_config(dict(source.config))
-    except UNBUILDABLE as error:
+    except InputError:
+        raise
+    except Exception as error:  # constructors raise anything on configs that make no sense
         reason = str(error) or type(error).__name__
         raise InputError(f"{source.class_name} can't be built from the config of {source.name}: {reason}") from None
     return clone_module(model.eval(), functools.partial(without_memory, dtype=dtype))
+
+
+@contextmanager
+def _limited_modules(source: ModelSource) -> Iterator[None]:
+    """Stop a constructor that would go on for ever, as it does where a config counts a milliard of blocks."""
+    from torch.nn.modules.module import register_module_module_registration_hook
+
+    num_modules = itertools.count(1)
+
+    def count(*registered: Any) -> None:  # noqa: ARG001  (torch's signature)
+        if next(num_modules) > MAX_MODULES:
+            numbers = {name: value for name, value in source.config.items() if type(value) is int}
+            largest = sorted(numbers, key=lambda name: -numbers[name])[:3]
+            raise InputError(
+                f"{source.class_name} would have more than {MAX_MODULES:,} modules with the config of {source.name}; "
+                f"its largest numbers are {', '.join(f'{name}: {numbers[name]}' for name in largest)}"
+            )
+
+    handle = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgery.errors import InputError
+
 BATCH = 2
 TEXT_TOKENS = 77
 IMAGE_TOKENS = 4096  # 1024 x 1024 pixels in the models that take a sequence
@@ -111,12 +113,27 @@ def example_call(
     """Inputs for `model` on its own device and dtype, or None where the table has no row for its class.
 
     `sizes` overrides the free sizes. With a generator the values are random, without they are zeros.
+
+    Raises:
+        InputError: a size in the config is none.
     """
     rows = SHAPES.get(type(model).__name__)
     if rows is None:
         return None
+    try:
+        return _make_call(model, rows, sizes or {}, generator)
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, StopIteration) as error:
+        reason = f"{type(error).__name__} {error}".splitlines()[0]
+        raise InputError(
+            f"no example inputs can be made for the {type(model).__name__} of this config: {reason}"
+        ) from None
+
+
+def _make_call(
+    model: nn.Module, rows: Mapping[str, str], sizes: Mapping[str, int], generator: torch.Generator | None
+) -> ExampleCall:
     config: Mapping[str, Any] = dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
-    known = {**sizes_for_config(config), **(sizes or {})}
+    known = {**sizes_for_config(config), **sizes}
     weight = next(value for value in model.parameters() if value.is_floating_point())
     kwargs: dict[str, Any] = {}
     for argument, row in rows.items():

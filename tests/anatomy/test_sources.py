@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import surgery
+from surgery.anatomy import sources
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import dtype_of_weights, find_source, source_from_json, source_to_json
 from surgery.demo.location import demo_folder
@@ -184,6 +185,8 @@ def test_an_absent_path_is_refused(monkeypatch, tmp_path, name):
         ({"config.json": "[" * 100_000}, r"config\.json is no JSON: "),
         ({"config.json": "{}"}, "names no _class_name; is it a diffusers transformer"),
         ({"config.json": {"_class_name": 3}}, "names no _class_name; is it a diffusers transformer"),
+        ({"config.json": {"_class_name": "\x1b[31m"}}, "names no _class_name; is it a diffusers transformer"),
+        ({"config.json": "\ufeff{}"}, r"config\.json is no JSON: Unexpected UTF-8 BOM"),  # diffusers refuses it, too
         ({"model_index.json": {"_class_name": "P", "unet": [], "vae": []}}, "has no transformer; it has unet, vae"),
         ({"model_index.json": {"transformer": ["diffusers", "X"]}}, r"has no transformer/config\.json"),
         ({"model_index.json": "nope"}, r"model_index\.json is no JSON"),
@@ -205,12 +208,31 @@ def test_a_folder_that_is_no_transformer_is_refused(tmp_path, files, message):
         ({"num_attention_heads": None}, "PixArtTransformer2DModel can't be built from the config of .*: "),
         ({"patch_size": 0}, "PixArtTransformer2DModel can't be built from the config of .*: "),
         ({"num_layers": 0}, "has no stack of blocks"),
+        ({"sample_size": 10**15}, "PixArtTransformer2DModel can't be built from the config of .*: "),
+        ({"caption_channels": 10**30}, "PixArtTransformer2DModel can't be built from the config of .*: "),
+        (
+            {"activation_fn": 7, "_use_default_values": []},
+            "PixArtTransformer2DModel can't be built from the config of .*: ",
+        ),
+        ({"caption_channels": None}, "no example inputs can be made for the PixArtTransformer2DModel of this config: "),
+        ({"unknown": json.loads("[" * 300 + "]" * 300)}, r"config\.json holds lists in lists.* more than 100 deep"),
+        ({"_class_name": "DDPMScheduler"}, "the config of .* is of a DDPMScheduler, which is no model of diffusers"),
+        ({"_class_name": "FluxPipeline"}, "the config of .* is of a FluxPipeline, which is no model of diffusers"),
     ],
 )
 def test_a_config_that_builds_no_transformer_is_refused(tmp_path, config, changes, message):
     folder = write_files(tmp_path / "folder", {"config.json": {**config, **changes}})
     with pytest.raises(InputError, match=message):
         surgery.inspect(folder)
+
+
+def test_a_config_that_counts_blocks_without_end_is_refused(tmp_path, config, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_MODULES", 500)
+    folder = write_files(tmp_path / "folder", {"config.json": {**config, "num_layers": 10**9}})
+    with pytest.raises(InputError, match=r"than 500 modules .*; its largest numbers are num_layers: 1000000000, "):
+        surgery.inspect(folder)
+    write_files(folder, {"config.json": config})
+    assert surgery.inspect(folder).stacks  # and no hook is left behind
 
 
 @pytest.mark.parametrize(
