@@ -136,3 +136,22 @@ def test_rows_of_different_kinds_are_not_joined():
     mixed = NewTensor("new", (Segment("a", 0, 1), Segment("b", 0, 1)))
     with pytest.raises(InputError, match="new would join a and b, which are of different kinds"):
         plan_bytes(Relayering({}, (mixed,)), Weights((file,)))
+
+
+def file_of_odd_sizes():
+    """A file of two tensors whose rows are not whole bytes: of half bytes, and of a dtype that nobody knows."""
+    halves = StoredTensor("halves", "F4", (2, 3), 100, 103)
+    unknown = StoredTensor("unknown", "F9", (0, 2), 103, 108)
+    return TensorFile("f", 108, 0, {"halves": halves, "unknown": unknown}, {})
+
+
+def test_a_whole_tensor_is_copied_whatever_its_rows_are():
+    plan = plan_bytes(Relayering({}, (whole("halves", 2), whole("unknown", 0))), Weights((file_of_odd_sizes(),)))
+    sizes = {tensor.name: (tensor.shape, tensor.size_bytes) for tensor in plan.shards[0].tensors}
+    assert sizes == {"halves": ((2, 3), 3), "unknown": ((0, 2), 5)}
+
+
+def test_a_part_of_rows_that_are_not_whole_bytes_is_refused():
+    part = NewTensor("new", (Segment("halves", 0, 1),))
+    with pytest.raises(InputError, match="f: 'halves' is of dtype 'F4', whose rows are not whole bytes"):
+        plan_bytes(Relayering({}, (part,)), Weights((file_of_odd_sizes(),)))
