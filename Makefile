@@ -30,8 +30,10 @@ lint: $(INSTALLED)  ## ruff (style and format) and mypy (strict)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-fuzz: $(INSTALLED)  ## mutate 100,000 specs: each must be a plan or messages with places
+fuzz: $(INSTALLED)  ## mutate specs, files of weights and configs: each must be right, or a message that says where
 	$(BIN)/python tests/fuzz.py --count 100000
+	$(BIN)/python tests/fuzz_tensor_files.py --count 100000
+	$(BIN)/python tests/fuzz_checkpoint.py --count 10000 --configs 300
 
 bench: $(INSTALLED)  ## ratios of speed and memory against what one would do instead
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
