@@ -65,6 +65,7 @@ def measure_noised(
             pass
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
+    recorder.finish_trajectory()
 
 
 def picture_size(pipe: Any, call: Mapping[str, Any]) -> tuple[int, int]:

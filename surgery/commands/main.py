@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from surgery.commands import check, compile_spec, demo, diff, doctor, generate, inspection, remap, schema
+from surgery.commands import check, compile_spec, demo, diff, doctor, generate, inspection, profiling, remap, schema
 from surgery.errors import SurgeryError
 
 
@@ -35,6 +35,7 @@ app.command("diff")(diff.run)
 app.command("generate")(generate.run)
 app.command("compile")(compile_spec.run)
 app.command("remap")(remap.run)
+app.command("profile")(profiling.run)
 app.command("schema")(schema.run)
 app.command("doctor")(doctor.run)
 

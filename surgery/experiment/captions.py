@@ -1,0 +1,79 @@
+"""A folder of pictures with captions -> pairs. One of these says which caption is whose:
+
+* `metadata.jsonl` or `metadata.csv` with `file_name` and `text` (or `caption`), as Hugging Face's imagefolder has it;
+* a text file beside each picture, of its name, with one caption a line, as trainers have it.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgery.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+TABLES = ("metadata.jsonl", "metadata.csv")
+TEXT_KEYS = ("text", "caption")
+
+
+@dataclass(frozen=True)
+class CaptionedPicture:
+    """A picture's file and one of its captions."""
+
+    file: Path
+    caption: str
+
+
+def read_captions(folder: Path) -> tuple[CaptionedPicture, ...]:
+    """All pairs of a folder, in the order of its table, or of the pictures' names.
+
+    Raises:
+        InputError: the folder has no captions, or a caption has no picture, or a picture no caption.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give one of pictures with captions")
+    table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
+    pairs = tuple(_from_table(table) if table is not None else _from_texts(folder))
+    if not pairs:
+        raise InputError(f"{folder} holds no pictures with captions; write a metadata.jsonl with file_name and text")
+    for pair in pairs:
+        if not pair.file.is_file():
+            raise InputError(f"{table} names {pair.file.name}, which is not there")
+    return pairs
+
+
+def _from_table(table: Path) -> Iterator[CaptionedPicture]:
+    for number, row in enumerate(_rows(table), 1):
+        name = row.get("file_name")
+        texts = next((row[key] for key in TEXT_KEYS if row.get(key)), "")
+        captions = [str(text).strip() for text in (texts if isinstance(texts, list) else [texts])]
+        if not isinstance(name, str) or not all(captions):
+            raise InputError(f"{table}: entry {number} needs file_name and text")
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{table}: entry {number} names {name}, which is not in its folder")
+        yield from (CaptionedPicture(table.parent / name, caption) for caption in captions)
+
+
+def _rows(table: Path) -> list[dict[str, Any]]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        if table.suffix == ".csv":
+            return list(csv.DictReader(text.splitlines()))
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{table} can't be read: {error}") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{table} must hold one object a line, with file_name and text")
+    return rows
+
+
+def _from_texts(folder: Path) -> Iterator[CaptionedPicture]:
+    for picture in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+        beside = picture.with_suffix(".txt")
+        try:
+            lines = beside.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{picture} has no caption: {beside.name} can't be read ({error})") from None
+        yield from (CaptionedPicture(picture, line.strip()) for line in lines if line.strip())
