@@ -93,7 +93,7 @@ def list_trainable(model: Any, stacks: Iterable[str]) -> tuple[TrainableModule, 
 
 
 def list_grouped(model: Any, stacks: Iterable[str]) -> tuple[str, ...]:
-    """Patterns of the convolutions with groups (depthwise ones): LyCORIS before 4 gives them weights that do not fit."""
+    """Patterns of the convolutions with groups (depthwise ones): LyCORIS before 4 gives them wrong weights."""
     names = (
         f"{stack}.*.{name.removeprefix(f'{stack}.{block}.')}"
         for name, stack, block, module in _modules_of_blocks(model, stacks)
