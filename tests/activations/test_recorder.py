@@ -1,0 +1,254 @@
+"""What is measured online is what comes out of keeping every activation; and the model does what it did."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from surgery.activations.recorder import PADDING, TEXT, Recorder
+from surgery.anatomy.from_model import read_anatomy
+from surgery.errors import InputError
+from surgery.profiles.layer_profile import Moments
+from surgery.testing import TINY_MODELS, build_tiny_model, tiny_call
+
+FAMILIES = [name for name in TINY_MODELS if name != "chroma"]
+SHARES = (0.02, 0.5, 0.97, 1.0)
+
+
+def load_reference():
+    location = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
+    module = importlib.util.module_from_spec(location)
+    location.loader.exec_module(module)
+    return module
+
+
+reference = load_reference()
+
+
+def exact_model(name):
+    """A tiny model in float64, and calls of it that differ."""
+    model = build_tiny_model(name).double()
+    calls = []
+    for seed in range(len(SHARES)):
+        torch.manual_seed(seed)
+        call = {
+            key: value.double() + 0.1 * torch.randn(value.shape, dtype=torch.float64)
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 2
+            else value.double()
+            if isinstance(value, torch.Tensor) and value.is_floating_point()
+            else value
+            for key, value in tiny_call(model).items()
+        }
+        calls.append(call)
+    return model, calls
+
+
+def alternate(rows):
+    return ["unconditional", "conditional"] * (rows // 2) + ["conditional"] * (rows % 2)
+
+
+def close(actual, expected):
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    return bool((np.abs(actual - expected) <= 1e-10 * np.maximum(np.abs(expected), 1e-3)).all())
+
+
+@pytest.mark.parametrize("token", ["all", "last"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_sums_are_those_of_all_activations(name, token):
+    model, calls = exact_model(name)
+    anatomy = read_anatomy(model)
+    text_mask = {"encoder_hidden_states": 3}  # so many tokens are no padding
+    recorder = Recorder(model, anatomy, num_bins=4, token=token)
+    recorder.layout = alternate
+
+    def find_mask(argument):
+        if argument.name not in text_mask:
+            return None
+        return torch.arange(argument.shape[1]).repeat(argument.shape[0], 1) < text_mask[argument.name]
+
+    recorder.find_mask = find_mask
+    with torch.no_grad(), recorder:
+        for call, share in zip(calls, SHARES, strict=True):
+            model(**call)
+            recorder.settle(share)
+    profile = recorder.profile({})
+    kept = reference.KeptActivations(model, anatomy, sorted({key[0] for key in profile.components}))
+    with torch.no_grad():
+        for call in calls:
+            model(**call)
+    kept.remove()
+    rows = len(next(iter(kept.forwards[0]["states"].values()))[0])
+    checked = set()
+    for (stack, stream, part), sums in profile.streams.items():
+        branch, _, tokens = part.partition(":")
+        expected = [np.zeros_like(getattr(sums, field)) for field in ("cosine", "token_cosine", "angle", "residual")]
+        for forward, share in zip(kept.forwards, SHARES, strict=True):
+            states = forward["states"][stack, stream]
+            mask = find_mask(type("Argument", (), {"name": stream, "shape": tuple(states[0].shape)}))
+            chosen = None if mask is None or not tokens else (mask[0] if tokens == TEXT else ~mask[0])
+            for row in (row for row in range(rows) if alternate(rows)[row] == branch):
+                found = reference.compare([state[row] for state in states], chosen, last=token == "last")
+                for total, value in zip(expected, found[:4], strict=True):
+                    total[min(int(share * 4), 3)] += value
+        for field, total in zip(("cosine", "token_cosine", "angle", "residual"), expected, strict=True):
+            off_diagonal = getattr(sums, field), total
+            if field == "angle":  # arccos at 1 amplifies the last bit of a cosine with itself
+                eye = np.eye(sums.num_states, dtype=bool)
+                off_diagonal = tuple(np.where(eye, 0, value) for value in off_diagonal)
+                assert np.abs(getattr(sums, field)[:, eye]).max() < 1e-5
+            assert close(*off_diagonal), (stack, stream, part, field)
+        checked.add((stack, stream, tokens))
+    assert {(s.name, stream, "") for s in anatomy.stacks for stream in s.streams} <= checked
+    assert not any(s.streams and "encoder_hidden_states" in s.streams for s in anatomy.stacks) or {
+        TEXT,
+        PADDING,
+    } <= {tokens for _, _, tokens in checked}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_means_and_variances_of_outputs_are_those_of_all_of_them(name):
+    model, calls = exact_model(name)
+    anatomy = read_anatomy(model)
+    recorder = Recorder(model, anatomy)
+    recorder.layout = alternate
+    with torch.no_grad(), recorder:
+        for call in calls:
+            model(**call)
+            recorder.settle(0.5)
+    profile = recorder.profile({})
+    kept = reference.KeptActivations(model, anatomy, sorted({key[0] for key in profile.components}))
+    with torch.no_grad():
+        for call in calls:
+            model(**call)
+    kept.remove()
+    assert profile.components
+    for path, stream, branch in profile.components:
+        stack, index, component = _split(path, anatomy)
+        outputs = anatomy.find_stack(stack).kind(index).find_component(component).outputs
+        position = [output.stream for output in outputs].index(stream)
+        values = [forward["outputs"][path][position] for forward in kept.forwards]
+        rows = [row for row in range(len(values[0])) if alternate(len(values[0]))[row] == branch]
+        flat = np.concatenate([value[rows].flatten(0, 1).numpy() for value in values])
+        moments = profile.components[path, stream, branch]
+        assert moments.count == len(flat)
+        assert close(moments.mean, flat.mean(0)) and close(moments.variance, flat.var(0))
+
+
+def _split(path, anatomy):
+    stack = next(s.name for s in anatomy.stacks if path.startswith(f"{s.name}."))
+    index, _, component = path.removeprefix(f"{stack}.").partition(".")
+    return stack, int(index), component
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_measured_model_computes_what_it_did(name):
+    model = build_tiny_model(name)
+    call = tiny_call(model)
+    recorder = Recorder(model, read_anatomy(model), keep_means=True)
+    with torch.no_grad():
+        before, state = model(**call).sample, torch.random.get_rng_state()
+        with recorder:
+            measured = model(**call).sample
+        assert torch.equal(before, measured) and torch.equal(state, torch.random.get_rng_state())
+        assert torch.equal(before, model(**call).sample)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_cosine_of_means_is_that_of_states_averaged_over_a_trajectory():
+    model, calls = exact_model("sd3")
+    anatomy = read_anatomy(model)
+    recorder, told = Recorder(model, anatomy, keep_means=True), []
+    recorder.on_means = told.append
+    kept = reference.KeptActivations(model, anatomy, [])
+    with torch.no_grad(), recorder:
+        for number, call in enumerate(calls):
+            model(**call)
+            recorder.settle(0.5)
+            if number == 1:
+                recorder.finish_trajectory()
+        recorder.finish_trajectory()
+    kept.remove()
+    profile = recorder.profile({})
+    for stack, stream in {key[:2] for key in profile.streams}:
+        trajectories = [kept.forwards[:2], kept.forwards[2:]]
+        found = []
+        for forwards in trajectories:
+            means = [sum(states) / 2 for states in zip(*(f["states"][stack, stream] for f in forwards), strict=True)]
+            rows = range(len(means[0]))
+            found += [[[reference.cosine(a[row], b[row]) for b in means] for a in means] for row in rows]
+        assert close(profile.similarity(stack, stream, kind="means"), np.mean(found, 0))
+    states = [state for states in kept.forwards[0]["states"].values() for state in states]
+    assert told == [8 * sum(state.numel() for state in states)]
+
+
+def test_a_block_that_hands_its_input_through_has_no_influence():
+    model = build_tiny_model("pixart").double()
+    block = model.transformer_blocks[2]
+    with torch.no_grad():
+        for name in ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2"):
+            for parameter in block.get_submodule(name).parameters():
+                parameter.zero_()
+    call = {k: v.double() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in tiny_call(model).items()}
+    with torch.no_grad(), Recorder(model, read_anatomy(model)) as recorder:
+        model(**call)
+        recorder.settle(0.1)
+    profile = recorder.profile({})
+    influence = profile.influence("transformer_blocks", "hidden_states")
+    assert abs(influence[2]) < 1e-14 and influence.argmin() == 2
+    assert profile.residual_norm("transformer_blocks", "hidden_states")[1, 2] < 1e-7
+    assert np.isnan(profile.angular("transformer_blocks", "hidden_states")[0]).all()
+
+
+def test_orthogonal_and_opposite_states_have_their_angles():
+    from surgery.activations.row_sums import compare_states
+
+    one, other = torch.eye(4)[None, :2], torch.eye(4)[None, 2:]
+    sums = compare_states([one, other, -one, torch.zeros_like(one)], {}, last_token=False)["all"]
+    assert sums.angle[0, 0].tolist() == [0.0, 1.0, 2.0, 1.0]  # over two tokens; a zero vector has the cosine 0
+    assert sums.token_cosine[0, 0].tolist() == [2.0, 0.0, -2.0, 0.0] and sums.cosine[0, 0, 2] == -1
+
+
+def test_many_tokens_are_compared_in_parts_with_the_same_result(monkeypatch):
+    from surgery.activations import row_sums
+
+    torch.manual_seed(0)
+    states = [torch.randn(2, 37, 8, dtype=torch.float64) for _ in range(5)]
+    masks = {TEXT: torch.rand(2, 37) < 0.5}
+    for last in (False, True):
+        whole = row_sums.compare_states(states, masks, last_token=last)
+        with monkeypatch.context() as patched:
+            patched.setattr(row_sums, "CHUNK_BYTES", 8 * 5 * 2 * 8 * 3)
+            parts = row_sums.compare_states(states, masks, last_token=last)
+        for name in whole:
+            for field in ("tokens", "cosine", "token_cosine", "angle", "angles", "residual"):
+                assert torch.allclose(getattr(whole[name], field), getattr(parts[name], field), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("index", "place"), [(0, r"enters transformer_blocks\[1\]"), (4, r"leaves transformer_blocks\[4\]")]
+)
+def test_values_that_are_no_numbers_are_named_by_layer_and_step(index, place):
+    model = build_tiny_model("pixart")
+    with torch.no_grad():
+        next(model.transformer_blocks[index].ff.parameters()).fill_(float("nan"))
+    with (
+        torch.no_grad(),
+        Recorder(model, read_anatomy(model)),
+        pytest.raises(InputError, match=rf"{place}.*at timestep"),
+    ):
+        model(**tiny_call(model))
+
+
+def test_moments_add_up_whatever_the_grouping():
+    rng = np.random.default_rng(0)
+    data = rng.normal(1000, 1, (60, 3))
+    parts = [Moments(len(p), p.mean(0), ((p - p.mean(0)) ** 2).sum(0)) for p in np.array_split(data, [7, 8, 30])]
+    left = ((parts[0] + parts[1]) + parts[2]) + parts[3]
+    right = parts[3] + (parts[2] + (parts[1] + parts[0]))
+    for moments in (left, right):
+        assert moments.count == 60
+        assert np.allclose(moments.mean, data.mean(0), rtol=1e-13)
+        assert np.allclose(moments.variance, data.var(0), rtol=1e-11)
