@@ -5,7 +5,19 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from surgery.commands import check, compile_spec, demo, diff, doctor, generate, inspection, profiling, remap, schema
+from surgery.commands import (
+    check,
+    compile_spec,
+    demo,
+    diff,
+    doctor,
+    export,
+    generate,
+    inspection,
+    profiling,
+    remap,
+    schema,
+)
 from surgery.errors import SurgeryError
 
 
@@ -36,6 +48,7 @@ app.command("generate")(generate.run)
 app.command("compile")(compile_spec.run)
 app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
+app.add_typer(export.app, name="export")
 app.command("schema")(schema.run)
 app.command("doctor")(doctor.run)
 

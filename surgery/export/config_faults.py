@@ -11,9 +11,11 @@ from surgery.export.read_config import ModelModule, Preset, read_preset
 
 # What LyCORIS heeds in an entry of name_algo_map or module_algo_map; it drops everything else without a word.
 HEEDED = frozenset(
-    "algo dim alpha use_tucker use_scalar decompose_both factor rank_dropout_scale weight_decompose wd_on_out "
-    "full_matrix bypass_mode rs_lora unbalanced_factorization block_size constraint rescaled train_on_input sig_type "
-    "use_data_init mask_group_id".split()
+    (
+        *("algo", "dim", "alpha", "use_tucker", "use_scalar", "decompose_both", "factor", "rank_dropout_scale"),
+        *("weight_decompose", "wd_on_out", "full_matrix", "bypass_mode", "rs_lora", "unbalanced_factorization"),
+        *("block_size", "constraint", "rescaled", "train_on_input", "sig_type", "use_data_init", "mask_group_id"),
+    )
 )
 DROPOUTS = ("dropout", "rank_dropout", "module_dropout")
 PREFIXES = ("transformer.", "unet.", "diffusion_model.", "model.diffusion_model.", "base_model.model.", "module.")
@@ -108,17 +110,19 @@ def _patterns(judgement: Judgement, preset: Preset) -> list[str]:
             first[pattern] += 1
     nothing: list[str] = []
     hidden: list[str] = []
-    for pattern, count in first.items():
-        if count == 0:
-            by_another = any(pattern == name or preset.matches(pattern, name) for name in names)
-            (hidden if by_another else nothing).append(pattern)
+    for pattern in (pattern for pattern, count in first.items() if count == 0):
+        taken = [name for name in names if pattern == name or preset.matches(pattern, name)]
+        if not taken:
+            nothing.append(pattern)
+        elif any(_deciding(preset, name) != preset.name_map[pattern] for name in taken):
+            hidden.append(pattern)
     found = [_matches_nothing(pattern, names, preset) for pattern in nothing[:SHOWN]]
     if len(nothing) > SHOWN:
         found.append(f"and {len(nothing) - SHOWN} patterns more match nothing")
     if hidden:
         found.append(
-            f'"{hidden[0]}" is never the first to match ({len(hidden)} such patterns); LyCORIS takes the first, so '
-            "special patterns must come before general ones"
+            f'"{hidden[0]}" is never the first to match, and others say otherwise ({len(hidden)} such patterns); '
+            "LyCORIS takes the first, so special patterns must come before general ones"
         )
     wide = [pattern for pattern in preset.name_map if takes_other_blocks(pattern, names, preset)]
     if wide:
@@ -127,6 +131,12 @@ def _patterns(judgement: Judgement, preset: Preset) -> list[str]:
             f"numbers too ({len(wide)} such patterns)"
         )
     return found
+
+
+def _deciding(preset: Preset, name: str) -> Mapping[str, Any]:
+    """The entry of `name_algo_map` for a name that some pattern takes."""
+    pattern = preset.pattern_of(name)
+    return {} if pattern is None else preset.name_map[pattern]
 
 
 def _matches_nothing(pattern: str, names: Iterable[str], preset: Preset) -> str:

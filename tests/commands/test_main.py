@@ -11,6 +11,7 @@ from surgery.commands.output import bytes_text, count_text, share_text, table
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ["demo", "inspect", "check", "diff", "generate", "compile", "remap", "profile", "schema", "doctor"]
+GROUPS = {"export": ["lokr", "check"]}
 HEAVY = ["torch", "diffusers", "transformers", "PIL", "numpy"]
 
 
@@ -18,7 +19,9 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([command, "--help"] for command in [*COMMANDS, *GROUPS]), ["export", "lokr", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments):
     done = python(
         f"import sys; sys.argv = ['surgery', *{arguments}]\n"
@@ -38,7 +41,10 @@ def test_the_import_check_sees_what_is_imported():
 def test_help_names_every_command(surgery_command):
     listed = surgery_command("--help").stdout
     assert [command.name for command in app.registered_commands] == COMMANDS
-    assert all(command in listed for command in COMMANDS)
+    assert {
+        group.name: [c.name for c in group.typer_instance.registered_commands] for group in app.registered_groups
+    } == GROUPS
+    assert all(command in listed for command in [*COMMANDS, *GROUPS])
 
 
 def test_a_checkout_runs_without_being_installed():

@@ -1,0 +1,259 @@
+"""`surgery export lokr PROFILE` and `surgery export check FILE`: training configs from profiles, and what others do."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from surgery.commands.export_text import (
+    count_as_asked,
+    describe_judgement,
+    describe_plan,
+    describe_simpletuner,
+    describe_target,
+    judgement_to_json,
+    plan_to_json,
+    target_to_json,
+    verified_to_json,
+)
+from surgery.commands.output import JsonFlag, print_json
+from surgery.errors import InputError
+from surgery.spec.nearest import unknown_text
+
+if TYPE_CHECKING:
+    from surgery.export.verify_lokr import Verified
+    from surgery.export.weighted_layers import Settings
+    from surgery.profiles.layer_profile import Profile
+
+SIMPLETUNER = "simpletuner"
+TRAINERS = (
+    *(SIMPLETUNER, "peft", "sd-scripts", "sd-scripts-reg-dims", "simpletuner-peft", "diffusers", "ai-toolkit"),
+    *("onetrainer", "musubi-tuner"),
+)
+LAYOUTS = ("works", "published")
+NORMALIZATIONS = ("apart", "jointly")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Training configs from a profile: the layers that do most get the most parameters.",
+)
+
+
+@app.command("lokr")
+def run_lokr(
+    profile: Annotated[Path, typer.Argument(help="A profile: the file that `surgery profile` writes.")],
+    trainer: Annotated[
+        str, typer.Option("--for", metavar="TRAINER", help=f"What reads it: {', '.join(TRAINERS)}.")
+    ] = SIMPLETUNER,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model, instead of the profile's own: a folder (config.json is enough), or id."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; without it the text is printed.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Values of all steps by name: sd35-layerwise.")] = None,
+    clip_percentile: Annotated[
+        float | None, typer.Option(help="Distances above this percentile are clipped; 100: none. [90]")
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STREAM=W", help="Weight of a stream (2/3); streams not named do not count. [all alike]"),
+    ] = None,
+    normalize: Annotated[
+        str | None,
+        typer.Option(help="Each stack between 0 and 1 by itself (apart), or all together (jointly). [apart]"),
+    ] = None,
+    ignore_empty_bins: Annotated[
+        bool, typer.Option("--ignore-empty-bins", help="Leave timestep bins without samples out.")
+    ] = False,
+    max_factor: Annotated[int | None, typer.Option(help="Factor of the layer that does least. [16]")] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Trainable parameters; solves for the largest factor.")
+    ] = None,
+    critical: Annotated[
+        list[str] | None, typer.Option(metavar="LAYERS", help="Layers with factor 1: transformer_blocks[0, 31:36].")
+    ] = None,
+    multiply: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COMPONENT=N", help="Factor of a component times N; *=N for all that is not named."),
+    ] = None,
+    powers_of_two: Annotated[
+        bool, typer.Option("--powers-of-two", help="Round factors to powers of two, which all widths have.")
+    ] = False,
+    stack: Annotated[list[str] | None, typer.Option(help="Train this stack only; repeatable. [all]")] = None,
+    layout: Annotated[
+        str, typer.Option(help="works, or published: the file of the SD3.5 study, which LyCORIS misreads.")
+    ] = LAYOUTS[0],
+    max_rank: Annotated[int, typer.Option(min=1, help="Rank of the layer that does most, for trainers of LoRA.")] = 16,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of a layer that is trained, where it is on or off.")
+    ] = 0.5,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not build the network with LyCORIS.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Turn what layers do into LoKr factors (or ranks, or a choice of layers), as text that a trainer takes.
+
+    Angular distances are clipped, weighted by stream, averaged over timesteps and normalised to a share by layer:
+    share 1 gets factor 1, share 0 the largest. A larger factor trains fewer parameters. The config is built by LyCORIS
+    as SimpleTuner does it, and compared module by module, before it is written.
+    """
+    _refuse_unknown("trainer", trainer, TRAINERS)
+    _refuse_unknown("layout", layout, LAYOUTS)
+    if out is not None:
+        _refuse_existing(out, force=force)
+    from surgery.export import lokr_config, weighted_layers
+    from surgery.profiles.profile_file import read_profile
+
+    settings = _settings(preset, clip_percentile, weight, normalize, ignore_empty_bins=ignore_empty_bins)
+    settings = replace(
+        settings,
+        max_factor=settings.max_factor if max_factor is None else max_factor,
+        budget=budget,
+        critical=settings.critical if critical is None else tuple(critical),
+        multipliers=settings.multipliers if multiply is None else _read_multipliers(multiply),
+        powers_of_two=powers_of_two,
+    )
+    measured = read_profile(profile)
+    transformer = _build(model or _model_of(measured))
+    layers = weighted_layers.weigh_layers(measured, transformer, settings, stack)
+    factors = weighted_layers.choose_factors(layers, settings)
+    plan = weighted_layers.plan_layers(layers, factors, settings)
+    verified: Verified | None = None
+    if trainer != SIMPLETUNER:
+        from surgery.export.targets import TARGETS, TargetRequest
+
+        target = TARGETS[trainer](TargetRequest(layers, plan, factors, max_rank, threshold))
+        text, document, description = target.text, target_to_json(target), describe_target(target)
+    else:
+        config = (
+            lokr_config.published_config(factors, layers.block_classes)
+            if layout == "published"
+            else lokr_config.lokr_config(plan.rules, layers.grouped)
+        )
+        text = lokr_config.config_text(config, "published" if layout == "published" else "works")
+        if not no_verify:
+            from surgery.export.verify_lokr import verify_lokr
+
+            verified = verify_lokr(plan, config, transformer, published=layout == "published")
+        document = {"config": config, "simpletuner": lokr_config.simpletuner_lines(str(out or "lycoris_config.json"))}
+        description = describe_plan(layers, plan, verified, layout)
+        description += "\n" + describe_simpletuner(document["simpletuner"])
+    if out is not None:
+        from surgery.files import write_whole
+
+        write_whole(out, text)
+    if json:
+        print_json(
+            {"for": trainer, "out": None if out is None else str(out), **plan_to_json(layers, factors, plan)}
+            | document
+            | verified_to_json(verified)
+        )
+        return
+    typer.echo(description, err=out is None)
+    typer.echo(text if out is None else f"written to {out}", nl=out is not None)
+
+
+@app.command("check")
+def run_check(
+    file: Annotated[Path, typer.Argument(help="A LyCORIS config, as SimpleTuner's lycoris_config names it.")],
+    model: Annotated[str, typer.Option(help="What it is to train: a folder (config.json is enough), or hub id.")],
+    fix: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the repaired config.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Judge a LyCORIS config: which modules it really trains and how, where its patterns say otherwise, and why.
+
+    Exit status 1 where it does not train what it says, and --fix was not given.
+    """
+    from surgery.export.check_config import judge_config, read_config
+    from surgery.export.config_faults import list_faults
+    from surgery.export.lokr_config import config_text
+    from surgery.export.repair_config import repair_config
+
+    if fix is not None:
+        if fix.exists() and file.exists() and fix.samefile(file):
+            raise InputError(f"{fix} is the config itself; give another file")
+        _refuse_existing(fix, force=force)
+    config = read_config(file)
+    transformer = _build(model)
+    judgement = judge_config(config, transformer)
+    faults = list_faults(judgement)
+    repaired = None
+    if fix is not None:
+        from surgery.files import write_whole
+
+        repaired = repair_config(judgement, transformer)
+        write_whole(fix, config_text(repaired.config))
+    if json:
+        print_json(judgement_to_json(file, judgement, faults, fix, repaired))
+    else:
+        typer.echo(describe_judgement(file, type(transformer).__name__, judgement, faults))
+        if repaired is not None:
+            typer.echo(f"repaired in {fix}: {count_as_asked(repaired)}")
+    if fix is None and not judgement.as_asked:
+        raise typer.Exit(1)
+
+
+def _refuse_unknown(what: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise InputError(unknown_text(what, name, known))
+
+
+def _refuse_existing(out: Path, *, force: bool) -> None:
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; give a file")
+    if not out.parent.is_dir():
+        raise InputError(f"there is no folder {out.parent}")
+    if out.exists() and not force:
+        raise InputError(f"{out} is there already; give another file, or --force to replace it")
+
+
+def _settings(
+    preset: str | None,
+    clip_percentile: float | None,
+    weight: list[str] | None,
+    normalize: str | None,
+    *,
+    ignore_empty_bins: bool,
+) -> "Settings":
+    """The preset's values, or the plain ones, with what options say."""
+    from surgery.export.contributions import read_weight
+    from surgery.export.weighted_layers import PRESETS, Settings
+
+    if preset is not None:
+        _refuse_unknown("preset", preset, tuple(PRESETS))
+    settings = Settings() if preset is None else PRESETS[preset]
+    weighing = replace(settings.weighing, ignore_empty_bins=ignore_empty_bins)
+    if clip_percentile is not None:
+        weighing = replace(weighing, clip_percentile=clip_percentile)
+    if weight is not None:
+        weighing = replace(weighing, weights=dict(map(read_weight, weight)))
+    if normalize is not None:
+        _refuse_unknown("normalisation", normalize, NORMALIZATIONS)
+        weighing = replace(weighing, normalization="jointly" if normalize == "jointly" else "apart")
+    return replace(settings, weighing=weighing)
+
+
+def _read_multipliers(texts: list[str]) -> dict[str, int]:
+    found = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if not name.strip() or not number.strip().isdecimal() or int(number) < 1:
+            raise InputError(f'"{text}" is no multiplier; write COMPONENT=N with N from 1, like attn=2 or *=2')
+        found[name.strip()] = int(number)
+    return found
+
+
+def _model_of(profile: "Profile") -> str:
+    name = profile.recipe.get("model")
+    if not isinstance(name, str):
+        raise InputError("the profile does not say of which model it is; name it (--model)")
+    return name
+
+
+def _build(model: str) -> Any:
+    from surgery.anatomy.sources import build_on_meta, find_source
+
+    return build_on_meta(find_source(model))
