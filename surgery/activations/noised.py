@@ -5,6 +5,7 @@ to visit this one timestep, the noised picture takes the place of the pipeline's
 step.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def measure_noised(
     with ExitStack() as stack:
         padding = stack.enter_context(watched(pipe, recorder, guidance))
         padding.start([sample.caption])
-        stack.enter_context(replaced(pipe.scheduler, "step", _settle_and_stop(recorder, sample.share, on_step)))
+        stop = _settle_and_stop(pipe.scheduler.step, recorder, sample.share, on_step)
+        stack.enter_context(replaced(pipe.scheduler, "step", stop))
         stack.enter_context(replaced(pipe.scheduler, "set_timesteps", _visit(pipe.scheduler, timestep)))
         names = parameters_of(pipe.transformer)
         hook = pipe.transformer.register_forward_pre_hook(_put(pipe, names[0], noised), with_kwargs=True, prepend=True)
@@ -120,6 +122,7 @@ def _visit(scheduler: Any, timestep: torch.Tensor) -> Callable[..., None]:
     """A `set_timesteps` after which the scheduler has one timestep."""
     set_timesteps = scheduler.set_timesteps
 
+    @functools.wraps(set_timesteps)  # pipelines look at its signature
     def visit(*args: Any, **kwargs: Any) -> None:
         set_timesteps(*args, **kwargs)
         scheduler.timesteps = timestep.to(scheduler.timesteps.device)
@@ -128,9 +131,12 @@ def _visit(scheduler: Any, timestep: torch.Tensor) -> Callable[..., None]:
     return visit
 
 
-def _settle_and_stop(recorder: Recorder, share: float, on_step: Callable[[], None]) -> Callable[..., None]:
+def _settle_and_stop(
+    take_step: Callable[..., Any], recorder: Recorder, share: float, on_step: Callable[[], None]
+) -> Callable[..., None]:
     """A `step` that counts what was measured and ends the call."""
 
+    @functools.wraps(take_step)  # pipelines look at its signature
     def stop(*_args: Any, **_kwargs: Any) -> None:
         recorder.settle(share)
         on_step()

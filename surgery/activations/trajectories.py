@@ -1,5 +1,6 @@
 """A pipeline that samples -> the sums of a recorder: every forward, at its step's share of the noise range."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -57,6 +58,7 @@ def watched(
     recorder.layout, recorder.find_mask = clock.layout, padding.find_mask
     take_step = pipe.scheduler.step
 
+    @functools.wraps(take_step)  # pipelines look at its signature
     def step(model_output: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
         clock.settle(share_of(pipe.scheduler, timestep))
         return take_step(model_output, timestep, *args, **kwargs)

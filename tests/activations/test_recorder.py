@@ -14,7 +14,7 @@ from surgery.profiles.layer_profile import Moments
 from surgery.testing import TINY_MODELS, build_tiny_model, tiny_call
 
 FAMILIES = [name for name in TINY_MODELS if name != "chroma"]
-SHARES = (0.02, 0.5, 0.97, 1.0)
+SHARES = (0.02, 0.4, 0.97, 1.0)
 
 
 def load_reference():

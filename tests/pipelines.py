@@ -1,0 +1,114 @@
+"""Tiny pipelines of real classes with random weights, and the tokenizer of the bundled pipeline."""
+
+import torch
+from diffusers import (
+    AuraFlowPipeline,
+    AutoencoderKL,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    StableDiffusion3Pipeline,
+)
+from transformers import (
+    AutoTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
+
+from surgery.demo.location import DEMO_CALL, demo_folder
+from surgery.testing import build_tiny_model
+
+SIZE = {"height": 64, "width": 64, "num_inference_steps": 3}
+JOINT = 12  # channels of the tiny models' text
+
+
+def build_pipeline(name):
+    """A pipeline and arguments for its call; `name` is that of its tiny model, or demo."""
+    torch.manual_seed(0)
+    pipe, call = {"flux": _flux, "sd3": _sd3, "auraflow": _auraflow, "demo": _demo}[name]()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, call
+
+
+def _demo():
+    return DiffusionPipeline.from_pretrained(demo_folder()), {**DEMO_CALL, "num_inference_steps": 3}
+
+
+def _tokenizer(length):
+    tokenizer = AutoTokenizer.from_pretrained(demo_folder() / "tokenizer")
+    tokenizer.model_max_length = length
+    return tokenizer
+
+
+def _t5():
+    sizes = {"d_model": JOINT, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 1202}
+    return T5EncoderModel(T5Config(**sizes)).eval()
+
+
+def _clip(model_class, hidden, projection):
+    config = CLIPTextConfig(
+        vocab_size=1202,
+        hidden_size=hidden,
+        projection_dim=projection,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    return model_class(config).eval()
+
+
+def _vae(latent_channels):
+    return AutoencoderKL(
+        latent_channels=latent_channels,
+        block_out_channels=(4,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=2,
+        scaling_factor=0.5,
+        shift_factor=0.1,
+    ).eval()
+
+
+def _flux():
+    pipe = FluxPipeline(
+        transformer=build_tiny_model("flux"),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=_vae(1),
+        text_encoder=_clip(CLIPTextModel, 10, 10),
+        tokenizer=_tokenizer(77),
+        text_encoder_2=_t5(),
+        tokenizer_2=_tokenizer(20),
+    )
+    return pipe, {**SIZE, "max_sequence_length": 20, "guidance_scale": 0.0}
+
+
+def _sd3():
+    pipe = StableDiffusion3Pipeline(
+        transformer=build_tiny_model("sd3"),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=_vae(4),
+        text_encoder=_clip(CLIPTextModelWithProjection, 4, 4),
+        tokenizer=_tokenizer(77),
+        text_encoder_2=_clip(CLIPTextModelWithProjection, 6, 6),
+        tokenizer_2=_tokenizer(77),
+        text_encoder_3=_t5(),
+        tokenizer_3=_tokenizer(20),
+    )
+    return pipe, {**SIZE, "max_sequence_length": 20, "guidance_scale": 5.0}
+
+
+def _auraflow():
+    pipe = AuraFlowPipeline(
+        transformer=build_tiny_model("auraflow"),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=_vae(4),
+        text_encoder=_t5(),
+        tokenizer=_tokenizer(20),
+    )
+    return pipe, {**SIZE, "max_sequence_length": 20, "guidance_scale": 3.5}
