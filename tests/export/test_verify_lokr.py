@@ -1,0 +1,198 @@
+"""Configs as LyCORIS builds them, for public models of the real size (no memory) and tiny ones (saved and loaded)."""
+
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from surgery.errors import InputError
+from surgery.export.factors import TrainableModule, list_grouped, list_trainable
+from surgery.export.lokr_config import LokrPlan, lokr_config, plan_lokr
+from surgery.export.lycoris_apply import (
+    PRESET_AT_START,
+    apply_config,
+    create_as_simpletuner,
+    lycoris_version,
+    network_class_at_start,
+    refuse_invalid_preset,
+)
+from surgery.export.verify_lokr import compare, unloadable, verify_lokr
+from surgery.testing import build_tiny_model, tiny_call
+from surgery.tracing.steps import find_stack_names
+
+lycoris = pytest.importorskip("lycoris", reason="LyCORIS is not installed")
+
+MODELS = {  # -> stacks, and how many modules are trained
+    "pixart-alpha": (["transformer_blocks"], 280),
+    "sd3-medium": (["transformer_blocks"], 333),
+    "sd3.5-medium": (["transformer_blocks"], 385),
+    "sd3.5-large": (["transformer_blocks"], 529),
+    "flux.1-schnell": (["transformer_blocks", "single_transformer_blocks"], 494),
+    "auraflow-v0.2": (["joint_transformer_blocks", "single_transformer_blocks"], 320),
+    "dit-xl-2": (["transformer_blocks"], 252),
+    "sana-1.6b": (["transformer_blocks"], 200),
+    "lumina2": (["noise_refiner", "context_refiner", "layers"], 238),
+    "qwen-image": (["transformer_blocks"], 840),
+    "wan2.1-1.3b": (["blocks"], 300),
+    "z-image": (["noise_refiner", "context_refiner", "layers"], 270),
+}
+FACTORS = (1, 2, 3, 4, 7, 8, 11, 16, 24, 32)
+
+
+def plan_of(model, *, choices=FACTORS, multipliers=None):
+    """A plan with another factor for each block, and its config. Blocks 1, 10 and 11 differ."""
+    stacks = find_stack_names(model)
+    rng = random.Random(0)
+    factors = {}
+    for stack in stacks:
+        chosen = [rng.choice(choices) for _ in model.get_submodule(stack).children()]
+        if len(chosen) > 11:
+            chosen[1], chosen[10], chosen[11] = 2, 8, 32
+        factors[stack] = chosen
+    plan = plan_lokr(factors, list_trainable(model, stacks), multipliers)
+    return plan, lokr_config(plan.rules, list_grouped(model, stacks))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_lycoris_builds_what_was_planned(meta_model, name):
+    model = meta_model(name)
+    plan, config = plan_of(model)
+    verified = verify_lokr(plan, config, model)
+    stacks, num_modules = MODELS[name]
+    assert list(find_stack_names(model)) == stacks and len({module.name for module in plan.asked}) == num_modules
+    assert (verified.num_modules, verified.num_parameters) == (num_modules, plan.num_parameters)
+    assert verified.lycoris == lycoris_version()
+    for stack in (stack for stack in stacks if len(list(model.get_submodule(stack).children())) > 11):
+        factors = {block: f for m, f in plan.asked.items() if m.stack == stack for block in [m.block]}
+        assert (factors[1], factors[10], factors[11]) == (2, 8, 32)
+
+
+def test_components_may_have_factors_of_their_own(meta_model):
+    model = meta_model("sd3.5-medium")
+    plan, config = plan_of(model, multipliers={"attn": 2, "attn2": 3, "ff": 1})
+    assert verify_lokr(plan, config, model).num_modules == 385
+
+
+def faulty(plan, config, how):
+    """A config that does not do what the plan says."""
+    preset = config["apply_preset"]
+    entries = preset["name_algo_map"]
+    if how == "a class claims":
+        preset["target_module"] = ["BasicTransformerBlock"]
+    elif how == "no fnmatch":
+        preset["use_fnmatch"] = False
+    elif how == "a block is missing":
+        del entries["transformer_blocks.10.*"]
+    elif how == "another factor":
+        entries["transformer_blocks.11.*"]["factor"] = 16
+    elif how == "low rank":
+        config["linear_dim"] = entries["transformer_blocks.3.*"]["dim"] = 4
+        entries["transformer_blocks.3.*"]["full_matrix"] = False
+    elif how == "unbalanced":
+        config["unbalanced_factorization"] = True
+    elif how == "more modules":
+        preset["target_name"] = ["proj_out"]
+    return config
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("a class claims", "has lokr with factor 16, not a full LoKr with"),
+        ("no fnmatch", "with factor 2, not a full LoKr with"),
+        ("a block is missing", "transformer_blocks.10.attn1.to_q is not trained"),
+        ("another factor", "has lokr with factor 16, not a full LoKr with 32"),
+        ("low rank", "has lokr with factor"),
+        ("unbalanced", "has w1 of shape"),
+        ("more modules", "proj_out is trained and was not planned"),
+    ],
+)
+def test_a_config_that_does_something_else_is_noticed(meta_model, how, message):
+    """The saboteurs of the tests above."""
+    model = meta_model("pixart-alpha")
+    plan, config = plan_of(model)
+    with pytest.raises(InputError, match="trains something else than was planned") as caught:
+        verify_lokr(plan, faulty(plan, config, how), model)
+    assert message in str(caught.value)
+
+
+def test_a_wrong_closed_form_is_noticed(meta_model):
+    model = meta_model("dit-xl-2")
+    plan, config = plan_of(model)
+    trained = apply_config(config, model)
+    assert compare(plan, trained) == []
+    more = (replace(trained[0], num_parameters=trained[0].num_parameters + 1), *trained[1:])
+    assert compare(plan, more) == [
+        f"{trained[0].name} has {trained[0].num_parameters + 1:,} parameters, not {trained[0].num_parameters:,}"
+    ]
+
+
+def test_a_layer_that_can_not_be_loaded_again_is_named():
+    model = torch.nn.Module()
+    model.proj = torch.nn.Linear(1152, 4608, device="meta")
+    module = TrainableModule("proj", "proj", 0, (4608, 1152))
+    assert unloadable(LokrPlan((), {module: 32}), model) == []
+    assert unloadable(LokrPlan((), {module: 50}), model) == [
+        "proj with factor 50 can't be loaded again by LyCORIS; choose a smaller factor"
+    ]
+
+
+def test_the_strict_validator_rejects_the_keys_of_the_top_level_in_an_entry(meta_model):
+    _, config = plan_of(meta_model("pixart-alpha"))
+    refuse_invalid_preset(config)
+    config["apply_preset"]["name_algo_map"]["transformer_blocks.0.*"]["linear_dim"] = 4
+    with pytest.raises(InputError, match="rejects the preset: Unsupported option 'linear_dim'"):
+        refuse_invalid_preset(config)
+
+
+def test_a_config_leaves_nothing_in_the_class(meta_model):
+    """What a preset sets is kept on the class; the next config must not see it."""
+    model = meta_model("dit-xl-2")
+    before = {name: getattr(lycoris.LycorisNetwork, name) for name in PRESET_AT_START}
+    _, config = plan_of(model)
+    first = apply_config(config, model)
+    everything = apply_config({"algo": "lokr", "linear_dim": 4, "factor": 4}, model)
+    assert len(everything) > len(first) and apply_config(config, model) == first
+    assert before == {name: getattr(lycoris.LycorisNetwork, name) for name in PRESET_AT_START}
+
+
+def test_lycoris_starts_with_what_we_take_it_to_start_with():
+    code = (
+        "from lycoris import LycorisNetwork\nfrom surgery.export.lycoris_apply import PRESET_AT_START\n"
+        "found = {name: getattr(LycorisNetwork, name) for name in PRESET_AT_START}\n"
+        "assert found == PRESET_AT_START, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def run(model):
+    with torch.no_grad():
+        return model(**tiny_call(model), return_dict=False)[0]
+
+
+@pytest.mark.parametrize("name", ["pixart", "sd3", "sd3-dual", "flux", "auraflow", "dit"])
+def test_a_trained_network_saved_and_loaded_again_differs_by_nothing(tmp_path, name):
+    model, again = build_tiny_model(name), build_tiny_model(name)
+    plan, config = plan_of(model, choices=(1, 2, 4))
+    assert unloadable(plan, model) == []
+    plain = run(model)
+    with network_class_at_start():
+        network = create_as_simpletuner(config, model)
+        network.apply_to()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in network.parameters():
+            value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
+    trained = run(model)
+    file = tmp_path / "lokr.safetensors"
+    network.save_weights(str(file), torch.float32, {})
+    with network_class_at_start(), torch.no_grad():
+        loaded, _ = lycoris.create_lycoris_from_weights(1.0, str(file), again)
+        loaded.apply_to()
+    assert len(loaded.loras) == len(network.loras)
+    assert float((run(again) - trained).abs().max()) == 0
+    assert float((plain - trained).abs().max()) > 1e-3
