@@ -75,7 +75,7 @@ MUSUBI = (
 def _original_stacks(request: TargetRequest, trainer: str, known: Sequence[str]) -> dict[str, str]:
     class_name = request.layers.class_name
     if class_name not in known:
-        names = ", ".join(name.removesuffix("Model") for name in known)
+        names = ", ".join(known)
         raise InputError(f"{trainer} does not train {class_name} by names that are known here; it is known for {names}")
     return {stack: ORIGINAL_STACKS[class_name][stack] for stack in request.layers.stacks}
 

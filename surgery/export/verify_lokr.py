@@ -47,8 +47,10 @@ def compare(plan: LokrPlan, trained: tuple[Trained, ...]) -> list[str]:
     asked = {module.name: (module.shape, factor) for module, factor in plan.asked.items()}
     faults = [f"{name} is not trained" for name in asked if name not in found]
     faults += [f"{name} is trained and was not planned" for name in found if name not in asked]
-    for name in asked.keys() & found.keys():
-        (shape, factor), module = asked[name], found[name]
+    for name, (shape, factor) in asked.items():
+        if name not in found:
+            continue
+        module = found[name]
         count = count_lokr_parameters(shape, factor)
         if (module.algo, module.full_matrix, module.factor) != ("lokr", True, factor):
             faults.append(f"{name} has {module.algo} with factor {module.factor}, not a full LoKr with {factor}")
