@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from surgery.errors import InputError
-from surgery.profiles.means import PREFIX
 from surgery.profiles.layer_profile import Array, Moments, Profile, ProfiledStack, StreamSums, add_up, no_sums
+from surgery.profiles.means import PREFIX
 
 KEY = "surgery_profile"
 FORMAT = 1

@@ -8,8 +8,15 @@ from typing import Any, Literal
 
 from surgery.anatomy.identity import identify
 from surgery.anatomy.parts import Anatomy
-from surgery.anatomy.sources import ModelSource, anatomy_of_source, source_from_json, weights_of_source
+from surgery.anatomy.sources import (
+    ModelSource,
+    anatomy_of_source,
+    build_on_meta,
+    source_from_json,
+    weights_of_source,
+)
 from surgery.checkpoint.fit import NO_FOLDS
+from surgery.checkpoint.layout import stock_layout
 from surgery.checkpoint.relayer import Layers, fields_of_plan, fit_plan, relayer
 from surgery.checkpoint.relayering import Relayering
 from surgery.checkpoint.written_out import OTHER_BACKEND, write_out
@@ -53,9 +60,11 @@ def _relayer(source: ModelSource, plan: Plan, variant: str | None, verify: Verif
     import diffusers
     import torch
 
+    weights = weights_of_source(source, variant=variant)
+    if source.file is None:  # before what takes longer
+        stock_layout(weights, {name: tuple(value.shape) for name, value in build_on_meta(source).state_dict().items()})
     anatomy = anatomy_of_source(source)
     layers = write_out(plan, anatomy)
-    weights = weights_of_source(source, variant=variant)
     _refuse_unseen_numbers(anatomy, plan, verify)
     agreement = None
     with ThreadPoolExecutor(max_workers=1) as pool:
