@@ -73,7 +73,8 @@ class Preset:
 
 def read_preset(config: Mapping[str, Any]) -> Preset:
     """The preset of a config; raises InputError where its parts are of the wrong kind."""
-    preset = config.get("apply_preset") or {}
+    preset = config.get("apply_preset")
+    preset = {} if preset is None else preset
     if not isinstance(preset, Mapping):
         raise InputError("apply_preset is no JSON object")
     for key in LISTS:

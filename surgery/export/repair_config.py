@@ -71,8 +71,11 @@ def _mend_patterns(config: Mapping[str, Any], preset: dict[str, Any], judgement:
 def _unclaim(config: Mapping[str, Any], preset: dict[str, Any], judgement: Judgement) -> None:
     """No class claims what a pattern names; what only classes name gets patterns of its own."""
     read = read_preset(config)
-    empty = "target_module" in preset and not read.classes
-    if not claiming_classes(judgement.modules, read) and not empty:
+    if "target_module" in preset:
+        present = {name for module in judgement.modules for name in module.classes}
+        preset["target_module"] = [name for name in read.classes if name in present] or [NO_MODULE]
+        read = read_preset(config)
+    if not claiming_classes(judgement.modules, read):
         return
     entries = dict(preset.get("name_algo_map", {}))
     for by, members in _by_class(judgement).items():
