@@ -41,3 +41,9 @@ def anatomies() -> dict[str, Anatomy]:
 def fuzz() -> ModuleType:
     """tests/fuzz.py."""
     return load_beside("fuzz.py")
+
+
+@pytest.fixture(scope="session")
+def made() -> ModuleType:
+    """tests/profiles_made.py."""
+    return load_beside("profiles_made.py")
