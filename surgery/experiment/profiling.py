@@ -63,6 +63,37 @@ class Batch:
     measure: Callable[[Recorder, Callable[[], None]], None]
 
 
+def profile(
+    pipe: Any,
+    prompts: Sequence[str],
+    *,
+    seed: int = 0,
+    batch_size: int = 8,
+    bins: int = 10,
+    token: Token = "all",
+    mean_states: bool = False,
+    call: Mapping[str, Any] | None = None,
+) -> Profile:
+    """Measure the layers of a pipeline's transformer while it samples; `call` are arguments of the pipeline.
+
+    Prompt k starts from the noise of the CPU generator of `seed + k`. The profile is not written:
+    `profiles.profile_file.write_profile` does that. For forwards of your own there is `activations.recorder.Recorder`.
+
+    Raises:
+        InputError: the pipeline refuses the call, or a layer gives values that are no finite numbers.
+        RefusedError: the model has no stack that can be measured.
+    """
+    request = ProfileRequest(
+        "", Path(), tuple(prompts), None, None, seed, batch_size, bins, token, mean_states=mean_states, call=call or {}
+    )
+    recorder = make_recorder(pipe.transformer, request)
+    samples: list[str] = []
+    for batch in _trajectories(pipe, request, request.call):
+        batch.measure(recorder, lambda: None)
+        samples += batch.samples
+    return recorder.profile({"mode": TRAJECTORIES, "token": token, "call": dict(request.call), "samples": samples})
+
+
 def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda text: None) -> Profile:  # noqa: ARG005
     """Measure and write a profile; `say` is told what a user should know before it takes its time.
 

@@ -1,0 +1,29 @@
+"""Profiles from Python are those of the command."""
+
+import numpy as np
+from diffusers import DiffusionPipeline
+from typer.testing import CliRunner
+
+import surgery
+from surgery.commands.main import app
+from surgery.demo.location import DEMO_CALL, demo_folder
+from surgery.profiles.profile_file import ARRAYS, read_profile
+
+PROMPTS = ["red apple", "rocket", "guitar"]
+
+
+def test_a_pipeline_is_measured_as_by_the_command(tmp_path):
+    pipe = DiffusionPipeline.from_pretrained(demo_folder())
+    pipe.set_progress_bar_config(disable=True)
+    call = {**DEMO_CALL, "num_inference_steps": 3}
+    found = surgery.profile(pipe, PROMPTS, seed=4, batch_size=2, bins=5, call=call)
+    out = str(tmp_path / "p.safetensors")
+    prompts = [part for prompt in PROMPTS for part in ("-p", prompt)]
+    options = ["--steps", "3", "--seed", "4", "--batch-size", "2", "--bins", "5", "--out", out]
+    assert CliRunner().invoke(app, ["profile", "demo", *prompts, *options]).exit_code == 0
+    written = read_profile(out)
+    assert found.streams.keys() == written.streams.keys() and found.components.keys() == written.components.keys()
+    for key, sums in found.streams.items():
+        for name in ARRAYS:
+            assert np.allclose(getattr(sums, name), getattr(written.streams[key], name), rtol=1e-12)
+    assert sorted(found.recipe["samples"]) == written.recipe["samples"]
