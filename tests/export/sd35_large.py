@@ -1,10 +1,15 @@
-"""The SD3.5 study as a profile: its heat maps, recovered from the published figures."""
+"""The SD3.5 study as a profile: its heat maps, recovered from the published figures.
 
+`python tests/export/sd35_large.py FILE.safetensors` writes the profile.
+"""
+
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from surgery.profiles.layer_profile import Profile, ProfiledStack, no_sums
+from surgery.profiles.profile_file import write_profile
 
 DATA = Path(__file__).parents[1] / "data" / "sd35-large"
 STACK = "transformer_blocks"
@@ -40,3 +45,7 @@ def profile_of(heatmaps, num_blocks, stack=STACK, recipe=None):
 def profile_of_the_study():
     """38 blocks; the text stream ends before the last."""
     return profile_of({TEXT: read_heatmap("text"), IMAGE: read_heatmap("image")}, 38)
+
+
+if __name__ == "__main__":
+    write_profile(profile_of_the_study(), sys.argv[1])

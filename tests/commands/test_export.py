@@ -1,0 +1,300 @@
+"""`surgery export lokr` and `surgery export check`: files, texts, exit statuses, and what is refused."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from surgery.export import lycoris_apply
+from surgery.profiles.profile_file import write_profile
+
+pytest.importorskip("lycoris", reason="LyCORIS is not installed")
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "tests" / "configs"
+SD35 = CONFIGS / "sd3.5-large" / "transformer"
+STUDY = ("--preset", "sd35-layerwise")
+
+
+@pytest.fixture(scope="session")
+def study():
+    """tests/export/sd35_large.py."""
+    file = ROOT / "tests" / "export" / "sd35_large.py"
+    location = importlib.util.spec_from_file_location("sd35_large", file)
+    module = importlib.util.module_from_spec(location)
+    location.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def study_profile(study, tmp_path_factory):
+    """The file of the profile that the study's heat maps make."""
+    path = tmp_path_factory.mktemp("profiles") / "sd35.safetensors"
+    write_profile(study.profile_of_the_study(), path)
+    return path
+
+
+@pytest.fixture
+def dit_profile(study, tmp_path):
+    """Writes a profile of DiT-XL/2; keywords change it."""
+
+    def write(num_blocks=28, heatmap=None, **changed):
+        rng = np.random.default_rng(0)
+        values = rng.random((4, num_blocks)) if heatmap is None else heatmap
+        model = str(CONFIGS / "dit-xl-2" / "transformer")
+        profile = study.profile_of({study.IMAGE: values}, num_blocks, recipe={"samples": [], "model": model})
+        path = tmp_path / "dit.safetensors"
+        write_profile(replace(profile, **changed), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def lokr(surgery_command):
+    def run(profile, *options):
+        return surgery_command("export", "lokr", profile, *options)
+
+    return run
+
+
+@pytest.fixture
+def check(surgery_command):
+    def run(file, *options):
+        return surgery_command("export", "check", file, *options)
+
+    return run
+
+
+def test_the_study_is_exported_verified_and_equal_to_what_is_checked_in(lokr, study_profile, tmp_path, study):
+    out = tmp_path / "lycoris_config.json"
+    result = lokr(study_profile, "--model", SD35, *STUDY, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert out.read_text() == (ROOT / "exports" / "sd35-large" / "lycoris_config.json").read_text()
+    lines = result.stdout.splitlines()
+    assert lines[0] == (
+        "transformer_blocks of SD3Transformer2DModel: encoder_hidden_states x 0.333, hidden_states x 0.667; "
+        "measured to layer 36"
+    )
+    assert lines[2].split() == ["0", "critical", "1|2", "as", "asked", "177,438,758"]
+    assert lines[5].split() == ["3", "0.086", "11|22", "2432:", "8|19", "9728:", "8", "14592:", "8", "2,721,992"]
+    assert lines[40:] == [
+        "trained: 529 modules, 765,636,738 parameters in all",
+        f"verified: LyCORIS {lycoris_apply.lycoris_version()} builds exactly these modules, factors and parameters",
+        "SimpleTuner's config.json must say:",
+        '  "model_type": "lora",',
+        '  "lora_type": "lycoris",',
+        f'  "lycoris_config": "{out}"',
+        f"written to {out}",
+    ]
+    asked = [int(line.split()[2].split("|")[0]) for line in lines[2:40]]
+    assert tuple(asked) == study.FACTORS
+
+
+def test_the_published_layout_is_not_what_it_says(lokr, check, study_profile, tmp_path):
+    out, fixed = tmp_path / "peft_config.json", tmp_path / "fixed.json"
+    result = lokr(study_profile, "--model", SD35, *STUDY, "--layout", "published", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert "builds 529 modules of it with 1,123,057,848 parameters, which is not what is asked" in result.stdout
+    judged = check(out, "--model", SD35)
+    assert judged.exit_code == 1
+    assert judged.stdout.startswith(f"{out} for SD3Transformer2DModel: 64 of 529 modules are trained as asked; 1.12 G")
+    assert "- target_module names the class JointTransformerBlock, which claims all its children" in judged.stdout
+    mended = check(out, "--model", SD35, "--fix", fixed)
+    assert mended.exit_code == 0, mended.stderr
+    assert f"repaired in {fixed}: 529 of 529 modules are trained as asked; 766 M parameters" in mended.stdout
+    again = check(fixed, "--model", SD35, "--json")
+    document = json.loads(again.stdout)
+    assert (again.exit_code, document["as_asked"], document["asked"], document["faults"]) == (0, 529, 529, [])
+    from surgery.anatomy.sources import build_on_meta, find_source
+
+    model = build_on_meta(find_source(str(SD35)))
+    roads = [fixed, ROOT / "exports" / "sd35-large" / "lycoris_config.json"]  # two roads: repaired, and exported
+    trained = [lycoris_apply.apply_config(json.loads(road.read_text()), model) for road in roads]
+    assert [[replace(item, dim=0) for item in found] for found in trained] == [
+        [replace(item, dim=0) for item in trained[0]]
+    ] * 2
+
+
+def test_a_profile_says_of_which_model_it_is(lokr, dit_profile, tmp_path):
+    result = lokr(dit_profile(), "--out", tmp_path / "out.json", "--json")
+    document = json.loads(result.stdout)
+    assert (document["model_class"], document["modules"], document["for"]) == (
+        "DiTTransformer2DModel",
+        252,
+        "simpletuner",
+    )
+    assert document["parameters"] == document["verified"]["parameters"]
+    assert len(document["stacks"]["transformer_blocks"]["factors"]) == 28
+    assert json.loads((tmp_path / "out.json").read_text()) == document["config"]
+
+
+def test_without_out_the_text_alone_is_on_standard_output(lokr, dit_profile):
+    result = lokr(dit_profile())
+    config = json.loads(result.stdout)
+    assert config["apply_preset"]["target_module"] == ["__none__"] and "verified: LyCORIS" in result.stderr
+
+
+def test_a_budget_is_kept_and_used(lokr, dit_profile):
+    profile = dit_profile()
+
+    def parameters(*options):
+        return json.loads(lokr(profile, "--json", "--no-verify", *options).stdout)["parameters"]
+
+    by_factor = sorted(parameters("--max-factor", factor) for factor in (4, 8, 16, 32))
+    assert parameters("--budget", by_factor[2]) >= by_factor[2] * 0.9
+    assert parameters("--budget", by_factor[2]) <= by_factor[2]
+    result = lokr(profile, "--budget", 1000)
+    assert result.exit_code == 1 and "no factor up to 32 trains 1,000 parameters or fewer" in result.stderr
+
+
+def test_steps_are_options(lokr, study_profile, study):
+    """The preset's values, written out, give the preset's factors."""
+    written = [
+        *("--clip-percentile", 90, "--weight", f"{study.IMAGE}=2/3", "--weight", f"{study.TEXT}=1/3"),
+        *("--max-factor", 12, "--critical", "transformer_blocks[0, 31, 35]", "--normalize", "apart"),
+        *(part for name in ("norm1", "norm1_context", "ff", "ff_context") for part in ("--multiply", f"{name}=1")),
+        *("--multiply", "*=2"),
+    ]
+    common = ("--model", SD35, "--no-verify", "--json")
+    found, preset = (json.loads(lokr(study_profile, *options, *common).stdout) for options in (written, STUDY))
+    assert found["config"] == preset["config"]
+    assert tuple(found["stacks"]["transformer_blocks"]["factors"]) == study.FACTORS
+
+
+def test_powers_of_two_are_exact(lokr, study_profile):
+    options = ("--model", SD35, *STUDY, "--powers-of-two", "--no-verify", "--json")
+    factors = json.loads(lokr(study_profile, *options).stdout)["stacks"]["transformer_blocks"]["factors"]
+    assert set(factors) <= {1, 2, 4, 8, 16}
+
+
+@pytest.mark.parametrize("trainer", ["peft", "simpletuner-peft", "diffusers", "ai-toolkit", "onetrainer"])
+def test_other_trainers_get_their_text(lokr, dit_profile, trainer, tmp_path):
+    result = lokr(dit_profile(), "--for", trainer, "--out", tmp_path / "text")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(f"{trainer}: ") and "lost: " in result.stdout
+    assert "transformer_blocks" in (tmp_path / "text").read_text()
+
+
+def test_lycoris_is_asked_for_where_it_is_missing(lokr, dit_profile, tmp_path, monkeypatch):
+    def missing():
+        raise lycoris_apply.InputError(f"LyCORIS is not installed; {lycoris_apply.INSTALL}")
+
+    monkeypatch.setattr(lycoris_apply, "lycoris_version", missing)
+    monkeypatch.setattr("surgery.export.verify_lokr.lycoris_version", missing)
+    out = tmp_path / "out.json"
+    result = lokr(dit_profile(), "--out", out)
+    assert (result.exit_code, out.exists()) == (1, False)
+    assert result.stderr == (
+        "LyCORIS is not installed; `pip install 'layer-surgery[lycoris]'` installs it, or leave the check out with "
+        "--no-verify\n"
+    )
+    assert lokr(dit_profile(), "--out", out, "--no-verify").exit_code == 0 and out.exists()
+
+
+def test_no_verify_needs_no_lycoris(dit_profile, tmp_path):
+    code = (
+        "import sys\nsys.modules['lycoris'] = None\n"
+        f"sys.argv = ['surgery', 'export', 'lokr', {str(dit_profile())!r}, '--no-verify', '--json']\n"
+        "from surgery.commands.main import main\nmain()"
+    )
+    environment = {**os.environ, "SURGERY_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verified"] is None
+
+
+def refused(result, message):
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in result.stderr, result.stderr
+
+
+def test_a_profile_of_another_model_is_refused(lokr, dit_profile, study_profile):
+    refused(
+        lokr(dit_profile(), "--model", SD35),
+        "the profile is of another model: it has 28 blocks of transformer_blocks, and this SD3Transformer2DModel",
+    )
+    refused(
+        lokr(study_profile, "--model", CONFIGS / "z-image" / "transformer"),
+        'the profile is of another model: there is no stack "transformer_blocks" in ZImageTransformer2DModel',
+    )
+    model = str(CONFIGS / "dit-xl-2" / "transformer")
+    recipe = {"samples": [], "model": model, "identity": {"class_name": "PixArtTransformer2DModel"}}
+    refused(
+        lokr(dit_profile(recipe=recipe)),
+        "the profile is of another model: a PixArtTransformer2DModel, and this is a DiTTransformer2DModel",
+    )
+
+
+def test_profiles_that_are_damaged_are_refused(lokr, dit_profile, tmp_path):
+    profile = dit_profile()
+    content = profile.read_bytes()
+    profile.write_bytes(content[:-8])
+    refused(lokr(profile), f"the profile {profile} can't be read")
+    profile.write_bytes(content.replace(np.float64(1.0).tobytes(), np.float64("nan").tobytes()))
+    refused(lokr(profile), "has values that are no finite numbers")
+    refused(lokr(tmp_path / "gone.safetensors"), "can't be read")
+
+
+def test_profiles_that_lack_something_are_refused(lokr, dit_profile, study):
+    empty = np.random.default_rng(0).random((4, 28))
+    empty[2] = np.nan
+    refused(lokr(dit_profile(heatmap=empty)), "the timestep bins 2 (of 4) have no sample of transformer_blocks")
+    assert lokr(dit_profile(heatmap=empty), "--ignore-empty-bins", "--no-verify").exit_code == 0
+    refused(
+        lokr(dit_profile(), "--weight", "text=1"), 'there is no stream "text" in the profile; there is hidden_states'
+    )
+    refused(
+        lokr(dit_profile(recipe={"samples": []})), "the profile does not say of which model it is; name it (--model)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--for", "simpletuna"), 'there is no trainer "simpletuna"; there are simpletuner'),
+        (("--preset", "sd3"), 'there is no preset "sd3"; there is sd35-layerwise'),
+        (("--layout", "new"), 'there is no layout "new"; there are works, published'),
+        (("--normalize", "both"), 'there is no normalisation "both"; there are apart, jointly'),
+        (("--weight", "hidden_states"), '"hidden_states" is no weight of a stream'),
+        (("--multiply", "ff=0"), '"ff=0" is no multiplier; write COMPONENT=N with N from 1'),
+        (("--multiply", "mlp=2"), 'no block has linear layers in "mlp"; blocks have norm1, attn1, ff'),
+        (("--critical", "transformer_blocks[30]"), "there is no layer 30; transformer_blocks has layers 0 to 27"),
+        (("--critical", "blocks[1]"), 'there is no stack "blocks" in DiTTransformer2DModel'),
+        (("--stack", "blocks"), "the profile has no stack blocks; it has transformer_blocks"),
+        (("--max-factor", "33"), "the largest factor must be from 1 to 32, not 33"),
+        (("--max-factor", "0"), "the largest factor must be from 1 to 32, not 0"),
+        (("--clip-percentile", "0"), "distances can't be clipped at percentile 0"),
+        (("--model", "/nowhere/at/all"), "there is no folder /nowhere/at/all"),
+        (("--out", "/nowhere/out.json"), "there is no folder /nowhere"),
+        (("--out", "."), ". is a folder; give a file"),
+        (("--for", "musubi-tuner"), "musubi-tuner does not train DiTTransformer2DModel by names that are known here"),
+    ],
+)
+def test_options_that_do_not_do_are_refused(lokr, dit_profile, options, message):
+    refused(lokr(dit_profile(), *options), message)
+
+
+def test_an_existing_file_is_replaced_by_force_alone(lokr, dit_profile, tmp_path):
+    out = tmp_path / "out.json"
+    out.write_text("mine")
+    refused(lokr(dit_profile(), "--no-verify", "--out", out), f"{out} is there already; give another file, or --force")
+    assert out.read_text() == "mine"
+    assert lokr(dit_profile(), "--no-verify", "--out", out, "--force").exit_code == 0
+
+
+def test_factors_above_32_are_lowered_with_a_message(lokr, dit_profile):
+    result = lokr(dit_profile(), "--max-factor", 32, "--multiply", "*=2")
+    assert "factors above 32 were lowered to 32 in" in result.stderr
+
+
+def test_a_config_is_not_repaired_in_place(check, tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text('{"algo": "lokr"}')
+    refused(check(file, "--model", SD35, "--fix", file), f"{file} is the config itself; give another file")
+    refused(check(tmp_path / "gone.json", "--model", SD35), "gone.json can't be read")

@@ -1,0 +1,226 @@
+"""Texts for other trainers, read as those trainers read them: which layers they train, and at which rank or factor."""
+
+import ast
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+
+from surgery.errors import InputError
+from surgery.export.targets import TARGETS, TargetRequest
+from surgery.export.weighted_layers import Settings, choose_factors, plan_layers, weigh_layers
+from surgery.testing import build_tiny_model
+from surgery.tracing.steps import find_stack_names
+
+NUM_BLOCKS = 12  # so that 1, 10 and 11 are among them
+
+
+def build(name, study, **changed):
+    """A tiny model of 12 blocks a stack, and a request from a profile of it."""
+    from surgery import testing
+
+    stacks = {"num_single_layers": NUM_BLOCKS} if name == "flux" else {}
+    model = {"sd3": testing._sd3, "flux": testing._flux}[name](num_layers=NUM_BLOCKS, **stacks)
+    rng = np.random.default_rng(0)
+    profiles = [
+        study.profile_of({study.IMAGE: rng.random((2, NUM_BLOCKS))}, NUM_BLOCKS, stack=stack)
+        for stack in find_stack_names(model)
+    ]
+    profile = profiles[0].__class__(
+        {},
+        tuple(stack for part in profiles for stack in part.stacks),
+        2,
+        {key: sums for part in profiles for key, sums in part.streams.items()},
+        {},
+    )
+    settings = Settings(max_factor=8, critical=("transformer_blocks[10]",))
+    layers = weigh_layers(profile, model, settings)
+    factors = choose_factors(layers, settings)
+    return model, TargetRequest(layers, plan_layers(layers, factors, settings), factors, **changed)
+
+
+@pytest.fixture(scope="module")
+def flux(study):
+    return build("flux", study)
+
+
+@pytest.fixture(scope="module")
+def sd3(study):
+    return build("sd3", study)
+
+
+def linear_names(model, request, kept=None):
+    """The linear layers of blocks (of those that are kept), by a way of its own: the names of the model's modules."""
+    found = set()
+    for name, module in model.named_modules():
+        match = re.match(r"(\w+)\.(\d+)\.", name)
+        of_block = isinstance(module, torch.nn.Linear) and match and match[1] in request.layers.stacks
+        if of_block and (kept is None or int(match[2]) in kept[match[1]]):
+            found.add(name)
+    return found
+
+
+def kept_of(request):
+    return {
+        stack: {block for block in range(NUM_BLOCKS) if request.layers.share(stack, block) >= request.threshold}
+        for stack in request.layers.stacks
+    }
+
+
+def arguments(text):
+    """The values of options in a command line."""
+    words = shlex.split(text)
+    return {word.removeprefix("--"): words[index + 1 :] for index, word in enumerate(words) if word.startswith("--")}
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3"])
+def test_peft_gives_each_layer_its_rank(name, study):
+    model, request = build(name, study)
+    expected = linear_names(model, request)
+    exec(TARGETS["peft"](request).text, {"transformer": model})
+    found = {n: module for n, module in model.named_modules() if isinstance(module, LoraLayer)}
+    assert found.keys() == expected
+    ranks = set()
+    for module_name, module in found.items():
+        stack, block = module_name.split(".")[:2]
+        rank = request.rank(stack, int(block))
+        ranks.add(rank)
+        assert (module.r["default"], module.scaling["default"]) == (rank, 1.0), module_name
+        assert module.lora_A["default"].weight.shape[0] == rank
+    assert {1, 16} <= ranks and len(ranks) > 4
+    assert all(m.r["default"] == 16 for n, m in found.items() if n.startswith("transformer_blocks.10."))
+
+
+def test_simpletuner_peft_and_diffusers_name_whole_modules(flux):
+    model, request = flux
+    expected = linear_names(model, request, kept_of(request))
+    names = json.loads(TARGETS["simpletuner-peft"](request).text)["peft_lora_target_modules"]
+    assert set(names) == expected and len(names) == len(expected)
+    assert arguments(TARGETS["diffusers"](request).text)["lora_layers"][0].split(",") == names
+
+
+def test_peft_takes_exactly_the_named_modules(study):
+    """A name is the end of a path: `transformer_blocks.1.x` must not take `single_transformer_blocks.1.x`."""
+    model, request = build("flux", study)
+    names = json.loads(TARGETS["simpletuner-peft"](request).text)["peft_lora_target_modules"]
+    model.add_adapter(LoraConfig(r=2, target_modules=names))
+    assert {n for n, module in model.named_modules() if isinstance(module, LoraLayer)} == set(names)
+
+
+def test_the_sd3_script_of_diffusers_takes_blocks_and_layers(study):
+    model, request = build("sd3", study)
+    found = arguments(TARGETS["diffusers"](request).text)
+    blocks, layers = found["lora_blocks"][0].split(","), found["lora_layers"][0].split(",")
+    targets = [f"transformer_blocks.{block}.{layer}" for block in blocks for layer in layers]
+    expected = linear_names(model, request, kept_of(request))
+    model.add_adapter(LoraConfig(r=2, target_modules=targets))
+    assert {n for n, module in model.named_modules() if isinstance(module, LoraLayer)} == expected
+
+
+def test_ai_toolkit_looks_for_substrings(flux):
+    yaml = pytest.importorskip("yaml")
+    model, request = flux
+    kwargs = yaml.safe_load(TARGETS["ai-toolkit"](request).text)["network"]["network_kwargs"]
+    names = linear_names(model, request)
+    taken = {n for n in names if any(part in f"transformer.{n}" for part in kwargs["only_if_contains"])}
+    assert taken == linear_names(model, request, kept_of(request))
+
+
+def test_onetrainer_searches_for_one_expression_without_a_comma(flux):
+    model, request = flux
+    found = json.loads(TARGETS["onetrainer"](request).text)
+    assert "," not in found["layer_filter"] and found["layer_filter_regex"] is True
+    taken = {n for n in linear_names(model, request) if re.search(found["layer_filter"], n)}
+    assert taken == linear_names(model, request, kept_of(request))
+
+
+def original(name):
+    """A name of diffusers in the layout of Flux's authors, as far as the block."""
+    return re.sub(r"^transformer_blocks", "double_blocks", re.sub(r"^single_transformer_blocks", "single_blocks", name))
+
+
+def test_musubi_tuner_matches_whole_names_of_the_authors(flux):
+    model, request = flux
+    given = dict(part.split("=", 1) for part in arguments(TARGETS["musubi-tuner"](request).text)["network_args"])
+    exclude, include = (ast.literal_eval(given[key]) for key in ("exclude_patterns", "include_patterns"))
+    taken = {
+        n
+        for n in linear_names(model, request)
+        if any(re.fullmatch(pattern, original(n)) for pattern in include)
+        or not any(re.fullmatch(pattern, original(n)) for pattern in exclude)
+    }
+    assert taken == linear_names(model, request, kept_of(request))
+
+
+def test_network_reg_dims_are_searched_for_in_lora_names(flux):
+    _, request = flux
+    given = dict(part.split("=", 1) for part in arguments(TARGETS["sd-scripts-reg-dims"](request).text)["network_args"])
+    pairs = [pair.split("=") for pair in given["network_reg_dims"].split(",")]
+    for stack, author in (("transformer_blocks", "double_blocks"), ("single_transformer_blocks", "single_blocks")):
+        for block in range(NUM_BLOCKS):
+            name = f"lora_unet_{author}_{block}_img_attn_proj"
+            rank = next(int(rank) for pattern, rank in pairs if re.search(pattern, name))
+            assert rank == request.rank(stack, block)
+
+
+def test_the_toml_gives_each_block_of_the_authors_model_its_factor(flux, tmp_path):
+    kohya = pytest.importorskip("lycoris.kohya", reason="LyCORIS is not installed")
+    _, request = flux
+    preset = tmp_path / "PRESET.toml"
+    target = TARGETS["sd-scripts"](request)
+    preset.write_text(target.text)
+    blocks = {
+        name: torch.nn.ModuleList(torch.nn.ModuleDict({"qkv": torch.nn.Linear(840, 840)}) for _ in range(NUM_BLOCKS))
+        for name in ("double_blocks", "single_blocks")
+    }
+    model = torch.nn.ModuleDict({**blocks, "final": torch.nn.Linear(840, 840)})
+    options = dict(part.split("=", 1) for part in arguments(target.place)["network_args"])
+    assert options.pop("preset") == "PRESET.toml"
+    start = {name: value for name, value in vars(kohya.LycorisNetworkKohya).items() if name.isupper()}
+    try:
+        network = kohya.create_network(1.0, 10000, 1, None, [], model, preset=str(preset), **options)
+    finally:
+        for name, value in start.items():
+            setattr(kohya.LycorisNetworkKohya, name, value)
+    found = {lora.lora_name: lora.lokr_w1.shape[0] for lora in network.unet_loras}
+    assert found == {
+        f"lora_unet_{author}_{block}_qkv": request.factors[stack][block]
+        for stack, author in (("transformer_blocks", "double_blocks"), ("single_transformer_blocks", "single_blocks"))
+        for block in range(NUM_BLOCKS)
+    }
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_target_says_how_finely_it_can_tell_layers_apart_and_what_is_lost(name, flux):
+    _, request = flux
+    target = TARGETS[name](request)
+    assert target.name == name and target.place and target.lost and target.text.endswith("\n")
+    if target.granularity == "on or off per layer":
+        kept = {stack: len(blocks) for stack, blocks in kept_of(request).items()}
+        assert f"{kept['transformer_blocks']} of 12 transformer_blocks" in target.lost
+        assert f"{kept['single_transformer_blocks']} of 12 single_transformer_blocks" in target.lost
+
+
+@pytest.mark.parametrize("name", ["onetrainer", "musubi-tuner", "diffusers", "ai-toolkit", "simpletuner-peft"])
+def test_a_threshold_that_leaves_nothing_is_refused(name, study):
+    _, request = build("flux", study)
+    nothing = TargetRequest(request.layers, request.plan, request.factors, threshold=1.5)
+    with pytest.raises(InputError, match=re.escape("no layer has a share of 1.5 or more; lower --threshold")):
+        TARGETS[name](nothing)
+
+
+def test_a_trainer_whose_names_are_not_known_is_refused(study):
+    model = build_tiny_model("pixart")
+    profile = study.profile_of({study.IMAGE: np.random.default_rng(0).random((2, 5))}, 5)
+    layers = weigh_layers(profile, model, Settings())
+    factors = choose_factors(layers, Settings())
+    request = TargetRequest(layers, plan_layers(layers, factors, Settings()), factors)
+    with pytest.raises(
+        InputError, match="musubi-tuner does not train PixArtTransformer2DModel by names that are known"
+    ):
+        TARGETS["musubi-tuner"](request)
