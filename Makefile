@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint fuzz bench train-demo clean
+.PHONY: help demo test test-slow test-lycoris-3 lint fuzz bench train-demo clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ test: $(INSTALLED)  ## run the tests that are not marked slow
 
 test-slow: $(INSTALLED)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-lycoris-3: $(INSTALLED)  ## run the tests of training configs on LyCORIS 3.4.0, the oldest that is supported
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target out/lycoris-3 lycoris-lora==3.4.0
+	PYTHONPATH=out/lycoris-3 $(BIN)/python -m pytest tests/export tests/commands/test_export.py
 
 lint: $(INSTALLED)  ## ruff (style and format) and mypy (strict)
 	$(BIN)/ruff check .
