@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from surgery.errors import InputError
 from surgery.spec.load import Spec
@@ -79,5 +79,5 @@ def write_means(vectors: Vectors, path: str | Path) -> None:
     flat = {
         f"{PREFIX}{name}/{stream}": np.ascontiguousarray(v) for name, s in vectors.items() for stream, v in s.items()
     }
-    save_file(flat, beside)
+    beside.write_bytes(save(flat))
     beside.replace(path)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from surgery.errors import InputError
 from surgery.profiles.layer_profile import Array, Moments, Profile, ProfiledStack, StreamSums, add_up, no_sums
@@ -47,7 +47,7 @@ def write_profile(profile: Profile, path: str | Path) -> None:
     path = Path(path)
     beside = path.with_name(f".{path.name}.partial")
     arrays = {name: np.array(value, order="C") for name, value in tensors.items()}
-    save_file(arrays, beside, metadata={KEY: json.dumps(header, ensure_ascii=False)})
+    beside.write_bytes(save(arrays, metadata={KEY: json.dumps(header, ensure_ascii=False)}))
     beside.replace(path)
 
 
