@@ -116,7 +116,7 @@ def run_lokr(
         powers_of_two=powers_of_two,
     )
     measured = read_profile(profile)
-    transformer = _build(model or _model_of(measured))
+    transformer = build_transformer(model or _model_of(measured))
     layers = weighted_layers.weigh_layers(measured, transformer, settings, stack)
     factors = weighted_layers.choose_factors(layers, settings)
     plan = weighted_layers.plan_layers(layers, factors, settings)
@@ -177,7 +177,7 @@ def run_check(
             raise InputError(f"{fix} is the config itself; give another file")
         _refuse_existing(fix, force=force)
     config = read_config(file)
-    transformer = _build(model)
+    transformer = build_transformer(model)
     judgement = judge_config(config, transformer)
     faults = list_faults(judgement)
     repaired = None
@@ -253,7 +253,8 @@ def _model_of(profile: "Profile") -> str:
     return name
 
 
-def _build(model: str) -> Any:
+def build_transformer(model: str) -> Any:
+    """A model on the meta device."""
     from surgery.anatomy.sources import build_on_meta, find_source
 
     return build_on_meta(find_source(model))

@@ -1,5 +1,6 @@
 """`surgery export lokr` and `surgery export check`: files, texts, exit statuses, and what is refused."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from surgery.commands import export
 from surgery.export import lycoris_apply
 from surgery.profiles.profile_file import write_profile
 
@@ -29,6 +31,14 @@ def study():
     module = importlib.util.module_from_spec(location)
     location.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built_once():
+    """Each model is built once for all tests; no command changes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "build_transformer", functools.cache(export.build_transformer))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -111,9 +121,7 @@ def test_the_published_layout_is_not_what_it_says(lokr, check, study_profile, tm
     again = check(fixed, "--model", SD35, "--json")
     document = json.loads(again.stdout)
     assert (again.exit_code, document["as_asked"], document["asked"], document["faults"]) == (0, 529, 529, [])
-    from surgery.anatomy.sources import build_on_meta, find_source
-
-    model = build_on_meta(find_source(str(SD35)))
+    model = export.build_transformer(str(SD35))
     roads = [fixed, ROOT / "exports" / "sd35-large" / "lycoris_config.json"]  # two roads: repaired, and exported
     trained = [lycoris_apply.apply_config(json.loads(road.read_text()), model) for road in roads]
     assert [[replace(item, dim=0) for item in found] for found in trained] == [
