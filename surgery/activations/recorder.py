@@ -17,6 +17,7 @@ from surgery.activations.row_sums import Masks, RowSums, compare_states
 from surgery.activations.streams import BlockCall, SeenStream, find_streams, parameters_of, token_arguments
 from surgery.anatomy.parts import Anatomy, Component, TokenOutput
 from surgery.errors import InputError, RefusedError
+from surgery.graph.variant import is_variant
 from surgery.profiles.layer_profile import Profile
 
 Token = Literal["all", "last"]
@@ -73,7 +74,7 @@ class Recorder:
     `layout` and `find_mask` may be set by whoever calls the model.
 
     Raises:
-        RefusedError: the model has no stack whose blocks run in their order.
+        RefusedError: the model is a variant, or has no stack whose blocks run in their order.
         InputError: from within the model's forward: a state or an output is not finite; it names the layer.
     """
 
@@ -100,6 +101,11 @@ class Recorder:
         self._arguments: dict[str, Any] = {}
         self._pending: list[Measured] = []
         self._handles: list[Any] = []
+        if is_variant(model):
+            raise RefusedError(
+                "this model is a variant, whose layers run in another order; measure the original, or the checkpoint that "
+                "`surgery compile SPEC --to checkpoint` writes"
+            )
         if not self._stacks:
             reasons = "; ".join(f"{s.name}: {s.refusal}" for s in anatomy.stacks)
             raise RefusedError(f"{anatomy.class_name} has no stack that can be measured: {reasons}")

@@ -146,7 +146,8 @@ class Profile:
         time_bin: int | None = None,
     ) -> Array:
         """Cosine similarity of all states (S, S), over all bins or of one: mean of cosines, of whole states or of
-        tokens, or (`means`) cosine of means. NaN where nothing was counted."""
+        tokens, or (`means`) cosine of means. State 0 is the embedding, what enters block 0; `[1:, 1:]` leaves it out.
+        NaN where nothing was counted."""
         sums = self.sums(stack, stream, part)
         if kind == "means":
             return _ratio(sums.mean_cosine, sums.trajectories)

@@ -252,3 +252,30 @@ def test_moments_add_up_whatever_the_grouping():
         assert moments.count == 60
         assert np.allclose(moments.mean, data.mean(0), rtol=1e-13)
         assert np.allclose(moments.variance, data.var(0), rtol=1e-11)
+
+
+def test_a_variant_is_refused():
+    from surgery.errors import RefusedError
+    from surgery.graph.apply import apply
+    from surgery.spec.load import read_spec
+
+    model = build_tiny_model("pixart")
+    variant = apply(model, read_spec('surgery: v1\noperations: [{skip: "transformer_blocks[1]"}]'))
+    with pytest.raises(RefusedError, match="is a variant, whose layers run in another order; measure the original"):
+        Recorder(variant, read_anatomy(model))
+
+
+def test_a_measured_checkpoint_of_a_variant_has_its_layers(tmp_path):
+    """A pruned checkpoint is a model like any other."""
+    from surgery.export.pruned_model import compile_checkpoint
+
+    model = build_tiny_model("pixart")
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "skip.yaml").write_text('surgery: v1\nmodel: model\noperations: [{skip: "transformer_blocks[1]"}]')
+    spec = tmp_path / "skip.yaml"
+    folder = compile_checkpoint(spec, tmp_path / "pruned", model=str(tmp_path / "model"), verify="structure")
+    pruned = type(model).from_pretrained(folder).eval()
+    with torch.no_grad(), Recorder(pruned, read_anatomy(pruned)) as recorder:
+        pruned(**tiny_call(pruned))
+        recorder.settle(0.5)
+    assert recorder.profile({}).find_stack("transformer_blocks").num_blocks == 4
