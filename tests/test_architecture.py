@@ -28,7 +28,10 @@ LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery.checkpoint.write": {"torch", "diffusers", "numpy"},
     "surgery.verify.process": {"torch", "diffusers", "numpy"},
     "surgery.export": {"torch", "diffusers", "numpy"},
-    "surgery.report": {"torch", "diffusers", "numpy"},
+    "surgery.report": {"torch", "diffusers"},
+    "surgery.report.draw_text": {"numpy", "matplotlib"},
+    "surgery.report.draw_svg": {"numpy", "matplotlib"},
+    "surgery.commands.main": {"torch", "diffusers", "numpy", "matplotlib"},
     "surgery.anatomy.resolve": {"torch", "diffusers"},
 }
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}

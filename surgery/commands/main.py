@@ -14,6 +14,7 @@ from surgery.commands import (
     export,
     generate,
     inspection,
+    plot,
     profiling,
     remap,
     schema,
@@ -48,6 +49,7 @@ app.command("generate")(generate.run)
 app.command("compile")(compile_spec.run)
 app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
+app.command("plot")(plot.run)
 app.add_typer(export.app, name="export")
 app.command("schema")(schema.run)
 app.command("doctor")(doctor.run)

@@ -96,8 +96,9 @@ def find_groups(
         candidates = [num_groups] if num_groups <= num_outputs else []
     if not candidates:
         wanted = "3 or more" if num_groups == "auto" else str(num_groups)
+        blocks = f"{num_outputs} block" + "s" * (num_outputs != 1)
         raise InputError(
-            f"{stack} has {num_outputs} blocks with a measured output, which can't be cut into {num_groups} groups; "
+            f"{stack} has {blocks} with a measured output, which can't be cut into {num_groups} groups; "
             f"{wanted} are needed"
         )
     cuts = [cut_into_runs(kernel, number) for number in candidates]

@@ -1,0 +1,116 @@
+"""`surgery plot PROFILE --out DIR`: what layers do as figures, and their groups."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from surgery.commands.output import JsonFlag, print_json, table
+from surgery.errors import InputError
+
+if TYPE_CHECKING:
+    from surgery.profiles.groups import LayerGroups, NumGroups
+    from surgery.profiles.layer_profile import Profile
+
+MAX_GROUPS = 99
+
+
+def run(
+    profile: Annotated[Path, typer.Argument(help="A profile, as `surgery profile` writes it.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the figures into.")],
+    format: Annotated[Literal["png", "svg"], typer.Option(help="Of the files.")] = "png",  # noqa: A002  (the option)
+    theme: Annotated[Literal["light", "dark", "both"], typer.Option(help="Paper of the figures.")] = "light",
+    groups: Annotated[
+        str, typer.Option(metavar="N|auto", help="How many groups of layers; auto: by the mean silhouette width.")
+    ] = "3",
+    stream: Annotated[
+        str | None, typer.Option(help="Group the layers by this stream, instead of the mean over all.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Draw what layers do: similarity with their groups, heat maps over timesteps, curves, best spans.
+
+    The groups (first, middle, last) are those that a spec takes with `groups: {middle: "PROFILE#STACK.middle"}`.
+    """
+    wanted = read_num_groups(groups)
+    from surgery.profiles.profile_file import read_profile
+
+    found = read_profile(profile)
+    by_stack, reasons = group_stacks(found, wanted, stream)
+    from surgery.report.plot_profile import plot_profile
+
+    written = plot_profile(
+        found, by_stack, out, file_format=format, themes=("light", "dark") if theme == "both" else (theme,)
+    )
+    empty = found.empty_bins()
+    if json:
+        stacks = {name: groups_to_json(item) for name, item in by_stack.items()}
+        document = {"files": [str(path) for path in written], "groups": stacks, "not_grouped": reasons}
+        print_json({**document, "bins": found.num_bins, "empty_bins": empty})
+        return
+    lines = [groups_text(item, profile.name, wanted, stream) for item in by_stack.values()] + list(reasons.values())
+    if empty:
+        from surgery.report.panels import bin_labels
+
+        labels = bin_labels(found.num_bins)
+        lines.append(f"no samples at timesteps {', '.join(labels[number] for number in empty)}; hatched in the figures")
+    lines += [str(path) for path in written]
+    typer.echo("\n".join(lines))
+
+
+def read_num_groups(text: str) -> "NumGroups":
+    """`3` or `auto`; raises a usage error for anything else."""
+    if text == "auto":
+        return "auto"
+    if text.isascii() and text.isdigit() and 2 <= int(text[:9]) <= MAX_GROUPS:
+        return int(text)
+    raise typer.BadParameter(f"{text} is no number of groups; write 2 to {MAX_GROUPS}, or auto", param_hint="--groups")
+
+
+def group_stacks(
+    profile: "Profile", num_groups: "NumGroups", stream: str | None
+) -> tuple[dict[str, "LayerGroups"], dict[str, str]]:
+    """The groups of each stack, and why others have none: a stack may be too short.
+
+    Raises:
+        InputError: no stack has the stream.
+    """
+    from surgery.profiles.groups import find_groups
+
+    known = dict.fromkeys(name for stack in profile.stacks for name in stack.streams)
+    if stream is not None and stream not in known:
+        raise InputError(f"the profile has no stream {stream}; it has {', '.join(known)}")
+    found: dict[str, LayerGroups] = {}
+    reasons: dict[str, str] = {}
+    for stack in profile.stacks:
+        try:
+            found[stack.name] = find_groups(profile, stack.name, stream=stream, num_groups=num_groups)
+        except InputError as error:
+            reasons[stack.name] = str(error)
+    return found, reasons
+
+
+def groups_to_json(groups: "LayerGroups") -> dict[str, Any]:
+    """Plain data of the groups of a stack."""
+    return {
+        "groups": {name: [run.start, run.stop] for name, run in groups.by_name.items()},
+        "streams": list(groups.streams),
+        "silhouette": groups.silhouette,
+    }
+
+
+def groups_text(groups: "LayerGroups", profile: str, wanted: "NumGroups", stream: str | None) -> str:
+    """The groups of a stack, and how a spec takes one."""
+    number = f"{len(groups.starts)} groups" + (", the number chosen by it" if wanted == "auto" else "")
+    over = " and ".join(groups.streams)
+    rows = [[name, groups.selector(name)] for name in groups.names]
+    options = [f"groups={len(groups.starts)}"] * (len(groups.starts) != 3) + [f"stream={stream}"] * (stream is not None)
+    asked = "?" * bool(options) + "&".join(options)
+    example = groups.names[len(groups.names) // 2]
+    return "\n".join(
+        [
+            f"{groups.stack}: {number} (mean silhouette width {groups.silhouette:.2f}), by the similarity of {over}",
+            table(rows, indent="  "),
+            f'  in a spec:  groups: {{{example.replace("-", "_")}: "{profile}#{groups.stack}.{example}{asked}"}}',
+        ]
+    )

@@ -1,0 +1,92 @@
+"""A profile -> files of figures, one for each stack and kind of figure."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from surgery.errors import InputError
+from surgery.files import write_whole
+from surgery.profiles.groups import LayerGroups
+from surgery.profiles.layer_profile import Profile, ProfiledStack
+from surgery.report.profile_figures import (
+    draw_combined,
+    draw_curves,
+    draw_heatmaps,
+    draw_similarity,
+    draw_spans,
+    drawn_streams,
+)
+from surgery.report.themes import THEMES, Theme, ThemeName
+
+Format = Literal["png", "svg"]
+DOTS_PER_INCH = 150
+KINDS = ("similarity", "heatmaps", "combined", "curves", "spans")
+SETTINGS: Any = {"svg.hashsalt": "surgery", "svg.fonttype": "path", "axes.unicode_minus": False}
+
+
+def plot_profile(
+    profile: Profile,
+    groups: Mapping[str, LayerGroups],
+    out: Path,
+    *,
+    file_format: Format = "png",
+    themes: Sequence[ThemeName] = ("light",),
+) -> list[Path]:
+    """Write all figures of a profile into a folder; what was written, in order. `groups` are by stack.
+
+    Files are named KIND_STACK.png, and KIND_STACK_dark.png.
+
+    Raises:
+        InputError: nothing was counted, or the folder can't be written to.
+    """
+    for stack in profile.stacks:
+        for stream in stack.streams:
+            if not profile.sums(stack.name, stream).samples.sum():
+                raise InputError(f"nothing was counted in {stack.name}/{stream}; measure the profile over more samples")
+    written = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for stack in profile.stacks:
+            for theme in (THEMES[name] for name in themes):
+                for kind, figure in draw_stack(profile, stack, groups.get(stack.name), theme):
+                    suffix = "" if theme.name == "light" else f"_{theme.name}"
+                    path = out / f"{kind}_{stack.name}{suffix}.{file_format}"
+                    write_whole(path, render(figure, file_format))
+                    written.append(path)
+    except OSError as error:
+        raise InputError(f"{out} can't be written: {error.strerror or error}; give --out a folder") from None
+    return written
+
+
+def draw_stack(
+    profile: Profile, stack: ProfiledStack, groups: LayerGroups | None, theme: Theme
+) -> Iterator[tuple[str, Figure]]:
+    """The figures of one stack, by kind."""
+    draw: Mapping[str, Callable[[], Figure | None]] = {
+        "similarity": lambda: draw_similarity(profile, stack, groups, theme),
+        "heatmaps": lambda: draw_heatmaps(profile, stack, theme),
+        "combined": lambda: draw_combined(profile, stack, theme),
+        "curves": lambda: draw_curves(profile, stack, theme),
+        "spans": lambda: draw_spans(profile, stack, theme),
+    }
+    assert tuple(draw) == KINDS
+    if not drawn_streams(profile, stack):
+        return
+    for kind in KINDS:
+        figure = draw[kind]()
+        if figure is not None:
+            yield kind, figure
+
+
+def render(figure: Figure, file_format: Format) -> bytes:
+    """A figure as the bytes of a file; the same figure gives the same bytes."""
+    import io
+
+    target = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        metadata = {"Date": None} if file_format == "svg" else {"Software": None}
+        figure.savefig(target, format=file_format, dpi=DOTS_PER_INCH, metadata=metadata)
+    return target.getvalue()

@@ -1,0 +1,92 @@
+"""`surgery plot`: what it writes and prints, and what it refuses."""
+
+import json
+
+import pytest
+
+from surgery.profiles.profile_file import write_profile
+from surgery.report.plot_profile import KINDS
+
+STACK = "transformer_blocks"
+
+
+@pytest.fixture
+def profile(made, tmp_path):
+    """A profile of twelve layers in planted groups, with an empty bin."""
+    path = tmp_path / "p.safetensors"
+    write_profile(made.make_profile([(STACK, 12)], starts=(3, 9), num_bins=2, empty_bins=(1,), model="demo"), path)
+    return path
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures are not drawn, only what is asked for is noted: drawing has tests of its own."""
+    from surgery.report import plot_profile
+
+    asked = []
+
+    def note(profile, groups, out, *, file_format, themes):
+        asked.append((file_format, themes))
+        return [out / "figure.png"]
+
+    monkeypatch.setattr(plot_profile, "plot_profile", note)
+    return asked
+
+
+def test_figures_are_written_and_groups_and_gaps_are_told(profile, surgery_command, tmp_path):
+    result = surgery_command("plot", profile, "--out", tmp_path / "plots", "--theme", "dark")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"{STACK}: 3 groups (mean silhouette width 0.")
+    assert [line.split() for line in lines[1:4]] == [
+        ["first", f"{STACK}[0:3]"],
+        ["middle", f"{STACK}[3:9]"],
+        ["last", f"{STACK}[9:12]"],
+    ]
+    assert lines[4] == f'  in a spec:  groups: {{middle: "p.safetensors#{STACK}.middle"}}'
+    assert lines[5] == "no samples at timesteps 0.5-1.0; hatched in the figures"
+    files = [tmp_path / "plots" / f"{kind}_{STACK}_dark.png" for kind in KINDS if kind != "combined"]
+    assert lines[6:] == [str(file) for file in files]
+    assert all(file.is_file() for file in files)
+
+
+def test_json_is_one_document(profile, drawn, surgery_command, tmp_path):
+    result = surgery_command("plot", profile, "--out", tmp_path, "--json", "--theme", "both", "--format", "svg")
+    document = json.loads(result.stdout)
+    assert drawn == [("svg", ("light", "dark"))]
+    assert document["files"] == [str(tmp_path / "figure.png")]
+    assert document["groups"][STACK]["groups"] == {"first": [0, 3], "middle": [3, 9], "last": [9, 12]}
+    assert (document["empty_bins"], document["not_grouped"]) == ([1], {})
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_number_of_groups_is_given_or_chosen(profile, surgery_command, tmp_path):
+    chosen = surgery_command("plot", profile, "--out", tmp_path, "--groups", "auto").stdout
+    assert "3 groups, the number chosen by it (mean silhouette width" in chosen
+    four = surgery_command("plot", profile, "--out", tmp_path, "--groups", "4", "--stream", "hidden_states").stdout
+    assert "middle-2" in four
+    assert f'{{middle_2: "p.safetensors#{STACK}.middle-2?groups=4&stream=hidden_states"}}' in four
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_stack_that_is_too_short_is_told(made, tmp_path, surgery_command):
+    write_profile(made.make_profile([("blocks", 2)]), tmp_path / "p.safetensors")
+    result = surgery_command("plot", tmp_path / "p.safetensors", "--out", tmp_path)
+    assert result.exit_code == 0
+    assert "blocks has 2 blocks with a measured output, which can't be cut into 3 groups" in result.stdout
+
+
+def test_files_that_are_no_profiles_are_told(profile, tmp_path, surgery_command):
+    absent = surgery_command("plot", tmp_path / "absent.safetensors", "--out", tmp_path)
+    assert absent.exit_code == 1 and "absent.safetensors can't be read" in absent.stderr
+    (tmp_path / "cut.safetensors").write_bytes(profile.read_bytes()[:-100])
+    cut = surgery_command("plot", tmp_path / "cut.safetensors", "--out", tmp_path)
+    assert cut.exit_code == 1 and "cut.safetensors can't be read" in cut.stderr
+    stream = surgery_command("plot", profile, "--out", tmp_path, "--stream", "text")
+    assert (stream.exit_code, stream.stderr) == (1, "the profile has no stream text; it has hidden_states\n")
+
+
+@pytest.mark.parametrize("options", [["--groups", "1"], ["--groups", "x"], ["--groups", "9" * 99], ["--theme", "blue"]])
+def test_wrong_usage_exits_with_two(profile, surgery_command, tmp_path, options):
+    assert surgery_command("plot", profile, "--out", tmp_path, *options).exit_code == 2
+    assert surgery_command("plot", profile).exit_code == 2
