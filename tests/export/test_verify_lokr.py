@@ -159,6 +159,15 @@ def test_a_config_leaves_nothing_in_the_class(meta_model):
     assert before == {name: getattr(lycoris.LycorisNetwork, name) for name in PRESET_AT_START}
 
 
+def test_what_another_has_set_on_the_class_does_not_count(meta_model, monkeypatch):
+    model = meta_model("dit-xl-2")
+    config = {"algo": "lokr", "linear_dim": 4, "factor": 4}
+    clean = apply_config(config, model)
+    monkeypatch.setattr(lycoris.LycorisNetwork, "TARGET_REPLACE_MODULE", ["Attention"])
+    assert apply_config(config, model) == clean
+    assert lycoris.LycorisNetwork.TARGET_REPLACE_MODULE == ["Attention"]
+
+
 def test_lycoris_starts_with_what_we_take_it_to_start_with():
     code = (
         "from lycoris import LycorisNetwork\nfrom surgery.export.lycoris_apply import PRESET_AT_START\n"
