@@ -64,9 +64,9 @@ def time_bundled(rounds: int) -> float:
 
 
 def time_pixart(rounds: int) -> float:
-    """The time of a measured forward as a share of an unmeasured one: 512 x 512 pixels, both branches."""
+    """The time of a measured forward as a share of an unmeasured one: 256 x 256 pixels, both branches."""
     model = build_pixart()
-    call = call_of(model, rows=2, tokens=1024)
+    call = call_of(model, rows=2, tokens=256)
     recorder = Recorder(model, read_anatomy(model))
     return median_ratio(lambda: forward(model, call, recorder), lambda: forward(model, call), rounds=rounds)
 

@@ -103,8 +103,8 @@ class Recorder:
         self._handles: list[Any] = []
         if is_variant(model):
             raise RefusedError(
-                "this model is a variant, whose layers run in another order; measure the original, or the checkpoint that "
-                "`surgery compile SPEC --to checkpoint` writes"
+                "this model is a variant, whose layers run in another order; measure the original, or the checkpoint "
+                "that `surgery compile SPEC --to checkpoint` writes"
             )
         if not self._stacks:
             reasons = "; ".join(f"{s.name}: {s.refusal}" for s in anatomy.stacks)
