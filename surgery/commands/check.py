@@ -129,6 +129,7 @@ def describe(planned: PlannedSpec, show: Show | None) -> tuple[dict[str, Any], s
     document = {
         "spec": planned.spec.file,
         "model": planned.source.name,
+        **({"groups": {item.group.name: item.selector for item in planned.groups}} if planned.groups else {}),
         "plan": plan.to_json(),
         "cost": cost_to_json(planned.cost),
         "backends": {item.backend: {"answer": item.answer, "reasons": list(item.reasons)} for item in verdicts},
@@ -197,6 +198,7 @@ def describe_plan(planned: PlannedSpec, verdicts: Sequence[Verdict]) -> str:
         note = "unchanged" if schedule.is_identity else gone
         rows.append([f"{schedule.stack}[{schedule.num_blocks}]", items_to_text(schedule.items), note])
     lines = [_head(planned), table(rows, indent="  ")]
+    lines += [f"  {item.group.name} = {item.selector}, from {item.group.reference}" for item in planned.groups]
     lines += [f"  {item.stack}[{item.index}].{item.component} = {item.kind}" for item in planned.plan.replacements]
     lines.append(f"  {describe_cost(planned)}")
     return "\n".join(lines + [f"  {describe_verdict(verdict)}" for verdict in verdicts])

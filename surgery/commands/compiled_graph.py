@@ -1,6 +1,7 @@
 """`surgery compile --to graph`: a variant as a folder, or as a program that needs torch alone."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def compile_graph(
 
     return write_artefact(
         out,
-        spec=planned.spec,
+        spec=replace(planned.spec, text=planned.text),
         source=planned.source,
         anatomy=planned.anatomy,
         plan=planned.plan,

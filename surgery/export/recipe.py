@@ -49,7 +49,8 @@ class PreparedModel:
     def spec_text(self) -> str:
         """The spec as it is published: paths of this machine by their last parts."""
         spec = self.planned.spec
-        return hide_paths(spec.text, [name for name in (spec.model, spec.profile) if name is not None])
+        paths = (spec.model, spec.profile, *(group.file for group in spec.profile_groups))
+        return hide_paths(self.planned.text, [name for name in paths if name is not None])
 
     @property
     def repeated_bytes(self) -> int:

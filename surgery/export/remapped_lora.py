@@ -80,7 +80,7 @@ def make_recipe(planned: PlannedSpec, file: TensorFile, remapped: Remapped) -> d
         "format": FORMAT,
         "kind": "adapter",
         "adapter": file.path.name,
-        "spec": planned.spec.text,
+        "spec": planned.text,
         "plan": planned.plan.text,
         "plan_hash": planned.plan.hash,
         "tensors": {

@@ -11,6 +11,7 @@ from surgery.errors import NotYetError
 from surgery.plan.check import check_plan, misplaced_layer
 from surgery.plan.names import selectors_of
 from surgery.plan.plan import Plan, Replace
+from surgery.plan.profile_groups import find_profile_groups, with_groups
 from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, canonical, count_executions, iter_layers
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
@@ -30,7 +31,7 @@ class MeanValues:
 
 
 def lower_spec(spec: Spec, anatomy: Anatomy, means: MeanValues | None = None) -> Plan:
-    """What `spec` means for a model of this anatomy.
+    """What `spec` means for a model of this anatomy. Profiles that it takes groups from are read.
 
     Raises:
         SpecError: the spec does not fit the model; all faults, with their places.
@@ -41,8 +42,11 @@ def lower_spec(spec: Spec, anatomy: Anatomy, means: MeanValues | None = None) ->
     for name, place in spec.group_names:
         if anatomy.find_stack(name) is not None:
             lowering.faults.add(place, f'the group "{name}" has the name of a stack; give it another name')
+    groups = find_profile_groups(spec, anatomy, lowering.faults)
     for operation in spec.operations:
-        lowering.apply(operation)
+        selecting = with_groups(operation, groups)
+        if selecting is not None:
+            lowering.apply(selecting)
     lowering.faults.raise_if_any()
     plan = lowering.plan()
     check_plan(plan, anatomy)
@@ -55,10 +59,6 @@ def _refuse_not_yet(spec: Spec) -> None:
     reasons += [
         (variable.place, "sweeps (vary) can't run in this version; write one spec a variant")
         for variable in spec.variables
-    ]
-    reasons += [
-        (group.place, "groups can't be read from profiles in this version; write the selector")
-        for group in spec.profile_groups
     ]
     for operation in spec.operations:
         if operation.when is not None:

@@ -5,6 +5,7 @@ Whether operations fit each other is not looked at: an operation that was misspe
 
 from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.resolve import find_stacks, resolve_components, resolve_layers
+from surgery.plan.profile_groups import find_profile_groups, with_groups
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
 from surgery.spec.places import Faults
@@ -25,7 +26,9 @@ def selectors_of(operation: ops.AnyOperation) -> tuple[Selector, ...]:
 def find_name_faults(spec: Spec, anatomy: Anatomy) -> Faults:
     """The faults of all stacks, layers and components that the operations name; none for sweeps."""
     faults = Faults(spec.file)
-    for operation in () if spec.variables else spec.operations:
+    groups = find_profile_groups(spec, anatomy, faults)
+    named = (with_groups(operation, groups) for operation in (() if spec.variables else spec.operations))
+    for operation in (operation for operation in named if operation is not None):
         selectors = selectors_of(operation)
         match operation:
             case ops.Replace():

@@ -12,12 +12,17 @@ from surgery.plan.cost import Cost, plan_cost
 from surgery.plan.lower import MeanValues, lower_spec
 from surgery.plan.names import find_name_faults
 from surgery.plan.plan import Plan
+from surgery.plan.profile_groups import FoundGroup, find_profile_groups, self_contained_text
 from surgery.spec.load import Spec, load_spec
+from surgery.spec.places import Faults
 
 
 @dataclass(frozen=True)
 class PlannedSpec:
-    """A valid spec, the model it is for, and what it does to it. `means` is its file of means, None without one."""
+    """A valid spec, the model it is for, and what it does to it.
+
+    `means` is its file of means, None without one; `groups` are those that it takes from profiles.
+    """
 
     spec: Spec
     source: ModelSource
@@ -25,6 +30,12 @@ class PlannedSpec:
     plan: Plan
     cost: Cost
     means: Path | None = None
+    groups: tuple[FoundGroup, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The text of the spec, with the layers in place of groups from profiles."""
+        return self_contained_text(self.spec, self.groups)
 
 
 Finder = Callable[[str], ModelSource]
@@ -71,10 +82,15 @@ def plan_spec_file(
     except SpecError as error:
         raise SpecError(merge_faults(error, model, find)) from None
     source = find(model_of_spec(spec, model))
-    anatomy = anatomy_of_source(source)
+    return plan_spec(spec, source, anatomy_of_source(source), profile=profile)
+
+
+def plan_spec(spec: Spec, source: ModelSource, anatomy: Anatomy, *, profile: Path | None = None) -> PlannedSpec:
+    """Plan a spec for a model; raises as `plan_spec_file` does."""
     means = profile if profile is not None or spec.profile is None else spec.folder / spec.profile
     plan = lower_spec(spec, anatomy, mean_values(means))
-    return PlannedSpec(spec, source, anatomy, plan, plan_cost(plan, anatomy), means)
+    groups = find_profile_groups(spec, anatomy, Faults(spec.file))
+    return PlannedSpec(spec, source, anatomy, plan, plan_cost(plan, anatomy), means, groups)
 
 
 def find_once() -> Finder:

@@ -11,20 +11,12 @@ from surgery.spec.grammar import KEYS, VERSION
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults, Place
+from surgery.spec.profile_group import SIGN, ProfileGroup, read_profile_group
 from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import Groups, Selector, read_selector
 from surgery.spec.vary import Variable, read_variables, samples, substitute
 
 GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
-
-
-@dataclass(frozen=True)
-class ProfileGroup:
-    """A group that is defined in a profile: the file, and the name of the group in it."""
-
-    name: str
-    reference: str
-    place: Place
 
 
 @dataclass(frozen=True)
@@ -135,12 +127,18 @@ def _read_groups(value: Value | None, faults: Faults) -> tuple[Groups, tuple[Pro
     for key, item in value.entries:
         if GROUP_NAME.fullmatch(key.text) is None:
             faults.add(key.place, f'"{shorten(key.text)}" is no name for a group; write a word of letters and digits')
-        elif isinstance(item, Scalar) and ".safetensors#" in item.text:
-            from_profiles.append(ProfileGroup(key.text, item.text, item.place))
-            groups[key.text] = ()
+        elif isinstance(item, Scalar) and SIGN in item.text:
+            found = read_profile_group(key.text, item, faults)
+            if found is not None:
+                from_profiles.append(found)
+            groups[key.text] = () if found is None else (_selector_of(found),)
         else:
             groups[key.text] = _read_group(item, groups, faults)
     return groups, tuple(from_profiles)
+
+
+def _selector_of(group: ProfileGroup) -> Selector:
+    return Selector(group.reference, group.place, group.stack, (), group=group.reference)
 
 
 def _read_group(value: Value, groups: Groups, faults: Faults) -> tuple[Selector, ...]:

@@ -5,6 +5,7 @@ What YAML hides (duplicate keys, tabs) and what only a model tells (stacks, laye
 `surgery check`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from surgery.spec.grammar import (
     Field,
     Form,
 )
+from surgery.spec.profile_group import PATTERN as PROFILE_GROUP
 from surgery.spec.selector import MAX_INDEX, MODELS
 from surgery.spec.vary import RANGE
 
@@ -71,7 +73,8 @@ def _key(name: str) -> dict[str, Any]:
             return {"const": VERSION, "default": VERSION}
         case "groups":
             names = {"pattern": r"^[A-Za-z_]\w*$"}
-            group = [{"type": "string", "pattern": r"\.safetensors#"}, *_selection("members")["anyOf"]]
+            from_profile = {"type": "string", "pattern": f"^{re.sub(r'[(][?]P<.*?>', '(?:', PROFILE_GROUP)}$"}
+            group = [from_profile, *_selection("members")["anyOf"]]
             return {"type": "object", "propertyNames": names, "additionalProperties": {"anyOf": group}}
         case "vary":
             names = {"pattern": r"^[^\W\d]\w*$"}

@@ -44,7 +44,8 @@ Part = Index | Range
 class Selector:
     """Layers of a stack (`stack` may hold `*`), or components of them (`component`, which may hold `*`).
 
-    `model` is None or the leading `transformer` / `transformer_2`.
+    `model` is None or the leading `transformer` / `transformer_2`. `group` is the reference of a group that a profile
+    defines: its layers are known once the profile is read, and until then there are no `parts`.
     """
 
     text: str
@@ -54,10 +55,11 @@ class Selector:
     component: str | None = None
     component_place: Place | None = None
     model: str | None = None
+    group: str | None = None
 
     def with_component(self, component: str, place: Place) -> "Selector":
         """The components of this name of the same layers."""
-        return Selector(self.text, self.place, self.stack, self.parts, component, place, self.model)
+        return replace(self, component=component, component_place=place)
 
 
 Groups = Mapping[str, tuple[Selector, ...]]

@@ -1,0 +1,132 @@
+"""Groups that a spec takes from profiles -> the layers that they are. The profiles are read here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from surgery.anatomy.parts import Anatomy
+from surgery.errors import InputError
+from surgery.spec import operations as ops
+from surgery.spec.load import Spec
+from surgery.spec.places import Faults
+from surgery.spec.profile_group import ProfileGroup
+from surgery.spec.selector import Range, Selector, indices_to_text
+
+if TYPE_CHECKING:
+    from surgery.profiles.layer_profile import Profile
+
+
+@dataclass(frozen=True)
+class FoundGroup:
+    """A group and the layers start to stop - 1 that it is."""
+
+    group: ProfileGroup
+    start: int
+    stop: int
+
+    @property
+    def selector(self) -> str:
+        """The layers as a spec writes them."""
+        return f"{self.group.stack}[{indices_to_text(range(self.start, self.stop))}]"
+
+
+def find_profile_groups(spec: Spec, anatomy: Anatomy, faults: Faults) -> tuple[FoundGroup, ...]:
+    """The groups of a spec that profiles define, but for those with faults: no such file, stack or group, or a profile
+    of another model."""
+    profiles: dict[Path, Profile | str] = {}
+    found = []
+    for group in spec.profile_groups:
+        path = spec.folder / group.file
+        if path not in profiles:
+            profiles[path] = _read(path)
+        profile = profiles[path]
+        try:
+            if isinstance(profile, str):
+                raise InputError(profile)
+            found.append(_find(group, profile, anatomy))
+        except InputError as error:
+            faults.add(group.place, str(error))
+    return tuple(found)
+
+
+def _read(path: Path) -> "Profile | str":
+    from surgery.profiles.profile_file import read_profile
+
+    try:
+        return read_profile(path)
+    except InputError as error:
+        return str(error)
+
+
+def _find(group: ProfileGroup, profile: "Profile", anatomy: Anatomy) -> FoundGroup:
+    from surgery.profiles.groups import find_groups
+
+    groups = find_groups(profile, group.stack, stream=group.stream, num_groups=group.num_groups)
+    run = groups.find(group.group)
+    mismatch = find_mismatch(profile, anatomy, group.stack)
+    if mismatch is not None:
+        raise InputError(mismatch)
+    return FoundGroup(group, run.start, run.stop)
+
+
+def find_mismatch(profile: "Profile", anatomy: Anatomy, stack: str | None = None) -> str | None:
+    """What shows that a profile is of another model, None where nothing does; looks at one stack or at all."""
+    identity = profile.recipe.get("identity")
+    class_name = identity.get("class_name") if isinstance(identity, Mapping) else None
+    advice = "measure a profile of this model"
+    if isinstance(class_name, str) and class_name != anatomy.class_name:
+        return f"the profile is of a {class_name}, and the model is a {anatomy.class_name}; {advice}"
+    for item in profile.stacks:
+        if stack not in (None, item.name):
+            continue
+        known = anatomy.find_stack(item.name)
+        if known is None or known.num_blocks != item.num_blocks:
+            has = f"has {known.num_blocks}" if known is not None else "has no such stack"
+            measured = f"a model with {item.num_blocks} blocks in {item.name}"
+            return f"the profile is of {measured}, and {anatomy.class_name} {has}; {advice}"
+    return None
+
+
+def with_groups(operation: ops.AnyOperation, found: tuple[FoundGroup, ...]) -> ops.AnyOperation | None:
+    """An operation with the layers in place of the groups; None where it selects none but groups with faults."""
+    match operation:
+        case ops.Order():
+            return operation
+        case ops.Replace():
+            components = _selection(operation.components, found)
+            return replace(operation, components=components) if components else None
+        case _:
+            layers = _selection(operation.layers, found)
+            return replace(operation, layers=layers) if layers else None
+
+
+def _selection(selection: ops.Selection, found: tuple[FoundGroup, ...]) -> ops.Selection:
+    by_reference = {item.group.reference: item for item in found}
+    kept: list[Selector] = []
+    for selector in selection:
+        if selector.group is None:
+            kept.append(selector)
+        elif selector.group in by_reference:
+            item = by_reference[selector.group]
+            part = Range(item.start, item.stop, None, selector.place)
+            kept.append(replace(selector, text=item.selector, parts=(part,), group=None))
+    return tuple(kept)
+
+
+def self_contained_text(spec: Spec, found: tuple[FoundGroup, ...]) -> str:
+    """The text of a spec with the layers in place of the groups from profiles, which stand behind as comments."""
+    lines = spec.text.split("\n")
+    for item in found:
+        place, reference = item.group.place, item.group.reference
+        line = lines[place.line - 1]
+        before, rest = line[: place.column - 1], line[place.column - 1 :]
+        forms = (f'"{reference}"', f"'{reference}'", reference)
+        written = next((form for form in forms if rest.startswith(form)), None)
+        if written is None:
+            continue  # written with escapes: it stays as it is
+        after = rest[len(written) :]
+        source = Path(item.group.file).name + reference[len(item.group.file) :]
+        comment = "" if after.strip() else f"  # from {source}"
+        lines[place.line - 1] = f'{before}"{item.selector}"{after.rstrip()}{comment}'
+    return "\n".join(lines)
