@@ -6,7 +6,7 @@ step.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -38,9 +38,6 @@ def measure_noised(
 ) -> None:
     """Measure one forward of the transformer on a noised picture, without classifier-free guidance.
 
-    Flow-matching models get x_t = (1 - t) x_0 + t e; others x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e with their
-    scheduler's a_t (DDPM, arXiv 2006.11239, eq. 4).
-
     Raises:
         RefusedError: the pipeline's pictures are no (batch, channels, height, width) latents.
         InputError: the pipeline refuses the call, or a layer gives values that are no finite numbers.
@@ -49,25 +46,49 @@ def measure_noised(
     height, width = picture_size(pipe, call)
     clean = encode_picture(pipe, sample.image, height, width, generator)
     noise = torch.randn(clean.shape, generator=generator)
-    timestep, noised = add_noise(pipe.scheduler, clean, noise, sample.share)
-    arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1, "height": height, "width": width}
-    guidance = Guidance(((CONDITIONAL, CONDITIONAL),))
-    with ExitStack() as stack:
-        padding = stack.enter_context(watched(pipe, recorder, guidance))
+    with watched(pipe, recorder, Guidance(((CONDITIONAL, CONDITIONAL),))) as padding:
         padding.start([sample.caption])
-        stop = _settle_and_stop(pipe.scheduler.step, recorder, sample.share, on_step)
-        stack.enter_context(replaced(pipe.scheduler, "step", stop))
+        predict_noised(pipe, clean, noise, sample.share, [sample.caption], call)
+        recorder.settle(sample.share)
+        on_step()
+    recorder.finish_trajectory()
+
+
+def predict_noised(
+    pipe: Any,
+    clean: torch.Tensor,
+    noise: torch.Tensor,
+    share: float,
+    captions: Sequence[str],
+    call: Mapping[str, Any],
+) -> torch.Tensor:
+    """What a pipeline hands its scheduler at one share of the noise range, for noised latents (batch, ...), unguided.
+
+    Flow-matching models get x_t = (1 - t) x_0 + t e; others x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e with their
+    scheduler's a_t (DDPM, arXiv 2006.11239, eq. 4).
+
+    Raises:
+        RefusedError: how the pipeline packs its latents is not known.
+        InputError: the pipeline refuses the call.
+    """
+    height, width = picture_size(pipe, call)
+    timestep, noised = add_noise(pipe.scheduler, clean, noise, share)
+    arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1, "height": height, "width": width}
+    generators = [torch.Generator().manual_seed(number) for number in range(len(captions))]
+    predictions: list[torch.Tensor] = []
+    name = parameters_of(pipe.transformer)[0]
+    with ExitStack() as stack:
+        stack.enter_context(replaced(pipe.scheduler, "step", _keep_and_stop(pipe.scheduler.step, predictions)))
         stack.enter_context(replaced(pipe.scheduler, "set_timesteps", _visit(pipe.scheduler, timestep)))
-        names = parameters_of(pipe.transformer)
-        hook = pipe.transformer.register_forward_pre_hook(_put(pipe, names[0], noised), with_kwargs=True, prepend=True)
+        hook = pipe.transformer.register_forward_pre_hook(_put(pipe, name, noised), with_kwargs=True, prepend=True)
         stack.callback(hook.remove)
         try:
-            pipe([sample.caption], generator=[generator], output_type="latent", **arguments)
+            pipe(list(captions), generator=generators, output_type="latent", **arguments)
         except StopSampling:
             pass
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
-    recorder.finish_trajectory()
+    return predictions[0]
 
 
 def picture_size(pipe: Any, call: Mapping[str, Any]) -> tuple[int, int]:
@@ -131,15 +152,12 @@ def _visit(scheduler: Any, timestep: torch.Tensor) -> Callable[..., None]:
     return visit
 
 
-def _settle_and_stop(
-    take_step: Callable[..., Any], recorder: Recorder, share: float, on_step: Callable[[], None]
-) -> Callable[..., None]:
-    """A `step` that counts what was measured and ends the call."""
+def _keep_and_stop(take_step: Callable[..., Any], predictions: list[torch.Tensor]) -> Callable[..., None]:
+    """A `step` that keeps the prediction that it is given, and ends the call."""
 
     @functools.wraps(take_step)  # pipelines look at its signature
-    def stop(*_args: Any, **_kwargs: Any) -> None:
-        recorder.settle(share)
-        on_step()
+    def stop(model_output: torch.Tensor, *_args: Any, **_kwargs: Any) -> None:
+        predictions.append(model_output)
         raise StopSampling
 
     return stop
