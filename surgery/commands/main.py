@@ -18,6 +18,7 @@ from surgery.commands import (
     profiling,
     remap,
     schema,
+    suggest,
 )
 from surgery.errors import SurgeryError
 
@@ -50,6 +51,7 @@ app.command("compile")(compile_spec.run)
 app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
 app.command("plot")(plot.run)
+app.command("suggest")(suggest.run)
 app.add_typer(export.app, name="export")
 app.command("schema")(schema.run)
 app.command("doctor")(doctor.run)

@@ -1,0 +1,164 @@
+"""`surgery suggest PROFILE --remove N`: a spec that says why, from what layers do; planned at once."""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from surgery.commands.output import JsonFlag, print_json
+from surgery.errors import InputError
+from surgery.files import write_whole
+
+if TYPE_CHECKING:
+    from surgery.plan.planned import PlannedSpec
+    from surgery.profiles.layer_profile import Profile
+    from surgery.profiles.suggestion import Choice, Method
+
+
+def run(
+    profile: Annotated[Path, typer.Argument(help="A profile, as `surgery profile` writes it.")],
+    remove: Annotated[int | None, typer.Option(min=1, help="Leave out this many layers.")] = None,
+    keep: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Leave out layers until this share of them is left, like 0.75."),
+    ] = None,
+    repeat: Annotated[int | None, typer.Option(min=1, help="Run this many layers twice.")] = None,
+    by: Annotated[
+        Literal["influence", "span", "greedy"] | None,
+        typer.Option(
+            help="influence: the layers that change least, one by one, over all stacks (what --remove takes without "
+            "it). span: the neighbours that change least together (what --repeat takes without it). "
+            "greedy: one after the other, by the gap that is left."
+        ),
+    ] = None,
+    stack: Annotated[str | None, typer.Option(help="Choose among the layers of this stack only.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Judge by this stream, instead of the mean over all.")] = None,
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SELECTOR",
+            help="Layers to leave alone, instead of the ends of each stack; none for none; repeatable.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model, instead of the one that was measured.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The spec to write (.yaml); without it, it is printed.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a spec that is there.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Suggest a spec from a profile: which layers to leave out or to run twice, and why. Plans it at once.
+
+    A low number says that a layer changes little, not that it is not needed: judge by pictures.
+    """
+    if [remove, keep, repeat].count(None) != 2:
+        raise typer.BadParameter("give one of --remove N, --keep SHARE and --repeat N")
+    if by == "greedy" and repeat is not None:
+        raise typer.BadParameter("greedy leaves layers out; repeat by influence or span", param_hint="--by")
+    refuse_out(out, force=force)
+    from surgery.export.suggested_spec import ProfileFacts, write_suggestion
+    from surgery.profiles.profile_file import read_profile
+    from surgery.profiles.suggestion import choose_layers, number_to_remove, read_forbidden
+
+    found = read_profile(profile)
+    method: Method = by or ("influence" if repeat is None else "span")
+    stacks = choose_stacks(found, stack, stream)
+    forbidden = None if forbid is None else read_forbidden(forbid, found, stacks)
+    number = number_to_remove(found, stacks, keep) if keep is not None else remove or repeat or 0
+    choice = choose_layers(found, number, by=method, stacks=stacks, stream=stream, forbidden=forbidden)
+    facts = ProfileFacts(profile.name, hashlib.sha256(profile.read_bytes()).hexdigest(), found.recipe)
+    name = model or found.recipe.get("model")
+    sizes = {item.name: item.num_blocks for item in found.stacks}
+    text = write_suggestion(choice, "remove" if repeat is None else "repeat", facts, sizes, model=name)
+    planned, reason = plan_suggestion(text, found, str(name) if name else None, out, is_given=model is not None)
+    if out is not None:
+        write_whole(out, text)
+    if json:
+        print_json(suggestion_to_json(choice, text, out, planned, reason))
+        return
+    if out is None:
+        typer.echo(text, nl=False)
+    typer.echo(plan_text(planned, reason), err=out is None)
+    if out is not None:
+        typer.echo(f"written to {out}")
+
+
+def refuse_out(out: Path | None, *, force: bool) -> None:
+    """Raise InputError where the spec can't be written, or would hurt what is there."""
+    if out is None:
+        return
+    if out.suffix not in (".yaml", ".yml"):
+        raise InputError(f"{out} must be named .yaml")
+    if out.is_dir() or (out.exists() and not force):
+        raise InputError(f"{out} is there already; give another file, or --force to replace it")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out} can't be written: there is no folder {out.absolute().parent}")
+
+
+def choose_stacks(profile: "Profile", stack: str | None, stream: str | None) -> list[str]:
+    """The stack that is asked for, or all that have the stream that is asked for."""
+    if stack is not None:
+        return [profile.find_stack(stack).name]
+    found = [item.name for item in profile.stacks if stream is None or stream in item.streams]
+    if not found:
+        known = dict.fromkeys(name for item in profile.stacks for name in item.streams)
+        raise InputError(f"the profile has no stream {stream}; it has {', '.join(known)}")
+    return found
+
+
+def plan_suggestion(
+    text: str, profile: "Profile", model: str | None, out: Path | None, *, is_given: bool
+) -> tuple["PlannedSpec | None", str | None]:
+    """The plan of the suggestion; or None and why not, where the model that was measured is not at hand.
+
+    Raises:
+        InputError: the model that is asked for is not at hand, or is another than the profile is of.
+        SpecError: the model can't take the suggestion.
+    """
+    from surgery.anatomy.sources import anatomy_of_source, find_source
+    from surgery.plan.planned import plan_spec
+    from surgery.plan.profile_groups import find_mismatch
+    from surgery.spec.load import read_spec
+
+    if model is None:
+        return None, "the profile does not say of which model it is; give --model to plan the spec"
+    spec = read_spec(text, file=str(out or "suggestion.yaml"), folder=Path() if out is None else out.parent)
+    try:
+        source = find_source(model)
+    except InputError as error:
+        if is_given:
+            raise
+        return None, f"not planned, since the model is not at hand: {error}; give --model"
+    anatomy = anatomy_of_source(source)
+    mismatch = find_mismatch(profile, anatomy)
+    if mismatch is not None:
+        raise InputError(mismatch)
+    return plan_spec(spec, source, anatomy), None
+
+
+def plan_text(planned: "PlannedSpec | None", reason: str | None) -> str:
+    """What `surgery check` says of the suggestion."""
+    if planned is None:
+        return reason or ""
+    from surgery.commands.check import describe_plan
+    from surgery.plan.backends import judge_backends
+
+    return describe_plan(planned, judge_backends(planned.plan, planned.anatomy))
+
+
+def suggestion_to_json(
+    choice: "Choice", text: str, out: Path | None, planned: "PlannedSpec | None", reason: str | None
+) -> dict[str, Any]:
+    """The document of `--json`."""
+    from surgery.commands.check import Show, describe
+
+    document: dict[str, Any] = {
+        "by": choice.by,
+        "layers": [asdict(layer) for layer in choice.layers],
+        "forbidden": {stack: sorted(indices) for stack, indices in choice.forbidden.items()},
+        "out": None if out is None else str(out),
+        "text": text,
+    }
+    if planned is None:
+        return {**document, "not_planned": reason}
+    return {**document, **describe(planned, Show.plan)[0]}
