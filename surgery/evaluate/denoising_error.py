@@ -1,0 +1,106 @@
+"""The denoising error: how far a variant's predictions are from the baseline's at the same (x_t, t, prompt).
+
+No picture is drawn: the baseline's own pictures (or real ones) are noised, and each model predicts once from the same
+noised latents. With y the baseline's prediction and y' the variant's, the error of a prompt at a time is
+|y' - y| / |y|; against the truth it is |y' - z| / |z|, z what the model was trained to predict.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from surgery.activations.noised import is_flow, pack_latents, predict_noised
+from surgery.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DenoisingErrors:
+    """Of one model, by prompt and timestep bin (N, bins), each relative: to the baseline's prediction, to the truth."""
+
+    to_baseline: Array
+    to_truth: Array
+
+
+def denoising_errors(
+    pipes: Mapping[str, Any],
+    baseline: Any,
+    clean: torch.Tensor,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    bins: int,
+    batch_size: int,
+    call: Mapping[str, Any],
+    on_batch: Callable[[int], None] = lambda count: None,  # noqa: ARG005  (nobody is told)
+) -> dict[str, DenoisingErrors]:
+    """The errors of several pipelines that share all but their transformers, in the middle of each timestep bin.
+
+    `clean` are latents (N, channels, height, width), one a prompt; `seeds` are those of their noise. `on_batch` is told
+    how many predictions each batch has finished.
+
+    Raises:
+        InputError: prompts, latents and seeds are not equally many, or the pipeline refuses the call.
+        RefusedError: how the pipeline packs its latents is not known.
+    """
+    if not len(clean) == len(prompts) == len(seeds):
+        raise InputError(
+            f"there are {len(clean)} latents, {len(prompts)} prompts and {len(seeds)} seeds; give one each"
+        )
+    shape = (len(prompts), bins)
+    errors = {name: DenoisingErrors(np.zeros(shape), np.zeros(shape)) for name in pipes}
+    for number in range(bins):
+        share = (number + 0.5) / bins
+        for start in range(0, len(prompts), batch_size):
+            rows = slice(start, start + batch_size)
+            noise = torch.cat(
+                [_noise_like(latents, seed, number) for latents, seed in zip(clean[rows], seeds[rows], strict=True)]
+            )
+            given = (clean[rows], noise, share, prompts[rows], call)
+            expected = predict_noised(baseline, *given)
+            truth = _truth(baseline, clean[rows], noise, share, expected)
+            for name, pipe in pipes.items():
+                found = expected if pipe is baseline else predict_noised(pipe, *given)
+                errors[name].to_baseline[rows, number] = _relative(found, expected)
+                errors[name].to_truth[rows, number] = _relative(found, truth)
+                on_batch(len(noise))
+    return errors
+
+
+def _noise_like(latents: torch.Tensor, seed: int, number: int) -> torch.Tensor:
+    """Noise (1, ...) of its own for each prompt and bin."""
+    generator = torch.Generator().manual_seed(2**16 * (number + 1) + seed)
+    return torch.randn(1, *latents.shape, generator=generator)
+
+
+def _truth(pipe: Any, clean: torch.Tensor, noise: torch.Tensor, share: float, prediction: torch.Tensor) -> torch.Tensor:
+    """What the transformer was trained to predict, in the shape of its prediction.
+
+    Raises:
+        InputError: the scheduler names a kind of prediction that is not known.
+    """
+    kind = pipe.scheduler.config.get("prediction_type", "flow_prediction")
+    if is_flow(pipe.scheduler):
+        return pack_latents(pipe, noise - clean, prediction).to(prediction.device)
+    from diffusers import DDPMScheduler
+
+    scheduler: Any = DDPMScheduler.from_config(pipe.scheduler.config)
+    steps = scheduler.config.num_train_timesteps
+    timestep = torch.full((len(clean),), min(int(share * steps), steps - 1))
+    truths = {"epsilon": lambda: noise, "sample": lambda: clean}
+    truths["v_prediction"] = lambda: scheduler.get_velocity(clean, noise, timestep)
+    if kind not in truths:
+        raise InputError(f"{type(pipe.scheduler).__name__} predicts {kind}, which is not known; leave the truth out")
+    return pack_latents(pipe, truths[kind](), prediction).to(prediction.device)
+
+
+def _relative(found: torch.Tensor, expected: torch.Tensor) -> Array:
+    """|found - expected| / |expected| of each row, in float64."""
+    found, expected = found.double().flatten(1), expected.double().flatten(1)
+    ratio: Array = ((found - expected).norm(dim=1) / expected.norm(dim=1)).cpu().numpy()
+    return ratio
