@@ -1,0 +1,91 @@
+"""Prompts from files: a text file, a CSV, or captions in COCO's format, whose pictures then are the reference."""
+
+import csv
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgery.errors import InputError
+
+COLUMNS = ("prompt", "caption", "text")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts in their order; `pictures` are the files of the real pictures that they describe, or none."""
+
+    prompts: tuple[str, ...]
+    pictures: tuple[Path, ...] = ()
+
+
+def read_prompt_file(
+    path: Path, *, pictures: Path | None = None, sample: int | None = None, seed: int = 0
+) -> PromptSet:
+    """The prompts of a file: of `.csv` the column prompt, caption or text, of `.json` COCO's captions, else the lines.
+
+    `pictures` is the folder of COCO's pictures. `sample` draws so many (prompt, picture) pairs without repetition, by
+    Python's `random.Random(seed).sample`.
+
+    Raises:
+        InputError: the file can't be read, holds no prompt or fewer than are to be drawn, or a picture is missing.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the prompts {path} can't be read: {error}") from None
+    if path.suffix.lower() == ".json":
+        pairs = _from_coco(path, text, pictures)
+    elif pictures is not None:
+        raise InputError(f"{path} names no pictures; --pictures goes with captions in COCO's format (.json)")
+    elif path.suffix.lower() == ".csv":
+        pairs = [(prompt, None) for prompt in _from_csv(path, text)]
+    else:
+        pairs = [(line.strip(), None) for line in text.splitlines() if line.strip()]
+    if not pairs:
+        raise InputError(f"{path} holds no prompt; write one a line")
+    if sample is not None:
+        if sample > len(pairs):
+            raise InputError(f"{path} holds {len(pairs)} prompts, and {sample} are to be drawn")
+        pairs = random.Random(seed).sample(pairs, sample)
+    return PromptSet(tuple(prompt for prompt, _ in pairs), tuple(file for _, file in pairs if file is not None))
+
+
+def _from_csv(path: Path, text: str) -> list[str]:
+    try:
+        rows = list(csv.DictReader(text.splitlines(), strict=True))
+    except csv.Error as error:
+        raise InputError(f"the prompts {path} can't be read: {error}") from None
+    column = next((name for name in COLUMNS if rows and name in rows[0]), None)
+    if column is None:
+        raise InputError(f"{path} has no column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}")
+    return [row[column].strip() for row in rows if (row[column] or "").strip()]
+
+
+def _from_coco(path: Path, text: str, pictures: Path | None) -> list[tuple[str, Path | None]]:
+    """Every annotation with its picture, in the file's order."""
+    try:
+        document: Any = json.loads(text)
+        names = {image["id"]: str(image["file_name"]) for image in document["images"]}
+        captions = [(str(entry["caption"]).strip(), entry["image_id"]) for entry in document["annotations"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is no captions file in COCO's format (images with id and file_name, annotations with image_id and "
+            f"caption): {type(error).__name__}: {error}"
+        ) from None
+    return [(caption, _picture(path, names, identifier, pictures)) for caption, identifier in captions if caption]
+
+
+def _picture(path: Path, names: Mapping[Any, str], identifier: Any, pictures: Path | None) -> Path | None:
+    if identifier not in names:
+        raise InputError(f"{path}: a caption is of picture {identifier}, which the file does not name")
+    if pictures is None:
+        return None
+    name = names[identifier]
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"{path} names the picture {name}, which is not in {pictures}")
+    if not (pictures / name).is_file():
+        raise InputError(f"{path} names the picture {name}, which is not in {pictures}")
+    return pictures / name

@@ -1,0 +1,45 @@
+"""Prompts are encoded once for all variants: they share the text encoders, and so what comes out of them."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from surgery.activations.guidance import replaced
+
+PLAIN = (str, int, float, bool, type(None))
+
+
+@contextmanager
+def text_encoded_once(pipes: Sequence[Any]) -> Iterator[None]:
+    """Within it, `encode_prompt` of these pipelines answers a call that was made before from memory.
+
+    Calls that hold anything but plain values (ready embeddings, say) are passed on. The answers are copies.
+    """
+    known: dict[str, Any] = {}
+    with ExitStack() as stack:
+        for pipe in pipes:
+            if hasattr(pipe, "encode_prompt"):
+                stack.enter_context(replaced(pipe, "encode_prompt", _remembering(pipe.encode_prompt, known)))
+        yield
+
+
+def _remembering(encode: Any, known: dict[str, Any]) -> Any:
+    @functools.wraps(encode)  # pipelines may look at its signature
+    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+        plain = {name: value for name, value in kwargs.items() if not isinstance(value, torch.device)}
+        if not _is_plain([*args, *plain.values()]):
+            return encode(*args, **kwargs)
+        key = repr((args, sorted(kwargs.items(), key=lambda item: item[0])))
+        if key not in known:
+            known[key] = encode(*args, **kwargs)
+        return tree_map(lambda value: value.clone() if isinstance(value, torch.Tensor) else value, known[key])
+
+    return encode_prompt
+
+
+def _is_plain(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, PLAIN) or (isinstance(v, (list, tuple)) and _is_plain(v)) for v in values)
