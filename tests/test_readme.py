@@ -123,10 +123,12 @@ def folder(tmp_path, monkeypatch) -> Path:
 def test_every_block_runs_and_prints_what_is_shown(folder):
     blocks = blocks_of(README)
     assert sum(block.shown is not None for block in blocks) >= 6
-    assert Counter(block.language for block in blocks) == {"yaml": 3, "bash": 12, "python": 3, "text": 16}
+    assert Counter(block.language for block in blocks) == {"yaml": 3, "bash": 14, "python": 3, "text": 17}
     run_blocks(blocks)
     assert (folder / "out" / "apple" / "contact_sheet.png").is_file()
     assert (folder / "apple.png").is_file()
+    assert (folder / "out" / "plots" / "heatmaps_transformer_blocks.png").is_file()
+    assert load_spec(folder / "suggested.yaml").model == "demo"
 
 
 def test_the_specs_are_plans_but_for_the_one_that_shows_faults(folder):

@@ -10,7 +10,20 @@ from surgery.commands.main import app
 from surgery.commands.output import bytes_text, count_text, share_text, table
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["demo", "inspect", "check", "diff", "generate", "compile", "remap", "profile", "plot", "suggest", "schema", "doctor"]
+COMMANDS = [
+    "demo",
+    "inspect",
+    "check",
+    "diff",
+    "generate",
+    "compile",
+    "remap",
+    "profile",
+    "plot",
+    "suggest",
+    "schema",
+    "doctor",
+]
 GROUPS = {"export": ["lokr", "check"]}
 HEAVY = ["torch", "diffusers", "transformers", "PIL", "numpy", "matplotlib"]
 
