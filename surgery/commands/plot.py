@@ -96,12 +96,13 @@ def groups_to_json(groups: "LayerGroups") -> dict[str, Any]:
         "groups": {name: [run.start, run.stop] for name, run in groups.by_name.items()},
         "streams": list(groups.streams),
         "silhouette": groups.silhouette,
+        "silhouette_of_even_drift": groups.even_drift,
     }
 
 
 def groups_text(groups: "LayerGroups", profile: str, wanted: "NumGroups", stream: str | None) -> str:
     """The groups of a stack, and how a spec takes one."""
-    number = f"{len(groups.starts)} groups" + (", the number chosen by it" if wanted == "auto" else "")
+    number = f"{len(groups.starts)} groups" + (" (chosen)" if wanted == "auto" else "")
     over = " and ".join(groups.streams)
     rows = [[name, groups.selector(name)] for name in groups.names]
     options = [f"groups={len(groups.starts)}"] * (len(groups.starts) != 3) + [f"stream={stream}"] * (stream is not None)
@@ -109,7 +110,9 @@ def groups_text(groups: "LayerGroups", profile: str, wanted: "NumGroups", stream
     example = groups.names[len(groups.names) // 2]
     return "\n".join(
         [
-            f"{groups.stack}: {number} (mean silhouette width {groups.silhouette:.2f}), by the similarity of {over}",
+            f"{groups.stack}: {number}, by the similarity of {over}",
+            f"  mean silhouette width {groups.silhouette:.2f}; "
+            f"layers that drift evenly would have {groups.even_drift:.2f}",
             table(rows, indent="  "),
             f'  in a spec:  groups: {{{example.replace("-", "_")}: "{profile}#{groups.stack}.{example}{asked}"}}',
         ]

@@ -8,6 +8,10 @@ the outputs of blocks i and j, and a run G costs
 
 which is the scatter of its members around their mean, in the space where K is the inner product. How many groups there
 are is given, or chosen by the largest mean silhouette width (Rousseeuw 1987) with the distance 1 - K_ij.
+
+Layers of a residual stream drift, and a steady drift without any groups has a large silhouette too (0.5 to 0.8, most of
+it with two groups). So the width is told beside that of an even drift: the same cut of the kernel whose entries are the
+means of K along its diagonals, where only the distance of two layers counts and not where they are.
 """
 
 import itertools
@@ -33,7 +37,7 @@ class LayerGroups:
     """A stack cut into runs of neighbours; `starts[k]` is the first block of run k, `starts[0]` is 0.
 
     `streams` are those whose similarity was looked at. `silhouette` is the mean silhouette width, from -1 to 1: how
-    much nearer a layer is to its own group than to the next best.
+    much nearer a layer is to its own group than to the next best; `even_drift` what it would be without groups.
     """
 
     stack: str
@@ -41,6 +45,7 @@ class LayerGroups:
     starts: tuple[int, ...]
     streams: tuple[str, ...]
     silhouette: float
+    even_drift: float
 
     @property
     def runs(self) -> tuple[range, ...]:
@@ -104,7 +109,9 @@ def find_groups(
     cuts = [cut_into_runs(kernel, number) for number in candidates]
     widths = [silhouette_width(kernel, starts) for starts in cuts]
     best = int(np.argmax(widths))
-    return LayerGroups(stack, found.num_blocks, cuts[best], streams, widths[best])
+    drift = even_drift(kernel)
+    expected = silhouette_width(drift, cut_into_runs(drift, candidates[best]))
+    return LayerGroups(stack, found.num_blocks, cuts[best], streams, widths[best], expected)
 
 
 def output_similarity(profile: Profile, stack: str, streams: tuple[str, ...]) -> Array:
@@ -151,6 +158,13 @@ def run_costs(kernel: Array) -> Array:
         inside = sums[end, end] - sums[start, end] - sums[end, start] + sums[start, start]
         costs[start, end] = max(0.0, trace[end] - trace[start] - inside / (end - start))
     return costs
+
+
+def even_drift(kernel: Array) -> Array:
+    """The kernel with each entry the mean of its diagonal: as alike at every distance, and no place unlike another."""
+    size = len(kernel)
+    means = np.array([np.diagonal(kernel, distance).mean() for distance in range(size)])
+    return np.asarray(means[np.abs(np.subtract.outer(np.arange(size), np.arange(size)))], dtype=np.float64)
 
 
 def silhouette_width(kernel: Array, starts: tuple[int, ...]) -> float:

@@ -103,16 +103,17 @@ def show_all_layers(axes: Axes, num_columns: int, num_layers: int, theme: Theme)
     axes.add_patch(rest)
 
 
-def log_ticks() -> tuple[LogLocator, FuncFormatter]:
-    """Ticks at 1, 2 and 5 of each decade, as plain numbers."""
-    return LogLocator(subs=(1, 2, 5)), FuncFormatter(lambda value, _: f"{value:g}")
+def log_ticks(low: float, high: float) -> tuple[LogLocator, FuncFormatter]:
+    """Ticks at 1, 2 and 5 of each decade, or more where there is hardly one, as plain numbers."""
+    steps = (1, 2, 5) if high > 12 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    return LogLocator(subs=steps), FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def add_color_bar(figure: Figure, image: ScalarMappable, axes: Any, theme: Theme, label: str, **options: Any) -> None:
     """A colour bar with its label; on a logarithmic scale with ticks at 1, 2 and 5."""
     bar: Colorbar = figure.colorbar(image, ax=axes, **options)
     if isinstance(image.norm, LogNorm):
-        bar.locator, bar.formatter = log_ticks()
+        bar.locator, bar.formatter = log_ticks(*image.get_clim())
         bar.minorlocator = NullLocator()
     else:
         bar.locator = MaxNLocator(5)

@@ -269,8 +269,9 @@ def draw_curves(profile: Profile, stack: ProfiledStack, theme: Theme) -> Figure:
         is_log = spans_decades(values)
         if is_log:
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(log_ticks()[0])
-            axes.yaxis.set_major_formatter(log_ticks()[1])
+            locator, formatter = log_ticks(float(np.nanmin(values)), float(np.nanmax(values)))
+            axes.yaxis.set_major_locator(locator)
+            axes.yaxis.set_major_formatter(formatter)
             axes.yaxis.set_minor_locator(NullLocator())
         style_axes(axes, theme, y=name + (", log scale" if is_log else ""))
         axes.yaxis.set_tick_params(which="both", colors=theme.ink, labelsize=SMALL)

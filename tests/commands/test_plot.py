@@ -37,7 +37,9 @@ def test_figures_are_written_and_groups_and_gaps_are_told(profile, surgery_comma
     result = surgery_command("plot", profile, "--out", tmp_path / "plots", "--theme", "dark")
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[0].startswith(f"{STACK}: 3 groups (mean silhouette width 0.")
+    assert lines[0] == f"{STACK}: 3 groups, by the similarity of hidden_states"
+    assert lines[1].startswith("  mean silhouette width 0.") and "; layers that drift evenly would have 0." in lines[1]
+    del lines[1]
     assert [line.split() for line in lines[1:4]] == [
         ["first", f"{STACK}[0:3]"],
         ["middle", f"{STACK}[3:9]"],
@@ -62,7 +64,7 @@ def test_json_is_one_document(profile, drawn, surgery_command, tmp_path):
 @pytest.mark.usefixtures("drawn")
 def test_the_number_of_groups_is_given_or_chosen(profile, surgery_command, tmp_path):
     chosen = surgery_command("plot", profile, "--out", tmp_path, "--groups", "auto").stdout
-    assert "3 groups, the number chosen by it (mean silhouette width" in chosen
+    assert "3 groups (chosen), by the similarity" in chosen
     four = surgery_command("plot", profile, "--out", tmp_path, "--groups", "4", "--stream", "hidden_states").stdout
     assert "middle-2" in four
     assert f'{{middle_2: "p.safetensors#{STACK}.middle-2?groups=4&stream=hidden_states"}}' in four

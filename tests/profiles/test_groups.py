@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from surgery.errors import InputError
-from surgery.profiles.groups import AUTO_GROUPS, cut_into_runs, find_groups, run_costs, silhouette_width
+from surgery.profiles.groups import AUTO_GROUPS, cut_into_runs, even_drift, find_groups, run_costs, silhouette_width
 
 STACK = "transformer_blocks"
 TEXT, IMAGE = "encoder_hidden_states", "hidden_states"
@@ -90,6 +90,17 @@ def test_the_silhouette_is_that_of_the_paper():
         widths.append((b - a) / max(a, b))
     assert silhouette_width(kernel, starts) == pytest.approx(np.mean(widths), abs=1e-12)
     assert silhouette_width(np.ones((4, 4)), (0, 2)) == 0
+
+
+@pytest.mark.parametrize("num_runs", [2, 3, 5])
+def test_an_even_drift_has_no_groups_and_a_silhouette_all_the_same(made, num_runs):
+    turned = np.linspace(0, 1.5, 20)
+    kernel = np.cos(turned[:, None] - turned[None])
+    groups = find_groups(made.profile_of_similarity({IMAGE: with_embedding(kernel)}, 20), STACK, num_groups=num_runs)
+    assert np.allclose(even_drift(kernel), kernel)
+    assert groups.silhouette == pytest.approx(groups.even_drift) and groups.even_drift > 0.5
+    clear = find_groups(made.profile_of_similarity({IMAGE: with_embedding(planted([5, 7, 8]))}, 20), STACK)
+    assert clear.silhouette > clear.even_drift + 0.3
 
 
 def test_first_middle_and_last_are_found_where_they_were_planted(made):
