@@ -15,7 +15,7 @@ from surgery.errors import InputError
 from surgery.profiles.groups import find_groups
 from surgery.report.panels import bin_labels, color_scale, spread_labels, tick_positions
 from surgery.report.plot_profile import KINDS, draw_stack, plot_profile, render
-from surgery.report.profile_figures import best_starts, heatmap_variants, span_cells, spans_decades
+from surgery.report.profile_figures import best_starts, draw_curves, heatmap_variants, span_cells, spans_decades
 from surgery.report.themes import DARK, LIGHT
 
 STACK = "transformer_blocks"
@@ -72,8 +72,13 @@ def shown_cells(figure):
 BOTH = {"streams": (TEXT, IMAGE)}
 CASES = {
     "one layer": {"stacks": [(STACK, 1)]},
-    "AuraFlow": {"stacks": [(STACK, 4)], "branches": ("conditional", "unconditional"), **BOTH},
-    "SD3": {"stacks": [(STACK, 24)], "text_ends_early": True, "num_bins": 10, "empty_bins": (3,), **BOTH},
+    "4 layers": {
+        "stacks": [(STACK, 4)],
+        "branches": ("conditional", "unconditional"),
+        "text_ends_early": True,
+        "empty_bins": (3,),
+        **BOTH,
+    },
     "57 layers": {"stacks": [(STACK, 57)], "starts": (1, 2, 3, 54, 55, 56), "num_bins": 10, "empty_bins": (0,), **BOTH},
     "100 bins": {
         "stacks": [(STACK, 28)],
@@ -207,8 +212,9 @@ def test_files_are_named_by_kind_and_stack(made, tmp_path):
 
 
 def test_the_same_profile_gives_the_same_bytes(made):
+    profile = made.make_profile([(STACK, 3)])
     for kind in ("png", "svg"):
-        one, other = (render(figures(made.make_profile([(STACK, 3)]), DARK)["curves"], kind) for _ in range(2))
+        one, other = (render(draw_curves(profile, profile.stacks[0], DARK), kind) for _ in range(2))
         assert one == other
 
 
