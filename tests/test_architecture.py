@@ -17,7 +17,11 @@ ROOMS = (
     *("errors", "files", "location", "spec", "profiles", "tracing", "anatomy", "plan", "graph", "checkpoint", "verify"),
     *("activations", "evaluate", "experiment", "export", "report", "dit", "demo", "commands", "testing"),
 )
-FORBIDDEN_ARROWS = {"graph": {"checkpoint"}, "checkpoint": {"graph"}, "evaluate": set(ROOMS) - {"errors", "evaluate"}}
+FORBIDDEN_ARROWS = {
+    "graph": {"checkpoint"},
+    "checkpoint": {"graph"},
+    "evaluate": set(ROOMS) - {"errors", "files", "evaluate"},
+}
 LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery": {"torch", "diffusers", "transformers", "numpy"},
     "surgery.spec": {"torch", "diffusers", "transformers", "numpy"},

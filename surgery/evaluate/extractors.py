@@ -9,6 +9,7 @@
 """
 
 import importlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import SafetensorError
 from torch import nn
 
 from surgery.errors import InputError
@@ -171,8 +173,11 @@ def dinov2_extractor(folder: Path, *, device: str = "cpu") -> Extractor:
     from transformers import Dinov2Model
 
     try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        if kind != "dinov2":
+            raise InputError(f"{folder} is of a {kind}, not of a dinov2")
         model, report = Dinov2Model.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise InputError(f"{folder} can't be loaded as DINOv2: {error}") from None
     absent = sorted({*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])})
     if absent:

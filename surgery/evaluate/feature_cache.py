@@ -88,8 +88,8 @@ def _extract(
 
 
 def _packed(values: NDArray[np.float32], digests: tuple[str, ...], recipe: dict[str, Any]) -> bytes:
-    header = {**recipe, "sha256": hashlib.sha256(values.tobytes()).hexdigest()}
     rows = np.array([list(bytes.fromhex(digest)) for digest in digests], dtype=np.uint8)
+    header = {**recipe, "sha256": _checksum(values, rows)}
     return save({"features": np.ascontiguousarray(values), "digests": rows}, metadata={KEY: json.dumps(header)})
 
 
@@ -101,9 +101,14 @@ def _lookup(path: Path, recipe: dict[str, Any]) -> tuple[NDArray[np.float32], tu
             values, rows = file.get_tensor("features"), file.get_tensor("digests")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-    if header != {**recipe, "sha256": hashlib.sha256(values.tobytes()).hexdigest()}:
+    if header != {**recipe, "sha256": _checksum(values, rows)}:
         return None
     return values, tuple(bytes(row).hex() for row in rows)
+
+
+def _checksum(values: NDArray[np.float32], rows: NDArray[np.uint8]) -> str:
+    """Of what safetensors itself does not protect."""
+    return hashlib.sha256(values.tobytes() + rows.tobytes()).hexdigest()
 
 
 def _in_order(values: NDArray[np.float32], known: tuple[str, ...], digests: tuple[str, ...]) -> NDArray[np.float32]:

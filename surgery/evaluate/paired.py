@@ -31,8 +31,9 @@ LPIPS_BACKBONES = {
 
 
 def paired_ssim(variant: torch.Tensor, baseline: torch.Tensor) -> Array:
-    """Structural similarity (Wang et al. 2004, eq. 13; Gaussian window of 11 px, sigma 1.5), averaged over channels: 1
-    for equal pictures, by torchmetrics in float64.
+    """Structural similarity (Wang et al. 2004, eq. 13; Gaussian window of 11 px, sigma 1.5; edges mirrored).
+
+    Averaged over channels: 1 for equal pictures. By torchmetrics, in float64.
 
     Raises:
         InputError: they do not pair, or are smaller than the window.
@@ -45,8 +46,7 @@ def paired_ssim(variant: torch.Tensor, baseline: torch.Tensor) -> Array:
 
 
 def paired_psnr(variant: torch.Tensor, baseline: torch.Tensor) -> Array:
-    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE) with the MSE over all channels: infinite for equal
-    pictures.
+    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE) over all channels: infinite for equal pictures.
 
     Raises:
         InputError: they do not pair.

@@ -105,6 +105,11 @@ def read_pictures(folder: Path, *, role: Role, crop_px: int | None = None) -> Pi
     files = [path for path in found if path.suffix.lower() in SUFFIXES and not _is_hidden(path, folder)]
     if not files:
         raise InputError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
+    return pictures_of_files(files, folder, role=role, crop_px=crop_px)
+
+
+def pictures_of_files(files: Sequence[Path], folder: Path, *, role: Role, crop_px: int | None = None) -> PictureSet:
+    """Some pictures of a folder, in this order; raises InputError as `read_pictures`."""
     surveyed = [_survey(path, crop_px) for path in files]
     faults = [f"{item.file} {item.fault}" for item in surveyed if item.fault]
     if role == "scored":
