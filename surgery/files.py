@@ -73,6 +73,23 @@ def explain_failure(error: OSError, out: Path) -> InputError:
 
 
 @contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[Path]:
+    """A folder that one run at a time writes into; it is made where it is not there.
+
+    Raises:
+        InputError: another run is writing into it, or it can't be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(folder, folder))
+        except OSError as error:
+            raise explain_failure(error, folder) from None
+        yield folder
+
+
+@contextlib.contextmanager
 def _locked(beside: Path, out: Path) -> Iterator[None]:
     """Hold the lock of a folder that is being written; the system gives it up with the process, however that ends."""
     while (handle := _lock(beside, out)) is None:

@@ -3,17 +3,14 @@
 import contextlib
 import json
 import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-import surgery
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.pretrained import load_pretrained
 from surgery.anatomy.sources import ModelSource, find_source
@@ -21,10 +18,10 @@ from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.evaluate.contact_sheet import contact_sheet
 from surgery.evaluate.draw import Drawing, check_call, draw_pictures
-from surgery.graph.apply import apply, plan_for_spec
+from surgery.experiment.variants import library_versions, means_file, plan_variants
+from surgery.graph.apply import apply
 from surgery.graph.artefact import SPEC, find_base, is_artefact, read_artefact
 from surgery.plan.plan import Plan
-from surgery.profiles.means import means_for_spec
 from surgery.spec.load import Spec, load_spec
 
 SPEC_SUFFIXES = (".yaml", ".yml")
@@ -161,23 +158,16 @@ def load_pipeline(source: ModelSource, request: GalleryRequest) -> Any:
 
 
 def plan_rows(specs: Sequence[Spec], pipe: Any, request: GalleryRequest) -> list[Row]:
-    """The baseline and a row a spec, each with its plan; names are the files' stems, made different."""
-    anatomy = read_anatomy(pipe.transformer)
+    """The baseline and a row a spec, each with its plan."""
     rows = [Row(BASELINE)] if request.baseline or not specs else []
-    for spec in specs:
-        stem = Path(spec.file).stem
-        taken = {row.name for row in rows}
-        name = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(specs) + 3))) if n not in taken)
-        plan = plan_for_spec(spec, anatomy, means_for_spec(spec, request.profile))
-        rows.append(Row(name, spec, plan))
-    return rows
+    taken = [row.name for row in rows]
+    variants = plan_variants(specs, read_anatomy(pipe.transformer), request.profile, taken=taken)
+    return rows + [Row(variant.name, variant.spec, variant.plan) for variant in variants]
 
 
 def _profile(row: Row, request: GalleryRequest) -> Path | None:
     """The file of means of a row, where its plan uses one."""
-    if request.profile is not None or row.spec is None or row.spec.profile is None:
-        return request.profile
-    return row.spec.folder / row.spec.profile
+    return request.profile if row.spec is None else means_file(row.spec, request.profile)
 
 
 def draw_rows(
@@ -230,8 +220,6 @@ def make_recipe(
     source: ModelSource, rows: Sequence[Row], request: GalleryRequest, call: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that it takes to draw the pictures again."""
-    import diffusers
-
     return {
         "model": source.name,
         "call": dict(call),
@@ -246,12 +234,7 @@ def make_recipe(
             else {"name": row.name, "spec": row.spec.text, "plan": row.plan.to_json()}
             for row in rows
         ],
-        "versions": {
-            "surgery": surgery.__version__,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": library_versions(),
     }
 
 

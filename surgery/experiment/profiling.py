@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import platform
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-import surgery
 from surgery.activations.guidance import Guidance, find_guidance
 from surgery.activations.noised import Sample, measure_noised
 from surgery.activations.recorder import Recorder, Token
@@ -27,6 +24,7 @@ from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.evaluate.draw import check_call
 from surgery.experiment.captions import CaptionedPicture, read_captions
+from surgery.experiment.variants import library_versions
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.profile_file import read_profile, write_profile
 
@@ -253,8 +251,6 @@ def _sample_name(seed: int, text: str) -> str:
 
 def make_recipe(source: ModelSource, request: ProfileRequest, call: Mapping[str, Any]) -> dict[str, Any]:
     """How a profile is made, but for its samples: profiles of the same recipe can be joined."""
-    import diffusers
-
     identity = identify(source)
     return {
         "model": source.name,
@@ -265,12 +261,7 @@ def make_recipe(source: ModelSource, request: ProfileRequest, call: Mapping[str,
         "mean_states": request.mean_states,
         "dtype": request.dtype,
         "call": dict(call),
-        "versions": {
-            "surgery": surgery.__version__,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": library_versions(),
     }
 
 

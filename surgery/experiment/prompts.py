@@ -15,10 +15,11 @@ COLUMNS = ("prompt", "caption", "text")
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts in their order; `pictures` are the files of the real pictures that they describe, or none."""
+    """Prompts in their order; `pictures` are the files, below `folder`, of the pictures that they describe, or none."""
 
     prompts: tuple[str, ...]
     pictures: tuple[Path, ...] = ()
+    folder: Path = Path()
 
 
 def read_prompt_file(
@@ -50,7 +51,9 @@ def read_prompt_file(
         if sample > len(pairs):
             raise InputError(f"{path} holds {len(pairs)} prompts, and {sample} are to be drawn")
         pairs = random.Random(seed).sample(pairs, sample)
-    return PromptSet(tuple(prompt for prompt, _ in pairs), tuple(file for _, file in pairs if file is not None))
+    return PromptSet(
+        tuple(prompt for prompt, _ in pairs), tuple(file for _, file in pairs if file is not None), pictures or Path()
+    )
 
 
 def _from_csv(path: Path, text: str) -> list[str]:

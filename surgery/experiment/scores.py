@@ -1,6 +1,6 @@
 """Pictures of a row -> its numbers, each with an interval: against real pictures, the text, and the baseline."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from surgery.errors import InputError
 from surgery.evaluate.extractors import Extractor
 from surgery.evaluate.feature_cache import features_of
 from surgery.evaluate.feature_sets import Features, Statistics
@@ -25,12 +24,13 @@ MIN_JACKKNIFE = 40  # pictures, for twenty groups
 
 @dataclass(frozen=True)
 class Metric:
-    """What a number is called, whether more of it is better, and what it was made with.
+    """What a number is called (`short` in tables), whether more of it is better, and what it was made with.
 
     `is_paired` says that it compares each picture with the baseline's of the same prompt and seed.
     """
 
     name: str
+    short: str
     higher_is_better: bool
     made_with: str
     is_paired: bool = False
@@ -70,25 +70,26 @@ class Judges:
     cache: Path
 
 
-def score_row(
-    pictures: PictureSet, baseline: PictureSet, prompts: tuple[str, ...], judges: Judges, *, is_paired: bool
-) -> list[Score]:
-    """All numbers of a row that come from its pictures. Rows of other noise are not paired with the baseline."""
+def score_row(pictures: PictureSet, baseline: PictureSet, prompts: tuple[str, ...], judges: Judges) -> list[Score]:
+    """All numbers of a row that come from its pictures. Controls of other noise pair by prompt alone."""
     scores: list[Score] = []
     if judges.extractor is not None:
         features = features_of(pictures, judges.extractor, cache=judges.cache)
         if judges.reference is not None:
             scores += score_against_reference(features, judges.reference, judges.extractor)
     if judges.text_score is not None:
-        scores.append(_score_text(pictures, baseline, prompts, judges, is_paired=is_paired))
-    if is_paired:
-        scores += _score_pairs(pictures, baseline, judges)
-    return scores
+        scores.append(_score_text(pictures, baseline, prompts, judges))
+    return scores + _score_pairs(pictures, baseline, judges)
 
 
 def frechet_name(extractor: Extractor) -> str:
     """FID is the distance by Inception; by another extractor it is called so."""
     return "FID" if extractor.name.startswith("inception") else f"Frechet distance ({extractor.name})"
+
+
+def frechet_short(extractor: Extractor) -> str:
+    """The same for the head of a column."""
+    return "FID" if extractor.name.startswith("inception") else "Frechet"
 
 
 def score_against_reference(features: Features, reference: Features | Statistics, extractor: Extractor) -> list[Score]:
@@ -101,15 +102,15 @@ def score_against_reference(features: Features, reference: Features | Statistics
     )
     scores = []
     if len(features) >= MIN_JACKKNIFE:
-        metric = Metric(frechet_name(extractor), False, made_with, flag=flag)
+        metric = Metric(frechet_name(extractor), frechet_short(extractor), False, made_with, flag=flag)
         scores.append(Score(metric, frechet_interval(features, reference)))
     if isinstance(reference, Features):
-        kid = Metric(f"KID x 1000 ({extractor.name})", False, made_with)
+        kid = Metric(f"KID x 1000 ({extractor.name})", "KID", False, made_with)
         scores.append(Score(kid, _times(kernel_distance(features, reference), 1000)))
         found = precision_recall(features, reference)
         for name, value in (("precision", found.precision), ("recall", found.recall)):
             interval = Interval(value, None, None, len(features), "one number over all pictures")
-            scores.append(Score(Metric(f"{name} ({extractor.name})", True, made_with), interval))
+            scores.append(Score(Metric(f"{name} ({extractor.name})", name, True, made_with), interval))
     return scores
 
 
@@ -118,51 +119,32 @@ def _times(interval: Interval, factor: float) -> Interval:
     return Interval(factor * interval.value, low, high, interval.num, interval.method, interval.level)
 
 
-def _score_text(
-    pictures: PictureSet, baseline: PictureSet, prompts: tuple[str, ...], judges: Judges, *, is_paired: bool
-) -> Score:
+def _score_text(pictures: PictureSet, baseline: PictureSet, prompts: tuple[str, ...], judges: Judges) -> Score:
     assert judges.text_score is not None, "asked for by the caller"
     values = 100 * judges.text_score(pictures, prompts)
     own = 100 * judges.text_score(baseline, prompts)
-    metric = Metric(f"text score x 100 ({judges.text_judge})", True, judges.text_judge)
-    difference = difference_interval(values, own) if is_paired else None
-    return Score(metric, mean_interval(values), difference, values)
+    metric = Metric(f"text score x 100 ({judges.text_judge})", "text", True, judges.text_judge)
+    return Score(metric, mean_interval(values), difference_interval(values, own), values)
 
 
 def _score_pairs(pictures: PictureSet, baseline: PictureSet, judges: Judges) -> list[Score]:
     one, other = pictures.all_pixels(), baseline.all_pixels()
     found: list[tuple[Metric, Array]] = [
-        (Metric("SSIM", True, "torchmetrics", is_paired=True), paired_ssim(one, other)),
-        (Metric("PSNR (dB)", True, "torchmetrics", is_paired=True), paired_psnr(one, other)),
+        (Metric("SSIM", "SSIM", True, "torchmetrics", is_paired=True), paired_ssim(one, other)),
+        (Metric("PSNR (dB)", "PSNR", True, "torchmetrics", is_paired=True), paired_psnr(one, other)),
     ]
     if judges.lpips is not None:
-        found.append((Metric("LPIPS", False, "lpips", is_paired=True), judges.lpips(one, other)))
+        found.append((Metric("LPIPS", "LPIPS", False, "lpips", is_paired=True), judges.lpips(one, other)))
     scores = [Score(metric, mean_interval(values), None, values) for metric, values in found]
     if judges.extractor is not None:
         mine, theirs = (features_of(item, judges.extractor, cache=judges.cache) for item in (pictures, baseline))
         made_with = f"{judges.extractor.name} {judges.extractor.digest[:12]}"
         cosine = feature_cosine(mine, theirs)
-        metric = Metric(f"feature cosine ({judges.extractor.name})", True, made_with, is_paired=True)
+        metric = Metric(f"feature cosine ({judges.extractor.name})", "cosine", True, made_with, is_paired=True)
         scores.append(Score(metric, mean_interval(cosine), None, cosine))
         if len(mine) >= MIN_JACKKNIFE:
             name = f"{frechet_name(judges.extractor)} to baseline"
-            scores.append(Score(Metric(name, False, made_with, is_paired=True), frechet_interval(mine, theirs)))
+            scores.append(
+                Score(Metric(name, "to base", False, made_with, is_paired=True), frechet_interval(mine, theirs))
+            )
     return scores
-
-
-def verdicts(rows: Mapping[str, Mapping[str, Score]], row: str, metric: str) -> str:
-    """Where a number stands between the controls: `=` no worse than the baseline reseeded, `!` no better than noise."""
-    mine = rows[row].get(metric)
-    if mine is None:
-        raise InputError(f"{row} has no {metric}")
-    marks = ""
-    for control, mark in (("reseeded", "="), ("noise", "!")):
-        other = rows.get(control, {}).get(metric)
-        if other is None:
-            continue
-        better = mine.interval.value >= other.interval.value
-        if not mine.metric.higher_is_better:
-            better = mine.interval.value <= other.interval.value
-        if better == (mark == "="):
-            marks += mark
-    return marks

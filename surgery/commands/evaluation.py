@@ -1,0 +1,144 @@
+"""`surgery evaluate SPEC...`: what surgery did to the pictures, in numbers with intervals and controls."""
+
+import json as json_format
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from surgery.commands.generate import read_call_arguments
+from surgery.commands.output import JsonFlag, print_json
+
+if TYPE_CHECKING:
+    from surgery.experiment.evaluation import Evaluation
+
+
+def run(
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Specs of one model.")],
+    prompts: Annotated[
+        Path, typer.Option(help="Prompts: a text file, a .csv (prompt, caption or text), or COCO captions (.json).")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; an interrupted run goes on in it.")],
+    pictures: Annotated[
+        Path | None, typer.Option(help="The folder of COCO's pictures; they are the reference.")
+    ] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Draw so many of the prompts, by --sample-seed.")] = None,
+    sample_seed: Annotated[int, typer.Option(help="Of Python's random.sample over prompts.")] = 0,
+    reference: Annotated[
+        Path | None, typer.Option(help="Real pictures: a folder, or a file of features or statistics.")
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=1, help="Scale and crop the reference's pictures to this size.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model, instead of the one that the specs name.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the specs' own.")] = None,
+    extractor: Annotated[
+        str, typer.Option(help="auto, none, bundled, inception, dinov2:FOLDER, or a torch-fidelity class MODULE:CLASS.")
+    ] = "auto",
+    extractor_weights: Annotated[Path | None, typer.Option(help="Its file of weights.")] = None,
+    clip: Annotated[
+        str,
+        typer.Option(help="auto, none, bundled, an open_clip name such as ViT-B-32-quickgelu, or local-dir:FOLDER."),
+    ] = "auto",
+    clip_weights: Annotated[Path | None, typer.Option(help="Its file of weights.")] = None,
+    lpips: Annotated[str, typer.Option(help="auto, none, or alex.")] = "auto",
+    lpips_weights: Annotated[Path | None, typer.Option(help="The file of its backbone's weights.")] = None,
+    bins: Annotated[int, typer.Option(min=1, help="Timesteps of the denoising error.")] = 10,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Height in pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Width in pixels.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Prompt k starts from the noise of seed + k.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts drawn at once; part of the recipe.")] = 8,
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, float16; auto: float32 on the CPU, else bfloat16.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; auto: a GPU where there is one.")] = "auto",
+    call: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Another argument of the pipeline; the value is JSON, or else text."),
+    ] = None,
+    keep_images: Annotated[
+        Literal["all", "grid", "none"], typer.Option(help="Keep every picture (PNG), a contact sheet, or none.")
+    ] = "grid",
+    json: JsonFlag = False,
+) -> None:
+    """Measure variants: against real pictures, the text and the baseline, beside three controls."""
+    named = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width}
+    arguments = read_call_arguments(call or [])
+    arguments.update({name: value for name, value in named.items() if value is not None})
+    from surgery.experiment.evaluation import EvaluationRequest, evaluate
+    from surgery.experiment.judges import JudgeRequest
+    from surgery.experiment.prompts import read_prompt_file
+    from surgery.files import locked_folder
+
+    found = read_prompt_file(prompts, pictures=pictures, sample=sample, seed=sample_seed)
+    judges = JudgeRequest(extractor, extractor_weights, clip, clip_weights, lpips, lpips_weights, reference, crop)
+    request = EvaluationRequest(
+        specs=tuple(specs),
+        prompts=found,
+        out=out,
+        judges=judges,
+        model=model,
+        profile=profile,
+        seed=seed,
+        batch_size=batch_size,
+        bins=bins,
+        dtype=dtype,
+        device=device,
+        call=arguments,
+    )
+    with locked_folder(out):
+        evaluation = evaluate(request, say=lambda text: typer.echo(text, err=True))
+        written = write_evaluation(evaluation, out, keep_images)
+    if json:
+        print_json({**evaluation.to_json(), "files": [str(path) for path in written]})
+        return
+    from surgery.report.evaluation_table import evaluation_text
+
+    typer.echo(evaluation_text(evaluation))
+    typer.echo("\n".join(str(path) for path in written))
+
+
+def write_evaluation(evaluation: "Evaluation", out: Path, keep_images: str) -> list[Path]:
+    """Write the numbers, their figure and the pictures that are kept; returns the files for people."""
+    from surgery.files import write_whole
+    from surgery.report.evaluation_figure import draw_evaluation
+
+    document = out / "evaluation.json"
+    write_whole(document, json_format.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
+    written = [document, draw_evaluation(evaluation, out / "evaluation.png")]
+    if keep_images != "none":
+        written.append(_write_sheet(evaluation, out / "contact_sheet.png"))
+    if keep_images == "all":
+        written += _keep_pictures(evaluation, out / "pictures")
+    else:
+        shutil.rmtree(out / "store" / "pictures", ignore_errors=True)
+    return written
+
+
+def _write_sheet(evaluation: "Evaluation", path: Path, columns: int = 8) -> Path:
+    """The first pictures of every row."""
+    from PIL import Image
+
+    from surgery.evaluate.contact_sheet import contact_sheet
+
+    pictures = [
+        [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in next(row.pictures.batches(columns))]
+        for row in evaluation.rows
+    ]
+    names = [row.name for row in evaluation.rows]
+    sheet = contact_sheet(pictures, row_names=names, column_names=evaluation.recipe["prompts"][:columns])
+    sheet.save(path)
+    return path
+
+
+def _keep_pictures(evaluation: "Evaluation", folder: Path) -> list[Path]:
+    """A folder a row, with links to the stored pictures where the disk has them."""
+    for row in evaluation.rows:
+        place = folder / row.name
+        place.mkdir(parents=True, exist_ok=True)
+        for file in row.pictures.files:
+            shutil.copyfile(file, place / file.name)
+    return [folder]

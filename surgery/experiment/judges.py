@@ -1,0 +1,156 @@
+"""What scores the pictures of a run: the judges that are asked for, or those that are there, and what is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from surgery.demo.location import DEMO_NAME
+from surgery.errors import InputError
+from surgery.evaluate.clip_model import ClipModel, load_clip
+from surgery.evaluate.clip_score import clip_scores
+from surgery.evaluate.extractors import (
+    Extractor,
+    dinov2_extractor,
+    fidelity_extractor,
+    inception_extractor,
+    module_extractor,
+)
+from surgery.evaluate.feature_cache import features_of
+from surgery.evaluate.feature_sets import Features, Statistics
+from surgery.evaluate.paired import load_lpips
+from surgery.evaluate.pictures import PictureSet, pictures_of_files, read_pictures
+from surgery.evaluate.reference import read_reference
+from surgery.experiment.prompts import PromptSet
+from surgery.experiment.scores import Array, Judges
+
+Judge = TypeVar("Judge")
+AUTO, NONE, BUNDLED, INCEPTION, DINOV2 = "auto", "none", "bundled", "inception", "dinov2:"
+PROBE_PX = 299
+STATISTICS = (".safetensors", ".npz")
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """Which judges: `auto` takes the bundled ones for the bundled pipeline, else those whose weights are there.
+
+    `reference` is a folder of real pictures, or a file of their features or statistics.
+    """
+
+    extractor: str = AUTO
+    extractor_weights: Path | None = None
+    clip: str = AUTO
+    clip_weights: Path | None = None
+    lpips: str = AUTO
+    lpips_weights: Path | None = None
+    reference: Path | None = None
+    crop_px: int | None = None
+    device: str = "cpu"
+
+
+def load_judges(request: JudgeRequest, prompts: PromptSet, model: str, cache: Path) -> tuple[Judges, list[str]]:
+    """The judges, and notes on what is not measured and why.
+
+    Raises:
+        InputError: a judge that was asked for by name is missing its weights, or the reference can't be used.
+    """
+    notes: list[str] = []
+    is_demo = model == DEMO_NAME
+    extractor = _find(
+        request.extractor, lambda: _load_extractor(request, is_demo=is_demo), "no distances to real pictures", notes
+    )
+    clip = _find(request.clip, lambda: _load_clip(request, is_demo=is_demo), "no score against the text", notes)
+    lpips = None
+    if not (is_demo and request.lpips == AUTO):
+        lpips = _find(request.lpips, lambda: load_lpips(request.lpips_weights), "no LPIPS", notes)
+    reference = (
+        None if extractor is None else _load_reference(request, prompts, extractor, cache, notes, is_demo=is_demo)
+    )
+
+    def score_text(pictures: PictureSet, texts: tuple[str, ...]) -> Array:
+        assert clip is not None, "only called where there is one"
+        return clip_scores(clip, pictures, texts).cosines
+
+    if clip is not None and (cut := clip.cut(prompts.prompts)):
+        notes.append(f"{clip.name} reads only the beginning of {len(cut)} prompts; the first is {cut[0][:60]!r}")
+    judge = "" if clip is None else f"{clip.name} {clip.digest[:12]}"
+    found = Judges(extractor, reference, None if clip is None else score_text, judge, lpips, cache)
+    return found, notes
+
+
+def _find(wanted: str, load: Callable[[], Judge], without: str, notes: list[str]) -> Judge | None:
+    """A judge; None, with a note, where it was not asked for by name and is not there."""
+    if wanted == NONE:
+        return None
+    try:
+        return load()
+    except InputError as error:
+        if wanted != AUTO:
+            raise
+        notes.append(f"{without}: {error}")
+        return None
+
+
+def _load_extractor(request: JudgeRequest, *, is_demo: bool) -> Extractor:
+    name = request.extractor
+    if name == BUNDLED or (name == AUTO and is_demo):
+        return bundled_extractor()
+    if name in (AUTO, INCEPTION):
+        return inception_extractor(request.extractor_weights, device=request.device)
+    if name.startswith(DINOV2):
+        return dinov2_extractor(Path(name.removeprefix(DINOV2)), device=request.device)
+    made = fidelity_extractor(
+        name, resize="as its class does", channels=0, weights=request.extractor_weights, device=request.device
+    )
+    found = made.forward(torch.zeros(2, 3, PROBE_PX, PROBE_PX, dtype=torch.uint8, device=request.device))
+    return replace(made, channels=int(found.shape[1]))
+
+
+def bundled_extractor() -> Extractor:
+    """The extractor that ships with the bundled pipeline, for its pictures of 64 x 64."""
+    from surgery.demo.extractor import NUM_FEATURES, load_extractor
+    from surgery.demo.judge_files import EXTRACTOR_NAME, RESIZE
+
+    return module_extractor(load_extractor(), name=EXTRACTOR_NAME, resize=RESIZE, channels=NUM_FEATURES)
+
+
+def _load_clip(request: JudgeRequest, *, is_demo: bool) -> ClipModel:
+    from surgery.demo.judge_files import CLIP_FOLDER
+
+    if request.clip == BUNDLED or (request.clip == AUTO and is_demo):
+        return load_clip(f"local-dir:{CLIP_FOLDER}")
+    name = "ViT-B-32-quickgelu" if request.clip == AUTO else request.clip
+    return load_clip(name, request.clip_weights, device=request.device)
+
+
+def _load_reference(
+    request: JudgeRequest, prompts: PromptSet, extractor: Extractor, cache: Path, notes: list[str], *, is_demo: bool
+) -> Features | Statistics | None:
+    """The reference that is given, or the prompts' own pictures, or the bundled features of real emoji."""
+    given = request.reference
+    if given is not None and given.suffix in STATISTICS and not given.is_dir():
+        return read_reference(given)
+    if given is not None:
+        pictures = read_pictures(given, role="reference", crop_px=request.crop_px)
+        notes += pictures.notes
+        return features_of(pictures, extractor, cache=cache)
+    if prompts.pictures:
+        files = list(dict.fromkeys(prompts.pictures))  # a picture may have several captions
+        pictures = pictures_of_files(files, prompts.folder, role="reference", crop_px=request.crop_px)
+        notes += pictures.notes
+        return features_of(pictures, extractor, cache=cache)
+    if is_demo and request.extractor in (AUTO, BUNDLED):
+        return bundled_reference(extractor)
+    notes.append("no distances to real pictures: give --reference FOLDER, or captions with their pictures")
+    return None
+
+
+def bundled_reference(extractor: Extractor) -> Features:
+    """The features of the real emoji, as they ship with the bundled extractor."""
+    from surgery.demo.reference import load_reference
+
+    known = load_reference()
+    names = tuple(known.captions)
+    return Features(known.features.numpy(), extractor.origin, names)

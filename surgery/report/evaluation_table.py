@@ -1,0 +1,85 @@
+"""An evaluation as text: rows by metrics with half their intervals, controls apart, each number placed between them."""
+
+from surgery.experiment.evaluation import NOISE, RESEEDED, EvaluatedRow, Evaluation
+from surgery.experiment.scores import Score
+
+AS_GOOD, AS_BAD = "=", "!"
+LEGEND = (
+    f"{AS_GOOD} no worse than the baseline with other seeds, {AS_BAD} no better than noise; "
+    "+- is half of the 95% interval"
+)
+
+
+def evaluation_table(evaluation: Evaluation) -> list[list[str]]:
+    """Cells: the head, a row for each row; a metric that a row lacks is `-`."""
+    shorts = list(dict.fromkeys(score.metric.short for row in evaluation.rows for score in row.scores))
+    head = ["", *(short + _arrow(evaluation, short) for short in shorts)]
+    return [head, *([row.name, *(_cell(evaluation, row, short) for short in shorts)] for row in evaluation.rows)]
+
+
+def evaluation_text(evaluation: Evaluation) -> str:
+    """The table with its legend and notes."""
+    cells = evaluation_table(evaluation)
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = []
+    for number, row in enumerate(cells):
+        kind = evaluation.rows[number - 1].kind if number else ""
+        before = evaluation.rows[number - 2].kind if number > 1 else ""
+        if kind == "control" and before != "control":
+            lines.append("controls")
+        padded = [
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(padded).rstrip())
+    num = len(evaluation.row(NOISE).pictures)
+    lines += ["", f"N = {num} prompts; {LEGEND}"]
+    metrics = {score.metric.short: score.metric for row in evaluation.rows for score in row.scores}
+    lines += [
+        f"{short}: {metric.name}" + (f"; {metric.flag}" if metric.flag else "")
+        for short, metric in metrics.items()
+        if short != metric.name or metric.flag
+    ]
+    lines += [f"note: {note}" for note in evaluation.notes]
+    return "\n".join(lines)
+
+
+def _arrow(evaluation: Evaluation, short: str) -> str:
+    metric = next(s.metric for row in evaluation.rows for s in row.scores if s.metric.short == short)
+    return " up" if metric.higher_is_better else " down"
+
+
+def find_score(row: EvaluatedRow, short: str) -> Score | None:
+    """The score of a row under the head of a column."""
+    return next((score for score in row.scores if score.metric.short == short), None)
+
+
+def _cell(evaluation: Evaluation, row: EvaluatedRow, short: str) -> str:
+    score = find_score(row, short)
+    if score is None:
+        return "-"
+    value, low, high = score.interval.value, score.interval.low, score.interval.high
+    half = "" if low is None or high is None or low == high else f"+-{number_text((high - low) / 2)}"
+    return f"{number_text(value)}{half}{placed(evaluation, row, short)}"
+
+
+def placed(evaluation: Evaluation, row: EvaluatedRow, short: str) -> str:
+    """The marks of a variant's number: whether it is as good as the baseline reseeded, or as bad as noise."""
+    mine = find_score(row, short)
+    if row.kind != "variant" or mine is None:
+        return ""
+    sign = 1 if mine.metric.higher_is_better else -1
+    marks = ""
+    good, bad = (find_score(evaluation.row(name), short) for name in (RESEEDED, NOISE))
+    if good is not None and sign * mine.interval.value >= sign * good.interval.value:
+        marks += AS_GOOD
+    if bad is not None and sign * mine.interval.value <= sign * bad.interval.value:
+        marks += AS_BAD
+    return marks
+
+
+def number_text(value: float) -> str:
+    """Three significant digits; `inf` as it is."""
+    if value == 0 or abs(value) == float("inf"):
+        return f"{value:g}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
