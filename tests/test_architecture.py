@@ -33,8 +33,9 @@ LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery.verify.process": {"torch", "diffusers", "numpy"},
     "surgery.export": {"torch", "diffusers", "numpy"},
     "surgery.report": {"torch", "diffusers"},
-    "surgery.report.draw_text": {"numpy", "matplotlib"},
-    "surgery.report.draw_svg": {"numpy", "matplotlib"},
+    "surgery.report.draw_text": {"torch", "diffusers", "numpy", "matplotlib"},
+    "surgery.report.draw_svg": {"torch", "diffusers", "numpy", "matplotlib"},
+    "surgery.report.plot_profile": {"torch", "diffusers"},
     "surgery.commands.main": {"torch", "diffusers", "numpy", "matplotlib"},
     "surgery.anatomy.resolve": {"torch", "diffusers"},
 }
