@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,8 @@ from surgery.evaluate.feature_sets import Array, Features, check_same_origin, fi
 from surgery.evaluate.weight_files import WeightFile, digest_of_state, find_weights
 
 Backbone = Literal["alex", "vgg", "squeeze"]
-SSIM_WINDOW_PX = 11
+SSIM_WINDOW_PX, SSIM_SIGMA = 11, 1.5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 LPIPS_SMALLEST_PX = 32
 BATCH = 16
 WITHOUT_LPIPS = "SSIM, PSNR and the feature cosine"
@@ -33,16 +33,41 @@ LPIPS_BACKBONES = {
 def paired_ssim(variant: torch.Tensor, baseline: torch.Tensor) -> Array:
     """Structural similarity (Wang et al. 2004, eq. 13; Gaussian window of 11 px, sigma 1.5; edges mirrored).
 
-    Averaged over channels: 1 for equal pictures. By torchmetrics, in float64.
+    Averaged over pixels and channels: 1, to the bit, for equal pictures. In float64: in float32 a white background with
+    a few changed pixels is off by a fifth of what there is to see. The same as torchmetrics' in float64, many times
+    faster: the window is applied as two products with a banded matrix.
 
     Raises:
         InputError: they do not pair, or are smaller than the window.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     _check_pair(variant, baseline, smallest_px=SSIM_WINDOW_PX, what="SSIM's window")
-    measure: Any = partial(structural_similarity_index_measure, data_range=1.0, reduction="none")
+    rows, columns = (_window_matrix(side) for side in variant.shape[2:])
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return rows @ values @ columns.T
+
+    def measure(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        mean_x, mean_y = mean(x), mean(y)
+        spread = mean(x * x) - mean_x * mean_x + (mean(y * y) - mean_y * mean_y)
+        common = mean(x * y) - mean_x * mean_y
+        top = (2 * mean_x * mean_y + SSIM_C1) * (2 * common + SSIM_C2)
+        bottom = (mean_x * mean_x + mean_y * mean_y + SSIM_C1) * (spread + SSIM_C2)
+        return (top / bottom).mean((1, 2, 3))
+
     return _by_batch(measure, variant, baseline)
+
+
+def _window_matrix(side: int) -> torch.Tensor:
+    """(side, side): row i holds the window's weights around pixel i, those beyond an edge put on its mirror image."""
+    reach = SSIM_WINDOW_PX // 2
+    weights = torch.exp(-(torch.arange(-reach, reach + 1, dtype=torch.float64) ** 2) / (2 * SSIM_SIGMA**2))
+    weights /= weights.sum()
+    found = torch.zeros(side, side, dtype=torch.float64)
+    for pixel in range(side):
+        for step, weight in zip(range(-reach, reach + 1), weights, strict=True):
+            at = abs(pixel + step)
+            found[pixel, at if at < side else 2 * (side - 1) - at] += weight
+    return found
 
 
 def paired_psnr(variant: torch.Tensor, baseline: torch.Tensor) -> Array:
@@ -51,13 +76,10 @@ def paired_psnr(variant: torch.Tensor, baseline: torch.Tensor) -> Array:
     Raises:
         InputError: they do not pair.
     """
-    from torchmetrics.functional.image import peak_signal_noise_ratio
-
     _check_pair(variant, baseline)
-    measure: Any = partial(peak_signal_noise_ratio, data_range=1.0, reduction="none", dim=(1, 2, 3))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*reduction.*", category=UserWarning)  # said where dim is given
-        return _by_batch(measure, variant, baseline)
+    errors = _by_batch(lambda one, other: ((one - other) ** 2).mean((1, 2, 3)), variant, baseline)
+    with np.errstate(divide="ignore"):
+        return -10 * np.log10(errors)
 
 
 def feature_cosine(variant: Features, baseline: Features) -> Array:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from surgery.errors import InputError
 from surgery.evaluate.feature_sets import Features, check_same_origin, finite_rows
 
@@ -30,6 +28,7 @@ def precision_recall(
     Raises:
         InputError: they were not made alike, or there are no more pictures than neighbours.
     """
+    import torch
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     check_same_origin(pictures, reference)

@@ -65,6 +65,24 @@ def test_each_pair_is_measured_alone(make_pixels, lpips_model):
         assert together[17] == pytest.approx(measure(one[17:], other[17:])[0], rel=1e-5)
 
 
+def test_ssim_and_psnr_are_those_of_torchmetrics_in_float64(make_pixels):
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+    one, other = make_pixels(3, side=40)[:, :, :27], noised(make_pixels(3, side=40), 15)[:, :, :27]
+    scaled = [item.double() / 255 for item in (one, other)]
+    ssim = structural_similarity_index_measure(*scaled, data_range=1.0, reduction="none")
+    psnr = peak_signal_noise_ratio(*scaled, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    assert paired_ssim(one, other) == pytest.approx(ssim.numpy(), rel=1e-12)
+    assert paired_psnr(one, other) == pytest.approx(psnr.numpy(), rel=1e-6)  # its logarithm of 10 is in float32
+
+
+def test_flat_pictures_are_perfect_to_the_bit():
+    """Variances that are 0 but for rounding must not show."""
+    for value in (0, 77, 255):
+        flat = torch.full((1, 3, 40, 40), value, dtype=torch.uint8)
+        assert paired_ssim(flat, flat).tolist() == [1.0]
+
+
 def test_ssim_is_its_definition_with_edges_mirrored(make_pixels):
     """Window by window: Gaussian weights of sigma 1.5 over 11 x 11 px."""
     one, other = make_pixels(1, side=12), noised(make_pixels(1, side=12), 20)
