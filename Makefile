@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-lycoris-3 lint fuzz bench train-demo clean
+.PHONY: help demo test test-slow test-lycoris-3 lint fuzz bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ bench: $(INSTALLED)  ## ratios of speed and memory against what one would do ins
 
 train-demo: $(INSTALLED)  ## train the bundled pipeline from nothing (hours on a CPU, minutes on a GPU)
 	$(BIN)/python -m surgery.demo.train --work out/demo-training
+
+train-judges: $(INSTALLED)  ## train the bundled feature extractor and CLIP from nothing (about 20 minutes on one core)
+	$(BIN)/python -m surgery.demo.train_judges --work out/judges-training
 
 clean:  ## remove the virtual environment and what the targets wrote
 	rm -rf $(VENV) out
