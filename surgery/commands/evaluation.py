@@ -68,13 +68,25 @@ def run(
     named = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width}
     arguments = read_call_arguments(call or [])
     arguments.update({name: value for name, value in named.items() if value is not None})
+    from surgery.demo.bundled_judges import bundled_judges
     from surgery.experiment.evaluation import EvaluationRequest, evaluate
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import read_prompt_file
     from surgery.files import locked_folder
 
     found = read_prompt_file(prompts, pictures=pictures, sample=sample, seed=sample_seed)
-    judges = JudgeRequest(extractor, extractor_weights, clip, clip_weights, lpips, lpips_weights, reference, crop)
+
+    judges = JudgeRequest(
+        extractor,
+        extractor_weights,
+        clip,
+        clip_weights,
+        lpips,
+        lpips_weights,
+        reference,
+        crop,
+        bundled=bundled_judges(),
+    )
     request = EvaluationRequest(
         specs=tuple(specs),
         prompts=found,

@@ -11,6 +11,7 @@ from surgery.commands import (
     demo,
     diff,
     doctor,
+    evaluation,
     export,
     generate,
     inspection,
@@ -48,6 +49,7 @@ app.command("check")(check.run)
 app.command("diff")(diff.run)
 app.command("generate")(generate.run)
 app.command("compile")(compile_spec.run)
+app.command("evaluate")(evaluation.run)
 app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
 app.command("plot")(plot.run)

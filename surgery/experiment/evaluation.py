@@ -18,10 +18,11 @@ from surgery.anatomy.pretrained import load_pretrained
 from surgery.anatomy.sources import ModelSource, find_source
 from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
-from surgery.evaluate.denoising_error import denoising_errors
 from surgery.evaluate.draw import check_call, draw_pictures
 from surgery.evaluate.intervals import mean_interval
 from surgery.evaluate.pictures import PictureSet
+from surgery.experiment.controls import BASELINE, CONTROLS, NO_OP, NOISE, RESEEDED
+from surgery.experiment.denoising_error import denoising_errors
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
@@ -32,8 +33,6 @@ from surgery.graph.apply import apply
 from surgery.plan.plan import Plan
 from surgery.spec.load import Spec, load_spec, read_spec
 
-BASELINE, NO_OP, RESEEDED, NOISE = "baseline", "no-op", "reseeded", "noise"
-CONTROLS = (NO_OP, RESEEDED, NOISE)
 RESEED = 1_000_003  # added to the seeds of the baseline that is drawn again
 STORE = "store"
 

@@ -16,7 +16,6 @@ from surgery.evaluate.extractors import (
     dinov2_extractor,
     fidelity_extractor,
     inception_extractor,
-    module_extractor,
 )
 from surgery.evaluate.feature_cache import features_of
 from surgery.evaluate.feature_sets import Features, Statistics
@@ -48,6 +47,22 @@ class JudgeRequest:
     reference: Path | None = None
     crop_px: int | None = None
     device: str = "cpu"
+    bundled: "BundledJudges | None" = None
+
+
+@dataclass(frozen=True)
+class BundledJudges:
+    """What ships with the bundled pipeline: an extractor, a folder in open_clip's format, features of real emoji."""
+
+    extractor: Callable[[], Extractor]
+    clip_folder: Path
+    reference: Callable[[Extractor], Features]
+
+
+def _bundled(request: JudgeRequest) -> BundledJudges:
+    if request.bundled is None:
+        raise InputError("there are no bundled judges here; name others")
+    return request.bundled
 
 
 def load_judges(request: JudgeRequest, prompts: PromptSet, model: str, cache: Path) -> tuple[Judges, list[str]]:
@@ -96,7 +111,7 @@ def _find(wanted: str, load: Callable[[], Judge], without: str, notes: list[str]
 def _load_extractor(request: JudgeRequest, *, is_demo: bool) -> Extractor:
     name = request.extractor
     if name == BUNDLED or (name == AUTO and is_demo):
-        return bundled_extractor()
+        return _bundled(request).extractor()
     if name in (AUTO, INCEPTION):
         return inception_extractor(request.extractor_weights, device=request.device)
     if name.startswith(DINOV2):
@@ -108,19 +123,9 @@ def _load_extractor(request: JudgeRequest, *, is_demo: bool) -> Extractor:
     return replace(made, channels=int(found.shape[1]))
 
 
-def bundled_extractor() -> Extractor:
-    """The extractor that ships with the bundled pipeline, for its pictures of 64 x 64."""
-    from surgery.demo.extractor import NUM_FEATURES, load_extractor
-    from surgery.demo.judge_files import EXTRACTOR_NAME, RESIZE
-
-    return module_extractor(load_extractor(), name=EXTRACTOR_NAME, resize=RESIZE, channels=NUM_FEATURES)
-
-
 def _load_clip(request: JudgeRequest, *, is_demo: bool) -> ClipModel:
-    from surgery.demo.judge_files import CLIP_FOLDER
-
     if request.clip == BUNDLED or (request.clip == AUTO and is_demo):
-        return load_clip(f"local-dir:{CLIP_FOLDER}")
+        return load_clip(f"local-dir:{_bundled(request).clip_folder}")
     name = "ViT-B-32-quickgelu" if request.clip == AUTO else request.clip
     return load_clip(name, request.clip_weights, device=request.device)
 
@@ -142,15 +147,6 @@ def _load_reference(
         notes += pictures.notes
         return features_of(pictures, extractor, cache=cache)
     if is_demo and request.extractor in (AUTO, BUNDLED):
-        return bundled_reference(extractor)
+        return _bundled(request).reference(extractor)
     notes.append("no distances to real pictures: give --reference FOLDER, or captions with their pictures")
     return None
-
-
-def bundled_reference(extractor: Extractor) -> Features:
-    """The features of the real emoji, as they ship with the bundled extractor."""
-    from surgery.demo.reference import load_reference
-
-    known = load_reference()
-    names = tuple(known.captions)
-    return Features(known.features.numpy(), extractor.origin, names)

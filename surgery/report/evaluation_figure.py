@@ -1,18 +1,22 @@
 """An evaluation as a figure: a panel a metric, a row a variant, values with their intervals between the controls."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
-from surgery.experiment.evaluation import NOISE, RESEEDED, EvaluatedRow, Evaluation
+from surgery.experiment.controls import NOISE, RESEEDED
 from surgery.report.evaluation_table import find_score
 from surgery.report.panels import SMALL, new_figure, style_axes
 from surgery.report.themes import LIGHT, Theme
 
+if TYPE_CHECKING:
+    from surgery.experiment.evaluation import EvaluatedRow, Evaluation
+
 PANEL_INCHES, ROW_INCHES, COLUMNS = 3.1, 0.24, 3
 
 
-def draw_evaluation(evaluation: Evaluation, path: Path, theme: Theme = LIGHT) -> Path:
+def draw_evaluation(evaluation: "Evaluation", path: Path, theme: Theme = LIGHT) -> Path:
     """Write the figure; vertical lines are the baseline with other seeds (dashed) and noise (dotted)."""
     rows = [row for row in evaluation.rows if row.kind != "control"] + [
         row for row in evaluation.rows if row.kind == "control" and row.name not in (RESEEDED, NOISE)
@@ -37,7 +41,7 @@ def draw_evaluation(evaluation: Evaluation, path: Path, theme: Theme = LIGHT) ->
 
 
 def _draw_metric(
-    axes: Axes, evaluation: Evaluation, rows: list[EvaluatedRow], short: str, theme: Theme, *, names: bool
+    axes: Axes, evaluation: "Evaluation", rows: "list[EvaluatedRow]", short: str, theme: Theme, *, names: bool
 ) -> None:
     metric = next(s.metric for row in evaluation.rows for s in row.scores if s.metric.short == short)
     better = "higher is better" if metric.higher_is_better else "lower is better"

@@ -1,7 +1,12 @@
 """An evaluation as text: rows by metrics with half their intervals, controls apart, each number placed between them."""
 
-from surgery.experiment.evaluation import NOISE, RESEEDED, EvaluatedRow, Evaluation
-from surgery.experiment.scores import Score
+from typing import TYPE_CHECKING
+
+from surgery.experiment.controls import NOISE, RESEEDED
+
+if TYPE_CHECKING:
+    from surgery.experiment.evaluation import EvaluatedRow, Evaluation
+    from surgery.experiment.scores import Score
 
 AS_GOOD, AS_BAD = "=", "!"
 LEGEND = (
@@ -10,14 +15,14 @@ LEGEND = (
 )
 
 
-def evaluation_table(evaluation: Evaluation) -> list[list[str]]:
+def evaluation_table(evaluation: "Evaluation") -> list[list[str]]:
     """Cells: the head, a row for each row; a metric that a row lacks is `-`."""
     shorts = list(dict.fromkeys(score.metric.short for row in evaluation.rows for score in row.scores))
     head = ["", *(short + _arrow(evaluation, short) for short in shorts)]
     return [head, *([row.name, *(_cell(evaluation, row, short) for short in shorts)] for row in evaluation.rows)]
 
 
-def evaluation_text(evaluation: Evaluation) -> str:
+def evaluation_text(evaluation: "Evaluation") -> str:
     """The table with its legend and notes."""
     cells = evaluation_table(evaluation)
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
@@ -44,17 +49,17 @@ def evaluation_text(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _arrow(evaluation: Evaluation, short: str) -> str:
+def _arrow(evaluation: "Evaluation", short: str) -> str:
     metric = next(s.metric for row in evaluation.rows for s in row.scores if s.metric.short == short)
     return " up" if metric.higher_is_better else " down"
 
 
-def find_score(row: EvaluatedRow, short: str) -> Score | None:
+def find_score(row: "EvaluatedRow", short: str) -> "Score | None":
     """The score of a row under the head of a column."""
     return next((score for score in row.scores if score.metric.short == short), None)
 
 
-def _cell(evaluation: Evaluation, row: EvaluatedRow, short: str) -> str:
+def _cell(evaluation: "Evaluation", row: "EvaluatedRow", short: str) -> str:
     score = find_score(row, short)
     if score is None:
         return "-"
@@ -63,7 +68,7 @@ def _cell(evaluation: Evaluation, row: EvaluatedRow, short: str) -> str:
     return f"{number_text(value)}{half}{placed(evaluation, row, short)}"
 
 
-def placed(evaluation: Evaluation, row: EvaluatedRow, short: str) -> str:
+def placed(evaluation: "Evaluation", row: "EvaluatedRow", short: str) -> str:
     """The marks of a variant's number: whether it is as good as the baseline reseeded, or as bad as noise."""
     mine = find_score(row, short)
     if row.kind != "variant" or mine is None:

@@ -1,0 +1,73 @@
+"""The denoising error: exactly zero for the same model, what one computes by hand for others."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from surgery.activations.noised import add_noise
+from surgery.errors import InputError
+from surgery.experiment.denoising_error import denoising_errors
+from surgery.graph.apply import apply
+from surgery.spec.load import read_spec
+
+LOCATION = importlib.util.spec_from_file_location("pipelines", Path(__file__).parents[1] / "pipelines.py")
+pipelines = importlib.util.module_from_spec(LOCATION)
+LOCATION.loader.exec_module(pipelines)
+PROMPTS = ("red apple", "rocket", "two dogs")
+CHANNELS = {"flux": 1, "sd3": 4, "demo": 4}
+
+
+@pytest.mark.parametrize("name", ["demo", "flux", "sd3"])
+def test_variants_err_and_the_unchanged_graph_does_not(name):
+    pipe, call = pipelines.build_pipeline(name)
+    side = 16 if name == "demo" else 8
+    clean = torch.randn(3, CHANNELS[name], side, side, generator=torch.Generator().manual_seed(1))
+    skipped = apply(pipe, read_spec('surgery: v1\noperations: [{skip: "transformer_blocks[1]"}]'))
+    unchanged = apply(pipe, read_spec("surgery: v1\noperations: []"))
+    pipes = {"baseline": pipe, "no-op": unchanged, "skip": skipped}
+    counted = []
+    found = denoising_errors(
+        pipes, pipe, clean, PROMPTS, seeds=[0, 1, 2], bins=3, batch_size=2, call=call, on_batch=counted.append
+    )
+    assert sum(counted) == 3 * 3 * len(pipes)
+    assert (found["no-op"].to_baseline == 0).all() and (found["baseline"].to_baseline == 0).all()
+    assert found["skip"].to_baseline.shape == (3, 3) and (found["skip"].to_baseline > 1e-4).all()
+    assert (found["skip"].to_truth > 0).all()
+    again = denoising_errors({"skip": skipped}, pipe, clean, PROMPTS, seeds=[0, 1, 2], bins=3, batch_size=2, call=call)
+    assert np.array_equal(again["skip"].to_baseline, found["skip"].to_baseline)
+
+
+def test_it_is_the_relative_distance_of_two_predictions():
+    """By hand: the transformer of the bundled pipeline called directly."""
+    pipe, call = pipelines.build_pipeline("demo")
+    clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    skipped = apply(pipe, read_spec('surgery: v1\noperations: [{skip: "transformer_blocks[3]"}]'))
+    found = denoising_errors({"skip": skipped}, pipe, clean, ["rocket"], seeds=[7], bins=2, batch_size=1, call=call)
+    with torch.no_grad():
+        states, mask, _, _ = pipe.encode_prompt("rocket", do_classifier_free_guidance=False, clean_caption=False)
+    for number, share in enumerate((0.25, 0.75)):
+        noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(2**16 * (number + 1) + 7))
+        time, noised = add_noise(pipe.scheduler, clean, noise, share)
+        arguments = {
+            "hidden_states": noised,
+            "encoder_hidden_states": states,
+            "encoder_attention_mask": mask,
+            "timestep": time,
+            "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+        }
+        with torch.no_grad():
+            one, other = (p.transformer(**arguments).sample.double() for p in (pipe, skipped))
+        expected = float((other - one).norm() / one.norm())
+        assert found["skip"].to_baseline[0, number] == pytest.approx(expected, rel=1e-5)
+        truth = (noise - clean).double()
+        assert found["skip"].to_truth[0, number] == pytest.approx(
+            float((other - truth).norm() / truth.norm()), rel=1e-5
+        )
+
+
+def test_what_does_not_pair_is_said():
+    with pytest.raises(InputError, match="there are 2 latents, 3 prompts and 1 seeds; give one each"):
+        denoising_errors({}, None, torch.zeros(2, 4, 8, 8), PROMPTS, seeds=[0], bins=1, batch_size=1, call={})
