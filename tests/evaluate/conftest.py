@@ -1,5 +1,6 @@
 """Pictures, and a small extractor whose weights come from a seed: what the tests of metrics measure with."""
 
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,16 @@ from torch import nn
 from surgery.evaluate.extractors import Extractor, module_extractor
 
 SIDE = 32
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """Nothing that measures may fetch anything: a connection is an error that no loader takes for a missing file."""
+
+    def connect(self, address):
+        raise AssertionError(f"a connection to {address} was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
 
 
 class SmallNetwork(nn.Module):
