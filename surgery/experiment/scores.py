@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from surgery.evaluate.extractors import Extractor
 from surgery.evaluate.feature_cache import features_of
 from surgery.evaluate.feature_sets import Features, Statistics
-from surgery.evaluate.frechet import RELIABLE_NUM, frechet_interval
-from surgery.evaluate.intervals import Interval, difference_interval, mean_interval
+from surgery.evaluate.frechet import RELIABLE_NUM, frechet_distance, frechet_interval
+from surgery.evaluate.intervals import Interval, difference_interval, grouped_jackknife, mean_interval
 from surgery.evaluate.kernel_distance import kernel_distance
 from surgery.evaluate.paired import feature_cosine, paired_psnr, paired_ssim
 from surgery.evaluate.pictures import PictureSet
@@ -145,6 +145,13 @@ def _score_pairs(pictures: PictureSet, baseline: PictureSet, judges: Judges) -> 
         if len(mine) >= MIN_JACKKNIFE:
             name = f"{frechet_name(judges.extractor)} to baseline"
             scores.append(
-                Score(Metric(name, "to base", False, made_with, is_paired=True), frechet_interval(mine, theirs))
+                Score(Metric(name, "to base", False, made_with, is_paired=True), _paired_frechet(mine, theirs))
             )
     return scores
+
+
+def _paired_frechet(one: Features, other: Features) -> Interval:
+    """The distance of two sets that pair; leaving out a prompt leaves it out of both. Equal features are at 0."""
+    if np.array_equal(one.values, other.values):
+        return Interval(0.0, 0.0, 0.0, len(one), "equal features")
+    return grouped_jackknife(lambda rows: frechet_distance(one.take(rows), other.take(rows)), len(one))
