@@ -5,6 +5,7 @@ Making it needs the training pictures (the `train` extra and the font); reading 
 
 import argparse
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def load_reference() -> Reference:
     check_digest(REFERENCE_FILE)
     check_digest(CAPTIONS_FILE)
     with safe_open(REFERENCE_FILE, "pt") as file:
-        facts, features = file.metadata(), file.get_tensor("features")
+        facts, features = json.loads(file.metadata()["facts"]), file.get_tensor("features")
     captions = tuple(CAPTIONS_FILE.read_text().splitlines())
     return Reference(captions, features, facts["extractor_sha256"], facts["pictures_sha256"])
 
@@ -75,7 +76,8 @@ def make_reference(out: Path = JUDGES) -> None:
     }
     file = out / REFERENCE_FILE.relative_to(JUDGES)
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"features": features.contiguous()}, file, metadata=facts)
+    one_entry = {"facts": json.dumps(facts)}  # safetensors writes several in any order
+    save_file({"features": features.contiguous()}, file, metadata=one_entry)
     text = "".join(f"{item.caption}\n" for item in emoji)
     (out / CAPTIONS_FILE.relative_to(JUDGES)).write_text(text)
     record_digests(out)
