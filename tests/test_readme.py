@@ -123,7 +123,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 def test_every_block_runs_and_prints_what_is_shown(folder):
     blocks = blocks_of(README)
     assert sum(block.shown is not None for block in blocks) >= 6
-    assert Counter(block.language for block in blocks) == {"yaml": 3, "bash": 14, "python": 3, "text": 17}
+    assert Counter(block.language for block in blocks) == {"yaml": 3, "bash": 15, "python": 3, "text": 17}
     run_blocks(blocks)
     assert (folder / "out" / "apple" / "contact_sheet.png").is_file()
     assert (folder / "apple.png").is_file()

@@ -42,6 +42,9 @@ def run(
         typer.Option(help="auto, none, bundled, an open_clip name such as ViT-B-32-quickgelu, or local-dir:FOLDER."),
     ] = "auto",
     clip_weights: Annotated[Path | None, typer.Option(help="Its file of weights.")] = None,
+    clip_tag: Annotated[
+        str | None, typer.Option(help="open_clip's tag of these weights, which says how pictures are prepared.")
+    ] = None,
     lpips: Annotated[str, typer.Option(help="auto, none, or alex.")] = "auto",
     lpips_weights: Annotated[Path | None, typer.Option(help="The file of its backbone's weights.")] = None,
     bins: Annotated[int, typer.Option(min=1, help="Timesteps of the denoising error.")] = 10,
@@ -77,14 +80,15 @@ def run(
     found = read_prompt_file(prompts, pictures=pictures, sample=sample, seed=sample_seed)
 
     judges = JudgeRequest(
-        extractor,
-        extractor_weights,
-        clip,
-        clip_weights,
-        lpips,
-        lpips_weights,
-        reference,
-        crop,
+        extractor=extractor,
+        extractor_weights=extractor_weights,
+        clip=clip,
+        clip_weights=clip_weights,
+        clip_tag=clip_tag,
+        lpips=lpips,
+        lpips_weights=lpips_weights,
+        reference=reference,
+        crop_px=crop,
         bundled=bundled_judges(),
     )
     request = EvaluationRequest(

@@ -42,6 +42,7 @@ class JudgeRequest:
     extractor_weights: Path | None = None
     clip: str = AUTO
     clip_weights: Path | None = None
+    clip_tag: str | None = None
     lpips: str = AUTO
     lpips_weights: Path | None = None
     reference: Path | None = None
@@ -127,7 +128,7 @@ def _load_clip(request: JudgeRequest, *, is_demo: bool) -> ClipModel:
     if request.clip == BUNDLED or (request.clip == AUTO and is_demo):
         return load_clip(f"local-dir:{_bundled(request).clip_folder}")
     name = "ViT-B-32-quickgelu" if request.clip == AUTO else request.clip
-    return load_clip(name, request.clip_weights, device=request.device)
+    return load_clip(name, request.clip_weights, tag=request.clip_tag, device=request.device)
 
 
 def _load_reference(

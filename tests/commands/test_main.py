@@ -17,6 +17,7 @@ COMMANDS = [
     "diff",
     "generate",
     "compile",
+    "evaluate",
     "remap",
     "profile",
     "plot",

@@ -1,0 +1,204 @@
+"""`surgery evaluate`: the table, its controls, what a second run finds again, and what is refused."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from surgery.experiment import evaluation
+from surgery.experiment.picture_store import PictureStore, key_of
+
+ROOT = Path(__file__).parents[2]
+SKIP = ROOT / "specs" / "demo" / "skip.yaml"
+PROMPTS = ["red apple", "hamburger", "dog face", "rocket"]
+QUICK = ("--steps", "2", "--bins", "2", "--batch-size", "2")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def measured(surgery_command, tmp_path_factory):
+    """One run with all pictures kept, and no network: its folder and its document."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a socket was opened")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        result = surgery_command(
+            "evaluate",
+            SKIP,
+            "--prompts",
+            folder / "prompts.txt",
+            "--out",
+            folder / "out",
+            *QUICK,
+            "--json",
+            "--keep-images",
+            "all",
+        )
+    assert result.exit_code == 0, result.output
+    return folder / "out", json.loads(result.stdout)
+
+
+def scores_of(document, name):
+    row = next(row for row in document["rows"] if row["name"] == name)
+    return {metric.partition(" (")[0]: score for metric, score in row["scores"].items()}
+
+
+def test_rows_and_controls_are_there(measured):
+    folder, document = measured
+    kinds = {row["name"]: row["kind"] for row in document["rows"]}
+    assert kinds == {
+        "baseline": "baseline",
+        "skip": "variant",
+        "no-op": "control",
+        "reseeded": "control",
+        "noise": "control",
+    }
+    assert {path.name for path in folder.iterdir()} == {
+        "evaluation.json",
+        "evaluation.png",
+        "contact_sheet.png",
+        "pictures",
+        "store",
+    }
+    assert json.loads((folder / "evaluation.json").read_text())["rows"] == document["rows"]
+    assert {path.name for path in (folder / "pictures").iterdir()} == set(kinds)
+    for name in kinds:
+        files = sorted((folder / "pictures" / name).iterdir())
+        assert [file.name for file in files] == [f"{number:05d}.png" for number in range(4)]
+        assert files[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_compiling_alone_changes_nothing(measured):
+    """The unchanged graph is at zero wherever it is paired with the baseline."""
+    _, document = measured
+    unchanged, skipped = scores_of(document, "no-op"), scores_of(document, "skip")
+    for metric, exact in (("SSIM", 1.0), ("denoising error", 0.0), ("feature cosine", 1.0)):
+        assert unchanged[metric]["value"] == exact
+        assert skipped[metric]["value"] != exact
+    assert unchanged["PSNR"]["value"] == float("inf")
+    difference = unchanged["text score x 100"]["difference_to_baseline"]
+    assert (difference["value"], difference["low"], difference["high"]) == (0.0, 0.0, 0.0)
+    baseline = scores_of(document, "baseline")
+    for metric in ("KID x 1000", "precision", "recall", "text score x 100"):
+        assert unchanged[metric]["value"] == baseline[metric]["value"]
+
+
+def test_the_variant_lies_between_the_controls(measured):
+    _, document = measured
+    rows = {name: scores_of(document, name) for name in ("reseeded", "skip", "noise")}
+    for metric in ("SSIM", "PSNR", "feature cosine", "text score x 100"):
+        assert rows["noise"][metric]["value"] < rows["skip"][metric]["value"] < rows["reseeded"][metric]["value"]
+
+
+def test_every_number_says_what_it_was_made_of(measured):
+    _, document = measured
+    for row in document["rows"]:
+        for score in row["scores"].values():
+            assert score["num"] == len(PROMPTS) and score["method"] and score["made_with"]
+    recipe = document["recipe"]
+    assert recipe["prompts"] == PROMPTS and recipe["versions"] and recipe["model"]["weights"]
+    assert any(name.startswith("vae/") for name in recipe["components"])
+    assert all(len(row.get("denoising_error_by_bin", (0, 0))) == 2 for row in document["rows"])
+
+
+def test_the_baseline_is_that_of_generate(measured, surgery_command, here):
+    """No edit leaks into it: the stock pipeline draws the same pictures alone."""
+    folder, _ = measured
+    drawn = surgery_command(
+        "generate", "demo", "--prompts", "prompts.txt", "--steps", "2", "--batch-size", "2", "--out", "plain"
+    )
+    assert drawn.exit_code == 0, drawn.output
+    for number in range(4):
+        with (
+            Image.open(here / "plain" / "baseline" / f"{number:04d}.png") as plain,
+            Image.open(folder / "pictures" / "baseline" / f"{number:05d}.png") as own,
+        ):
+            assert plain.convert("RGB").tobytes() == own.convert("RGB").tobytes()
+
+
+def test_an_interrupted_run_goes_on(here, surgery_command, monkeypatch):
+    arguments = ("evaluate", SKIP, "--prompts", "prompts.txt", "--out", "out", *QUICK, "--extractor", "none")
+    drawn = []
+    draw = evaluation.draw_pictures
+
+    def counted(pipe, prompts, **options):
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        drawn.append(prompts)
+        return draw(pipe, prompts, **options)
+
+    monkeypatch.setattr(evaluation, "draw_pictures", counted)
+    assert surgery_command(*arguments, "--clip", "none").exit_code == 130
+    assert len(list((here / "out" / "store" / "pictures").rglob("*.png"))) == 6
+    again = []
+    monkeypatch.setattr(evaluation, "draw_pictures", lambda *a, **k: again.append(a) or draw(*a, **k))
+    result = surgery_command(*arguments, "--clip", "none")
+    assert result.exit_code == 0, result.output
+    assert len(again) == 2 * 4 - 3  # four rows that a model draws, two batches each, three of them were there
+    assert "denoise down" in result.stdout and "controls" in result.stdout
+    assert not (here / "out" / "store" / "pictures").exists()
+
+
+def test_what_pictures_depend_on_is_in_their_key():
+    recipe = {"model": {"weights": {"a": "1"}}, "call": {"steps": 2}, "plan": "x", "seeds_from": 0, "prompts": ["a"]}
+    changed = [
+        {**recipe, "model": {"weights": {"a": "2"}}},
+        {**recipe, "call": {"steps": 3}},
+        {**recipe, "plan": "y"},
+        {**recipe, "seeds_from": 1},
+        {**recipe, "prompts": ["b"]},
+    ]
+    assert len({key_of(each) for each in (recipe, *changed)}) == 6
+
+
+def test_a_changed_picture_of_the_store_is_no_jpeg_and_of_one_size(tmp_path):
+    """What is in the store is read as it is: files that do not belong there are found out."""
+    from surgery.errors import InputError
+
+    store = PictureStore(tmp_path)
+
+    def draw(numbers):
+        return [Image.new("RGB", (8 + 8 * number, 8)) for number in numbers]
+
+    with pytest.raises(InputError, match=r"mixed sizes|sizes"):
+        store.draw({"a": 1}, 2, 2, draw, lambda count: None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.yaml", "--prompts", "prompts.txt"], "absent.yaml"),
+        ([SKIP, "--prompts", "absent.txt"], "the prompts absent.txt can't be read"),
+        ([SKIP, "--prompts", "empty.txt"], "empty.txt holds no prompt"),
+        ([SKIP, "--prompts", "prompts.txt", "--pictures", "."], "--pictures goes with captions in COCO's format"),
+        ([SKIP, "--prompts", "prompts.txt", "--reference", "absent"], "absent"),
+        ([SKIP, "--prompts", "prompts.txt", "--extractor", "inception"], "weights-inception-2015-12-05-6726825d.pth"),
+        ([SKIP, "--prompts", "prompts.txt", "--clip", "ViT-B-32-quickgelu"], "ViT-B-32-quickgelu"),
+        ([SKIP, "--prompts", "prompts.txt", "--call", "nosuch=1"], "takes no argument nosuch"),
+    ],
+)
+def test_bad_input_is_said(here, surgery_command, arguments, message):
+    (here / "empty.txt").write_text("\n")
+    result = surgery_command("evaluate", *arguments, "--out", "out", *QUICK)
+    assert result.exit_code == 1 and message in result.stderr, result.output
+    assert "Traceback" not in result.output
+
+
+def test_two_runs_into_one_folder_are_refused(here, surgery_command):
+    from surgery.files import locked_folder
+
+    with locked_folder(here / "out"):
+        result = surgery_command("evaluate", SKIP, "--prompts", "prompts.txt", "--out", "out", *QUICK)
+    assert result.exit_code == 1 and "another run is writing" in result.stderr
