@@ -20,7 +20,7 @@ demo: $(INSTALLED)  ## draw pictures with the bundled pipeline, before and after
 	$(BIN)/surgery demo --out out/demo
 
 test: $(INSTALLED)  ## run the tests that are not marked slow
-	$(BIN)/python -m pytest -m 'not slow' -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n 2  # a thread each: two processes have two cores
 
 test-slow: $(INSTALLED)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -13,7 +13,7 @@ from surgery.testing import run_by_hand
 FOLD_TOLERANCE = 2e-5  # float32: a constant goes through one more matrix product, softmax rows add up to 1 nearly
 HALF_TOLERANCE = {torch.bfloat16: 3e-2, torch.float16: 4e-3}  # the same in those dtypes, and the rounding of the mean
 
-DTYPES = [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+DTYPES = [torch.float32, *(pytest.param(half, marks=pytest.mark.slow) for half in (torch.bfloat16, torch.float16))]
 
 STACKS = {
     "pixart": ["transformer_blocks"],

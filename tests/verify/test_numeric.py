@@ -66,7 +66,9 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name.startswith("Wan") else name for name in CLASSES]
+)
 def test_other_classes_of_the_table_agree_too(name):
     import diffusers
 

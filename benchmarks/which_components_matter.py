@@ -1,0 +1,149 @@
+"""Which components of the bundled pipeline matter, by three kinds of metric, and how far these agree.
+
+Every component (attn1, attn2, ff) of every block is replaced by zero in turn, and `surgery evaluate` measures the
+variants. Printed: the most and least important, Spearman's rank correlation of each pair of metrics with an interval
+(grouped jackknife over prompts), and how many prompts each metric takes to tell the more important half of the
+components from the less important one.
+"""
+
+import argparse
+import itertools
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr, t
+
+from surgery.demo.bundled_judges import bundled_judges
+from surgery.evaluate.feature_cache import features_of
+from surgery.evaluate.feature_sets import Features
+from surgery.evaluate.frechet import frechet_distance
+from surgery.evaluate.intervals import grouped_jackknife
+from surgery.experiment.evaluation import Evaluation, EvaluationRequest, evaluate
+from surgery.experiment.judges import JudgeRequest
+from surgery.experiment.prompts import PromptSet, read_prompt_file
+
+BLOCKS, COMPONENTS = range(12), ("attn1", "attn2", "ff")
+PROMPTS = Path(__file__).parents[1] / "exports" / "demo" / "prompts.txt"
+COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+DRAWS = 200
+Values = NDArray[np.float64]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=Path, default=PROMPTS)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--bins", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("out/components"))
+    options = parser.parse_args()
+    prompts = read_prompt_file(options.prompts)
+    with tempfile.TemporaryDirectory() as name:
+        specs = write_specs(Path(name))
+        judges = JudgeRequest(clip="none", bundled=bundled_judges())
+        request = EvaluationRequest(
+            tuple(specs), prompts, options.out, judges, bins=options.bins, call={"num_inference_steps": options.steps}
+        )
+        found = evaluate(request)
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "components.json").write_text(json.dumps(found.to_json(), indent=1))
+        report(found, prompts, options.out)
+
+
+def write_specs(folder: Path) -> list[str]:
+    """A spec a component, named as `attn1-03`."""
+    files = []
+    for component, block in itertools.product(COMPONENTS, BLOCKS):
+        file = folder / f"{component}-{block:02d}.yaml"
+        operation = f'replace: {{component: "transformer_blocks[{block}].{component}", with: zero}}'
+        file.write_text(f"surgery: v1\nmodel: demo\noperations:\n  - {operation}\n")
+        files.append(str(file))
+    return files
+
+
+def report(found: Evaluation, prompts: PromptSet, out: Path) -> None:
+    """Ranks, agreement, and the prompts that each metric takes."""
+    rows = [row for row in found.rows if row.kind == "variant"]
+    names = [row.name for row in rows]
+    damage = {  # by metric (components, prompts), more is worse
+        "denoising error": np.stack([row.errors.mean(1) for row in rows if row.errors is not None]),
+        "feature cosine": 1 - np.stack([values_of(row.scores, "cosine") for row in rows]),
+        "SSIM": 1 - np.stack([values_of(row.scores, "SSIM") for row in rows]),
+    }
+    extractor = bundled_judges().extractor()
+    cache = out / "store"
+    features = [features_of(row.pictures, extractor, cache=cache) for row in rows]
+    baseline = features_of(found.row("baseline").pictures, extractor, cache=cache)
+    everyone = np.arange(len(prompts.prompts))
+    order = {name: [names[i] for i in np.argsort(-values.mean(1))] for name, values in damage.items()}
+    distances = frechet_by_component(features, baseline, everyone)
+    order["Frechet distance"] = [names[i] for i in np.argsort(-distances)]
+    print(f"{len(names)} components, {len(everyone)} prompts")
+    for metric, ranked in order.items():
+        print(f"{metric}: most {', '.join(ranked[:8])}; least {', '.join(ranked[-6:])}")
+    for one, other in itertools.combinations((*damage, "Frechet distance"), 2):
+        print(agreement(one, other, damage, features, baseline, len(everyone)))
+    for metric, values in damage.items():
+        print(f"{metric}: {prompts_needed(values)} prompts tell the halves apart in 95% of {DRAWS} draws")
+    print(f"Frechet distance: {prompts_needed_by_frechet(features, baseline, distances)} prompts put 95% of the halves")
+
+
+def values_of(scores: object, short: str) -> Values:
+    """The number of each prompt under the head of a column."""
+    values = next(score.values for score in scores if score.metric.short == short)  # type: ignore[attr-defined]
+    return np.asarray(values)
+
+
+def frechet_by_component(features: list[Features], baseline: Features, rows: NDArray[np.intp]) -> Values:
+    """The distance of each component's pictures from the baseline's, over some prompts."""
+    own = baseline.take(rows)
+    return np.array([frechet_distance(item.take(rows), own) for item in features])
+
+
+def agreement(
+    one: str, other: str, damage: dict[str, Values], features: list[Features], baseline: Features, num: int
+) -> str:
+    """Spearman's correlation of two metrics over the components."""
+
+    def means(metric: str, rows: NDArray[np.intp]) -> Values:
+        if metric in damage:
+            return damage[metric][:, rows].mean(1)
+        return frechet_by_component(features, baseline, rows)
+
+    found = grouped_jackknife(lambda rows: float(spearmanr(means(one, rows), means(other, rows)).statistic), num)
+    return f"{one} and {other}: rank correlation {found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def prompts_needed(values: Values) -> int | str:
+    """The fewest prompts whose 95% interval of (worse half - better half) is above zero in 95% of draws."""
+    worse = values.mean(1) >= np.median(values.mean(1))
+    gaps = values[worse].mean(0) - values[~worse].mean(0)  # one a prompt
+    rng = np.random.default_rng(0)
+    for count in (count for count in COUNTS if count < len(gaps)):
+        draws = np.stack([rng.choice(gaps, count, replace=False) for _ in range(DRAWS)])
+        half = t.ppf(0.975, count - 1) * draws.std(1, ddof=1) / np.sqrt(count)
+        if (draws.mean(1) - half > 0).mean() >= 0.95:
+            return count
+    return f"more than {len(gaps)}"
+
+
+def prompts_needed_by_frechet(features: list[Features], baseline: Features, distances: Values) -> int | str:
+    """The fewest prompts whose distances put 95% of the components into the half that all prompts put them into."""
+    worse = distances >= np.median(distances)
+    rng = np.random.default_rng(0)
+    num = len(baseline)
+    for count in (count for count in COUNTS if 2 <= count < num):
+        shares = []
+        for _ in range(10):
+            found = frechet_by_component(features, baseline, rng.choice(num, count, replace=False))
+            shares.append(((found >= np.median(found)) == worse).mean())
+        if np.mean(shares) >= 0.95:
+            return count
+    return f"more than {num}"
+
+
+if __name__ == "__main__":
+    main()
