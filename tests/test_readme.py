@@ -112,10 +112,11 @@ def tree_of(readme: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """An empty folder to work in, with a copy of the specs."""
+    """An empty folder to work in, with copies of the specs and the exports."""
     import diffusers  # noqa: F401  (its logger keeps the standard error it is born with; CliRunner's are closed)
 
-    shutil.copytree(ROOT / "specs", tmp_path / "specs")
+    for name in ("specs", "exports"):
+        shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

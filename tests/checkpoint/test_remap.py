@@ -22,6 +22,13 @@ from surgery.plan.planned import PlannedSpec, plan_spec_file
 from surgery.testing import build_tiny_model, tiny_call
 
 FOLD_TOLERANCE = 2e-5  # float32: as for folds without an adapter; a factor goes through one product instead of another
+
+
+def slow(value: Any) -> Any:
+    """A case that only `make test-slow` tries."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 FILE = "pytorch_lora_weights.safetensors"
 STACKS = {
     "pixart": ["transformer_blocks"],
@@ -159,7 +166,10 @@ def both_roads(case: Case, lora: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize(("name", "stack"), CASES)
+@pytest.mark.parametrize(
+    ("name", "stack"),
+    [case if case[0] in ("sd3", "flux") else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+)
 def test_schedules_are_the_same_to_the_bit(case_of, tmp_path, name, stack, schedule):
     case = case_of(name, *(operation.format(s=stack) for operation in SCHEDULES[schedule]))
     actual, expected = both_roads(case, save_lora(name, tmp_path))
@@ -185,7 +195,7 @@ def test_every_kind_of_peft_follows_to_the_bit(case_of, tmp_path, name, operatio
 
 
 @pytest.mark.parametrize("component", ["attn", "ff"])
-@pytest.mark.parametrize("name", ["sd3", "auraflow", "flux"])
+@pytest.mark.parametrize("name", [slow("sd3"), slow("auraflow"), "flux"])
 def test_what_is_folded_to_zero_is_the_same_to_the_bit(case_of, tmp_path, name, component):
     case = case_of(name, f'replace: {{component: "{STACKS[name][0]}[1].{component}", with: zero}}')
     lora = save_lora(name, tmp_path)
@@ -196,7 +206,7 @@ def test_what_is_folded_to_zero_is_the_same_to_the_bit(case_of, tmp_path, name, 
 
 
 @pytest.mark.parametrize("by", [0.5, pytest.param(-1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["lora", "dora", "bias"])
+@pytest.mark.parametrize("kind", ["lora", slow("dora"), slow("bias")])
 def test_a_scaled_single_block_of_flux_scales_its_adapter(case_of, tmp_path, kind, by):
     case = case_of("flux", f'scale: {{layers: "single_transformer_blocks[1:3]", by: {by}}}')
     actual, expected = both_roads(case, save_lora("flux", tmp_path, **KINDS[kind]))
@@ -291,7 +301,7 @@ def _ab(rows, columns):
     return {"a": (rows, 2), "b": (2, columns)}
 
 
-LYCORIS = ["diff", "hada", "lokr-full", "lokr-low", "lokr-both"]
+LYCORIS = [slow("diff"), slow("hada"), "lokr-full", slow("lokr-low"), "lokr-both"]
 
 
 def save_lycoris(model: nn.Module, modules: list[str], kind: str, file: Path, prefix: str = "lycoris_") -> Path:
@@ -322,8 +332,9 @@ def add_by_hand(model: nn.Module, file: Path, prefix: str = "lycoris_") -> int:
 @pytest.mark.parametrize(
     ("kind", "prefix"),
     [
-        *((kind, "lycoris_") for kind in LYCORIS),
-        ("lokr-low", "transformer.lycoris_"),
+        *(pytest.param(*each.values, "lycoris_", marks=each.marks) for each in LYCORIS if not isinstance(each, str)),
+        ("lokr-both", "lycoris_"),
+        pytest.param("lokr-low", "transformer.lycoris_", marks=pytest.mark.slow),
         ("lokr-full", "lora_transformer_"),
     ],
 )

@@ -38,6 +38,7 @@ def test_text_tells_each_row_and_where_to_look(tmp_path, surgery_command):
         assert picture.size == (64, 64)
 
 
+@pytest.mark.slow
 def test_json_is_one_document_and_a_second_run_writes_over_the_first(tmp_path, surgery_command):
     documents = [json.loads(surgery_command("demo", "--out", tmp_path, "--json").stdout) for _ in range(2)]
     assert documents[0] == documents[1]

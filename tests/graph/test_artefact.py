@@ -212,6 +212,7 @@ def test_an_identity_survives_json_and_a_revision_is_compared(base):
     assert "it is at revision unknown, not aaaa" in str(find_difference(identify(on_hub), source))
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_loaded_at_its_recorded_revision(tmp_path):
     """In a process of its own, offline, with a cache of two revisions; the newer one has other weights."""
     cache = tmp_path / "hub"

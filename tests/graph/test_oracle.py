@@ -23,6 +23,7 @@ STACKS = {
     "chroma": ["transformer_blocks", "single_transformer_blocks"],
 }
 CASES = [(name, stack) for name, stacks in STACKS.items() for stack in stacks]
+SLOW_DUAL = pytest.param("sd3-dual", "transformer_blocks", marks=pytest.mark.slow)
 
 SCHEDULE_OPERATIONS = {
     "skip": 'skip: "{s}[1]"',
@@ -64,7 +65,7 @@ def test_schedules_are_what_the_edit_by_hand_gives(models, anatomies, plan_of, n
 
 
 @pytest.mark.parametrize("kind", ["zero", "input", "channel_mean", "mean"])
-@pytest.mark.parametrize(("name", "stack"), CASES)
+@pytest.mark.parametrize(("name", "stack"), [case if case[0] != "sd3-dual" else SLOW_DUAL for case in CASES])
 def test_replacements_are_what_the_edit_by_hand_gives(models, anatomies, plan_of, name, stack, kind):
     anatomy = anatomies[name]
     every = [
@@ -121,7 +122,7 @@ def random_operation(rng, stack, num_blocks):
     )
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", [n if n < 12 else pytest.param(n, marks=pytest.mark.slow) for n in range(24)])
 def test_random_specs_on_random_classes_are_what_the_edit_by_hand_gives(models, anatomies, plan_of, seed):
     rng = random.Random(seed)
     name, _ = rng.choice(CASES)
