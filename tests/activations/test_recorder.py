@@ -55,7 +55,7 @@ def close(actual, expected):
     return bool((np.abs(actual - expected) <= 1e-10 * np.maximum(np.abs(expected), 1e-3)).all())
 
 
-@pytest.mark.parametrize("token", ["all", "last"])
+@pytest.mark.parametrize("token", ["all", pytest.param("last", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_sums_are_those_of_all_activations(name, token):
     model, calls = exact_model(name)

@@ -24,6 +24,7 @@ STACKS = {
     "dit": ["transformer_blocks"],
 }
 CASES = [(name, stack) for name, stacks in STACKS.items() for stack in stacks]
+FEWER_CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] == "sd3-dual")) for case in CASES]
 MOVED_FIRST = {"reverse", "shuffle", "order", "repeat-using", "skip-first"}  # the first layer becomes another one
 OPERATIONS = {
     "none": None,
@@ -53,7 +54,7 @@ def outputs(saved, plan, reload, call_of, folder, means=None):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize(("name", "stack"), CASES)
+@pytest.mark.parametrize(("name", "stack"), FEWER_CASES)
 def test_schedules_are_the_same_to_the_bit(saved, plan_of, write, reload, call_of, tmp_path, name, stack, operation):
     if name == "dit" and operation in MOVED_FIRST:
         pytest.skip("DiT reads weights of its first block: refused, see test_numeric.py")
@@ -67,7 +68,7 @@ def test_schedules_are_the_same_to_the_bit(saved, plan_of, write, reload, call_o
         assert operation == "none" or relative_error(checkpoint, tiny.model(**call_of(tiny.model)).sample) > 1e-4
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sharded", [False, True], ids=["one", "many"])
 @pytest.mark.parametrize("name", STACKS)
 def test_every_dtype_is_the_same_to_the_bit(saved, plan_of, write, reload, call_of, tmp_path, name, sharded, dtype):
@@ -96,7 +97,7 @@ def random_means(anatomy, stack, index, component):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["zero", "mean"])
-@pytest.mark.parametrize(("name", "stack"), CASES)
+@pytest.mark.parametrize(("name", "stack"), FEWER_CASES)
 def test_folds_are_what_the_graph_computes(saved, plan_of, write, reload, call_of, tmp_path, name, stack, kind, dtype):
     tiny = saved(name, dtype)
     num_folded = 0

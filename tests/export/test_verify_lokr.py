@@ -56,7 +56,10 @@ def plan_of(model, *, choices=FACTORS, multipliers=None):
     return plan, lokr_config(plan.rules, list_grouped(model, stacks))
 
 
-@pytest.mark.parametrize("name", MODELS)
+SLOWER = {"sd3-medium", "sd3.5-medium", "lumina2", "qwen-image", "auraflow-v0.2"}  # others are like them
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOWER)) for n in MODELS])
 def test_lycoris_builds_what_was_planned(meta_model, name):
     model = meta_model(name)
     plan, config = plan_of(model)

@@ -78,6 +78,7 @@ def test_a_program_computes_what_the_variant_does_at_all_dynamic_sizes(name, ope
     assert program.inputs["timestep"]["shape"] == ([2] if name in STATIC_BATCH else ["batch"])
 
 
+@pytest.mark.slow
 def test_a_program_is_loaded_without_this_package_and_diffusers(tmp_path):
     variant = edit("sd3", 'skip: "{stack}[1]"')
     save_program(export_program(variant, sizes=SIZES), tmp_path / "variant.pt2", {"note": "kept"})

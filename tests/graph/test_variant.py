@@ -60,6 +60,7 @@ def test_the_original_is_left_as_it_is(run):
     assert torch.equal(run(original, call), expected)
 
 
+@pytest.mark.slow
 def test_twenty_variants_and_a_hundred_repeats_take_no_parameter_memory():
     original = build_tiny_model("pixart")
     own = storages(original)
