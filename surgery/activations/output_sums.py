@@ -7,7 +7,6 @@ d_i = y_i - s, the mean is s + sum(d) / n and the sum of squared deviations sum(
 
 import torch
 
-from surgery.activations.row_sums import exact
 from surgery.profiles.layer_profile import Moments
 
 
@@ -30,13 +29,14 @@ class OutputSums:
         """Count tokens (any number, channels)."""
         if not len(values):
             return
-        values = exact(values)
+        if values.device.type == "mps":  # it has no float64
+            values = values.cpu()
         if self.shift is None or self.total is None or self.squares is None:
-            self.shift = values.mean(0)
+            self.shift = values.double().mean(0)
             self.total, self.squares = torch.zeros_like(self.shift), torch.zeros_like(self.shift)
         elif self.shift.device != values.device:
             self.shift, self.total, self.squares = (v.to(values.device) for v in (self.shift, self.total, self.squares))
-        deviations = values - self.shift
+        deviations = values - self.shift  # in float64, whatever the values are in
         self.count += len(values)
         self.total += deviations.sum(0)
         self.squares += deviations.square_().sum(0)

@@ -24,7 +24,7 @@ STACKS = {
     "dit": ["transformer_blocks"],
 }
 CASES = [(name, stack) for name, stacks in STACKS.items() for stack in stacks]
-FEWER_CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] == "sd3-dual")) for case in CASES]
+FEWER_CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in ("sd3-dual", "auraflow"))) for case in CASES]
 MOVED_FIRST = {"reverse", "shuffle", "order", "repeat-using", "skip-first"}  # the first layer becomes another one
 OPERATIONS = {
     "none": None,

@@ -34,6 +34,7 @@ def test_json_is_the_manifest(write_spec, surgery_command, tmp_path):
     assert manifest["kind"] == "graph" and set(manifest["files"]) == {"spec.yaml", "plan.json", "forward.py"}
 
 
+@pytest.mark.slow
 def test_a_pt2_lies_beside_and_runs_with_torch_alone(write_spec, surgery_command, pipeline, tmp_path):
     out = tmp_path / "variant"
     spec = write_spec("spec.yaml", SKIP)

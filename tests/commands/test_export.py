@@ -205,6 +205,7 @@ def test_lycoris_is_asked_for_where_it_is_missing(lokr, dit_profile, tmp_path, m
     assert lokr(dit_profile(), "--out", out, "--no-verify").exit_code == 0 and out.exists()
 
 
+@pytest.mark.slow
 def test_no_verify_needs_no_lycoris(dit_profile, tmp_path):
     code = (
         "import sys\nsys.modules['lycoris'] = None\n"

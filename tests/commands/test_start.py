@@ -76,6 +76,7 @@ def test_a_model_that_was_seen_once_is_known_without_torch(tmp_path):
     assert "torch" in run_fresh("check", spec, **cache)[1]
 
 
+@pytest.mark.slow
 def test_a_library_that_is_loaded_is_noticed():
     """The check can fail."""
     _, names, _ = run_fresh("check", SPECS / "demo" / "skip.yaml", "--show", "code")

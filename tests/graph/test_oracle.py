@@ -56,7 +56,7 @@ def compare(model, plan, anatomy, *, exact, means=None):
 
 
 @pytest.mark.parametrize("operation", SCHEDULE_OPERATIONS)
-@pytest.mark.parametrize(("name", "stack"), CASES)
+@pytest.mark.parametrize(("name", "stack"), [case if case[0] != "sd3-dual" else SLOW_DUAL for case in CASES])
 def test_schedules_are_what_the_edit_by_hand_gives(models, anatomies, plan_of, name, stack, operation):
     plan = plan_of([SCHEDULE_OPERATIONS[operation].format(s=stack)], anatomies[name])
     edited = compare(models[name], plan, anatomies[name], exact=operation not in NEEDS_TOLERANCE)
@@ -64,7 +64,7 @@ def test_schedules_are_what_the_edit_by_hand_gives(models, anatomies, plan_of, n
         assert relative_error(edited, models[name](**tiny_call(models[name])).sample) > 1e-4
 
 
-@pytest.mark.parametrize("kind", ["zero", "input", "channel_mean", "mean"])
+@pytest.mark.parametrize("kind", ["zero", pytest.param("input", marks=pytest.mark.slow), "channel_mean", "mean"])
 @pytest.mark.parametrize(("name", "stack"), [case if case[0] != "sd3-dual" else SLOW_DUAL for case in CASES])
 def test_replacements_are_what_the_edit_by_hand_gives(models, anatomies, plan_of, name, stack, kind):
     anatomy = anatomies[name]
