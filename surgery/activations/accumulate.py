@@ -36,14 +36,14 @@ class Accumulator:
         self.num_bins = num_bins
         self.keep_means = keep_means
         self.streams: dict[Key, StreamSums] = {}
-        self.outputs: dict[Key, OutputSums] = {}
+        self.outputs: dict[tuple[str, str], OutputSums] = {}
         self._means: dict[Key, list[torch.Tensor]] = {}
 
     def resume(self, profile: Profile) -> None:
         """Go on from what was counted before."""
         self.streams = {key: sums + no_sums(self.num_bins, sums.num_states) for key, sums in profile.streams.items()}
-        for key, moments in profile.components.items():
-            self.outputs.setdefault(key, OutputSums()).resume(moments)
+        for (component, stream, branch), moments in profile.components.items():
+            self.outputs.setdefault((component, stream), OutputSums()).resume(branch, moments)
 
     def add(self, measured: Measured, share: float | Sequence[float]) -> None:
         """Count a forward at this share of the noise range; several are those of its rows."""
@@ -60,10 +60,7 @@ class Accumulator:
         self, component: str, stream: str, values: torch.Tensor, mask: torch.Tensor | None, branches: Sequence[str]
     ) -> None:
         """Count a component's output (rows, tokens, channels), of the tokens that a mask selects."""
-        for branch, chosen in _rows_by_branch(branches).items():
-            mine = values if len(chosen) == len(values) else values[chosen[0] : chosen[-1] + 1 : _stride(chosen)]
-            kept = mine.flatten(0, 1) if mask is None else mine[mask[chosen]]
-            self.outputs.setdefault((component, stream, branch), OutputSums()).add(kept)
+        self.outputs.setdefault((component, stream), OutputSums()).add(values, mask, _rows_by_branch(branches))
 
     def _add_rows(self, key: Key, rows: RowSums, chosen: NDArray[np.int_], bins: NDArray[np.int_]) -> None:
         if key not in self.streams:
@@ -99,16 +96,15 @@ class Accumulator:
             ProfiledStack(stack, lengths[stack], tuple(streams)) for stack, streams in names.items() if streams
         )
         copies = {key: sums + no_sums(self.num_bins, sums.num_states) for key, sums in self.streams.items()}
-        components = {key: outputs.moments() for key, outputs in self.outputs.items()}
+        components = {
+            (component, stream, branch): moments
+            for (component, stream), outputs in self.outputs.items()
+            for branch, moments in outputs.moments().items()
+        }
         for (component, stream, _), moments in components.items():
             if not np.isfinite(moments.squares).all():
                 raise InputError(f"the output {stream} of {component} had values that are no finite numbers")
         return Profile(recipe, stacks, self.num_bins, copies, components)
-
-
-def _stride(chosen: NDArray[np.int_]) -> int:
-    """The step of rows of a branch: they lie side by side, or take turns with those of the other."""
-    return int(chosen[1] - chosen[0]) if len(chosen) > 1 else 1
 
 
 def _rows_by_branch(branches: Sequence[str]) -> dict[str, NDArray[np.int_]]:

@@ -62,9 +62,7 @@ def run_both(variant, program, **sizes):
         return program.exported.module()(**call)[0], variant(**tiny_call(variant, **sizes)).sample
 
 
-@pytest.mark.parametrize(
-    ("name", "operation"), [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] == "sd3")) for case in CASES]
-)
+@pytest.mark.parametrize(("name", "operation"), CASES)
 def test_a_program_computes_what_the_variant_does_at_all_dynamic_sizes(name, operation):
     variant = edit(name, operation)
     program = export_program(variant, sizes=SIZES)
