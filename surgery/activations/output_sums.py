@@ -16,13 +16,20 @@ from surgery.profiles.layer_profile import Moments
 
 
 @dataclass
-class _Branch:
-    """Of the tokens of one branch: how many, and the sums of their deviations from a shift and of their squares."""
+class _Sums:
+    """Of some branches: how many tokens (b,), the sums of deviations from a shift and of squares (b, channels)."""
 
     shift: torch.Tensor
     count: torch.Tensor
     total: torch.Tensor
     squares: torch.Tensor
+
+    def moments(self, number: int) -> Moments:
+        """Of one of the branches."""
+        count = float(self.count[number])
+        step = self.total[number] / max(count, 1.0)
+        squares = self.squares[number] - self.total[number] * step
+        return Moments(count, (self.shift + step).cpu().numpy(), squares.clamp(min=0).cpu().numpy())
 
 
 class OutputSums:
@@ -30,63 +37,50 @@ class OutputSums:
 
     def __init__(self) -> None:
         self.shift: torch.Tensor | None = None
-        self.branches: dict[str, list[_Branch]] = {}
+        self.sums: dict[tuple[str, ...], _Sums] = {}
+        self.before: dict[str, Moments] = {}
 
     def resume(self, branch: str, moments: Moments) -> None:
         """Go on from what was counted before."""
-        mean, squares = torch.from_numpy(moments.mean.copy()), torch.from_numpy(moments.squares.copy())
-        known = _Branch(mean, torch.tensor(moments.count, dtype=torch.float64), torch.zeros_like(mean), squares)
-        self.branches.setdefault(branch, []).append(known)
+        self.before[branch] = moments
 
     def add(self, values: torch.Tensor, mask: torch.Tensor | None, rows_of: Mapping[str, NDArray[np.int_]]) -> None:
         """Count an output (rows, tokens, channels), of the tokens that a mask selects; `rows_of` are by branch."""
-        if values.device.type == "mps":  # it has no float64
-            values = values.cpu()
+        exact = (values.cpu() if values.device.type == "mps" else values).double()  # mps has no float64
         if self.shift is None:
-            self.shift = values.double().mean((0, 1))
-        deviations = values - self.shift  # in float64, whatever the values are in
-        counts = torch.full((len(values),), values.shape[1], dtype=torch.float64, device=values.device)
-        if mask is not None:
-            weights = mask.to(deviations)
-            deviations, counts = deviations * weights[:, :, None], weights.sum(1)
-        totals = deviations.sum(1)
-        squares = deviations.square_().sum(1)
-        for branch, rows in rows_of.items():
-            into = self._own(branch)
-            chosen = slice(None) if len(rows) == len(values) else slice(int(rows[0]), int(rows[-1]) + 1, _step(rows))
-            into.count += counts[chosen].sum()
-            into.total += totals[chosen].sum(0)
-            into.squares += squares[chosen].sum(0)
-
-    def _own(self, branch: str) -> _Branch:
-        """The sums from this output's shift; those that were taken up have shifts of their own."""
-        found = self.branches.setdefault(branch, [])
-        if not found or found[-1].shift is not self.shift:
-            assert self.shift is not None, "something is being counted"
-            zeros = [torch.zeros_like(self.shift) for _ in range(2)]
-            found.append(_Branch(self.shift, torch.zeros_like(self.shift[0]), *zeros))
-        return found[-1]
+            self.shift = exact.mean((0, 1))
+        deviations = exact - self.shift if exact is values else exact.sub_(self.shift)
+        weights = None if mask is None else mask.to(deviations)
+        if weights is not None:
+            deviations = deviations * weights[:, :, None]
+        into = self.sums.get(tuple(rows_of))
+        if into is None:
+            zeros = [
+                torch.zeros(len(rows_of), *shape).to(self.shift) for shape in ((), self.shift.shape, self.shift.shape)
+            ]
+            into = self.sums[tuple(rows_of)] = _Sums(self.shift, *zeros)
+        into.total += _sum_by_branch(deviations, rows_of)
+        into.squares += _sum_by_branch(deviations.square_(), rows_of)
+        if weights is None:
+            into.count += torch.tensor([len(rows) * values.shape[1] for rows in rows_of.values()]).to(into.count)
+        else:
+            into.count += _sum_by_branch(weights[:, :, None], rows_of)[:, 0]
 
     def moments(self) -> dict[str, Moments]:
         """What was counted until now, by branch."""
-        return {branch: _join(parts) for branch, parts in self.branches.items()}
+        found = dict(self.before)
+        for branches, sums in self.sums.items():
+            for number, branch in enumerate(branches):
+                moments = sums.moments(number)
+                found[branch] = found[branch] + moments if branch in found else moments
+        return found
 
 
-def _join(parts: list[_Branch]) -> Moments:
-    found = [_moments(part) for part in parts]
-    joined = found[0]
-    for moments in found[1:]:
-        joined = joined + moments
-    return joined
-
-
-def _moments(part: _Branch) -> Moments:
-    count = float(part.count)
-    step = part.total / max(count, 1.0)
-    squares = part.squares - part.total * step
-    return Moments(count, (part.shift + step).cpu().numpy(), squares.clamp(min=0).cpu().numpy())
-
-
-def _step(rows: NDArray[np.int_]) -> int:
-    """The step of rows of a branch: they lie side by side, or take turns with those of the other."""
-    return int(rows[1] - rows[0]) if len(rows) > 1 else 1
+def _sum_by_branch(values: torch.Tensor, rows_of: Mapping[str, NDArray[np.int_]]) -> torch.Tensor:
+    """(rows, tokens, channels) -> (branches, channels)."""
+    each = len(values) // len(rows_of)
+    if all(len(rows) == each and rows[-1] - rows[0] == each - 1 for rows in rows_of.values()):
+        firsts = [int(rows[0]) for rows in rows_of.values()]
+        if firsts == sorted(firsts):  # all rows of one branch, then all of the next
+            return values.reshape(len(rows_of), -1, values.shape[-1]).sum(1)
+    return torch.stack([values[rows].sum((0, 1)) for rows in rows_of.values()])
