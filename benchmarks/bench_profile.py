@@ -24,7 +24,7 @@ from surgery.profiles.layer_profile import Profile
 from surgery.tracing.example_inputs import example_call
 
 CONFIG = Path(__file__).parents[1] / "tests" / "configs" / "pixart-alpha" / "transformer" / "config.json"
-STEPS = 5
+STEPS = 20  # of the stock call
 SMALL = {"num_attention_heads": 4, "attention_head_dim": 64, "cross_attention_dim": 256, "caption_channels": 64}
 
 
