@@ -262,6 +262,7 @@ def test_a_verifier_that_is_killed(tiny, tmp_path):
     assert process.returncode == 1 and names(tmp_path) == []
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_verifier_ends_with_the_run_that_asked(tiny, saved, tmp_path):
     """Even in the midst of an answer: here it would hash a file of 100 GB, which takes no room on the disk."""

@@ -90,6 +90,7 @@ def in_a_process(spec, out, url, cache, **environment):
     )
 
 
+@pytest.mark.slow
 def test_what_is_needed_is_downloaded_once_and_then_the_cache_is_enough(spec, hub, files, tmp_path):
     cache, first, second = tmp_path / "cache", tmp_path / "first", tmp_path / "second"
     done = in_a_process(spec, first, hub.url, cache)

@@ -106,6 +106,7 @@ def test_the_study_is_exported_verified_and_equal_to_what_is_checked_in(lokr, st
     assert tuple(asked) == study.FACTORS
 
 
+@pytest.mark.slow
 def test_the_published_layout_is_not_what_it_says(lokr, check, study_profile, tmp_path):
     out, fixed = tmp_path / "peft_config.json", tmp_path / "fixed.json"
     result = lokr(study_profile, "--model", SD35, *STUDY, "--layout", "published", "--out", out)
