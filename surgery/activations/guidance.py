@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from surgery.activations.replaced import replaced
 from surgery.activations.streams import parameters_of
 from surgery.errors import InputError
 
@@ -112,17 +113,3 @@ def stopping_at_first_step(pipe: Any) -> Iterator[None]:
 
     with replaced(pipe.scheduler, "step", stop):
         yield
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of an instance, for a while."""
-    before = owner.__dict__.get(name, replaced)
-    owner.__dict__[name] = value
-    try:
-        yield
-    finally:
-        if before is replaced:
-            del owner.__dict__[name]
-        else:
-            owner.__dict__[name] = before

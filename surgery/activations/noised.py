@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
-from surgery.activations.guidance import CONDITIONAL, Guidance, StopSampling, replaced
+from surgery.activations.guidance import CONDITIONAL, Guidance, StopSampling
 from surgery.activations.recorder import Recorder
+from surgery.activations.replaced import replaced
 from surgery.activations.streams import parameters_of
 from surgery.activations.trajectories import watched
 from surgery.errors import InputError, RefusedError

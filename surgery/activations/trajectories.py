@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from surgery.activations.guidance import Guidance, replaced
+from surgery.activations.guidance import Guidance
 from surgery.activations.padding import PaddingFinder
 from surgery.activations.recorder import Recorder
+from surgery.activations.replaced import replaced
 from surgery.errors import InputError
 
 

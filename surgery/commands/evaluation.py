@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from surgery.commands.generate import read_call_arguments
+from surgery.commands.drawing_options import (
+    BatchOption,
+    CallOption,
+    DeviceOption,
+    DtypeOption,
+    GuidanceOption,
+    HeightOption,
+    SeedOption,
+    StepsOption,
+    WidthOption,
+    pipeline_arguments,
+)
 from surgery.commands.output import JsonFlag, print_json
 
 if TYPE_CHECKING:
@@ -48,29 +59,22 @@ def run(
     lpips: Annotated[str, typer.Option(help="auto, none, or alex.")] = "auto",
     lpips_weights: Annotated[Path | None, typer.Option(help="The file of its backbone's weights.")] = None,
     bins: Annotated[int, typer.Option(min=1, help="Timesteps of the denoising error.")] = 10,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
-    height: Annotated[int | None, typer.Option(min=1, help="Height in pixels.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Width in pixels.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Prompt k starts from the noise of seed + k.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts drawn at once; part of the recipe.")] = 8,
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16; auto: float32 on the CPU, else bfloat16.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; auto: a GPU where there is one.")] = "auto",
-    call: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Another argument of the pipeline; the value is JSON, or else text."),
-    ] = None,
+    steps: StepsOption = None,
+    guidance_scale: GuidanceOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    seed: SeedOption = 0,
+    batch_size: BatchOption = 8,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    call: CallOption = None,
     keep_images: Annotated[
         Literal["all", "grid", "none"], typer.Option(help="Keep every picture (PNG), a contact sheet, or none.")
     ] = "grid",
     json: JsonFlag = False,
 ) -> None:
     """Measure variants: against real pictures, the text and the baseline, beside three controls."""
-    named = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width}
-    arguments = read_call_arguments(call or [])
-    arguments.update({name: value for name, value in named.items() if value is not None})
+    arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
     from surgery.demo.bundled_judges import bundled_judges
     from surgery.experiment.evaluation import EvaluationRequest, evaluate
     from surgery.experiment.judges import JudgeRequest

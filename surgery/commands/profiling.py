@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from surgery.commands.generate import PromptOption, PromptsOption, read_call_arguments, read_prompts
+from surgery.commands.drawing_options import (
+    CallOption,
+    DeviceOption,
+    DtypeOption,
+    GuidanceOption,
+    HeightOption,
+    PromptOption,
+    PromptsOption,
+    StepsOption,
+    WidthOption,
+    pipeline_arguments,
+    read_prompts,
+)
 from surgery.commands.output import JsonFlag, bytes_text, print_json, table
 from surgery.errors import InputError
 
@@ -43,20 +55,15 @@ def run(
     mean_states: Annotated[
         bool, typer.Option("--mean-states", help="Also the cosine of states averaged over a trajectory's steps.")
     ] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
-    height: Annotated[int | None, typer.Option(min=1, help="Height in pixels.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Width in pixels.")] = None,
+    steps: StepsOption = None,
+    guidance_scale: GuidanceOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Sample k has the noise of seed + k.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts sampled at once; samples between two writes.")] = 8,
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16; auto: float32 on the CPU, else bfloat16.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; auto: a GPU where there is one.")] = "auto",
-    call: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Another argument of the pipeline; the value is JSON, or else text."),
-    ] = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    call: CallOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a profile that is there.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -64,9 +71,7 @@ def run(
     if merge:
         profile = _merge(targets, out, force=force)
     else:
-        named = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width}
-        arguments = read_call_arguments(call or [])
-        arguments.update({name: value for name, value in named.items() if value is not None})
+        arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
         from surgery.experiment.profiling import ProfileRequest, measure_profile
 
         if len(targets) > 1:

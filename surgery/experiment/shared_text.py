@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from surgery.activations.guidance import replaced
+from surgery.activations.replaced import replaced
 
 PLAIN = (str, int, float, bool, type(None))
 

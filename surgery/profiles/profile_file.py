@@ -5,7 +5,6 @@ over all branches, float32), which `replace: mean` reads.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -148,9 +147,3 @@ def _refuse_others(first: Profile, other: Profile) -> None:
             raise InputError(
                 f"the profiles were made differently: {key} is {ours!r} in one and {theirs!r} in the other"
             )
-
-
-def total_count(profile: Profile) -> int:
-    """How many samples were counted, all branches together."""
-    by_stream = {key[:2] for key in profile.streams}
-    return max((math.floor(profile.sums(*key).samples.sum()) for key in by_stream), default=0)

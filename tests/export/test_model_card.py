@@ -413,8 +413,8 @@ def test_a_head_is_read_with_any_line_ends(tmp_path, line_end):
     [
         ("owner/tiny", "owner/tiny"),
         ("demo", "demo"),
-        ("/home/me/tiny", "tiny"),
-        ("/home/me/tiny/", "tiny"),
+        ("/models/mine/tiny", "tiny"),
+        ("/models/mine/tiny/", "tiny"),
         ("./models/tiny", "tiny"),
         ("~/tiny", "tiny"),
         ("models/my/tiny", "tiny"),
