@@ -1,6 +1,5 @@
 """Sums of rows -> the sums of a profile: by stream, part, and timestep bin; and what is lasting of a run."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from surgery.activations.branches import find_branches
 from surgery.activations.output_sums import OutputSums
 from surgery.activations.row_sums import RowSums
 from surgery.errors import InputError
@@ -43,7 +43,7 @@ class Accumulator:
         """Go on from what was counted before."""
         self.streams = {key: sums + no_sums(self.num_bins, sums.num_states) for key, sums in profile.streams.items()}
         for (component, stream, branch), moments in profile.components.items():
-            self.outputs.setdefault((component, stream), OutputSums()).resume(branch, moments)
+            self.output(component, stream).resume(branch, moments)
 
     def add(self, measured: Measured, share: float | Sequence[float]) -> None:
         """Count a forward at this share of the noise range; several are those of its rows."""
@@ -52,15 +52,13 @@ class Accumulator:
         bins = np.minimum((shares * self.num_bins).astype(int), self.num_bins - 1)
         for (stack, stream), sets in measured.streams.items():
             for name, sums in sets.items():
-                for branch, chosen in _rows_by_branch(measured.branches).items():
+                for branch, chosen in find_branches(measured.branches).rows.items():
                     part = branch if name == ALL_TOKENS else f"{branch}:{name}"
                     self._add_rows((stack, stream, part), sums, chosen, bins[chosen])
 
-    def add_output(
-        self, component: str, stream: str, values: torch.Tensor, mask: torch.Tensor | None, branches: Sequence[str]
-    ) -> None:
-        """Count a component's output (rows, tokens, channels), of the tokens that a mask selects."""
-        self.outputs.setdefault((component, stream), OutputSums()).add(values, mask, _rows_by_branch(branches))
+    def output(self, component: str, stream: str) -> OutputSums:
+        """The sums of a component's output."""
+        return self.outputs.setdefault((component, stream), OutputSums())
 
     def _add_rows(self, key: Key, rows: RowSums, chosen: NDArray[np.int_], bins: NDArray[np.int_]) -> None:
         if key not in self.streams:
@@ -72,7 +70,7 @@ class Accumulator:
 
     def add_states(self, stack: str, stream: str, states: Sequence[torch.Tensor], branches: Sequence[str]) -> None:
         """Add the states of a forward to the means of its trajectories."""
-        for branch, chosen in _rows_by_branch(branches).items():
+        for branch, chosen in find_branches(branches).rows.items():
             key = (stack, stream, branch)
             if key not in self._means:
                 self._means[key] = [torch.zeros(state[chosen].shape, dtype=torch.float64) for state in states]
@@ -105,13 +103,3 @@ class Accumulator:
             if not np.isfinite(moments.squares).all():
                 raise InputError(f"the output {stream} of {component} had values that are no finite numbers")
         return Profile(recipe, stacks, self.num_bins, copies, components)
-
-
-def _rows_by_branch(branches: Sequence[str]) -> dict[str, NDArray[np.int_]]:
-    return _rows_of(tuple(branches))
-
-
-@functools.cache
-def _rows_of(branches: tuple[str, ...]) -> dict[str, NDArray[np.int_]]:
-    array = np.asarray(branches)
-    return {branch: np.flatnonzero(array == branch) for branch in dict.fromkeys(branches)}

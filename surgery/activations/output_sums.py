@@ -5,28 +5,33 @@ d_i = y_i - s, the mean is s + sum(d) / n and the sum of squared deviations sum(
 (Chan, Golub and LeVeque 1983, section 3).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from surgery.activations.branches import Branches
+from surgery.activations.row_sums import exact
 from surgery.profiles.layer_profile import Moments
 
 
 @dataclass
 class _Sums:
-    """Of some branches: how many tokens (b,), the sums of deviations from a shift and of squares (b, channels)."""
+    """Of some branches: how many tokens, the sums of deviations from a shift and of squares (b, channels).
+
+    Whole outputs are counted in `tokens`; where a mask selects tokens, they are counted where the output is.
+    """
 
     shift: torch.Tensor
-    count: torch.Tensor
+    tokens: NDArray[np.int_]
+    masked_tokens: torch.Tensor
     total: torch.Tensor
     squares: torch.Tensor
 
     def moments(self, number: int) -> Moments:
         """Of one of the branches."""
-        count = float(self.count[number])
+        count = float(self.tokens[number]) + float(self.masked_tokens[number])
         step = self.total[number] / max(count, 1.0)
         squares = self.squares[number] - self.total[number] * step
         return Moments(count, (self.shift + step).cpu().numpy(), squares.clamp(min=0).cpu().numpy())
@@ -44,27 +49,26 @@ class OutputSums:
         """Go on from what was counted before."""
         self.before[branch] = moments
 
-    def add(self, values: torch.Tensor, mask: torch.Tensor | None, rows_of: Mapping[str, NDArray[np.int_]]) -> None:
-        """Count an output (rows, tokens, channels), of the tokens that a mask selects; `rows_of` are by branch."""
-        exact = (values.cpu() if values.device.type == "mps" else values).double()  # mps has no float64
+    def add(self, values: torch.Tensor, mask: torch.Tensor | None, branches: Branches) -> None:
+        """Count an output (rows, tokens, channels), of the tokens that a mask selects."""
+        deviations = exact(values)
         if self.shift is None:
-            self.shift = exact.mean((0, 1))
-        deviations = exact - self.shift if exact is values else exact.sub_(self.shift)
-        weights = None if mask is None else mask.to(deviations)
-        if weights is not None:
-            deviations = deviations * weights[:, :, None]
-        into = self.sums.get(tuple(rows_of))
-        if into is None:
-            zeros = [
-                torch.zeros(len(rows_of), *shape).to(self.shift) for shape in ((), self.shift.shape, self.shift.shape)
-            ]
-            into = self.sums[tuple(rows_of)] = _Sums(self.shift, *zeros)
-        into.total += _sum_by_branch(deviations, rows_of)
-        into.squares += _sum_by_branch(deviations.square_(), rows_of)
-        if weights is None:
-            into.count += torch.tensor([len(rows) * values.shape[1] for rows in rows_of.values()]).to(into.count)
+            self.shift = deviations.mean((0, 1))
+        deviations = deviations - self.shift if deviations is values else deviations.sub_(self.shift)
+        sums = self.sums.get(branches.names) or self._begin(branches.names, self.shift)
+        if mask is None:
+            sums.tokens += branches.sizes * values.shape[1]
         else:
-            into.count += _sum_by_branch(weights[:, :, None], rows_of)[:, 0]
+            weights = mask.to(deviations)[:, :, None]
+            deviations = deviations * weights
+            sums.masked_tokens += branches.sum(weights)[:, 0]
+        sums.total += branches.sum(deviations)
+        sums.squares += branches.sum(deviations.square_())
+
+    def _begin(self, names: tuple[str, ...], shift: torch.Tensor) -> _Sums:
+        total, squares = (shift.new_zeros(len(names), len(shift)) for _ in range(2))
+        self.sums[names] = _Sums(shift, np.zeros(len(names), int), shift.new_zeros(len(names)), total, squares)
+        return self.sums[names]
 
     def moments(self) -> dict[str, Moments]:
         """What was counted until now, by branch."""
@@ -74,13 +78,3 @@ class OutputSums:
                 moments = sums.moments(number)
                 found[branch] = found[branch] + moments if branch in found else moments
         return found
-
-
-def _sum_by_branch(values: torch.Tensor, rows_of: Mapping[str, NDArray[np.int_]]) -> torch.Tensor:
-    """(rows, tokens, channels) -> (branches, channels)."""
-    each = len(values) // len(rows_of)
-    if all(len(rows) == each and rows[-1] - rows[0] == each - 1 for rows in rows_of.values()):
-        firsts = [int(rows[0]) for rows in rows_of.values()]
-        if firsts == sorted(firsts):  # all rows of one branch, then all of the next
-            return values.reshape(len(rows_of), -1, values.shape[-1]).sum(1)
-    return torch.stack([values[rows].sum((0, 1)) for rows in rows_of.values()])

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from surgery.activations.accumulate import Accumulator, Measured
+from surgery.activations.branches import Branches, find_branches
 from surgery.activations.row_sums import Masks, RowSums, compare_states
 from surgery.activations.streams import BlockCall, SeenStream, find_streams, parameters_of, token_arguments
 from surgery.anatomy.parts import Anatomy, Component, TokenOutput
@@ -60,6 +61,7 @@ class _Stack:
     states: list[dict[str, torch.Tensor]] = field(default_factory=list)
     calls: list[BlockCall] = field(default_factory=list)
     masks: dict[str, torch.Tensor | None] = field(default_factory=dict)
+    has_mask: bool = False
 
     def forget(self) -> None:
         self.states, self.calls = [], []
@@ -99,6 +101,7 @@ class Recorder:
         self._wanted = components
         self._stacks = {s.name: _Stack(s.name, s.num_blocks) for s in anatomy.stacks if s.refusal is None}
         self._arguments: dict[str, Any] = {}
+        self._branches: dict[int, Branches] = {}  # of the forward at hand, by number of rows
         self._pending: list[Measured] = []
         self._handles: list[Any] = []
         if is_variant(model):
@@ -179,6 +182,7 @@ class Recorder:
                 found = {stream.name: found[stream.name] for stream in stack.streams}
             if not stack.states:
                 stack.masks = {name: self._find_mask(name, value) for name, value in found.items()}
+                stack.has_mask = any(mask is not None for mask in stack.masks.values())
             stack.states.append({name: value.detach().clone() for name, value in found.items()})
 
         return enter
@@ -207,13 +211,20 @@ class Recorder:
         return streams
 
     def _output_hook(self, stack: _Stack, place: str, component: Component) -> Callable[..., None]:
+        sums = [(described, self.sums.output(place, described.stream)) for described in component.outputs]
+
         def measure(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
             values = output if component.returns_tuple else (output,)
-            for described, value in zip(component.outputs, values, strict=False):
-                mask = _mask_of_output(stack, described, value)
-                self.sums.add_output(place, described.stream, value.detach(), mask, self.layout(len(value)))
+            for (described, into), value in zip(sums, values, strict=False):
+                mask = _mask_of_output(stack, described, value) if stack.has_mask else None
+                into.add(value.detach(), mask, self._branches_of(len(value)))
 
         return measure
+
+    def _branches_of(self, rows: int) -> Branches:
+        if rows not in self._branches:
+            self._branches[rows] = find_branches(self.layout(rows))
+        return self._branches[rows]
 
     def _find_mask(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
         branches = self.layout(len(value))
@@ -259,7 +270,7 @@ class Recorder:
         return ""
 
     def _forget(self) -> None:
-        self._arguments = {}
+        self._arguments, self._branches = {}, {}
         for stack in self._stacks.values():
             stack.forget()
 

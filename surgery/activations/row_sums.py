@@ -48,8 +48,9 @@ def compare_states(states: Sequence[torch.Tensor], masks: Masks, *, last_token: 
     chunk = max(1, CHUNK_BYTES // (8 * len(states) * rows * channels))
     sums = {name: _Sums(len(states), rows, mask, last_token) for name, mask in {"all": None, **masks}.items()}
     for start in range(0, num_tokens, chunk):
-        part = exact(torch.stack([state[:, start : start + chunk] for state in states], 2))
-        dots = part.flatten(0, 1) @ part.flatten(0, 1).mT
+        part = torch.stack([state[:, start : start + chunk] for state in states], 2).flatten(0, 1)
+        turned = exact(part.mT.contiguous())  # a product of this layout takes a third of the time on a CPU
+        dots = turned.mT @ turned
         _refuse_nonfinite(dots)
         norms = dots.diagonal(dim1=1, dim2=2).sqrt()
         inverse = torch.where(norms > 0, 1 / norms, 0)
@@ -83,16 +84,14 @@ class _Sums:
     ) -> None:
         """Add the values of some tokens, each (rows, tokens, ...), the first of which is token `start`."""
         rows, num_tokens = dots.shape[:2]
-        if self.mask is None:
-            weights = torch.ones(rows, num_tokens, dtype=torch.float64, device=dots.device)
-        else:
-            weights = self.mask[:, start : start + num_tokens].to(dots)
-        self.tokens = self.tokens + weights.sum(1).cpu()
+        weights = None if self.mask is None else self.mask[:, start : start + num_tokens].to(dots)
+        self.tokens += num_tokens if weights is None else weights.sum(1).cpu()
         for name, values in (("dots", dots), ("cosine", cosine), ("angle", angle), ("residual", residual)):
-            summed = torch.einsum("rt,rt...->r...", weights, values)
+            summed = values.sum(1) if weights is None else torch.einsum("rt,rt...->r...", weights, values)
             setattr(self, name, getattr(self, name) + summed.cpu())
         if self.last_token:
-            self._keep_last(weights.bool(), angle)
+            chosen = torch.ones(rows, num_tokens, device=dots.device) if weights is None else weights
+            self._keep_last(chosen.bool(), angle)
 
     def _keep_last(self, chosen: torch.Tensor, angle: torch.Tensor) -> None:
         """The angles of the last token of the set in each row: those of later chunks replace those of earlier ones."""
