@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-CHUNK_BYTES = 2**26  # of float64 states that are compared at once
+CHUNK_BYTES = 2**24  # of float64 states that are compared at once
 
 Masks = Mapping[str, torch.Tensor]  # name of a set of tokens -> which (rows, tokens) are of it
 
