@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from surgery.anatomy.sources import inspect
 from surgery.commands.main import app
 from surgery.plan.lower import lower_spec
+from surgery.plan.sweep import expand_sweep
 from surgery.spec.load import load_spec
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +125,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 def test_every_block_runs_and_prints_what_is_shown(folder):
     blocks = blocks_of(README)
     assert sum(block.shown is not None for block in blocks) >= 6
-    assert Counter(block.language for block in blocks) == {"yaml": 3, "bash": 15, "python": 3, "text": 17}
+    assert Counter(block.language for block in blocks) == {"yaml": 4, "bash": 16, "python": 3, "text": 18}
     run_blocks(blocks)
     assert (folder / "out" / "apple" / "contact_sheet.png").is_file()
     assert (folder / "apple.png").is_file()
@@ -137,9 +138,9 @@ def test_the_specs_are_plans_but_for_the_one_that_shows_faults(folder):
     run_blocks(blocks)
     anatomy = inspect("demo")
     valid = [path for path in sorted(folder.glob("*.yaml")) if path.name != "faulty.yaml"]
-    assert [path.stem for path in valid] == ["middle", "selections"]
-    for path in valid:
-        assert lower_spec(load_spec(path), anatomy).hash
+    assert [path.stem for path in valid] == ["middle", "painters", "selections"]
+    for variant in (variant for path in valid for variant in expand_sweep(load_spec(path), anatomy)):
+        assert lower_spec(variant, anatomy).hash
 
 
 def test_every_path_of_the_tree_exists_and_every_package_is_in_it():

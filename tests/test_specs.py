@@ -13,6 +13,7 @@ from surgery.anatomy.sources import inspect
 from surgery.demo.location import DEMO_NAME, demo_specs
 from surgery.errors import NotYetError, SpecError
 from surgery.plan.lower import lower_spec
+from surgery.plan.sweep import expand_sweep
 from surgery.spec.load import load_spec, read_spec
 
 ROOT = Path(__file__).parents[1]
@@ -132,17 +133,25 @@ def test_an_experiment_runs_what_was_published(folder, name, schedule, anatomy_b
 def test_every_point_of_a_sweep_is_a_plan_of_its_own(path, anatomy_by_model):
     """Substituted by hand: the operations of each combination, written out."""
     spec = load_spec(path)
-    with pytest.raises(NotYetError, match="sweeps"):
-        lower_spec(spec, anatomy_by_model[spec.model])
+    anatomy = anatomy_by_model[spec.model]
     document = yaml.safe_load(path.read_text())
     values = [[*variable.values] for variable in spec.variables]
-    hashes = set()
+    expected, before = [], []
     for point in product(*values):
         operations = json.dumps(document["operations"])
         for variable, value in zip(spec.variables, point, strict=True):
             operations = operations.replace("{" + variable.name + "}", str(value))
-        hashes.add(lower_spec(read_spec(f"surgery: v1\noperations: {operations}\n"), anatomy_by_model[spec.model]).hash)
-    assert len(hashes) == len(list(product(*values))) in (28, 84)
+        before = [*(before if "cumulative" in document else []), *json.loads(operations)]
+        written = read_spec(f"surgery: v1\noperations: {json.dumps(before)}\n")
+        expected.append(lower_spec(written, anatomy).hash)
+    assert [lower_spec(variant, anatomy).hash for variant in expand_sweep(spec, anatomy)] == expected
+    assert len(set(expected)) == len(expected) in (28, 84)
+
+
+def test_a_sweep_has_no_plan_of_its_own(anatomy_by_model):
+    spec = load_spec(SWEEPS[0])
+    with pytest.raises(NotYetError, match="evaluate and generate run its variants"):
+        lower_spec(spec, anatomy_by_model[spec.model])
 
 
 def test_a_spec_that_does_not_fit_the_bundled_model_is_refused(anatomy_by_model):

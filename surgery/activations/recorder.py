@@ -53,7 +53,7 @@ def no_mask(argument: TokenArgument) -> None:
 
 @dataclass(eq=False)
 class _Stack:
-    """What is seen of a stack in the forward at hand; `streams` are known from the end of the first on."""
+    """What is seen of a stack in the forward at hand; `streams` are known from its second block on."""
 
     name: str
     num_blocks: int
@@ -178,7 +178,9 @@ class Recorder:
             found = token_arguments(names, args, kwargs)
             if stack.streams is None:
                 stack.calls.append(BlockCall(found, None))
-            else:
+                if len(stack.calls) > 1:  # the second block's arguments tell; no more calls are held on to
+                    stack.streams = self._see_streams(stack)
+            if stack.streams is not None:
                 found = {stream.name: found[stream.name] for stream in stack.streams}
             if not stack.states:
                 stack.masks = {name: self._find_mask(name, value) for name, value in found.items()}

@@ -13,7 +13,7 @@ from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.files import write_whole
 from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.cost import Cost
-from surgery.plan.planned import Finder, PlannedSpec, find_once, plan_spec_file
+from surgery.plan.planned import Finder, PlannedSpec, find_once, plan_sweep_file
 from surgery.plan.text import items_to_text
 from surgery.spec.load import load_spec
 from surgery.spec.selector import indices_to_text
@@ -114,12 +114,31 @@ def check_against_model(
 ) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a valid spec; raises what is wrong. What can't run yet is valid, and said."""
     try:
-        planned = plan_spec_file(path, model=model, profile=profile, find=find)
+        variants = plan_sweep_file(path, model=model, profile=profile, find=find)
     except NotYetError as reason:
         return {"spec": str(path), "not_yet": str(reason).splitlines()}, str(reason)
+    planned = variants[0]
+    if planned.spec.point:
+        if svg is not None:
+            raise InputError(f"--svg draws one spec; {path} is a sweep of {len(variants)}")
+        return describe_sweep(path, variants)
     if svg is not None:
         write_svg(planned, svg)
     return describe(planned, show)
+
+
+def describe_sweep(path: Path, variants: Sequence[PlannedSpec]) -> tuple[dict[str, Any], str]:
+    """The JSON document and the text of a sweep."""
+    document = {
+        "spec": str(path),
+        "model": variants[0].source.name,
+        "variants": [
+            {"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_to_json(each.cost)} for each in variants
+        ],
+    }
+    same = len(variants) - len({each.plan.hash for each in variants})
+    note = f", {same} of them the same as another" if same else ""
+    return document, f"{path}: valid, a sweep of {len(variants)} variants{note}"
 
 
 def describe(planned: PlannedSpec, show: Show | None) -> tuple[dict[str, Any], str]:

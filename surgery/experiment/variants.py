@@ -9,6 +9,7 @@ import surgery
 from surgery.anatomy.parts import Anatomy
 from surgery.graph.apply import plan_for_spec
 from surgery.plan.plan import Plan
+from surgery.plan.sweep import expand_sweep
 from surgery.profiles.means import means_for_spec
 from surgery.spec.load import Spec
 
@@ -25,17 +26,18 @@ class Variant:
 def plan_variants(
     specs: Sequence[Spec], anatomy: Anatomy, profile: Path | None, *, taken: Sequence[str] = ()
 ) -> list[Variant]:
-    """The plans of specs; names are the files' stems, made different from one another and from those `taken`.
+    """The plans of specs and of the points of sweeps; names are made different from one another and from those `taken`.
 
     Raises:
         SpecError: a spec has faults.
         InputError: a file of means is not usable.
     """
     found: list[Variant] = []
-    for spec in specs:
-        stem = Path(spec.file).stem
+    points = [point for spec in specs for point in expand_sweep(spec, anatomy)]
+    for spec in points:
+        stem = spec.name
         used = {*taken, *(variant.name for variant in found)}
-        numbered = (f"{stem}-{number}" for number in range(2, len(specs) + len(taken) + 2))
+        numbered = (f"{stem}-{number}" for number in range(2, len(used) + 3))
         name = next(name for name in (stem, *numbered) if name not in used)
         found.append(Variant(name, spec, plan_for_spec(spec, anatomy, means_for_spec(spec, profile))))
     return found

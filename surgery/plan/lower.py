@@ -57,7 +57,7 @@ def _refuse_not_yet(spec: Spec) -> None:
     """Valid parts of the language that would run in a later version."""
     reasons: list[tuple[Place, str]] = []
     reasons += [
-        (variable.place, "sweeps (vary) can't run in this version; write one spec a variant")
+        (variable.place, "a sweep (vary) has many plans; evaluate and generate run its variants")
         for variable in spec.variables
     ]
     for operation in spec.operations:

@@ -13,6 +13,7 @@ from surgery.plan.lower import MeanValues, lower_spec
 from surgery.plan.names import find_name_faults
 from surgery.plan.plan import Plan
 from surgery.plan.profile_groups import FoundGroup, find_profile_groups, self_contained_text
+from surgery.plan.sweep import expand_sweep
 from surgery.spec.load import Spec, load_spec
 from surgery.spec.places import Faults
 
@@ -77,12 +78,26 @@ def plan_spec_file(
         NotYetError: it uses what this version does not run.
         TraceError: the model can't be traced.
     """
+    spec, source = _load(path, model, find)
+    return plan_spec(spec, source, anatomy_of_source(source), profile=profile)
+
+
+def plan_sweep_file(
+    path: Path, *, model: str | None = None, profile: Path | None = None, find: Finder = find_source
+) -> list[PlannedSpec]:
+    """Plan every variant of a spec, one where it is no sweep; raises as `plan_spec_file` does."""
+    spec, source = _load(path, model, find)
+    anatomy = anatomy_of_source(source)
+    return [plan_spec(point, source, anatomy, profile=profile) for point in expand_sweep(spec, anatomy)]
+
+
+def _load(path: Path, model: str | None, find: Finder) -> tuple[Spec, ModelSource]:
+    """A spec, and the model that it is planned for."""
     try:
         spec = load_spec(path)
     except SpecError as error:
         raise SpecError(merge_faults(error, model, find)) from None
-    source = find(model_of_spec(spec, model))
-    return plan_spec(spec, source, anatomy_of_source(source), profile=profile)
+    return spec, find(model_of_spec(spec, model))
 
 
 def plan_spec(spec: Spec, source: ModelSource, anatomy: Anatomy, *, profile: Path | None = None) -> PlannedSpec:

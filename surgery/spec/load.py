@@ -14,7 +14,7 @@ from surgery.spec.places import Faults, Place
 from surgery.spec.profile_group import SIGN, ProfileGroup, read_profile_group
 from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import Groups, Selector, read_selector
-from surgery.spec.vary import Variable, read_variables, samples, substitute
+from surgery.spec.vary import Sweep, Variable, read_variables, samples, substitute
 
 GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
 
@@ -23,7 +23,8 @@ GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
 class Spec:
     """A spec that is valid as far as the language goes; only a model tells the rest.
 
-    `file` is the name for messages; `folder` what paths within the spec are relative to.
+    `file` is the name for messages; `folder` what paths within the spec are relative to. A spec with a `sweep` stands
+    for several; each of them has a `point`, like `layer=3`.
     """
 
     file: str
@@ -35,7 +36,18 @@ class Spec:
     profile: str | None = None
     group_names: tuple[tuple[str, Place], ...] = ()
     profile_groups: tuple[ProfileGroup, ...] = ()
-    variables: tuple[Variable, ...] = ()
+    sweep: Sweep | None = None
+    point: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the file without its ending, and for a point of a sweep the values of its variables."""
+        return " ".join(filter(None, (Path(self.file).stem, self.point)))
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """Those of a sweep."""
+        return () if self.sweep is None else self.sweep.variables
 
 
 def load_spec(path: str | Path) -> Spec:
@@ -81,7 +93,8 @@ def _read(document: Value | None, text: str | bytes, file: str, folder: Path, fa
     vary = document.get("vary")
     variables = () if vary is None else read_variables(vary, faults)
     operations = _read_operations(document, groups, variables, faults)
-    _check_cumulative(document, variables, faults)
+    cumulative = _read_cumulative(document, variables, faults)
+    template = document.get("operations")
     group_entries = document.get("groups")
     names = (
         tuple((key.text, key.place) for key, _ in group_entries.entries) if isinstance(group_entries, Entries) else ()
@@ -96,7 +109,7 @@ def _read(document: Value | None, text: str | bytes, file: str, folder: Path, fa
         profile=_optional_text(document, "profile", faults),
         group_names=names,
         profile_groups=profile_groups,
-        variables=variables,
+        sweep=Sweep(variables, template, groups, cumulative) if variables and template is not None else None,
     )
 
 
@@ -170,11 +183,13 @@ def _read_operations(
     return found
 
 
-def _check_cumulative(document: Entries, variables: tuple[Variable, ...], faults: Faults) -> None:
+def _read_cumulative(document: Entries, variables: tuple[Variable, ...], faults: Faults) -> str | None:
     value = document.get("cumulative")
     if value is None:
-        return
+        return None
     names = [variable.name for variable in variables if not variable.cases]
     if not isinstance(value, Scalar) or value.text not in names:
         shown = value.text if isinstance(value, Scalar) else describe(value)
         faults.add(value.place, unknown_text("variable for cumulative", shown, names))
+        return None
+    return value.text

@@ -14,6 +14,7 @@ from surgery.spec.document import Entries, Items, Scalar, Value
 from surgery.spec.fields import describe
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.places import Faults, Place
+from surgery.spec.selector import Groups
 
 MAX_VALUES_A_VARIABLE = 10_000
 RANGE = re.compile(r"range\(\s*(-?\d{1,7})\s*(?:,\s*(-?\d{1,7})\s*)?(?:,\s*(-?\d{1,7})\s*)?\)")
@@ -44,6 +45,16 @@ class Variable:
     def sample(self) -> tuple[Binding, ...]:
         """Values to check the language with; a selector's layers stand in as 0."""
         return self.values or (0,)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The `vary` section of a spec, with its operations as they are written; `cumulative` names a variable or none."""
+
+    variables: tuple[Variable, ...]
+    operations: Value
+    groups: Groups
+    cumulative: str | None = None
 
 
 def read_variables(value: Value, faults: Faults) -> tuple[Variable, ...]:
