@@ -9,6 +9,7 @@ components from the less important one.
 import argparse
 import itertools
 import json
+import random
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr, t
 
 from surgery.demo.bundled_judges import bundled_judges
+from surgery.demo.pictures import list_emoji
 from surgery.evaluate.feature_cache import features_of
 from surgery.evaluate.feature_sets import Features
 from surgery.evaluate.frechet import frechet_distance
@@ -26,8 +28,9 @@ from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
 
 BLOCKS, COMPONENTS = range(12), ("attn1", "attn2", "ff")
-PROMPTS = Path(__file__).parents[1] / "exports" / "demo" / "prompts.txt"
-COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+NUM_PROMPTS = 160
+COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+PUBLISHED = {"attn1": "fid_individual_MSA.csv", "attn2": "fid_individual_MCA.csv", "ff": "fid_individual_MLP.csv"}
 DRAWS = 200
 Values = NDArray[np.float64]
 
@@ -35,12 +38,14 @@ Values = NDArray[np.float64]
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=Path, default=PROMPTS)
+    parser.add_argument("--prompts", type=Path, help="a file; default: captions of the training pictures, drawn")
+    parser.add_argument("--count", type=int, default=NUM_PROMPTS, help="how many captions are drawn")
+    parser.add_argument("--published", type=Path, help="a folder with FID by layer of PixArt-alpha (layer,value)")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--bins", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("out/components"))
     options = parser.parse_args()
-    prompts = read_prompt_file(options.prompts)
+    prompts = PromptSet(draw_captions(options.count)) if options.prompts is None else read_prompt_file(options.prompts)
     with tempfile.TemporaryDirectory() as name:
         specs = write_specs(Path(name))
         judges = JudgeRequest(clip="none", bundled=bundled_judges())
@@ -50,7 +55,12 @@ def main() -> None:
         found = evaluate(request)
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "components.json").write_text(json.dumps(found.to_json(), indent=1))
-        report(found, prompts, options.out)
+        report(found, prompts, options.out, options.published)
+
+
+def draw_captions(count: int) -> tuple[str, ...]:
+    """Captions of the emoji that the bundled pipeline was trained on, drawn with a fixed seed."""
+    return tuple(item.caption for item in random.Random(0).sample(list_emoji(), count))
 
 
 def write_specs(folder: Path) -> list[str]:
@@ -64,7 +74,7 @@ def write_specs(folder: Path) -> list[str]:
     return files
 
 
-def report(found: Evaluation, prompts: PromptSet, out: Path) -> None:
+def report(found: Evaluation, prompts: PromptSet, out: Path, published: Path | None) -> None:
     """Ranks, agreement, and the prompts that each metric takes."""
     rows = [row for row in found.rows if row.kind == "variant"]
     names = [row.name for row in rows]
@@ -84,11 +94,35 @@ def report(found: Evaluation, prompts: PromptSet, out: Path) -> None:
     print(f"{len(names)} components, {len(everyone)} prompts")
     for metric, ranked in order.items():
         print(f"{metric}: most {', '.join(ranked[:8])}; least {', '.join(ranked[-6:])}")
+    means = {**{name: values.mean(1) for name, values in damage.items()}, "Frechet distance": distances}
+    for metric, values in means.items():
+        print(f"{metric}, by component: {describe_components(names, values)}")
+        if published is not None:
+            print(f"{metric}, ranks beside PixArt-alpha's FID at equal depth: {beside(names, values, published)}")
     for one, other in itertools.combinations((*damage, "Frechet distance"), 2):
         print(agreement(one, other, damage, features, baseline, len(everyone)))
     for metric, values in damage.items():
         print(f"{metric}: {prompts_needed(values)} prompts tell the halves apart in 95% of {DRAWS} draws")
     print(f"Frechet distance: {prompts_needed_by_frechet(features, baseline, distances)} prompts put 95% of the halves")
+
+
+def describe_components(names: list[str], values: Values) -> str:
+    """Every value, by component and block."""
+    by_name = dict(zip(names, values, strict=True))
+    rows = (f"{part} " + " ".join(f"{by_name[f'{part}-{block:02d}']:.3g}" for block in BLOCKS) for part in COMPONENTS)
+    return "; ".join(rows)
+
+
+def beside(names: list[str], values: Values, published: Path) -> str:
+    """Spearman's correlation with the published curves, read at the depth of each block, by component."""
+    by_name = dict(zip(names, values, strict=True))
+    found = []
+    for part, file in PUBLISHED.items():
+        curve = np.genfromtxt(published / file, delimiter=",", names=True)["value"]
+        theirs = np.interp(np.linspace(0, 1, len(BLOCKS)), np.linspace(0, 1, len(curve)), curve)
+        own = [by_name[f"{part}-{block:02d}"] for block in BLOCKS]
+        found.append(f"{part} {spearmanr(own, theirs).statistic:.2f}")
+    return ", ".join(found)
 
 
 def values_of(scores: object, short: str) -> Values:
