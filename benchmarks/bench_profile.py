@@ -6,8 +6,10 @@ tokens, steps or prompts; beside it there are the states of one forward, while i
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,29 +118,32 @@ def size_of(profile: Profile) -> int:
 
 def describe_memory(tokens: int) -> str:
     """What the peak of a process's memory gains by measuring, beside the states of one forward."""
-    plain, measured = (peak_of("measure" if flag else "run", tokens) for flag in (False, True))
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import bench_profile as b; b.print_gain"
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is given back at once
+    command = [sys.executable, "-c", f"{code}({tokens})"]
+    output = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     states = 13 * 2 * tokens * 1152 * 4
-    gain = measured - plain
+    gain = int(output.stdout.split()[-1])
     return f"{tokens} tokens: {gain / 1e6:.1f} MB more at the peak; the states of a forward are {states / 1e6:.1f} MB"
 
 
-def peak_of(mode: str, tokens: int) -> int:
-    """The peak of resident memory of a forward in a process of its own."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import bench_profile as b; b.run_once"
-    output = subprocess.run([sys.executable, "-c", f"{code}({mode!r}, {tokens})"], stdout=subprocess.PIPE, check=True)
-    return int(output.stdout.split()[-1])
-
-
-def run_once(mode: str, tokens: int) -> None:
-    """Two forwards of 12 layers of PixArt's width; print the most memory that the process had."""
+def print_gain(tokens: int) -> None:
+    """The peak of a measured forward less that of an unmeasured one: 12 layers of PixArt's width, in bytes."""
     torch.set_num_threads(1)
     model = build_pixart(num_layers=12)
     call = call_of(model, rows=2, tokens=tokens)
     recorder = Recorder(model, read_anatomy(model))
-    for _ in range(2):
-        forward(model, call, recorder if mode == "measure" else None)
+    forward(model, call)
+    plain = peak_of(lambda: forward(model, call))
+    print(peak_of(lambda: forward(model, call, recorder)) - plain)
+
+
+def peak_of(run: Callable[[], None]) -> int:
+    """The most resident memory of this process while something runs, in bytes (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    run()
     status = Path("/proc/self/status").read_text()
-    print(next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")))
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":

@@ -42,11 +42,19 @@ def run(
     crop: Annotated[
         int | None, typer.Option(min=1, help="Scale and crop the reference's pictures to this size.")
     ] = None,
+    save_reference: Annotated[
+        Path | None,
+        typer.Option(help="Write the reference for other runs: features (.safetensors), or statistics (.npz)."),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The model, instead of the one that the specs name.")] = None,
     profile: Annotated[Path | None, typer.Option(help="File of means, instead of the specs' own.")] = None,
     extractor: Annotated[
-        str, typer.Option(help="auto, none, bundled, inception, dinov2:FOLDER, or a torch-fidelity class MODULE:CLASS.")
-    ] = "auto",
+        list[str] | None,
+        typer.Option(
+            help="auto (the default), none, bundled, inception, dinov2:FOLDER, or a torch-fidelity class MODULE:CLASS. "
+            "May be given several times; the first also pairs pictures."
+        ),
+    ] = None,
     extractor_weights: Annotated[Path | None, typer.Option(help="Its file of weights.")] = None,
     clip: Annotated[
         str,
@@ -56,6 +64,8 @@ def run(
     clip_tag: Annotated[
         str | None, typer.Option(help="open_clip's tag of these weights, which says how pictures are prepared.")
     ] = None,
+    cmmd: Annotated[bool, typer.Option("--cmmd", help="CMMD to the reference, by the image side of --clip.")] = False,
+    hps_weights: Annotated[Path | None, typer.Option(help="HPSv2.1's file of weights: adds its score.")] = None,
     lpips: Annotated[str, typer.Option(help="auto, none, or alex.")] = "auto",
     lpips_weights: Annotated[Path | None, typer.Option(help="The file of its backbone's weights.")] = None,
     bins: Annotated[int, typer.Option(min=1, help="Timesteps of the denoising error.")] = 10,
@@ -84,15 +94,18 @@ def run(
     found = read_prompt_file(prompts, pictures=pictures, sample=sample, seed=sample_seed)
 
     judges = JudgeRequest(
-        extractor=extractor,
+        extractors=tuple(dict.fromkeys(extractor or ("auto",))),
         extractor_weights=extractor_weights,
         clip=clip,
         clip_weights=clip_weights,
         clip_tag=clip_tag,
+        hps_weights=hps_weights,
+        cmmd=cmmd,
         lpips=lpips,
         lpips_weights=lpips_weights,
         reference=reference,
         crop_px=crop,
+        save_reference=save_reference,
         bundled=bundled_judges(),
     )
     request = EvaluationRequest(

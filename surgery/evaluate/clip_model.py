@@ -27,7 +27,7 @@ QUICK = "-quickgelu"
 WITHOUT = "without it there are FID and KID, and all metrics against the baseline"
 PREPARATION = ("mean", "std", "interpolation", "resize_mode")
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-HPS_TAG = "hpsv2.1"  # HPSv2.1 is a ViT-H-14 whose cosine was trained on preferences (Wu et al. 2023, arXiv 2306.09341)
+HPS_NAME, HPS_TAG = "ViT-H-14", "hpsv2.1"  # its cosine was trained on preferences (Wu et al. 2023, arXiv 2306.09341)
 HPS = {"mean": OPENAI_MEAN, "std": OPENAI_STD, "interpolation": "bicubic", "resize_mode": "longest"}
 
 
@@ -163,7 +163,7 @@ def _preparation(name: str, tag: str | None, *, quick_gelu: bool) -> dict[str, A
 
     tags = open_clip.list_pretrained_tags_by_model(name)
     known = {own: dict(open_clip.get_pretrained_cfg(name, own)) for own in tags}
-    if name == "ViT-H-14":
+    if name == HPS_NAME:
         known[HPS_TAG] = dict(HPS)
     if tag is None and name.endswith(QUICK) and "openai" in known:
         tag = "openai"

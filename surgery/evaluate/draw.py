@@ -41,7 +41,7 @@ def draw_pictures(
     seed: int,
     batch_size: int,
     call: Mapping[str, Any],
-    on_batch: Callable[[int], None] = lambda _: None,
+    on_batch: Callable[[int], object] = lambda _: None,
 ) -> list[Drawing]:
     """One picture a prompt; prompt k starts from the noise of the CPU generator seeded with `seed + k`.
 

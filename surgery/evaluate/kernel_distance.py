@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from surgery.evaluate.feature_sets import Array, Features, Origin, check_same_origin, finite_rows
-from surgery.evaluate.intervals import Interval, normal_interval
+from surgery.evaluate.intervals import Interval, jackknife_interval, normal_interval
 
 Kernel = Callable[[Array, Array], Array]
 BLOCK_ROWS = 1024
+NUM_GROUPS = 20  # of pictures that are left out in turn
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 
 
@@ -62,19 +63,35 @@ def kernel_distance(pictures: Features, reference: Features | KernelReference, *
     return normal_interval(float(value), variance, num=m, method="delete-one jackknife of both sets", level=level)
 
 
-def cmmd(pictures: Features, reference: Features) -> float:
+def cmmd(pictures: Features, reference: Features) -> Interval:
     """CMMD (Jayasumana et al. 2024, arXiv 2401.09603, eq. 3) of CLIP's image embeddings, times 1000.
 
     The Gaussian kernel's sigma is 10; embeddings are scaled to length 1 first. As in the authors' code the means take
-    in the diagonals, so it is biased upward by N, and zero for a set and itself.
+    in the diagonals, so it is biased upward by N, and zero for a set and itself. The interval is a jackknife over
+    groups of the pictures; there is none for fewer than twice `NUM_GROUPS`.
 
     Raises:
         InputError: as `kernel_distance`.
     """
     check_same_origin(pictures, reference)
     x, y = (_unit(finite_rows(item)) for item in (pictures, reference))
-    means = [_mean_kernel(one, other) for one, other in ((x, x), (y, y), (x, y))]
-    return CMMD_SCALE * (means[0] + means[1] - 2 * means[2])
+    num = len(x)
+    groups = [x[start::NUM_GROUPS] for start in range(min(NUM_GROUPS, num))]
+    own = np.array([[_sum_kernel(one, other) for other in groups] for one in groups])
+    across = np.array([_sum_kernel(group, y) for group in groups])
+    known = _sum_kernel(y, y) / len(y) ** 2
+
+    def of(own_sum: float, across_sum: float, left: int) -> float:
+        return CMMD_SCALE * (own_sum / left**2 + known - 2 * across_sum / (left * len(y)))
+
+    whole = of(own.sum(), across.sum(), num)
+    if num < 2 * NUM_GROUPS:
+        return Interval(whole, None, None, num, "one number over all pictures")
+    without = [
+        of(own.sum() - own[k].sum() - own[:, k].sum() + own[k, k], across.sum() - across[k], num - len(group))
+        for k, group in enumerate(groups)
+    ]
+    return jackknife_interval(whole, without, num=num)
 
 
 def polynomial_kernel(x: Array, y: Array) -> Array:
@@ -119,9 +136,8 @@ def _cross_sums(x: Array, y: Array) -> tuple[Array, Array]:
     return of_x, of_y
 
 
-def _mean_kernel(x: Array, y: Array) -> float:
-    total = sum(float(_gaussian_kernel(x[k : k + BLOCK_ROWS], y).sum()) for k in range(0, len(x), BLOCK_ROWS))
-    return total / (len(x) * len(y))
+def _sum_kernel(x: Array, y: Array) -> float:
+    return sum(float(_gaussian_kernel(x[k : k + BLOCK_ROWS], y).sum()) for k in range(0, len(x), BLOCK_ROWS))
 
 
 def _unit(values: Array) -> Array:

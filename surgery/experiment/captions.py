@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from surgery.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -24,6 +26,15 @@ class CaptionedPicture:
 
     file: Path
     caption: str
+
+
+def open_picture(file: Path) -> Image.Image:
+    """A picture in RGB; raises InputError where it can't be read."""
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"the picture {file} can't be read: {error}") from None
 
 
 def read_captions(folder: Path) -> tuple[CaptionedPicture, ...]:

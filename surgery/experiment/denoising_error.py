@@ -37,7 +37,7 @@ def denoising_errors(
     bins: int,
     batch_size: int,
     call: Mapping[str, Any],
-    on_batch: Callable[[int], None] = lambda count: None,  # noqa: ARG005  (nobody is told)
+    on_batch: Callable[[int], object] = lambda count: None,  # noqa: ARG005  (nobody is told)
 ) -> dict[str, DenoisingErrors]:
     """The errors of several pipelines that share all but their transformers, in the middle of each timestep bin.
 

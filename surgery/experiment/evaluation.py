@@ -19,10 +19,11 @@ from surgery.anatomy.sources import ModelSource, find_source
 from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.evaluate.draw import check_call, draw_pictures
-from surgery.evaluate.intervals import mean_interval
+from surgery.evaluate.intervals import difference_interval, mean_interval
 from surgery.evaluate.pictures import PictureSet
+from surgery.experiment.captions import open_picture
 from surgery.experiment.controls import BASELINE, CONTROLS, NO_OP, NOISE, RESEEDED
-from surgery.experiment.denoising_error import denoising_errors
+from surgery.experiment.denoising_error import DenoisingErrors, denoising_errors
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
@@ -137,8 +138,9 @@ def evaluate(request: EvaluationRequest, say: Say = lambda text: None) -> Evalua
         scores = score_row(pictures[row.name], pictures[BASELINE], request.prompts.prompts, judges)
         found = errors.get(row.name)
         if found is not None:
-            scores.append(_score_of_errors(found))
-        rows.append(EvaluatedRow(row.name, row.kind, pictures[row.name], tuple(scores), row.plan, found))
+            scores += score_errors(found, errors[BASELINE], has_truth=bool(request.prompts.pictures))
+        by_bin = None if found is None else found.to_baseline
+        rows.append(EvaluatedRow(row.name, row.kind, pictures[row.name], tuple(scores), row.plan, by_bin))
     return Evaluation(tuple(rows), {**recipe, "prompts": list(request.prompts.prompts)}, tuple(notes))
 
 
@@ -192,7 +194,7 @@ def draw_rows(
                 len(prompts),
                 request.batch_size,
                 draw,
-                lambda count: _advance(bar, count),
+                bar.update,
             )
     return found
 
@@ -225,12 +227,15 @@ def measure_errors(
     request: EvaluationRequest,
     call: Mapping[str, Any],
     say: Say,
-) -> dict[str, Array]:
-    """The denoising errors of all rows with a model of their own, on the baseline's pictures, noised."""
+) -> dict[str, DenoisingErrors]:
+    """The denoising errors of all rows with a model of their own, on the prompts' pictures, or the baseline's, noised.
+
+    Pictures of other sizes are scaled and cut to the middle.
+    """
     height, width = picture_size(pipe, {**call, "height": baseline.size[1], "width": baseline.size[0]})
     pipes = {row.name: row.pipe for row in rows if row.pipe is not None and row.name != RESEEDED}
     try:
-        images = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in baseline.all_pixels()]
+        images = open_pictures(request.prompts, baseline)
         clean = [
             encode_picture(pipe, image, height, width, torch.Generator().manual_seed(request.seed + number))
             for number, image in enumerate(images)
@@ -246,22 +251,32 @@ def measure_errors(
                 bins=request.bins,
                 batch_size=request.batch_size,
                 call=call,
-                on_batch=lambda count: _advance(bar, count),
+                on_batch=bar.update,
             )
     except InputError as error:
         say(f"no denoising error: {error}")
         return {}
-    return {name: errors.to_baseline for name, errors in found.items()}
+    return found
 
 
-def _advance(bar: Any, count: int) -> None:
-    bar.update(count)
+def open_pictures(prompts: PromptSet, baseline: PictureSet) -> list[Image.Image]:
+    """The pictures that the prompts describe, where there are such, or else those that the baseline has drawn."""
+    if prompts.pictures:
+        return [open_picture(prompts.folder / file) for file in prompts.pictures]
+    return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in baseline.all_pixels()]
 
 
-def _score_of_errors(errors: Array) -> Score:
-    values = errors.mean(1)
-    metric = Metric("denoising error", "denoise", False, f"{errors.shape[1]} timesteps, unguided", is_paired=True)
-    return Score(metric, mean_interval(values), None, values)
+def score_errors(errors: DenoisingErrors, baseline: DenoisingErrors, *, has_truth: bool) -> list[Score]:
+    """Their means over timesteps, relative to the baseline's predictions; and to the truth, where pictures are real."""
+    made_with = f"{errors.to_baseline.shape[1]} timesteps, unguided"
+    values = errors.to_baseline.mean(1)
+    metric = Metric("denoising error", "denoise", False, made_with, is_paired=True)
+    scores = [Score(metric, mean_interval(values), None, values)]
+    if has_truth:
+        values, own = errors.to_truth.mean(1), baseline.to_truth.mean(1)
+        metric = Metric("denoising error to the truth", "to truth", False, f"{made_with}, the prompts' own pictures")
+        scores.append(Score(metric, mean_interval(values), difference_interval(values, own), values))
+    return scores
 
 
 def make_recipe(source: ModelSource, request: EvaluationRequest, call: Mapping[str, Any]) -> dict[str, Any]:

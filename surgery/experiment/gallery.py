@@ -187,14 +187,10 @@ def draw_rows(
                         seed=request.seed,
                         batch_size=request.batch_size,
                         call=call,
-                        on_batch=lambda done: _advance(bar, done),
+                        on_batch=bar.update,
                     )
                 )
     return found
-
-
-def _advance(bar: Any, done: int) -> None:
-    bar.update(done)
 
 
 @contextlib.contextmanager

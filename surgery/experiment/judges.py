@@ -1,5 +1,6 @@
 """What scores the pictures of a run: the judges that are asked for, or those that are there, and what is missing."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from surgery.demo.location import DEMO_NAME
 from surgery.errors import InputError
-from surgery.evaluate.clip_model import ClipModel, load_clip
+from surgery.evaluate.clip_model import HPS_NAME, HPS_TAG, ClipModel, load_clip
 from surgery.evaluate.clip_score import clip_scores
 from surgery.evaluate.extractors import (
     Extractor,
@@ -18,12 +19,12 @@ from surgery.evaluate.extractors import (
     inception_extractor,
 )
 from surgery.evaluate.feature_cache import features_of
-from surgery.evaluate.feature_sets import Features, Statistics
+from surgery.evaluate.feature_sets import Features, Statistics, statistics_of
 from surgery.evaluate.paired import load_lpips
 from surgery.evaluate.pictures import PictureSet, pictures_of_files, read_pictures
-from surgery.evaluate.reference import read_reference
+from surgery.evaluate.reference import read_reference, write_features, write_statistics
 from surgery.experiment.prompts import PromptSet
-from surgery.experiment.scores import Array, Judges
+from surgery.experiment.scores import Array, ImageJudge, Judges, TextJudge
 
 Judge = TypeVar("Judge")
 AUTO, NONE, BUNDLED, INCEPTION, DINOV2 = "auto", "none", "bundled", "inception", "dinov2:"
@@ -38,15 +39,18 @@ class JudgeRequest:
     `reference` is a folder of real pictures, or a file of their features or statistics.
     """
 
-    extractor: str = AUTO
+    extractors: tuple[str, ...] = (AUTO,)
     extractor_weights: Path | None = None
     clip: str = AUTO
     clip_weights: Path | None = None
     clip_tag: str | None = None
+    hps_weights: Path | None = None
+    cmmd: bool = False
     lpips: str = AUTO
     lpips_weights: Path | None = None
     reference: Path | None = None
     crop_px: int | None = None
+    save_reference: Path | None = None
     device: str = "cpu"
     bundled: "BundledJudges | None" = None
 
@@ -74,26 +78,61 @@ def load_judges(request: JudgeRequest, prompts: PromptSet, model: str, cache: Pa
     """
     notes: list[str] = []
     is_demo = model == DEMO_NAME
-    extractor = _find(
-        request.extractor, lambda: _load_extractor(request, is_demo=is_demo), "no distances to real pictures", notes
-    )
+    images = []
+    for name in request.extractors:
+        load = functools.partial(_load_extractor, name, request, is_demo=is_demo)
+        extractor = _find(name, load, "no distances to real pictures", notes)
+        if extractor is not None:
+            is_bundled = is_demo and name in (AUTO, BUNDLED)
+            reference = _load_reference(request, prompts, extractor, cache, notes, is_bundled=is_bundled)
+            images.append(ImageJudge(extractor, reference))
     clip = _find(request.clip, lambda: _load_clip(request, is_demo=is_demo), "no score against the text", notes)
+    clips = [] if clip is None else [("text", clip)]
+    if request.hps_weights is not None:
+        clips.append(("HPSv2.1", load_clip(HPS_NAME, request.hps_weights, tag=HPS_TAG, device=request.device)))
+    for _, each in clips:
+        if cut := each.cut(prompts.prompts):
+            notes.append(f"{each.name} reads only the beginning of {len(cut)} prompts; the first is {cut[0][:60]!r}")
+    judge_of_cmmd = None
+    if request.cmmd:
+        judge_of_cmmd = _load_cmmd(request, clip, prompts, cache, notes)
     lpips = None
     if not (is_demo and request.lpips == AUTO):
         lpips = _find(request.lpips, lambda: load_lpips(request.lpips_weights), "no LPIPS", notes)
-    reference = (
-        None if extractor is None else _load_reference(request, prompts, extractor, cache, notes, is_demo=is_demo)
-    )
+    if request.save_reference is not None:
+        _save_reference(images, request.save_reference)
+    texts = tuple(_text_judge(short, each) for short, each in clips)
+    return Judges(tuple(images), texts, judge_of_cmmd, lpips, cache), list(dict.fromkeys(notes))
 
-    def score_text(pictures: PictureSet, texts: tuple[str, ...]) -> Array:
-        assert clip is not None, "only called where there is one"
+
+def _text_judge(short: str, clip: ClipModel) -> TextJudge:
+    def score(pictures: PictureSet, texts: tuple[str, ...]) -> Array:
         return clip_scores(clip, pictures, texts).cosines
 
-    if clip is not None and (cut := clip.cut(prompts.prompts)):
-        notes.append(f"{clip.name} reads only the beginning of {len(cut)} prompts; the first is {cut[0][:60]!r}")
-    judge = "" if clip is None else f"{clip.name} {clip.digest[:12]}"
-    found = Judges(extractor, reference, None if clip is None else score_text, judge, lpips, cache)
-    return found, notes
+    return TextJudge(short, f"{clip.name} {clip.digest[:12]}", score)
+
+
+def _load_cmmd(
+    request: JudgeRequest, clip: ClipModel | None, prompts: PromptSet, cache: Path, notes: list[str]
+) -> ImageJudge:
+    if clip is None:
+        raise InputError("--cmmd compares pictures by the CLIP of --clip, and there is none")
+    extractor = clip.extractor()
+    reference = _load_reference(request, prompts, extractor, cache, notes, is_bundled=False)
+    if not isinstance(reference, Features):
+        raise InputError("--cmmd needs real pictures: give --reference FOLDER, or captions with their pictures")
+    return ImageJudge(extractor, reference)
+
+
+def _save_reference(images: list[ImageJudge], path: Path) -> None:
+    """Features as .safetensors, or their statistics as .npz, of the first extractor."""
+    if not images or images[0].reference is None:
+        raise InputError("--save-reference has nothing to save: there is no extractor, or there are no real pictures")
+    reference = images[0].reference
+    if isinstance(reference, Features) and path.suffix != ".npz":
+        write_features(reference, path)
+    else:
+        write_statistics(statistics_of(reference) if isinstance(reference, Features) else reference, path)
 
 
 def _find(wanted: str, load: Callable[[], Judge], without: str, notes: list[str]) -> Judge | None:
@@ -109,8 +148,7 @@ def _find(wanted: str, load: Callable[[], Judge], without: str, notes: list[str]
         return None
 
 
-def _load_extractor(request: JudgeRequest, *, is_demo: bool) -> Extractor:
-    name = request.extractor
+def _load_extractor(name: str, request: JudgeRequest, *, is_demo: bool) -> Extractor:
     if name == BUNDLED or (name == AUTO and is_demo):
         return _bundled(request).extractor()
     if name in (AUTO, INCEPTION):
@@ -132,7 +170,7 @@ def _load_clip(request: JudgeRequest, *, is_demo: bool) -> ClipModel:
 
 
 def _load_reference(
-    request: JudgeRequest, prompts: PromptSet, extractor: Extractor, cache: Path, notes: list[str], *, is_demo: bool
+    request: JudgeRequest, prompts: PromptSet, extractor: Extractor, cache: Path, notes: list[str], *, is_bundled: bool
 ) -> Features | Statistics | None:
     """The reference that is given, or the prompts' own pictures, or the bundled features of real emoji."""
     given = request.reference
@@ -147,7 +185,7 @@ def _load_reference(
         pictures = pictures_of_files(files, prompts.folder, role="reference", crop_px=request.crop_px)
         notes += pictures.notes
         return features_of(pictures, extractor, cache=cache)
-    if is_demo and request.extractor in (AUTO, BUNDLED):
+    if is_bundled:
         return _bundled(request).reference(extractor)
     notes.append("no distances to real pictures: give --reference FOLDER, or captions with their pictures")
     return None

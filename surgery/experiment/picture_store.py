@@ -26,7 +26,7 @@ class PictureStore:
         count: int,
         batch_size: int,
         draw_batch: Callable[[Sequence[int]], Sequence[Image.Image]],
-        on_batch: Callable[[int], None],
+        on_batch: Callable[[int], object],
     ) -> PictureSet:
         """The pictures 0 to `count` of a recipe; `draw_batch` draws those of a batch that are not all there."""
         place = self.folder / key_of(recipe)

@@ -23,7 +23,7 @@ from surgery.anatomy.sources import ModelSource, find_source
 from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.evaluate.draw import check_call
-from surgery.experiment.captions import CaptionedPicture, read_captions
+from surgery.experiment.captions import CaptionedPicture, open_picture, read_captions
 from surgery.experiment.variants import library_versions
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.profile_file import read_profile, write_profile
@@ -222,20 +222,10 @@ def _measure_pictures(
 ) -> Callable[[Recorder, Callable[[], None]], None]:
     def measure(recorder: Recorder, on_step: Callable[[], None]) -> None:
         for pair, seed in zip(pairs, seeds, strict=True):
-            sample = Sample(_open(pair.file), pair.caption, random.Random(seed).random(), seed)
+            sample = Sample(open_picture(pair.file), pair.caption, random.Random(seed).random(), seed)
             measure_noised(pipe, recorder, sample, call, on_step)
 
     return measure
-
-
-def _open(file: Path) -> Any:
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"the picture {file} can't be read: {error}") from None
 
 
 def _hash_of(file: Path) -> str:

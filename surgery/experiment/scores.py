@@ -13,12 +13,13 @@ from surgery.evaluate.feature_cache import features_of
 from surgery.evaluate.feature_sets import Features, Statistics
 from surgery.evaluate.frechet import RELIABLE_NUM, frechet_distance, frechet_interval
 from surgery.evaluate.intervals import Interval, difference_interval, grouped_jackknife, mean_interval
-from surgery.evaluate.kernel_distance import kernel_distance
+from surgery.evaluate.kernel_distance import cmmd, kernel_distance
 from surgery.evaluate.paired import feature_cosine, paired_psnr, paired_ssim
 from surgery.evaluate.pictures import PictureSet
 from surgery.evaluate.precision_recall import precision_recall
 
 Array = NDArray[np.float64]
+FID, DINOV2, LONG = "FID", "FD-DINOv2", "Frechet distance"
 MIN_JACKKNIFE = 40  # pictures, for twenty groups
 
 
@@ -59,13 +60,29 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Judges:
-    """What scores pictures. `text_score` gives the cosine of each picture with its prompt (N,)."""
+class ImageJudge:
+    """An extractor, and what it makes of real pictures (None: there are none)."""
 
-    extractor: Extractor | None
+    extractor: Extractor
     reference: Features | Statistics | None
-    text_score: Callable[[PictureSet, tuple[str, ...]], Array] | None
-    text_judge: str
+
+
+@dataclass(frozen=True)
+class TextJudge:
+    """`score` gives the cosine of each picture with its prompt (N,); `short` is the head of its column."""
+
+    short: str
+    label: str
+    score: Callable[[PictureSet, tuple[str, ...]], Array]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What scores pictures. The first of `images` pairs them with the baseline's; `cmmd` is a CLIP's image side."""
+
+    images: tuple[ImageJudge, ...]
+    texts: tuple[TextJudge, ...]
+    cmmd: ImageJudge | None
     lpips: Callable[..., Array] | None
     cache: Path
 
@@ -73,28 +90,40 @@ class Judges:
 def score_row(pictures: PictureSet, baseline: PictureSet, prompts: tuple[str, ...], judges: Judges) -> list[Score]:
     """All numbers of a row that come from its pictures. Controls of other noise pair by prompt alone."""
     scores: list[Score] = []
-    if judges.extractor is not None:
-        features = features_of(pictures, judges.extractor, cache=judges.cache)
-        if judges.reference is not None:
-            scores += score_against_reference(features, judges.reference, judges.extractor)
-    if judges.text_score is not None:
-        scores.append(_score_text(pictures, baseline, prompts, judges))
+    for number, judge in enumerate(judges.images):
+        if judge.reference is not None:
+            features = features_of(pictures, judge.extractor, cache=judges.cache)
+            found = score_against_reference(features, judge.reference, judge.extractor)
+            scores += [score for score in found if number == 0 or score.metric.short == frechet_short(judge.extractor)]
+    if judges.cmmd is not None and isinstance(judges.cmmd.reference, Features):
+        extractor = judges.cmmd.extractor
+        metric = Metric(f"CMMD ({extractor.name})", "CMMD", False, _made_with(extractor))
+        features = features_of(pictures, extractor, cache=judges.cache)
+        scores.append(Score(metric, cmmd(features, judges.cmmd.reference)))
+    scores += [_score_text(pictures, baseline, prompts, judge) for judge in judges.texts]
     return scores + _score_pairs(pictures, baseline, judges)
 
 
+def _made_with(extractor: Extractor) -> str:
+    return f"{extractor.name} {extractor.digest[:12]}, {extractor.resize}"
+
+
 def frechet_name(extractor: Extractor) -> str:
-    """FID is the distance by Inception; by another extractor it is called so."""
-    return "FID" if extractor.name.startswith("inception") else f"Frechet distance ({extractor.name})"
+    """FID is the distance by Inception, FD-DINOv2 that by DINOv2; by another extractor it is called so."""
+    short = frechet_short(extractor)
+    return short if short == FID else f"{short if short == DINOV2 else LONG} ({extractor.name})"
 
 
 def frechet_short(extractor: Extractor) -> str:
     """The same for the head of a column."""
-    return "FID" if extractor.name.startswith("inception") else "Frechet"
+    if extractor.name.startswith("inception"):
+        return FID
+    return DINOV2 if extractor.name.startswith("dinov2") else "Frechet"
 
 
 def score_against_reference(features: Features, reference: Features | Statistics, extractor: Extractor) -> list[Score]:
     """Frechet distance, and where the reference's features are known KID, precision and recall."""
-    made_with = f"{extractor.name} {extractor.digest[:12]}, {extractor.resize}"
+    made_with = _made_with(extractor)
     flag = (
         ""
         if len(features) >= RELIABLE_NUM
@@ -119,11 +148,9 @@ def _times(interval: Interval, factor: float) -> Interval:
     return Interval(factor * interval.value, low, high, interval.num, interval.method, interval.level)
 
 
-def _score_text(pictures: PictureSet, baseline: PictureSet, prompts: tuple[str, ...], judges: Judges) -> Score:
-    assert judges.text_score is not None, "asked for by the caller"
-    values = 100 * judges.text_score(pictures, prompts)
-    own = 100 * judges.text_score(baseline, prompts)
-    metric = Metric(f"text score x 100 ({judges.text_judge})", "text", True, judges.text_judge)
+def _score_text(pictures: PictureSet, baseline: PictureSet, prompts: tuple[str, ...], judge: TextJudge) -> Score:
+    values, own = (100 * judge.score(item, prompts) for item in (pictures, baseline))
+    metric = Metric(f"{judge.short} score x 100 ({judge.label})", judge.short, True, judge.label)
     return Score(metric, mean_interval(values), difference_interval(values, own), values)
 
 
@@ -136,14 +163,15 @@ def _score_pairs(pictures: PictureSet, baseline: PictureSet, judges: Judges) -> 
     if judges.lpips is not None:
         found.append((Metric("LPIPS", "LPIPS", False, "lpips", is_paired=True), judges.lpips(one, other)))
     scores = [Score(metric, mean_interval(values), None, values) for metric, values in found]
-    if judges.extractor is not None:
-        mine, theirs = (features_of(item, judges.extractor, cache=judges.cache) for item in (pictures, baseline))
-        made_with = f"{judges.extractor.name} {judges.extractor.digest[:12]}"
+    if judges.images:
+        extractor = judges.images[0].extractor
+        mine, theirs = (features_of(item, extractor, cache=judges.cache) for item in (pictures, baseline))
+        made_with = _made_with(extractor)
         cosine = feature_cosine(mine, theirs)
-        metric = Metric(f"feature cosine ({judges.extractor.name})", "cosine", True, made_with, is_paired=True)
+        metric = Metric(f"feature cosine ({extractor.name})", "cosine", True, made_with, is_paired=True)
         scores.append(Score(metric, mean_interval(cosine), None, cosine))
         if len(mine) >= MIN_JACKKNIFE:
-            name = f"{frechet_name(judges.extractor)} to baseline"
+            name = f"{frechet_name(extractor)} to baseline"
             scores.append(
                 Score(Metric(name, "to base", False, made_with, is_paired=True), _paired_frechet(mine, theirs))
             )

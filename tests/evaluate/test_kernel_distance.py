@@ -7,6 +7,7 @@ import torch
 from surgery.errors import InputError
 from surgery.evaluate import kernel_distance as module
 from surgery.evaluate.feature_sets import Features, Origin
+from surgery.evaluate.intervals import grouped_jackknife
 from surgery.evaluate.kernel_distance import cmmd, kernel_distance, kernel_reference
 
 ORIGIN = Origin("test", "0" * 64, "none")
@@ -87,5 +88,14 @@ def test_cmmd_is_the_definition_and_zero_for_a_set_and_itself():
     x, y = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (x, y))
     kernel = lambda a, b: np.exp(-((a[:, None] - b[None]) ** 2).sum(2) / 200)  # noqa: E731
     expected = 1000 * (kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean())
-    assert cmmd(one, other) == pytest.approx(expected, rel=1e-9)
-    assert cmmd(one, one) == pytest.approx(0, abs=1e-9)
+    found = cmmd(one, other)
+    assert found.value == pytest.approx(expected, rel=1e-9)
+    assert found.low is None
+    assert cmmd(one, one).value == pytest.approx(0, abs=1e-9)
+
+
+def test_cmmds_interval_is_the_jackknife_over_groups():
+    one, other = features(50), features(25, seed=1, shift=0.5)
+    by_hand = grouped_jackknife(lambda rows: cmmd(one.take(rows), other).value, 50)
+    found = cmmd(one, other)
+    assert (found.value, found.low, found.high) == pytest.approx((by_hand.value, by_hand.low, by_hand.high), rel=1e-9)
