@@ -1,14 +1,19 @@
-"""`surgery demo`: the bundled pipeline before and after surgery, and a pruned copy of it."""
+"""`surgery demo`: the bundled pipeline before and after surgery, a pruned copy, and what surgery did in numbers."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from surgery.commands.output import JsonFlag, print_json
-from surgery.demo.location import DEMO_PROMPTS, demo_specs
+from surgery.demo.location import DEMO_PROMPTS, demo_prompt_file, demo_specs
+
+if TYPE_CHECKING:
+    from surgery.experiment.evaluation import Evaluation
 
 PRUNED = "skip"  # the spec that is also compiled to a checkpoint
+NUM_MEASURED = 40  # prompts: the fewest with an interval of the Frechet distance
+BINS = 5
 
 
 def run(
@@ -16,7 +21,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Prompt k starts from the noise of seed + k.")] = 0,
     json: JsonFlag = False,
 ) -> None:
-    """Draw the bundled pipeline under the specs of specs/demo, and prune it to a checkpoint that diffusers draws with.
+    """Draw the bundled pipeline under the specs of specs/demo, prune it to a checkpoint, and measure the variants.
 
     About three minutes on two cores, no downloads.
     """
@@ -29,7 +34,28 @@ def run(
     gallery = draw_gallery(request)
     spec = next(path for path in demo_specs() if path.stem == PRUNED)
     stock = draw_pruned(spec, out, gallery.recipe)
+    measured = measure_variants(out / "measured", seed)
     if json:
-        print_json({**gallery.to_json(), "pruned": stock.to_json()})
-    else:
-        typer.echo(f"{gallery.describe()}\n{stock.describe()}")
+        print_json({**gallery.to_json(), "pruned": stock.to_json(), "measured": measured.to_json()})
+        return
+    from surgery.report.evaluation_table import evaluation_text
+
+    typer.echo(f"{gallery.describe()}\n{stock.describe()}\n\n{evaluation_text(measured)}")
+
+
+def measure_variants(out: Path, seed: int) -> "Evaluation":
+    """The same specs evaluated on more prompts; the numbers, their figure and a sheet are written to a folder."""
+    from surgery.commands.evaluation import write_evaluation
+    from surgery.demo.bundled_judges import bundled_judges
+    from surgery.experiment.evaluation import EvaluationRequest, evaluate
+    from surgery.experiment.judges import JudgeRequest
+    from surgery.experiment.prompts import PromptSet, read_prompt_file
+    from surgery.files import locked_folder
+
+    prompts = PromptSet(read_prompt_file(demo_prompt_file()).prompts[:NUM_MEASURED])
+    judges = JudgeRequest(bundled=bundled_judges())
+    specs = tuple(str(path) for path in demo_specs())
+    with locked_folder(out):
+        found = evaluate(EvaluationRequest(specs, prompts, out, judges, seed=seed, bins=BINS))
+        write_evaluation(found, out, "grid")
+    return found

@@ -36,7 +36,16 @@ def demo_anatomy() -> Path:
 
 
 def demo_specs() -> list[Path]:
-    """The specs that `surgery demo` shows: beside the package in a checkout, within it once installed."""
-    inside = Path(__file__).parent / "specs"
-    folder = inside if inside.is_dir() else Path(__file__).parents[2] / "specs" / DEMO_NAME
-    return sorted(folder.glob("*.yaml"))
+    """The specs that `surgery demo` shows."""
+    return sorted(_beside_or_within("specs", "specs/demo").glob("*.yaml"))
+
+
+def demo_prompt_file() -> Path:
+    """The prompts that the bundled pipeline is measured with, one a line."""
+    return _beside_or_within("prompts.txt", "exports/demo/prompts.txt")
+
+
+def _beside_or_within(installed: str, in_checkout: str) -> Path:
+    """What lies beside the package in a checkout, and within it once installed."""
+    inside = Path(__file__).parent / installed
+    return inside if inside.exists() else Path(__file__).parents[2] / in_checkout

@@ -44,6 +44,8 @@ def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
     found = _flat(values)
     mean, num = float(found.mean()), len(found)
     method = "Student's t over prompts"
+    if num == 1:
+        return Interval(mean, None, None, 1, "of one prompt", level)
     if np.all(found == found[0]):  # exactly equal, infinities included: there is nothing to spread
         return Interval(float(found[0]), float(found[0]), float(found[0]), num, method, level)
     if not np.isfinite(found).all():

@@ -27,7 +27,7 @@ from surgery.experiment.denoising_error import DenoisingErrors, denoising_errors
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
-from surgery.experiment.scores import Metric, Score, score_row
+from surgery.experiment.scores import Metric, Score, notes_on_number, score_row
 from surgery.experiment.shared_text import text_encoded_once
 from surgery.experiment.variants import library_versions, means_file, plan_variants
 from surgery.graph.apply import apply
@@ -124,6 +124,7 @@ def evaluate(request: EvaluationRequest, say: Say = lambda text: None) -> Evalua
     source = find_model(specs, request.model)
     call = {**(DEMO_CALL if source.name == DEMO_NAME else {}), **request.call}
     judges, notes = load_judges(request.judges, request.prompts, source.name, request.out / STORE)
+    notes += notes_on_number(len(request.prompts.prompts), judges)
     pipe = load_pretrained(source, dtype=request.dtype, device=request.device)
     pipe.set_progress_bar_config(disable=True)
     check_call(pipe, call)

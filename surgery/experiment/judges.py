@@ -24,7 +24,7 @@ from surgery.evaluate.paired import load_lpips
 from surgery.evaluate.pictures import PictureSet, pictures_of_files, read_pictures
 from surgery.evaluate.reference import read_reference, write_features, write_statistics
 from surgery.experiment.prompts import PromptSet
-from surgery.experiment.scores import Array, ImageJudge, Judges, TextJudge
+from surgery.experiment.scores import MIN_PICTURES, Array, ImageJudge, Judges, TextJudge
 
 Judge = TypeVar("Judge")
 AUTO, NONE, BUNDLED, INCEPTION, DINOV2 = "auto", "none", "bundled", "inception", "dinov2:"
@@ -85,6 +85,10 @@ def load_judges(request: JudgeRequest, prompts: PromptSet, model: str, cache: Pa
         if extractor is not None:
             is_bundled = is_demo and name in (AUTO, BUNDLED)
             reference = _load_reference(request, prompts, extractor, cache, notes, is_bundled=is_bundled)
+            if isinstance(reference, Features) and len(reference) < MIN_PICTURES:
+                raise InputError(
+                    f"the reference has {len(reference)} pictures; precision and recall need {MIN_PICTURES} or more"
+                )
             images.append(ImageJudge(extractor, reference))
     clip = _find(request.clip, lambda: _load_clip(request, is_demo=is_demo), "no score against the text", notes)
     clips = [] if clip is None else [("text", clip)]

@@ -16,11 +16,12 @@ from surgery.evaluate.intervals import Interval, difference_interval, grouped_ja
 from surgery.evaluate.kernel_distance import cmmd, kernel_distance
 from surgery.evaluate.paired import feature_cosine, paired_psnr, paired_ssim
 from surgery.evaluate.pictures import PictureSet
-from surgery.evaluate.precision_recall import precision_recall
+from surgery.evaluate.precision_recall import NUM_NEIGHBOURS, precision_recall
 
 Array = NDArray[np.float64]
 FID, DINOV2, LONG = "FID", "FD-DINOv2", "Frechet distance"
 MIN_JACKKNIFE = 40  # pictures, for twenty groups
+MIN_PICTURES = NUM_NEIGHBOURS + 1  # for precision and recall; KID takes one fewer
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,18 @@ def _made_with(extractor: Extractor) -> str:
     return f"{extractor.name} {extractor.digest[:12]}, {extractor.resize}"
 
 
+def notes_on_number(num: int, judges: Judges) -> list[str]:
+    """What so few prompts do not allow to be measured."""
+    if all(judge.reference is None for judge in judges.images):
+        return []
+    notes = []
+    if num < MIN_JACKKNIFE:
+        notes.append(f"no Frechet distances: they need at least {MIN_JACKKNIFE} prompts")
+    if num < MIN_PICTURES:
+        notes.append(f"no KID, precision and recall: they need at least {MIN_PICTURES} prompts")
+    return notes
+
+
 def frechet_name(extractor: Extractor) -> str:
     """FID is the distance by Inception, FD-DINOv2 that by DINOv2; by another extractor it is called so."""
     short = frechet_short(extractor)
@@ -133,7 +146,7 @@ def score_against_reference(features: Features, reference: Features | Statistics
     if len(features) >= MIN_JACKKNIFE:
         metric = Metric(frechet_name(extractor), frechet_short(extractor), False, made_with, flag=flag)
         scores.append(Score(metric, frechet_interval(features, reference)))
-    if isinstance(reference, Features):
+    if isinstance(reference, Features) and len(features) >= MIN_PICTURES:
         kid = Metric(f"KID x 1000 ({extractor.name})", "KID", False, made_with)
         scores.append(Score(kid, _times(kernel_distance(features, reference), 1000)))
         found = precision_recall(features, reference)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import surgery.commands.demo
+import surgery.experiment.evaluation
 import surgery.experiment.gallery
 from surgery.demo import stock_draw
 from surgery.demo.location import DEMO_CALL, demo_specs
@@ -21,12 +22,16 @@ def quick(monkeypatch):
     monkeypatch.setattr(surgery.experiment.gallery, "DEMO_CALL", {**DEMO_CALL, "num_inference_steps": 2})
     monkeypatch.setattr(surgery.commands.demo, "DEMO_PROMPTS", ("red apple", "rocket"))
     monkeypatch.setattr(surgery.commands.demo, "demo_specs", lambda: SPECS)
+    monkeypatch.setattr(surgery.commands.demo, "NUM_MEASURED", 2)
+    monkeypatch.setattr(surgery.commands.demo, "BINS", 1)
+    monkeypatch.setattr(surgery.experiment.evaluation, "DEMO_CALL", {**DEMO_CALL, "num_inference_steps": 2})
 
 
 def test_text_tells_each_row_and_where_to_look(tmp_path, surgery_command):
     result = surgery_command("demo", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
-    lines = result.stdout.splitlines()
+    drawn, _, measured = result.stdout.partition("\n\n")
+    lines = drawn.splitlines()
     assert [line.split()[0] for line in lines[:-3]] == ["baseline", *(path.stem for path in SPECS)]
     assert lines[-3].endswith(str(tmp_path / "out" / "contact_sheet.png"))
     assert lines[-2] == (
@@ -36,6 +41,9 @@ def test_text_tells_each_row_and_where_to_look(tmp_path, surgery_command):
     assert lines[-1].endswith("skip-by-diffusers: drawn so; 2 of 2 pictures are those of the variant")
     with Image.open(tmp_path / "out" / "baseline" / "0001.png") as picture:
         assert picture.size == (64, 64)
+    rows = [line.split()[0] for line in measured.partition("\n\n")[0].splitlines()[1:]]
+    assert rows == ["baseline", *(path.stem for path in SPECS), "controls", "no-op", "reseeded", "noise"]
+    assert {path.name for path in (tmp_path / "out" / "measured").iterdir()} >= {"evaluation.json", "evaluation.png"}
 
 
 @pytest.mark.slow

@@ -172,7 +172,9 @@ def test_a_changed_picture_of_the_store_is_no_jpeg_and_of_one_size(tmp_path):
     def draw(numbers):
         return [Image.new("RGB", (8 + 8 * number, 8)) for number in numbers]
 
-    with pytest.raises(InputError, match=r"mixed sizes|sizes"):
+    with pytest.raises(
+        InputError, match=r"2 sizes are mixed: 8 x 8 px \(.*00000\.png\), 16 x 8 px \(.*00001\.png\); pictures of one"
+    ):
         store.draw({"a": 1}, 2, 2, draw, lambda count: None)
 
 

@@ -1,0 +1,460 @@
+"""Programs that are wrong on purpose: whatever is broken in an evaluation, a control or a check of its own shows it."""
+
+import dataclasses
+import json
+import shutil
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import transforms
+from typer.testing import CliRunner
+
+from surgery.anatomy.pretrained import load_pretrained
+from surgery.anatomy.sources import find_source
+from surgery.commands.main import app
+from surgery.demo.augment import add_noise, blur
+from surgery.demo.bundled_judges import bundled_clip, bundled_extractor, bundled_judges, bundled_reference
+from surgery.demo.judge_quality import to_bytes
+from surgery.demo.location import DEMO_CALL
+from surgery.errors import InputError
+from surgery.evaluate.clip_model import load_clip
+from surgery.evaluate.draw import draw_pictures
+from surgery.evaluate.feature_cache import features_of
+from surgery.evaluate.kernel_distance import cmmd
+from surgery.evaluate.pictures import pictures_of_tensor, read_pictures
+from surgery.experiment import evaluation, picture_store, shared_text
+from surgery.experiment.evaluation import EvaluationRequest, draw_rows, hash_components, list_rows, make_recipe
+from surgery.experiment.judges import JudgeRequest, load_judges
+from surgery.experiment.picture_store import PictureStore, key_of
+from surgery.experiment.prompts import PromptSet
+from surgery.experiment.scores import ImageJudge, Judges, score_row
+from surgery.experiment.shared_text import text_encoded_once
+from surgery.spec.load import load_spec
+
+ROOT = Path(__file__).parents[2]
+SKIP, REVERSE = (ROOT / "specs" / "demo" / f"{name}.yaml" for name in ("skip", "reverse"))
+SHEET = ROOT / "tests" / "data" / "emoji.png"  # 36 of the real emoji, row by row
+PROMPTS = ("red apple", "rocket")
+CALL = {**DEMO_CALL, "num_inference_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    found = load_pretrained(find_source("demo"), dtype="float32", device="cpu")
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stock(pipe):
+    """What the stock pipeline draws when nothing of ours is in between: prompt k by the generator of seed k."""
+    noise = [torch.Generator().manual_seed(number) for number in range(len(PROMPTS))]
+    return pixels_of(pipe(list(PROMPTS), generator=noise, **CALL).images)
+
+
+def pixels_of(images):
+    return torch.stack([torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1) for image in images])
+
+
+def make_request(out=Path("nowhere"), **changes):
+    options = {"specs": (), "prompts": PromptSet(PROMPTS), "out": out, "judges": JudgeRequest(), "batch_size": 2}
+    return EvaluationRequest(**{**options, "call": CALL, **changes})
+
+
+@pytest.fixture(scope="module")
+def rows(pipe):
+    return list_rows(pipe, [load_spec(SKIP), load_spec(REVERSE)], make_request())
+
+
+@pytest.fixture
+def draw(rows, tmp_path):
+    """A function: names of rows -> their pictures, drawn as `surgery evaluate` draws them."""
+
+    def drawn(*names, rows=rows, **changes):
+        wanted = [row for row in rows if row.name in names]
+        return draw_rows(wanted, make_request(tmp_path, **changes), CALL, {})
+
+    return drawn
+
+
+def ssim(found, name):
+    scores = score_row(found[name], found["baseline"], PROMPTS, Judges((), (), None, None, Path("nowhere")))
+    return next(score.values for score in scores if score.metric.name == "SSIM")
+
+
+@pytest.fixture
+def sabotage_drawing(pipe, monkeypatch):
+    """Draws by another function: all rows, or those that are not the stock pipeline's."""
+
+    def replace(other, *, also_stock=False):
+        def dispatch(own, prompts, **options):
+            return (other if also_stock or own is not pipe else draw_pictures)(own, prompts, **options)
+
+        monkeypatch.setattr(evaluation, "draw_pictures", dispatch)
+
+    return replace
+
+
+# Swapped seeds, edits that leak, texts and sizes: the no-op control, and the stock pipeline.
+
+
+def test_honest_rows_are_exact(draw, stock):
+    found = draw("baseline", "skip", "no-op", "reseeded")
+    assert (ssim(found, "no-op") == 1).all()
+    assert (ssim(found, "skip") < 1).all() and (ssim(found, "reseeded") < 1).all()
+    assert torch.equal(found["baseline"].all_pixels(), stock)
+
+
+def seeds_swapped(pipe, prompts, *, seed, **options):
+    seeds = range(seed + len(prompts) - 1, seed - 1, -1)
+    return [draw_pictures(pipe, [p], seed=own, **options)[0] for p, own in zip(prompts, seeds, strict=True)]
+
+
+def test_seeds_that_variants_swap_show_in_the_no_op_control(draw, sabotage_drawing):
+    sabotage_drawing(seeds_swapped)
+    assert (ssim(draw("baseline", "no-op"), "no-op") < 1).all()
+
+
+def test_seeds_that_all_rows_swap_are_not_those_of_the_stock_pipeline(draw, stock, sabotage_drawing):
+    sabotage_drawing(seeds_swapped, also_stock=True)
+    drawn = draw("baseline")["baseline"].all_pixels()
+    assert (drawn != stock).flatten(1).any(1).all()
+
+
+@pytest.fixture
+def leaking_apply(pipe, monkeypatch):
+    """Leaves the original changed behind a variant."""
+    apply, weight = evaluation.apply, pipe.transformer.transformer_blocks[5].ff.net[-1].weight
+    before = weight.detach().clone()
+
+    def leak(target, spec, **options):
+        edited = apply(target, spec, **options)
+        with torch.no_grad():
+            weight.zero_()
+        return edited
+
+    monkeypatch.setattr(evaluation, "apply", leak)
+    yield
+    with torch.no_grad():
+        weight.copy_(before)
+
+
+def test_an_edit_that_leaks_draws_another_baseline_than_the_stock_pipeline(draw, stock, pipe, leaking_apply):
+    leaked = list_rows(pipe, [], make_request())
+    drawn = draw("baseline", rows=leaked)["baseline"].all_pixels()
+    assert (drawn != stock).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("key", [repr, lambda parts: "the same for all"], ids=["honest", "without the prompt"])
+def test_a_key_of_texts_that_leaves_out_the_prompt_draws_other_pictures(draw, pipe, tmp_path, monkeypatch, key):
+    monkeypatch.setattr(shared_text, "repr", key, raising=False)
+    alone = draw("baseline", batch_size=1)["baseline"].all_pixels()
+    shutil.rmtree(tmp_path / evaluation.STORE)
+    with text_encoded_once([pipe]):
+        shared = draw("baseline", batch_size=1)["baseline"].all_pixels()
+    assert [torch.equal(*pair) for pair in zip(alone, shared, strict=True)] == [True, key is repr]
+
+
+def resized_and_back(pipe, prompts, **options):
+    drawings = draw_pictures(pipe, prompts, **options)
+    return [dataclasses.replace(item, image=item.image.resize((48, 48)).resize((64, 64))) for item in drawings]
+
+
+def test_variants_that_are_resized_and_back_show_in_the_no_op_control(draw, sabotage_drawing):
+    sabotage_drawing(resized_and_back)
+    assert (ssim(draw("baseline", "no-op"), "no-op") < 1).all()
+
+
+def halved(pipe, prompts, **options):
+    drawings = draw_pictures(pipe, prompts, **options)
+    return [dataclasses.replace(item, image=item.image.resize((32, 32))) for item in drawings]
+
+
+def test_variants_of_another_size_do_not_pair(draw, sabotage_drawing):
+    sabotage_drawing(halved)
+    found = draw("baseline", "no-op")
+    with pytest.raises(InputError, match=r"pictures of shape \(2, 3, 32, 32\) can't be paired with \(2, 3, 64, 64\)"):
+        ssim(found, "no-op")
+
+
+# JPEG, a resize of the reference, a picture too many: what is read is what was written.
+
+
+def solid(numbers):
+    return [Image.new("RGB", (8, 8), (number, 0, 0)) for number in numbers]
+
+
+def store_two(folder):
+    return PictureStore(folder).draw({}, 2, 2, solid, lambda count: None)
+
+
+def test_a_store_that_writes_jpeg_is_refused(tmp_path, monkeypatch):
+    assert len(store_two(tmp_path / "honest")) == 2
+    save = Image.Image.save
+    monkeypatch.setattr(Image.Image, "save", lambda image, path, **options: save(image, path, format="JPEG"))
+    with pytest.raises(InputError, match=r"00000\.png is JPEG, and scored pictures are PNG; .*00001\.png is JPEG"):
+        store_two(tmp_path / "sabotaged")
+
+
+def test_a_picture_too_many_in_the_store_does_not_pair(draw):
+    found = draw("baseline", "no-op")
+    extra = found["no-op"].files[0].with_name("00002.png")
+    shutil.copyfile(found["no-op"].files[0], extra)
+    with pytest.raises(InputError, match=r"pictures of shape \(3, 3, 64, 64\) can't be paired with \(2, 3, 64, 64\)"):
+        ssim(draw("baseline", "no-op"), "no-op")
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder of four pictures of random pixels, 40 x 57."""
+    folder, generator = tmp_path / "photographs", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(4):
+        pixels = generator.integers(256, size=(40, 57, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def cropped_by_torchvision(folder, side):
+    fit = transforms.Compose([transforms.Resize(side), transforms.CenterCrop(side)])
+    return pixels_of([fit(Image.open(path)) for path in sorted(folder.iterdir())])
+
+
+def test_a_reference_that_is_resized_otherwise_is_not_torchvisions(photographs, monkeypatch):
+    expected = cropped_by_torchvision(photographs, 32)
+    assert torch.equal(read_pictures(photographs, role="reference", crop_px=32).all_pixels(), expected)
+    resize = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda image, size, how: resize(image, size, Image.Resampling.NEAREST))
+    assert not torch.equal(read_pictures(photographs, role="reference", crop_px=32).all_pixels(), expected)
+
+
+@pytest.fixture(scope="module")
+def emoji():
+    """The real emoji of the sheet, uint8 (36, 3, 64, 64)."""
+    with Image.open(SHEET) as sheet:
+        array = np.asarray(sheet.convert("RGB"))
+    return torch.from_numpy(array.copy()).view(6, 64, 6, 64, 3).permute(0, 2, 4, 1, 3).reshape(36, 3, 64, 64)
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return bundled_extractor()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resize": "bicubic to 299"}, r"resized by \(bicubic to 299\) can't be compared with ones by \(none: "),
+        ({"digest": "0" * 64}, r"emoji-features-v1 \(000000000000\) can't be compared with .*: the weights differ"),
+    ],
+    ids=["another resize", "random weights"],
+)
+def test_a_row_is_not_scored_against_a_reference_made_otherwise(emoji, extractor, tmp_path, changes, message):
+    pictures, reference = pictures_of_tensor(emoji[:4]), bundled_reference(extractor)
+    with pytest.raises(InputError, match=message):
+        score_against(pictures, ImageJudge(dataclasses.replace(extractor, **changes), reference), tmp_path)
+    assert score_against(pictures, ImageJudge(extractor, reference), tmp_path)
+
+
+def score_against(pictures, judge, cache):
+    return score_row(pictures, pictures, ("x",) * len(pictures), Judges((judge,), (), None, None, cache))
+
+
+# Keys that leave something out.
+
+
+@pytest.fixture(scope="module")
+def recipes(rows):
+    """What the pictures of six rows are kept under, for a request and five that each differ in one thing."""
+    seen = []
+
+    def record(store, recipe, *rest):
+        seen.append(recipe)
+        return SimpleNamespace(size=(64, 64))
+
+    changes = [
+        {},
+        {"prompts": PromptSet(("red apple", "dog face"))},
+        {"batch_size": 1},
+        {"dtype": "float32"},
+        {"device": "cpu"},
+        {"call": {**CALL, "guidance_scale": 2.0}},
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PictureStore, "draw", record)
+        for change in changes:
+            request = make_request(**change)
+            draw_rows(rows, request, request.call, make_recipe(find_source("demo"), request, request.call))
+    return seen
+
+
+def num_keys(recipes, *left_out):
+    kept = [{name: value for name, value in recipe.items() if name not in left_out} for recipe in recipes]
+    return len({key_of(recipe) for recipe in kept})
+
+
+def test_no_two_rows_or_requests_share_their_pictures(recipes):
+    assert num_keys(recipes) == len(recipes) == 6 * 6
+
+
+@pytest.mark.parametrize("left_out", ["row", "plan", "seeds_from", "prompts", "batch_size", "dtype", "device", "call"])
+def test_a_key_that_leaves_something_out_is_noticed(recipes, left_out):
+    assert num_keys(recipes, left_out) < len(recipes)
+
+
+def test_a_key_that_leaves_out_the_seed_shows_in_the_reseeded_control(draw, monkeypatch):
+    def careless(recipe):
+        return key_of({name: value for name, value in recipe.items() if name != "seeds_from"})
+
+    monkeypatch.setattr(picture_store, "key_of", careless)
+    assert (ssim(draw("baseline", "reseeded"), "reseeded") == 1).all()
+
+
+@pytest.mark.parametrize(
+    "file", ["vae/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json", "model_index.json"]
+)
+def test_a_changed_part_of_the_pipeline_is_another_key(tmp_path, file):
+    source = dataclasses.replace(find_source("demo"), pipeline=str(tmp_path))
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    found = [hash_components(source) for content in ("one", "two") if (tmp_path / file).write_text(content)]
+    assert found[0] != found[1]
+
+
+def test_a_changed_reference_folder_is_measured_again(emoji, extractor, tmp_path):
+    folder = tmp_path / "real"
+    folder.mkdir()
+    for number, picture in enumerate(emoji[:4]):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
+    before = reference_of(folder, tmp_path / "cache")
+    assert np.array_equal(reference_of(folder, tmp_path / "cache"), before)
+    Image.new("RGB", (64, 64)).save(folder / "2.png")
+    after = reference_of(folder, tmp_path / "cache")
+    assert (before != after).any(1).tolist() == [False, False, True, False]
+
+
+def reference_of(folder, cache):
+    request = JudgeRequest(
+        extractors=("bundled",), clip="none", lpips="none", reference=folder, bundled=bundled_judges()
+    )
+    judges, _ = load_judges(request, PromptSet(PROMPTS), "demo", cache)
+    return judges.images[0].reference.values
+
+
+# Extractors with random weights.
+
+
+@pytest.fixture
+def own_extractors(monkeypatch):
+    """A module with an extractor that loads its weights, and one that only says so."""
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    class Loaded(FeatureExtractorBase):
+        def __init__(self, name, features_list, **kwargs):
+            super().__init__(name, features_list)
+            self.weight = nn.Parameter(self.make_weight())
+
+        def make_weight(self):
+            return torch.ones(3, 5)
+
+        def forward(self, pictures):
+            return (pictures.float().mean((2, 3)) @ self.weight,)
+
+        @staticmethod
+        def get_provided_features_list():
+            return ("colours",)
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric):
+            return "colours"
+
+    class Forgotten(Loaded):
+        def make_weight(self):
+            return torch.randn(3, 5)
+
+    module = ModuleType("own_extractors")
+    module.Loaded, module.Forgotten = Loaded, Forgotten
+    monkeypatch.setitem(sys.modules, "own_extractors", module)
+
+
+def test_an_extractor_that_forgets_its_weights_is_refused_before_anything_is_drawn(own_extractors, tmp_path):
+    request = JudgeRequest(extractors=("own_extractors:Loaded",), clip="none", lpips="none")
+    judges, _ = load_judges(request, PromptSet(PROMPTS), "other", tmp_path)
+    assert judges.images[0].extractor.channels == 5
+    request = dataclasses.replace(request, extractors=("own_extractors:Forgotten",))
+    with pytest.raises(InputError, match="the weights of own_extractors:Forgotten are random"):
+        load_judges(request, PromptSet(PROMPTS), "other", tmp_path)
+
+
+# CMMD, the last of the metrics whose laws are not in tests/evaluate.
+
+
+@pytest.mark.parametrize(("damage", "levels"), [(add_noise, (0.05, 0.1, 0.2, 0.4)), (blur, (0.5, 1.0, 2.0, 4.0))])
+def test_cmmd_rises_with_noise_and_blur(emoji, damage, levels):
+    clip = load_clip(f"local-dir:{bundled_clip()}").extractor()
+    known = features_of(pictures_of_tensor(emoji), clip)
+    found = [cmmd(features_of(pictures_of_tensor(damaged(emoji, damage, level)), clip), known) for level in levels]
+    values = [cmmd(known, known).value, *(item.value for item in found)]
+    assert values[0] == pytest.approx(0, abs=1e-9)
+    assert all(less < more for less, more in pairwise(values)), values
+
+
+def damaged(pixels, damage, level):
+    arguments = [torch.Generator().manual_seed(0)] if damage is add_noise else []
+    return to_bytes(damage(pixels.float() / 127.5 - 1, torch.full((len(pixels),), level), *arguments))
+
+
+# What the command says.
+
+
+@pytest.fixture
+def evaluate(tmp_path, monkeypatch):
+    """Runs `surgery evaluate` on the bundled pipeline in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+
+    def run(*arguments):
+        return CliRunner().invoke(app, ["evaluate", str(SKIP), "--out", "out", *arguments])
+
+    return run
+
+
+def save_sizes(folder, *sides):
+    folder.mkdir()
+    for number, side in enumerate(sides):
+        Image.new("RGB", (side, 64)).save(folder / f"{number}.png")
+
+
+def one_message(result):
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+    assert len(result.stderr.splitlines()) == 1
+    return result.stderr
+
+
+def test_a_reference_of_mixed_sizes_is_refused_with_the_rule(evaluate, tmp_path):
+    save_sizes(tmp_path / "real", 64, 64, 72)
+    said = one_message(evaluate("--prompts", "prompts.txt", "--reference", "real"))
+    assert "2 sizes are mixed: 64 x 64 px (real/0.png), 72 x 64 px (real/2.png); say to which side" in said
+
+
+def test_every_picture_of_the_reference_that_cant_be_read_is_named(evaluate, tmp_path):
+    save_sizes(tmp_path / "real", 64, 64, 64)
+    for name in ("0.png", "2.png"):
+        (tmp_path / "real" / name).write_bytes(b"no picture")
+    said = one_message(evaluate("--prompts", "prompts.txt", "--reference", "real"))
+    assert "real/0.png can't be read" in said and "real/2.png can't be read" in said and "real/1.png" not in said
+
+
+def test_a_caption_without_its_picture_is_named(evaluate, tmp_path):
+    save_sizes(tmp_path / "real", 64)
+    images = [{"id": number, "file_name": f"{number}.png"} for number in range(2)]
+    captions = [{"image_id": number, "caption": "rocket"} for number in range(2)]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    said = one_message(evaluate("--prompts", "captions.json", "--pictures", "real"))
+    assert "captions.json names the picture 1.png, which is not in real" in said
