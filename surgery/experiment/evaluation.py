@@ -235,8 +235,8 @@ def measure_errors(
     """
     height, width = picture_size(pipe, {**call, "height": baseline.size[1], "width": baseline.size[0]})
     pipes = {row.name: row.pipe for row in rows if row.pipe is not None and row.name != RESEEDED}
+    images = open_pictures(request.prompts, baseline)
     try:
-        images = open_pictures(request.prompts, baseline)
         clean = [
             encode_picture(pipe, image, height, width, torch.Generator().manual_seed(request.seed + number))
             for number, image in enumerate(images)
@@ -263,7 +263,7 @@ def measure_errors(
 def open_pictures(prompts: PromptSet, baseline: PictureSet) -> list[Image.Image]:
     """The pictures that the prompts describe, where there are such, or else those that the baseline has drawn."""
     if prompts.pictures:
-        return [open_picture(prompts.folder / file) for file in prompts.pictures]
+        return [open_picture(file) for file in prompts.pictures]
     return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in baseline.all_pixels()]
 
 

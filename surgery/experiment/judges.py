@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from surgery.demo.location import DEMO_NAME
@@ -19,7 +20,7 @@ from surgery.evaluate.extractors import (
     inception_extractor,
 )
 from surgery.evaluate.feature_cache import features_of
-from surgery.evaluate.feature_sets import Features, Statistics, statistics_of
+from surgery.evaluate.feature_sets import Features, Statistics, check_same_origin, statistics_of
 from surgery.evaluate.paired import load_lpips
 from surgery.evaluate.pictures import PictureSet, pictures_of_files, read_pictures
 from surgery.evaluate.reference import read_reference, write_features, write_statistics
@@ -179,7 +180,9 @@ def _load_reference(
     """The reference that is given, or the prompts' own pictures, or the bundled features of real emoji."""
     given = request.reference
     if given is not None and given.suffix in STATISTICS and not given.is_dir():
-        return read_reference(given)
+        found = read_reference(given)
+        check_same_origin(found, Features(np.empty((0, extractor.channels), np.float32), extractor.origin))
+        return found
     if given is not None:
         pictures = read_pictures(given, role="reference", crop_px=request.crop_px)
         notes += pictures.notes

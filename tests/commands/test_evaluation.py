@@ -1,6 +1,8 @@
 """`surgery evaluate`: the table, its controls, what a second run finds again, and what is refused."""
 
 import json
+import re
+import shlex
 import socket
 from pathlib import Path
 
@@ -149,6 +151,41 @@ def test_an_interrupted_run_goes_on(here, surgery_command, monkeypatch):
     assert len(again) == 2 * 4 - 3  # four rows that a model draws, two batches each, three of them were there
     assert "denoise down" in result.stdout and "controls" in result.stdout
     assert not (here / "out" / "store" / "pictures").exists()
+
+
+def test_a_sweep_is_measured_on_captions_with_their_pictures(here, surgery_command):
+    """As the study of PixArt: the captions' pictures are the reference, and noised they are the truth."""
+    (here / "pictures").mkdir()
+    for number in range(4):
+        Image.new("RGB", (80 + 8 * number, 70), (50 * number, 90, 200)).save(here / "pictures" / f"{number}.jpg")
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(4)]
+    captions = [{"image_id": number, "caption": text} for number, text in enumerate(PROMPTS)]
+    (here / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    operation = '{replace: {component: "transformer_blocks[{layer}].ff", with: channel_mean}}'
+    (here / "each.yaml").write_text(
+        f"surgery: v1\nmodel: demo\nvary: {{layer: [3, 7]}}\ncumulative: layer\noperations: [{operation}]\n"
+    )
+    told = ("--prompts", "captions.json", "--pictures", "pictures", "--crop", "64", "--keep-images", "all")
+    result = surgery_command("evaluate", "each.yaml", *told, "--out", "out", *QUICK, "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [row["name"] for row in document["rows"]][:3] == ["baseline", "each layer=3", "each layer=7"]
+    assert any("JPEG" in note for note in document["notes"])
+    one, both = (scores_of(document, f"each layer={layer}") for layer in (3, 7))
+    assert 0 < one["denoising error"]["value"] < both["denoising error"]["value"]
+    truth = {row["name"]: row["scores"].get("denoising error to the truth") for row in document["rows"]}
+    assert truth["reseeded"] is truth["noise"] is None
+    assert truth["no-op"]["difference_to_baseline"]["value"] == 0 != one["denoising error to the truth"]["value"]
+    assert len(list((here / "out" / "pictures" / "each layer=3").iterdir())) == 4
+
+
+def test_the_command_of_the_study_is_one_that_evaluate_takes(surgery_command):
+    text = (ROOT / "specs" / "README.md").read_text()
+    command = re.search(r"^surgery (evaluate specs/pixart-alpha/.*)$", text, re.MULTILINE)
+    arguments = shlex.split(command[1])
+    assert (ROOT / arguments[1]).is_file()
+    known = surgery_command("evaluate", "--help").stdout
+    assert [word for word in arguments if word.startswith("--") and f" {word} " not in known] == []
 
 
 def test_what_pictures_depend_on_is_in_their_key():

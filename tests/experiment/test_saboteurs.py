@@ -458,3 +458,11 @@ def test_a_caption_without_its_picture_is_named(evaluate, tmp_path):
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
     said = one_message(evaluate("--prompts", "captions.json", "--pictures", "real"))
     assert "captions.json names the picture 1.png, which is not in real" in said
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_a_reference_smaller_than_its_metrics_allow_is_refused_before_drawing(evaluate, tmp_path, num):
+    save_sizes(tmp_path / "real", *[64] * num)
+    said = one_message(evaluate("--prompts", "prompts.txt", "--reference", "real"))
+    assert f"the reference has {num} pictures; precision and recall need 4 or more" in said
+    assert not (tmp_path / "out" / "store" / "pictures").exists()
