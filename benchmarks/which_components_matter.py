@@ -7,10 +7,12 @@ components from the less important one.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import random
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +105,9 @@ def report(found: Evaluation, prompts: PromptSet, out: Path, published: Path | N
         print(agreement(one, other, damage, features, baseline, len(everyone)))
     for metric, values in damage.items():
         print(f"{metric}: {prompts_needed(values)} prompts tell the halves apart in 95% of {DRAWS} draws")
-    print(f"Frechet distance: {prompts_needed_by_frechet(features, baseline, distances)} prompts put 95% of the halves")
+    for metric in order:
+        means_of = functools.partial(means_over, metric, damage, features, baseline)
+        print(f"{metric}: {prompts_for_halves(means_of, len(everyone))} prompts put 95% of components into their half")
 
 
 def describe_components(names: list[str], values: Values) -> str:
@@ -137,18 +141,27 @@ def frechet_by_component(features: list[Features], baseline: Features, rows: NDA
     return np.array([frechet_distance(item.take(rows), own) for item in features])
 
 
+def means_over(
+    metric: str, damage: dict[str, Values], features: list[Features], baseline: Features, rows: NDArray[np.intp]
+) -> Values:
+    """The damage by each component over some prompts."""
+    if metric in damage:
+        return damage[metric][:, rows].mean(1)
+    return frechet_by_component(features, baseline, rows)
+
+
 def agreement(
     one: str, other: str, damage: dict[str, Values], features: list[Features], baseline: Features, num: int
 ) -> str:
     """Spearman's correlation of two metrics over the components."""
 
-    def means(metric: str, rows: NDArray[np.intp]) -> Values:
-        if metric in damage:
-            return damage[metric][:, rows].mean(1)
-        return frechet_by_component(features, baseline, rows)
+    def correlation(rows: NDArray[np.intp]) -> float:
+        first, second = (means_over(metric, damage, features, baseline, rows) for metric in (one, other))
+        return float(spearmanr(first, second).statistic)
 
-    found = grouped_jackknife(lambda rows: float(spearmanr(means(one, rows), means(other, rows)).statistic), num)
-    return f"{one} and {other}: rank correlation {found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+    found = grouped_jackknife(correlation, num)
+    low, high = max(found.low or -1.0, -1.0), min(found.high or 1.0, 1.0)
+    return f"{one} and {other}: rank correlation {found.value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def prompts_needed(values: Values) -> int | str:
@@ -164,15 +177,15 @@ def prompts_needed(values: Values) -> int | str:
     return f"more than {len(gaps)}"
 
 
-def prompts_needed_by_frechet(features: list[Features], baseline: Features, distances: Values) -> int | str:
-    """The fewest prompts whose distances put 95% of the components into the half that all prompts put them into."""
-    worse = distances >= np.median(distances)
+def prompts_for_halves(means_of: Callable[[NDArray[np.intp]], Values], num: int) -> int | str:
+    """The fewest prompts that put 95% of the components into the half that all prompts put them into, on average."""
+    whole = means_of(np.arange(num))
+    worse = whole >= np.median(whole)
     rng = np.random.default_rng(0)
-    num = len(baseline)
-    for count in (count for count in COUNTS if 2 <= count < num):
+    for count in (count for count in COUNTS if count < num):
         shares = []
         for _ in range(10):
-            found = frechet_by_component(features, baseline, rng.choice(num, count, replace=False))
+            found = means_of(rng.choice(num, count, replace=False))
             shares.append(((found >= np.median(found)) == worse).mean())
         if np.mean(shares) >= 0.95:
             return count

@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from surgery.demo.extractor import NUM_FEATURES, load_extractor
-from surgery.demo.judge_files import CLIP_FOLDER, EXTRACTOR_FILE, EXTRACTOR_NAME, RESIZE, check_digest
+from surgery.demo.judge_files import (
+    CLIP_FOLDER,
+    EXTRACTOR_FILE,
+    EXTRACTOR_NAME,
+    EXTRACTOR_STATE,
+    RESIZE,
+    check_digest,
+)
 from surgery.demo.reference import load_reference
 from surgery.errors import InputError
 from surgery.evaluate.extractors import Extractor, module_extractor
@@ -17,8 +24,10 @@ def bundled_judges() -> BundledJudges:
 
 
 def bundled_extractor() -> Extractor:
-    """`emoji-features-v1`; raises InputError where its file is not the recorded one."""
-    return module_extractor(load_extractor(), name=EXTRACTOR_NAME, resize=RESIZE, channels=NUM_FEATURES)
+    """`emoji-features-v1`; raises InputError where its file, or what was loaded of it, is not the recorded one."""
+    return module_extractor(
+        load_extractor(), name=EXTRACTOR_NAME, resize=RESIZE, channels=NUM_FEATURES, digest=EXTRACTOR_STATE
+    )
 
 
 def bundled_reference(extractor: Extractor) -> Features:

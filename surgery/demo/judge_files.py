@@ -8,6 +8,9 @@ from surgery.errors import InputError
 JUDGES = Path(__file__).parent / "judges"
 EXTRACTOR_NAME = "emoji-features-v1"
 EXTRACTOR_FILE = JUDGES / "extractor" / f"{EXTRACTOR_NAME}.safetensors"
+EXTRACTOR_STATE = (
+    "3860641838d45d4392702a03cf6c429ddda4cdb810bdc1b2351eb271b63ef51e"  # of what is loaded: digest_of_state
+)
 RESIZE = "none: pictures of 64 x 64 only"
 CLIP_NAME = "clip-emoji-v1"
 CLIP_FOLDER = JUDGES / "clip" / CLIP_NAME.removeprefix("clip-")

@@ -117,7 +117,8 @@ def inception_extractor(weights: Path | None = None, *, device: str = "cpu") -> 
 
     path = find_weights(INCEPTION, weights)
     _refuse_pickled_code(path)
-    module = FeatureExtractorInceptionV3(INCEPTION_NAME, ["2048"], feature_extractor_weights_path=str(path))
+    given = {"feature_extractor_weights_path": str(path)}
+    module = _made_alike(FeatureExtractorInceptionV3, INCEPTION_NAME, "2048", given)
     return _of_fidelity(module, INCEPTION_NAME, TF1_RESIZE.format(module.INPUT_IMAGE_SIZE), 2048, device)
 
 
@@ -148,12 +149,7 @@ def fidelity_extractor(
         known = ", ".join(cls.get_provided_features_list())
         raise InputError(f"{where} gives no feature {wanted}; it gives {known}")
     path = {} if weights is None else {"feature_extractor_weights_path": str(weights)}
-    made = [_made_under(seed, cls, where, wanted, path) for seed in SEEDS]
-    if digest_of_state(made[0].state_dict()) != digest_of_state(made[1].state_dict()):
-        raise InputError(
-            f"the weights of {where} are random: two that were made alike differ; let it load its weights from a file"
-        )
-    return _of_fidelity(made[0], f"{where}/{wanted}", resize, channels, device)
+    return _of_fidelity(_made_alike(cls, where, wanted, path), f"{where}/{wanted}", resize, channels, device)
 
 
 def dinov2_extractor(folder: Path, *, device: str = "cpu") -> Extractor:
@@ -241,6 +237,16 @@ def _fidelity_class(where: str) -> Any:
     if not isinstance(found, type) or not issubclass(found, FeatureExtractorBase):
         raise InputError(f"{where} is no subclass of torch_fidelity's FeatureExtractorBase")
     return found
+
+
+def _made_alike(cls: Any, name: str, layer: str, path: dict[str, str]) -> Any:
+    """An instance; raises InputError where two that are made under two seeds have other weights."""
+    made = [_made_under(seed, cls, name, layer, path) for seed in SEEDS]
+    if digest_of_state(made[0].state_dict()) != digest_of_state(made[1].state_dict()):
+        raise InputError(
+            f"the weights of {name} are random: two that were made alike differ; let it load its weights from a file"
+        )
+    return made[0]
 
 
 def _made_under(seed: int, cls: Any, name: str, layer: str, path: dict[str, str]) -> Any:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from surgery.errors import InputError
-from surgery.evaluate.extractors import Extractor
+from surgery.evaluate.extractors import Extractor, package_versions
 from surgery.evaluate.feature_sets import Features
 from surgery.evaluate.pictures import PictureSet
 from surgery.files import write_whole
@@ -62,7 +62,7 @@ def feature_recipe(pictures: PictureSet, extractor: Extractor, batch_size: int) 
         "fit": pictures.fit,
         **extractor.origin.to_json(),
         "channels": extractor.channels,
-        "versions": dict(sorted(extractor.versions.items())),
+        "versions": dict(sorted({**package_versions("pillow"), **extractor.versions}.items())),  # Pillow decodes
         "batch_size": batch_size,
         "device": extractor.device.partition(":")[0],
     }

@@ -1,5 +1,6 @@
 """Features and their statistics as data, with what they were made with: only what was made alike can be compared."""
 
+import hashlib
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -104,6 +105,17 @@ def check_same_origin(one: Features | Statistics, other: Features | Statistics) 
         )
     if num_channels(one) != num_channels(other):
         raise InputError(f"{num_channels(one)} channels can't be compared with {num_channels(other)}")
+
+
+def number_of(item: Features | Statistics) -> int | None:
+    """How many pictures they are of; None where that is not known."""
+    return len(item) if isinstance(item, Features) else item.num
+
+
+def digest_of(item: Features | Statistics) -> str:
+    """SHA-256 of the numbers."""
+    arrays = (item.values,) if isinstance(item, Features) else (item.mean, item.covariance)
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
 
 
 def num_channels(item: Features | Statistics) -> int:

@@ -82,7 +82,7 @@ def cmmd(pictures: Features, reference: Features) -> Interval:
     known = _sum_kernel(y, y) / len(y) ** 2
 
     def of(own_sum: float, across_sum: float, left: int) -> float:
-        return CMMD_SCALE * (own_sum / left**2 + known - 2 * across_sum / (left * len(y)))
+        return CMMD_SCALE * float(own_sum / left**2 + known - 2 * across_sum / (left * len(y)))
 
     whole = of(own.sum(), across.sum(), num)
     if num < 2 * NUM_GROUPS:

@@ -237,7 +237,11 @@ def _refuse_mixed(sizes: Mapping[Any, tuple[int, int]], folder: Path | None, rol
     if len(first) == 1:
         return
     shown = ", ".join(f"{_px(size)} ({name})" for size, name in sorted(first.items())[:MAX_NAMED])
-    ways = "pictures of one size can be scored" if role == "scored" else "say to which side they are cropped (crop_px)"
+    ways = (
+        "pictures of one size can be scored"
+        if role == "scored"
+        else "say to which side they are cropped (--crop, crop_px)"
+    )
     raise InputError(f"{folder or 'the pictures'}: {len(first)} sizes are mixed: {shown}; {ways}")
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from surgery.activations.noised import encode_picture, picture_size
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.identity import hash_file, identify
-from surgery.anatomy.pretrained import load_pretrained
+from surgery.anatomy.pretrained import load_pretrained, pick_device, pick_dtype
 from surgery.anatomy.sources import ModelSource, find_source
 from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
@@ -128,12 +128,16 @@ def evaluate(request: EvaluationRequest, say: Say = lambda text: None) -> Evalua
     pipe = load_pretrained(source, dtype=request.dtype, device=request.device)
     pipe.set_progress_bar_config(disable=True)
     check_call(pipe, call)
-    drawn = list_rows(pipe, specs, request)
     recipe = make_recipe(source, request, call)
+    texts: dict[str, Any] = {}
+    with text_encoded_once([pipe], texts):  # before a spec is applied: what leaks into the original shows in the no-op
+        draw_rows([_Drawn(BASELINE, BASELINE, pipe, request.seed)], request, call, recipe, count=request.batch_size)
+    drawn = list_rows(pipe, specs, request)
     pipes = [row.pipe for row in drawn if row.pipe is not None]
-    with text_encoded_once(list({id(each): each for each in pipes}.values())):
+    with text_encoded_once(list({id(each): each for each in pipes}.values()), texts):
         pictures = draw_rows(drawn, request, call, recipe)
         errors = measure_errors(pipe, drawn, pictures[BASELINE], request, call, say)
+    notes += notes_on_controls(pictures)
     rows = []
     for row in drawn:
         scores = score_row(pictures[row.name], pictures[BASELINE], request.prompts.prompts, judges)
@@ -142,7 +146,20 @@ def evaluate(request: EvaluationRequest, say: Say = lambda text: None) -> Evalua
             scores += score_errors(found, errors[BASELINE], has_truth=bool(request.prompts.pictures))
         by_bin = None if found is None else found.to_baseline
         rows.append(EvaluatedRow(row.name, row.kind, pictures[row.name], tuple(scores), row.plan, by_bin))
-    return Evaluation(tuple(rows), {**recipe, "prompts": list(request.prompts.prompts)}, tuple(notes))
+    made_with = {**recipe, "prompts": list(request.prompts.prompts), "judges": judges.to_json()}
+    return Evaluation(tuple(rows), made_with, tuple(notes))
+
+
+def notes_on_controls(pictures: Mapping[str, PictureSet]) -> list[str]:
+    """A note where the unchanged graph has not drawn the baseline's pictures."""
+    one, other = (pictures[name].all_pixels() for name in (NO_OP, BASELINE))
+    changed = int((one != other).flatten(1).any(1).sum())
+    if not changed:
+        return []
+    return [
+        f"{NO_OP} differs from the baseline in {changed} of {len(one)} pictures: differences no larger than its own "
+        "come from the machine or from a fault, not from the surgery"
+    ]
 
 
 def find_model(specs: Sequence[Spec], override: str | None) -> ModelSource:
@@ -172,13 +189,19 @@ def list_rows(pipe: Any, specs: Sequence[Spec], request: EvaluationRequest) -> l
 
 
 def draw_rows(
-    rows: Sequence[_Drawn], request: EvaluationRequest, call: Mapping[str, Any], recipe: Mapping[str, Any]
+    rows: Sequence[_Drawn],
+    request: EvaluationRequest,
+    call: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    *,
+    count: int | None = None,
 ) -> dict[str, PictureSet]:
-    """The pictures of each row; those that an earlier run has drawn are found again."""
+    """The pictures of each row, or the first `count`; those that an earlier run has drawn are found again."""
     store = PictureStore(request.out / STORE / "pictures")
     prompts = request.prompts.prompts
     found: dict[str, PictureSet] = {}
-    with tqdm(total=len(rows) * len(prompts), unit="picture", desc="drawing") as bar:
+    num = len(prompts) if count is None else min(count, len(prompts))
+    with tqdm(total=len(rows) * num, unit="picture", desc="drawing") as bar:
         for row in rows:
             bar.set_postfix_str(row.name)
             means = None if row.plan is None else [item.values for item in row.plan.replacements]
@@ -192,7 +215,7 @@ def draw_rows(
             draw = _draw_noise(found[BASELINE].size, row.seed) if row.pipe is None else _draw(row, prompts, call)
             found[row.name] = store.draw(
                 {**recipe, **own, "prompts": list(prompts)},
-                len(prompts),
+                num,
                 request.batch_size,
                 draw,
                 bar.update,
@@ -282,15 +305,15 @@ def score_errors(errors: DenoisingErrors, baseline: DenoisingErrors, *, has_trut
 
 def make_recipe(source: ModelSource, request: EvaluationRequest, call: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that pictures depend on, but for their row and prompts."""
-    identity = identify(source).to_json()
+    identity, device = identify(source).to_json(), pick_device(request.device)
     return {
         "model": {name: value for name, value in identity.items() if name != "model"},
         "components": hash_components(source),
         "call": dict(call),
         "seed": request.seed,
         "batch_size": request.batch_size,
-        "dtype": request.dtype,
-        "device": request.device,
+        "dtype": str(pick_dtype(request.dtype, device)),
+        "device": device,
         "versions": library_versions(),
     }
 

@@ -15,7 +15,7 @@ COLUMNS = ("prompt", "caption", "text")
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts in their order; `pictures` are the files, below `folder`, of the pictures that they describe, or none."""
+    """Prompts in their order; `pictures` are the files (in `folder`) of the pictures that they describe, or none."""
 
     prompts: tuple[str, ...]
     pictures: tuple[Path, ...] = ()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from surgery.evaluate.extractors import Extractor
 from surgery.evaluate.feature_cache import features_of
-from surgery.evaluate.feature_sets import Features, Statistics
+from surgery.evaluate.feature_sets import Features, Statistics, digest_of, number_of
 from surgery.evaluate.frechet import RELIABLE_NUM, frechet_distance, frechet_interval
 from surgery.evaluate.intervals import Interval, difference_interval, grouped_jackknife, mean_interval
 from surgery.evaluate.kernel_distance import cmmd, kernel_distance
@@ -67,6 +67,13 @@ class ImageJudge:
     extractor: Extractor
     reference: Features | Statistics | None
 
+    def to_json(self) -> dict[str, Any]:
+        """The extractor with the digest of its weights, and the reference with that of its values."""
+        found: dict[str, Any] = {**self.extractor.origin.to_json()}
+        if self.reference is not None:
+            found["reference"] = {"num": number_of(self.reference), "sha256": digest_of(self.reference)}
+        return found
+
 
 @dataclass(frozen=True)
 class TextJudge:
@@ -86,6 +93,14 @@ class Judges:
     cmmd: ImageJudge | None
     lpips: Callable[..., Array] | None
     cache: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Who judges, and by which real pictures."""
+        found: dict[str, Any] = {
+            "pictures": [judge.to_json() for judge in self.images],
+            "text": [judge.label for judge in self.texts],
+        }
+        return found if self.cmmd is None else {**found, "cmmd": self.cmmd.to_json()}
 
 
 def score_row(pictures: PictureSet, baseline: PictureSet, prompts: tuple[str, ...], judges: Judges) -> list[Score]:

@@ -14,12 +14,13 @@ PLAIN = (str, int, float, bool, type(None))
 
 
 @contextmanager
-def text_encoded_once(pipes: Sequence[Any]) -> Iterator[None]:
+def text_encoded_once(pipes: Sequence[Any], known: dict[str, Any] | None = None) -> Iterator[None]:
     """Within it, `encode_prompt` of these pipelines answers a call that was made before from memory.
 
-    Calls that hold anything but plain values (ready embeddings, say) are passed on. The answers are copies.
+    Calls that hold anything but plain values (ready embeddings, say) are passed on. The answers are copies. `known` is
+    what an earlier one remembered of the same text encoders.
     """
-    known: dict[str, Any] = {}
+    known = {} if known is None else known
     with ExitStack() as stack:
         for pipe in pipes:
             if hasattr(pipe, "encode_prompt"):

@@ -54,10 +54,12 @@ def library_versions() -> dict[str, str]:
     """The versions that pictures depend on."""
     import diffusers
     import torch
+    import transformers
 
     return {
         "surgery": surgery.__version__,
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
         "python": platform.python_version(),
     }

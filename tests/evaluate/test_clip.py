@@ -176,7 +176,7 @@ def test_its_image_side_is_an_extractor(folder, make_pixels, tmp_path):
     assert np.linalg.norm(found.values, axis=1) == pytest.approx([1] * 5, rel=1e-6)
     assert (found.origin.extractor, found.origin.digest) == ("clip-tiny-clip", model.digest)
     assert feature_cosine(found, found).tolist() == [1.0] * 5
-    assert cmmd(found, found) == pytest.approx(0, abs=1e-9)
+    assert cmmd(found, found).value == pytest.approx(0, abs=1e-9)
 
 
 def test_hpsv2_is_a_vit_h_14_whose_pictures_are_padded(tmp_path):

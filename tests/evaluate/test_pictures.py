@@ -73,7 +73,7 @@ def test_mixed_sizes_are_refused_with_one_picture_of_each(make_pixels, save_fold
         InputError, match=r"2 sizes are mixed: 32 x 32 px \(.*0001\.png\), 48 x 48 px \(.*0000\.png\); pictures of one"
     ):
         read_pictures(folder, role="scored")
-    with pytest.raises(InputError, match=r"say to which side they are cropped \(crop_px\)"):
+    with pytest.raises(InputError, match=r"say to which side they are cropped \(--crop, crop_px\)"):
         read_pictures(folder, role="reference")
 
 

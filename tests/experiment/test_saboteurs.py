@@ -1,7 +1,6 @@
 """Programs that are wrong on purpose: whatever is broken in an evaluation, a control or a check of its own shows it."""
 
 import dataclasses
-import json
 import shutil
 import sys
 from itertools import pairwise
@@ -14,13 +13,12 @@ import torch
 from PIL import Image
 from torch import nn
 from torchvision import transforms
-from typer.testing import CliRunner
 
 from surgery.anatomy.pretrained import load_pretrained
 from surgery.anatomy.sources import find_source
-from surgery.commands.main import app
 from surgery.demo.augment import add_noise, blur
 from surgery.demo.bundled_judges import bundled_clip, bundled_extractor, bundled_judges, bundled_reference
+from surgery.demo.extractor import EmojiExtractor
 from surgery.demo.judge_quality import to_bytes
 from surgery.demo.location import DEMO_CALL
 from surgery.errors import InputError
@@ -283,8 +281,8 @@ def recipes(rows):
         {},
         {"prompts": PromptSet(("red apple", "dog face"))},
         {"batch_size": 1},
-        {"dtype": "float32"},
-        {"device": "cpu"},
+        {"dtype": "bfloat16"},
+        {"device": "cuda:1"},
         {"call": {**CALL, "guidance_scale": 2.0}},
     ]
     with pytest.MonkeyPatch.context() as patch:
@@ -410,59 +408,29 @@ def damaged(pixels, damage, level):
     return to_bytes(damage(pixels.float() / 127.5 - 1, torch.full((len(pixels),), level), *arguments))
 
 
-# What the command says.
+# What the program itself says of a leak, and of weights that were not loaded.
+
+
+def quick_request(out, **changes):
+    judges = JudgeRequest(extractors=("none",), clip="none", lpips="none")
+    return make_request(out, **{"specs": (str(SKIP),), "judges": judges, "bins": 1, "dtype": "float32", **changes})
 
 
 @pytest.fixture
-def evaluate(tmp_path, monkeypatch):
-    """Runs `surgery evaluate` on the bundled pipeline in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
-
-    def run(*arguments):
-        return CliRunner().invoke(app, ["evaluate", str(SKIP), "--out", "out", *arguments])
-
-    return run
+def loaded_once(pipe, monkeypatch):
+    monkeypatch.setattr(evaluation, "load_pretrained", lambda *args, **options: pipe)
 
 
-def save_sizes(folder, *sides):
-    folder.mkdir()
-    for number, side in enumerate(sides):
-        Image.new("RGB", (side, 64)).save(folder / f"{number}.png")
+def test_an_edit_that_leaks_shows_in_the_no_op_control(loaded_once, leaking_apply, tmp_path):
+    found = evaluation.evaluate(quick_request(tmp_path))
+    assert any(note.startswith("no-op differs from the baseline in 2 of 2 pictures") for note in found.notes)
 
 
-def one_message(result):
-    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
-    assert len(result.stderr.splitlines()) == 1
-    return result.stderr
+def test_an_honest_no_op_is_not_noted(loaded_once, tmp_path):
+    assert evaluation.evaluate(quick_request(tmp_path)).notes == ()
 
 
-def test_a_reference_of_mixed_sizes_is_refused_with_the_rule(evaluate, tmp_path):
-    save_sizes(tmp_path / "real", 64, 64, 72)
-    said = one_message(evaluate("--prompts", "prompts.txt", "--reference", "real"))
-    assert "2 sizes are mixed: 64 x 64 px (real/0.png), 72 x 64 px (real/2.png); say to which side" in said
-
-
-def test_every_picture_of_the_reference_that_cant_be_read_is_named(evaluate, tmp_path):
-    save_sizes(tmp_path / "real", 64, 64, 64)
-    for name in ("0.png", "2.png"):
-        (tmp_path / "real" / name).write_bytes(b"no picture")
-    said = one_message(evaluate("--prompts", "prompts.txt", "--reference", "real"))
-    assert "real/0.png can't be read" in said and "real/2.png can't be read" in said and "real/1.png" not in said
-
-
-def test_a_caption_without_its_picture_is_named(evaluate, tmp_path):
-    save_sizes(tmp_path / "real", 64)
-    images = [{"id": number, "file_name": f"{number}.png"} for number in range(2)]
-    captions = [{"image_id": number, "caption": "rocket"} for number in range(2)]
-    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
-    said = one_message(evaluate("--prompts", "captions.json", "--pictures", "real"))
-    assert "captions.json names the picture 1.png, which is not in real" in said
-
-
-@pytest.mark.parametrize("num", [1, 3])
-def test_a_reference_smaller_than_its_metrics_allow_is_refused_before_drawing(evaluate, tmp_path, num):
-    save_sizes(tmp_path / "real", *[64] * num)
-    said = one_message(evaluate("--prompts", "prompts.txt", "--reference", "real"))
-    assert f"the reference has {num} pictures; precision and recall need 4 or more" in said
-    assert not (tmp_path / "out" / "store" / "pictures").exists()
+def test_a_bundled_extractor_whose_weights_were_not_loaded_is_refused(monkeypatch):
+    monkeypatch.setattr(EmojiExtractor, "load_state_dict", lambda *args, **options: None)
+    with pytest.raises(InputError, match="the weights of emoji-features-v1 are not the wanted ones"):
+        bundled_extractor()
