@@ -242,6 +242,7 @@ def test_a_plan_that_no_checkpoint_can_express_is_refused(remap):
     assert result.stderr.startswith("no stock checkpoint can express this plan:\n")
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_keeps_torch_out(write_spec, lora, tmp_path, pipeline):
     spec, out = write_spec("spec.yaml", OPERATION), tmp_path / "out.safetensors"
     code = (

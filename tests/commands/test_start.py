@@ -58,6 +58,7 @@ def test_nothing_heavy_is_loaded(arguments):
     assert printed.strip()
 
 
+@pytest.mark.slow
 def test_a_model_that_was_seen_once_is_known_without_torch(tmp_path):
     """The first check builds the model, the next ones know it; a changed config is another model."""
     model = build_tiny_model("sd3")

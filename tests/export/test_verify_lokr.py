@@ -73,6 +73,7 @@ def test_lycoris_builds_what_was_planned(meta_model, name):
         assert (factors[1], factors[10], factors[11]) == (2, 8, 32)
 
 
+@pytest.mark.slow
 def test_components_may_have_factors_of_their_own(meta_model):
     model = meta_model("sd3.5-medium")
     plan, config = plan_of(model, multipliers={"attn": 2, "attn2": 3, "ff": 1})

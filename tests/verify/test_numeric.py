@@ -129,7 +129,9 @@ def test_rows_in_the_wrong_order_are_seen(monkeypatch):
         check(source_of("sd3"), 'skip: "transformer_blocks[4]"')
 
 
-@pytest.mark.parametrize("name", ["flux.1-schnell", "sd3-medium", "pixart-alpha", "auraflow-v0.2"])
+@pytest.mark.parametrize(
+    "name", ["flux.1-schnell", pytest.param("sd3-medium", marks=pytest.mark.slow), "pixart-alpha", "auraflow-v0.2"]
+)
 def test_models_of_real_size_are_shrunken_to_few_channels_and_all_their_blocks(name):
     source = find_source(str(Path(__file__).parents[1] / "configs" / name))
     small = shrink_source(source)
