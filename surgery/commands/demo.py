@@ -40,7 +40,9 @@ def run(
         return
     from surgery.report.evaluation_table import evaluation_text
 
-    typer.echo(f"{gallery.describe()}\n{stock.describe()}\n\n{evaluation_text(measured)}")
+    typer.echo(f"{gallery.describe()}\n{stock.describe()}")
+    typer.echo(f"{out / 'measured'}: the variants measured on {NUM_MEASURED} prompts; numbers, a figure, a sheet\n")
+    typer.echo(evaluation_text(measured))
 
 
 def measure_variants(out: Path, seed: int) -> "Evaluation":

@@ -162,7 +162,7 @@ def score_against_reference(features: Features, reference: Features | Statistics
         metric = Metric(frechet_name(extractor), frechet_short(extractor), False, made_with, flag=flag)
         scores.append(Score(metric, frechet_interval(features, reference)))
     if isinstance(reference, Features) and len(features) >= MIN_PICTURES:
-        kid = Metric(f"KID x 1000 ({extractor.name})", "KID", False, made_with)
+        kid = Metric(f"KID x 1000 ({extractor.name})", "KID x 1000", False, made_with)
         scores.append(Score(kid, _times(kernel_distance(features, reference), 1000)))
         found = precision_recall(features, reference)
         for name, value in (("precision", found.precision), ("recall", found.recall)):

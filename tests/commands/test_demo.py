@@ -32,13 +32,14 @@ def test_text_tells_each_row_and_where_to_look(tmp_path, surgery_command):
     assert result.exit_code == 0, result.stderr
     drawn, _, measured = result.stdout.partition("\n\n")
     lines = drawn.splitlines()
-    assert [line.split()[0] for line in lines[:-3]] == ["baseline", *(path.stem for path in SPECS)]
-    assert lines[-3].endswith(str(tmp_path / "out" / "contact_sheet.png"))
-    assert lines[-2] == (
+    assert [line.split()[0] for line in lines[:-4]] == ["baseline", *(path.stem for path in SPECS)]
+    assert lines[-4].endswith(str(tmp_path / "out" / "contact_sheet.png"))
+    assert lines[-3] == (
         f"{tmp_path / 'out' / 'pruned'}: the same model pruned, 4.00 M of 5.24 M parameters; diffusers loads it "
         "without this package"
     )
-    assert lines[-1].endswith("skip-by-diffusers: drawn so; 2 of 2 pictures are those of the variant")
+    assert lines[-1].startswith(f"{tmp_path / 'out' / 'measured'}: the variants measured on 2 prompts")
+    assert lines[-2].endswith("skip-by-diffusers: drawn so; 2 of 2 pictures are those of the variant")
     with Image.open(tmp_path / "out" / "baseline" / "0001.png") as picture:
         assert picture.size == (64, 64)
     rows = [line.split()[0] for line in measured.partition("\n\n")[0].splitlines()[1:]]

@@ -77,7 +77,17 @@ def test_every_extractor_has_its_distance_and_the_first_pairs(tmp_path):
         for own in (extractor("inception-v3"), extractor("dinov2-384"))
     ]
     scores = score_row(drawn(40), drawn(40, seed=1), ("",) * 40, Judges(tuple(judges), (), None, None, tmp_path))
-    assert heads(scores) == ["FID", "KID", "precision", "recall", "FD-DINOv2", "SSIM", "PSNR", "cosine", "to base"]
+    assert heads(scores) == [
+        "FID",
+        "KID x 1000",
+        "precision",
+        "recall",
+        "FD-DINOv2",
+        "SSIM",
+        "PSNR",
+        "cosine",
+        "to base",
+    ]
     assert {score.metric.name for score in scores} >= {"FID", "FD-DINOv2 (dinov2-384)", "feature cosine (inception-v3)"}
 
 
