@@ -119,8 +119,9 @@ def check_against_model(
         return {"spec": str(path), "not_yet": str(reason).splitlines()}, str(reason)
     planned = variants[0]
     if planned.spec.point:
-        if svg is not None:
-            raise InputError(f"--svg draws one spec; {path} is a sweep of {len(variants)}")
+        if svg is not None or show not in (None, Show.plan):
+            option = "--svg" if svg is not None else f"--show {show}"
+            raise InputError(f"{option} is of one spec; {path} is a sweep of {len(variants)} variants")
         return describe_sweep(path, variants)
     if svg is not None:
         write_svg(planned, svg)

@@ -198,3 +198,26 @@ def test_a_missing_spec_and_a_missing_profile_are_told(tmp_path, write_spec, sur
 @pytest.mark.parametrize("arguments", [[], ["spec.yaml", "--show", "everything"], ["spec.yaml", "--nonsense"]])
 def test_wrong_usage_exits_with_two(surgery_command, arguments):
     assert surgery_command("check", *arguments).exit_code == 2
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text('surgery: v1\nmodel: demo\nvary: {s: [3, 4]}\noperations: [{skip: "transformer_blocks[{s}]"}]\n')
+    return path
+
+
+def test_a_sweep_is_checked_in_all_its_variants(sweep, surgery_command):
+    result = surgery_command("check", sweep)
+    assert (result.exit_code, result.stdout) == (0, f"{sweep}: valid, a sweep of 2 variants\n")
+    document = json.loads(surgery_command("check", sweep, "--json").stdout)
+    assert [variant["name"] for variant in document["variants"]] == ["sweep s=3", "sweep s=4"]
+    sweep.write_text(sweep.read_text().replace("[3, 4]", "[3, 14]"))
+    result = surgery_command("check", sweep)
+    assert result.exit_code == 1 and f"{sweep}:4:" in result.stderr and "there is no layer 14" in result.stderr
+
+
+@pytest.mark.parametrize("option", [("--svg", "sweep.svg"), ("--show", "graph"), ("--show", "code")])
+def test_what_is_drawn_of_one_spec_is_not_drawn_of_a_sweep(sweep, surgery_command, option):
+    result = surgery_command("check", sweep, *option)
+    assert result.exit_code == 1 and f"is of one spec; {sweep} is a sweep of 2 variants" in result.stderr
