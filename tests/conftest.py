@@ -1,6 +1,7 @@
 """What all tests share. Modules beside are loaded by path: another installed package claims the name `tests`."""
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -47,3 +48,12 @@ def fuzz() -> ModuleType:
 def made() -> ModuleType:
     """tests/profiles_made.py."""
     return load_beside("profiles_made.py")
+
+
+@pytest.fixture
+def own_module(monkeypatch) -> ModuleType:
+    """Extractors of torch-fidelity's kind, in a module named `own_extractors`."""
+    module = load_beside("own_extractors.py")
+    module.__name__ = "own_extractors"
+    monkeypatch.setitem(sys.modules, "own_extractors", module)
+    return module

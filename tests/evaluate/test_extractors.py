@@ -1,8 +1,6 @@
 """Extractors hold the weights that they say, never random ones; what is missing is asked for."""
 
 import json
-import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -130,40 +128,6 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
 
 
 # Extractors of torch-fidelity's kind.
-
-
-@pytest.fixture
-def own_module(monkeypatch):
-    """A module with an extractor that loads its weights, and one that only says so."""
-    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-
-    class Loaded(FeatureExtractorBase):
-        def __init__(self, name, features_list, **kwargs):
-            super().__init__(name, features_list)
-            self.weight = nn.Parameter(self.make_weight())
-
-        def make_weight(self):
-            return torch.ones(3, 5)
-
-        def forward(self, pictures):
-            return (pictures.float().mean((2, 3)) @ self.weight,)
-
-        @staticmethod
-        def get_provided_features_list():
-            return ("colours",)
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric):
-            return "colours"
-
-    class Forgotten(Loaded):
-        def make_weight(self):
-            return torch.randn(3, 5)
-
-    module = ModuleType("own_extractors")
-    module.Loaded, module.Forgotten, module.Neither = Loaded, Forgotten, dict
-    monkeypatch.setitem(sys.modules, "own_extractors", module)
-    return module
 
 
 def test_any_class_of_torch_fidelitys_kind_is_taken(own_module, make_pixels):

@@ -2,16 +2,14 @@
 
 import dataclasses
 import shutil
-import sys
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from torchvision import transforms
 
 from surgery.anatomy.pretrained import load_pretrained
@@ -348,40 +346,7 @@ def reference_of(folder, cache):
 # Extractors with random weights.
 
 
-@pytest.fixture
-def own_extractors(monkeypatch):
-    """A module with an extractor that loads its weights, and one that only says so."""
-    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-
-    class Loaded(FeatureExtractorBase):
-        def __init__(self, name, features_list, **kwargs):
-            super().__init__(name, features_list)
-            self.weight = nn.Parameter(self.make_weight())
-
-        def make_weight(self):
-            return torch.ones(3, 5)
-
-        def forward(self, pictures):
-            return (pictures.float().mean((2, 3)) @ self.weight,)
-
-        @staticmethod
-        def get_provided_features_list():
-            return ("colours",)
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric):
-            return "colours"
-
-    class Forgotten(Loaded):
-        def make_weight(self):
-            return torch.randn(3, 5)
-
-    module = ModuleType("own_extractors")
-    module.Loaded, module.Forgotten = Loaded, Forgotten
-    monkeypatch.setitem(sys.modules, "own_extractors", module)
-
-
-def test_an_extractor_that_forgets_its_weights_is_refused_before_anything_is_drawn(own_extractors, tmp_path):
+def test_an_extractor_that_forgets_its_weights_is_refused_before_anything_is_drawn(own_module, tmp_path):
     request = JudgeRequest(extractors=("own_extractors:Loaded",), clip="none", lpips="none")
     judges, _ = load_judges(request, PromptSet(PROMPTS), "other", tmp_path)
     assert judges.images[0].extractor.channels == 5
