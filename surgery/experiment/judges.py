@@ -79,18 +79,7 @@ def load_judges(request: JudgeRequest, prompts: PromptSet, model: str, cache: Pa
     """
     notes: list[str] = []
     is_demo = model == DEMO_NAME
-    images = []
-    for name in request.extractors:
-        load = functools.partial(_load_extractor, name, request, is_demo=is_demo)
-        extractor = _find(name, load, "no distances to real pictures", notes)
-        if extractor is not None:
-            is_bundled = is_demo and name in (AUTO, BUNDLED)
-            reference = _load_reference(request, prompts, extractor, cache, notes, is_bundled=is_bundled)
-            if isinstance(reference, Features) and len(reference) < MIN_PICTURES:
-                raise InputError(
-                    f"the reference has {len(reference)} pictures; precision and recall need {MIN_PICTURES} or more"
-                )
-            images.append(ImageJudge(extractor, reference))
+    images = _load_images(request, prompts, cache, notes, is_demo=is_demo)
     clip = _find(request.clip, lambda: _load_clip(request, is_demo=is_demo), "no score against the text", notes)
     clips = [] if clip is None else [("text", clip)]
     if request.hps_weights is not None:
@@ -98,9 +87,7 @@ def load_judges(request: JudgeRequest, prompts: PromptSet, model: str, cache: Pa
     for _, each in clips:
         if cut := each.cut(prompts.prompts):
             notes.append(f"{each.name} reads only the beginning of {len(cut)} prompts; the first is {cut[0][:60]!r}")
-    judge_of_cmmd = None
-    if request.cmmd:
-        judge_of_cmmd = _load_cmmd(request, clip, prompts, cache, notes)
+    judge_of_cmmd = _load_cmmd(request, clip, prompts, cache, notes) if request.cmmd else None
     lpips = None
     if not (is_demo and request.lpips == AUTO):
         lpips = _find(request.lpips, lambda: load_lpips(request.lpips_weights), "no LPIPS", notes)
@@ -108,6 +95,26 @@ def load_judges(request: JudgeRequest, prompts: PromptSet, model: str, cache: Pa
         _save_reference(images, request.save_reference)
     texts = tuple(_text_judge(short, each) for short, each in clips)
     return Judges(tuple(images), texts, judge_of_cmmd, lpips, cache), list(dict.fromkeys(notes))
+
+
+def _load_images(
+    request: JudgeRequest, prompts: PromptSet, cache: Path, notes: list[str], *, is_demo: bool
+) -> list[ImageJudge]:
+    """Each extractor with what it makes of the real pictures."""
+    images = []
+    for name in request.extractors:
+        load = functools.partial(_load_extractor, name, request, is_demo=is_demo)
+        extractor = _find(name, load, "no distances to real pictures", notes)
+        if extractor is None:
+            continue
+        is_bundled = is_demo and name in (AUTO, BUNDLED)
+        reference = _load_reference(request, prompts, extractor, cache, notes, is_bundled=is_bundled)
+        if isinstance(reference, Features) and len(reference) < MIN_PICTURES:
+            raise InputError(
+                f"the reference has {len(reference)} pictures; precision and recall need {MIN_PICTURES} or more"
+            )
+        images.append(ImageJudge(extractor, reference))
+    return images
 
 
 def _text_judge(short: str, clip: ClipModel) -> TextJudge:
