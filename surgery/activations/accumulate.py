@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from surgery.activations.branches import find_branches
+from surgery.activations.branches import rows_by_branch
 from surgery.activations.output_sums import OutputSums
 from surgery.activations.row_sums import RowSums
 from surgery.errors import InputError
@@ -53,7 +53,7 @@ class Accumulator:
         bins = np.minimum((shares * self.num_bins).astype(int), self.num_bins - 1)
         for (stack, stream), sets in measured.streams.items():
             for name, sums in sets.items():
-                for branch, chosen in find_branches(measured.branches).rows.items():
+                for branch, chosen in rows_by_branch(measured.branches).items():
                     part = branch if name == ALL_TOKENS else f"{branch}:{name}"
                     self._add_rows((stack, stream, part), sums, chosen, bins[chosen])
 
@@ -76,7 +76,7 @@ class Accumulator:
 
     def add_states(self, stack: str, stream: str, states: Sequence[torch.Tensor], branches: Sequence[str]) -> None:
         """Add the states of a forward to the means of its trajectories."""
-        for branch, chosen in find_branches(branches).rows.items():
+        for branch, chosen in rows_by_branch(branches).items():
             key = (stack, stream, branch)
             if key not in self._means:
                 self._means[key] = [torch.zeros(state[chosen].shape, dtype=torch.float64) for state in states]

@@ -1,47 +1,48 @@
-"""The branches of classifier-free guidance in the rows of a batch: which rows are of each, and sums over them."""
+"""The branches of classifier-free guidance in a batch: which rows are of each, and which of their tokens count."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class Branches:
-    """Which rows of a batch are of each branch; `are_runs` where the batch is one equal run of rows after another."""
-
-    rows: dict[str, NDArray[np.int_]]
-    are_runs: bool
-
-    @functools.cached_property
-    def names(self) -> tuple[str, ...]:
-        """The branches, in the order of their first rows."""
-        return tuple(self.rows)
-
-    @functools.cached_property
-    def sizes(self) -> NDArray[np.int_]:
-        """How many rows each has."""
-        return np.array([len(rows) for rows in self.rows.values()])
-
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sums over rows and tokens: (rows, tokens, channels) -> (branches, channels)."""
-        if self.are_runs:
-            return values.reshape(len(self.rows), -1, values.shape[-1]).sum(1)
-        return torch.stack([values[rows].sum((0, 1)) for rows in self.rows.values()])
+from surgery.activations.row_sums import where_exact
 
 
-def find_branches(of_rows: Sequence[str]) -> Branches:
-    """The branches, from that of each row."""
-    return _find_branches(tuple(of_rows))
+def rows_by_branch(of_rows: Sequence[str]) -> Mapping[str, NDArray[np.int_]]:
+    """The rows of each branch, from the branch of each row; branches are in the order of their first rows."""
+    return _rows_by_branch(tuple(of_rows))
 
 
 @functools.cache
-def _find_branches(of_rows: tuple[str, ...]) -> Branches:
+def _rows_by_branch(of_rows: tuple[str, ...]) -> dict[str, NDArray[np.int_]]:
     array = np.asarray(of_rows)
-    rows = {branch: np.flatnonzero(array == branch) for branch in dict.fromkeys(of_rows)}
-    in_order = np.concatenate(list(rows.values())) if rows else array
-    are_runs = len({len(chosen) for chosen in rows.values()}) == 1 and bool((np.diff(in_order) == 1).all())
-    return Branches(rows, are_runs)
+    return {branch: np.flatnonzero(array == branch) for branch in dict.fromkeys(of_rows)}
+
+
+@dataclass(frozen=True)
+class TokenWeights:
+    """Which tokens of a batch count for each branch, so that a matrix product sums over them.
+
+    `matrix` (branches, rows * tokens) is 1 in float64 where a token counts and 0 elsewhere; `counts` are its sums.
+    """
+
+    names: tuple[str, ...]
+    matrix: torch.Tensor
+    counts: tuple[float, ...]
+
+
+def weigh_tokens(of_rows: Sequence[str], values: torch.Tensor, mask: torch.Tensor | None) -> TokenWeights:
+    """The weights of the tokens of `values` (rows, tokens, channels): all, or those that a mask (rows, tokens) selects.
+
+    The matrix is on the device of `values`, or on the CPU where that has no float64.
+    """
+    rows = rows_by_branch(of_rows)
+    matrix = torch.zeros(len(rows), *values.shape[:2], dtype=torch.float64)
+    for weights, chosen in zip(matrix, rows.values(), strict=True):
+        weights[chosen] = 1 if mask is None else mask[chosen].cpu().double()
+    matrix = matrix.flatten(1)
+    counts = tuple(matrix.sum(1).tolist())
+    return TokenWeights(tuple(rows), matrix.to(where_exact(values[:0]).device), counts)

@@ -7,31 +7,25 @@ d_i = y_i - s, the mean is s + sum(d) / n and the sum of squared deviations sum(
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from surgery.activations.branches import Branches
+from surgery.activations.branches import TokenWeights
 from surgery.activations.row_sums import exact
 from surgery.profiles.layer_profile import Moments
 
 
-@dataclass
+@dataclass(eq=False)
 class _Sums:
-    """Of some branches: how many tokens, the sums of deviations from a shift and of squares (b, channels).
-
-    Whole outputs are counted in `tokens`; where a mask selects tokens, they are counted where the output is.
-    """
+    """Of some branches: how many tokens, the sums of deviations from a shift and of squares (branches, channels)."""
 
     shift: torch.Tensor
-    tokens: NDArray[np.int_]
-    masked_tokens: torch.Tensor
+    counts: list[float]
     total: torch.Tensor
     squares: torch.Tensor
 
     def moments(self, number: int) -> Moments:
         """Of one of the branches."""
-        count = float(self.tokens[number]) + float(self.masked_tokens[number])
+        count = self.counts[number]
         step = self.total[number] / max(count, 1.0)
         squares = self.squares[number] - self.total[number] * step
         return Moments(count, (self.shift + step).cpu().numpy(), squares.clamp(min=0).cpu().numpy())
@@ -49,25 +43,19 @@ class OutputSums:
         """Go on from what was counted before."""
         self.before[branch] = moments
 
-    def add(self, values: torch.Tensor, mask: torch.Tensor | None, branches: Branches) -> None:
-        """Count an output (rows, tokens, channels), of the tokens that a mask selects."""
-        deviations = exact(values)
+    def add(self, values: torch.Tensor, weights: TokenWeights) -> None:
+        """Count an output (rows, tokens, channels), of the tokens that have a weight."""
+        deviations = exact(values, copy=True).flatten(0, 1)
         if self.shift is None:
-            self.shift = deviations.mean((0, 1))
-        deviations = deviations - self.shift if deviations is values else deviations.sub_(self.shift)
-        sums = self.sums.get(branches.names) or self._begin(branches.names, self.shift)
-        if mask is None:
-            sums.tokens += branches.sizes * values.shape[1]
-        else:
-            weights = mask.to(deviations)[:, :, None]
-            deviations = deviations * weights
-            sums.masked_tokens += branches.sum(weights)[:, 0]
-        sums.total += branches.sum(deviations)
-        sums.squares += branches.sum(deviations.square_())
+            self.shift = deviations.mean(0)
+        sums = self.sums.get(weights.names) or self._begin(weights.names, self.shift)
+        sums.counts = [before + count for before, count in zip(sums.counts, weights.counts, strict=True)]
+        sums.total.addmm_(weights.matrix, deviations.sub_(self.shift))
+        sums.squares.addmm_(weights.matrix, deviations.square_())
 
     def _begin(self, names: tuple[str, ...], shift: torch.Tensor) -> _Sums:
         total, squares = (shift.new_zeros(len(names), len(shift)) for _ in range(2))
-        self.sums[names] = _Sums(shift, np.zeros(len(names), int), shift.new_zeros(len(names)), total, squares)
+        self.sums[names] = _Sums(shift, [0.0] * len(names), total, squares)
         return self.sums[names]
 
     def moments(self) -> dict[str, Moments]:

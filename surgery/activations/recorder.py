@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from surgery.activations.accumulate import Accumulator, Measured
-from surgery.activations.branches import Branches, find_branches
+from surgery.activations.branches import TokenWeights, weigh_tokens
 from surgery.activations.row_sums import Masks, RowSums, compare_states
 from surgery.activations.streams import BlockCall, SeenStream, find_streams, parameters_of, token_arguments
 from surgery.anatomy.parts import Anatomy, Component, TokenOutput
@@ -101,7 +101,7 @@ class Recorder:
         self._wanted = components
         self._stacks = {s.name: _Stack(s.name, s.num_blocks) for s in anatomy.stacks if s.refusal is None}
         self._arguments: dict[str, Any] = {}
-        self._branches: dict[int, Branches] = {}  # of the forward at hand, by number of rows
+        self._weights: dict[Any, TokenWeights] = {}  # of the forward at hand, by shape and mask
         self._pending: list[Measured] = []
         self._handles: list[Any] = []
         if is_variant(model):
@@ -175,8 +175,9 @@ class Recorder:
         names = parameters_of(block)
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001  (torch's)
-            found = token_arguments(names, args, kwargs)
+            found = {**dict(zip(names, args, strict=False)), **kwargs}
             if stack.streams is None:
+                found = token_arguments(found)
                 stack.calls.append(BlockCall(found, None))
                 if len(stack.calls) > 1:  # the second block's arguments tell; no more calls are held on to
                     stack.streams = self._see_streams(stack)
@@ -214,19 +215,20 @@ class Recorder:
 
     def _output_hook(self, stack: _Stack, place: str, component: Component) -> Callable[..., None]:
         sums = [(described, self.sums.output(place, described.stream)) for described in component.outputs]
+        is_tuple = component.returns_tuple
 
         def measure(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
-            values = output if component.returns_tuple else (output,)
-            for (described, into), value in zip(sums, values, strict=False):
+            for (described, into), value in zip(sums, output if is_tuple else (output,), strict=False):
                 mask = _mask_of_output(stack, described, value) if stack.has_mask else None
-                into.add(value.detach(), mask, self._branches_of(len(value)))
+                into.add(value.detach(), self._weigh(value, mask))
 
         return measure
 
-    def _branches_of(self, rows: int) -> Branches:
-        if rows not in self._branches:
-            self._branches[rows] = find_branches(self.layout(rows))
-        return self._branches[rows]
+    def _weigh(self, value: torch.Tensor, mask: torch.Tensor | None) -> TokenWeights:
+        key = (value.shape[:2], value.device, None if mask is None else id(mask))
+        if key not in self._weights:
+            self._weights[key] = weigh_tokens(self.layout(len(value)), value, mask)
+        return self._weights[key]
 
     def _find_mask(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
         branches = self.layout(len(value))
@@ -272,7 +274,7 @@ class Recorder:
         return ""
 
     def _forget(self) -> None:
-        self._arguments, self._branches = {}, {}
+        self._arguments, self._weights = {}, {}
         for stack in self._stacks.values():
             stack.forget()
 

@@ -33,9 +33,16 @@ class RowSums:
     residual: torch.Tensor
 
 
-def exact(values: torch.Tensor) -> torch.Tensor:
-    """Values in float64, on the CPU where their device has none."""
-    return (values.cpu() if values.device.type == "mps" else values).double()
+def where_exact(values: torch.Tensor) -> torch.Tensor:
+    """Values on a device that has float64: their own, or else the CPU."""
+    return values.cpu() if values.device.type == "mps" else values
+
+
+def exact(
+    values: torch.Tensor, *, copy: bool = False, layout: torch.memory_format = torch.preserve_format
+) -> torch.Tensor:
+    """Values in float64, on the CPU where their device has none; `copy` where the caller writes into them."""
+    return where_exact(values).to(torch.float64, copy=copy, memory_format=layout)
 
 
 def compare_states(states: Sequence[torch.Tensor], masks: Masks, *, last_token: bool) -> dict[str, RowSums]:
@@ -49,7 +56,7 @@ def compare_states(states: Sequence[torch.Tensor], masks: Masks, *, last_token: 
     sums = {name: _Sums(len(states), rows, mask, last_token) for name, mask in {"all": None, **masks}.items()}
     for start in range(0, num_tokens, chunk):
         part = torch.stack([state[:, start : start + chunk] for state in states], 2).flatten(0, 1)
-        turned = exact(part.mT.contiguous())  # a product of this layout takes a third of the time on a CPU
+        turned = exact(part.mT, layout=torch.contiguous_format)  # a product of this takes a third of the time on a CPU
         dots = turned.mT @ turned
         _refuse_nonfinite(dots)
         norms = dots.diagonal(dim1=1, dim2=2).sqrt()
@@ -57,7 +64,7 @@ def compare_states(states: Sequence[torch.Tensor], masks: Masks, *, last_token: 
         cosine = (dots * inverse[:, :, None] * inverse[:, None, :]).clamp_(-1, 1)
         squares = norms**2
         steps = squares[:, 1:] + squares[:, :-1] - 2 * dots.diagonal(1, 1, 2)
-        values = (dots, cosine, cosine.acos() / math.pi, steps.clamp(min=0).sqrt() * inverse[:, :-1])
+        values = (dots, cosine, cosine.acos(), steps.clamp_(min=0).sqrt_() * inverse[:, :-1])
         for into in sums.values():
             into.add(start, *(value.unflatten(0, (rows, -1)) for value in values))
     return {name: into.result() for name, into in sums.items()}
@@ -82,7 +89,10 @@ class _Sums:
     def add(
         self, start: int, dots: torch.Tensor, cosine: torch.Tensor, angle: torch.Tensor, residual: torch.Tensor
     ) -> None:
-        """Add the values of some tokens, each (rows, tokens, ...), the first of which is token `start`."""
+        """Add the values of some tokens, each (rows, tokens, ...), the first of which is token `start`.
+
+        Angles are in radians until they are a result.
+        """
         rows, num_tokens = dots.shape[:2]
         weights = None if self.mask is None else self.mask[:, start : start + num_tokens].to(dots)
         self.tokens += num_tokens if weights is None else weights.sum(1).cpu()
@@ -107,7 +117,7 @@ class _Sums:
         has_any = (self.tokens > 0).double()
         angles = has_any if self.last_token else self.tokens
         angle = self.last * has_any[:, None, None] if self.last_token else self.angle
-        return RowSums(self.tokens, cosine, self.cosine, angle, angles, self.residual)
+        return RowSums(self.tokens, cosine, self.cosine, angle / math.pi, angles, self.residual)
 
 
 def _zeros(*shape: int) -> torch.Tensor:

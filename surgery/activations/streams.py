@@ -41,10 +41,9 @@ def parameters_of(module: nn.Module) -> tuple[str, ...]:
     return tuple(inspect.signature(inspect.unwrap(type(module).forward)).parameters)[1:]
 
 
-def token_arguments(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The arguments of a call that are (batch, tokens, channels), by the names of the parameters."""
-    named = {**dict(zip(names, args, strict=False)), **kwargs}
-    return {name: value for name, value in named.items() if is_token_shaped(value)}
+def token_arguments(arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The arguments of a call that are (batch, tokens, channels)."""
+    return {name: value for name, value in arguments.items() if is_token_shaped(value)}
 
 
 def is_token_shaped(value: Any) -> bool:
