@@ -1,7 +1,8 @@
 """Which text tokens are padding: from a mask among the transformer's arguments, or from the pipeline's tokenizers.
 
 Tokenizers are listened to while the pipeline encodes its prompts. A text stream has the tokens of one of them, or of
-several in a row (SD3: CLIP's 77, then T5's 256); where none has as many tokens as the stream, padding is unknown.
+several in a row (SD3: CLIP's 77, then T5's 256); where none has as many tokens as the stream, padding is unknown. The
+stream of the picture's tokens is no text, however many they are.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,9 @@ class PaddingFinder:
         self.heard.clear()
 
     def find_mask(self, argument: TokenArgument) -> torch.Tensor | None:
-        """Which (rows, tokens) of a stream are no padding; None where it has none, or it is unknown."""
+        """Which (rows, tokens) of an argument are no padding; None where it has none, or it is unknown."""
+        if argument.is_picture:
+            return None
         given = [
             value
             for name, value in argument.arguments.items()

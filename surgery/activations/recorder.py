@@ -14,7 +14,7 @@ from torch import nn
 
 from surgery.activations.accumulate import Accumulator, Measured
 from surgery.activations.branches import TokenWeights, weigh_tokens
-from surgery.activations.row_sums import Masks, RowSums, compare_states
+from surgery.activations.row_sums import Masks, RowSums, compare_states, exact
 from surgery.activations.streams import BlockCall, SeenStream, find_streams, parameters_of, token_arguments
 from surgery.anatomy.parts import Anatomy, Component, TokenOutput
 from surgery.errors import InputError, RefusedError
@@ -31,12 +31,14 @@ class TokenArgument:
     """An argument of a stack's first block, for whoever knows which of its tokens are padding.
 
     `arguments` are those of the model's forward, `branches` the branch of each row; shape is (rows, tokens, channels).
+    `is_picture` where it is what the forward makes of its first argument: picture tokens, or all in one sequence.
     """
 
     arguments: Mapping[str, Any]
     branches: Sequence[str]
     name: str
     shape: tuple[int, ...]
+    is_picture: bool
 
 
 FindMask = Callable[[TokenArgument], torch.Tensor | None]  # which (rows, tokens) are no padding; None: all, or unknown
@@ -60,8 +62,8 @@ class _Stack:
     streams: tuple[SeenStream, ...] | None = None
     states: list[dict[str, torch.Tensor]] = field(default_factory=list)
     calls: list[BlockCall] = field(default_factory=list)
-    masks: dict[str, torch.Tensor | None] = field(default_factory=dict)
-    has_mask: bool = False
+    shapes: dict[str, torch.Size] = field(default_factory=dict)  # (rows, tokens) of all arguments of the first block
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)  # of those that have padding
 
     def forget(self) -> None:
         self.states, self.calls = [], []
@@ -100,6 +102,7 @@ class Recorder:
         self.sums = Accumulator(num_bins, keep_means=keep_means)
         self._wanted = components
         self._stacks = {s.name: _Stack(s.name, s.num_blocks) for s in anatomy.stacks if s.refusal is None}
+        self._picture = parameters_of(model)[0]
         self._arguments: dict[str, Any] = {}
         self._weights: dict[Any, TokenWeights] = {}  # of the forward at hand, by shape and mask
         self._pending: list[Measured] = []
@@ -181,11 +184,10 @@ class Recorder:
                 stack.calls.append(BlockCall(found, None))
                 if len(stack.calls) > 1:  # the second block's arguments tell; no more calls are held on to
                     stack.streams = self._see_streams(stack)
+            if not stack.states:
+                self._find_masks(stack, token_arguments(found))
             if stack.streams is not None:
                 found = {stream.name: found[stream.name] for stream in stack.streams}
-            if not stack.states:
-                stack.masks = {name: self._find_mask(name, value) for name, value in found.items()}
-                stack.has_mask = any(mask is not None for mask in stack.masks.values())
             stack.states.append({name: value.detach().clone() for name, value in found.items()})
 
         return enter
@@ -219,7 +221,7 @@ class Recorder:
 
         def measure(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
             for (described, into), value in zip(sums, output if is_tuple else (output,), strict=False):
-                mask = _mask_of_output(stack, described, value) if stack.has_mask else None
+                mask = _mask_of_output(stack, described, value) if stack.masks else None
                 into.add(value.detach(), self._weigh(value, mask))
 
         return measure
@@ -230,10 +232,18 @@ class Recorder:
             self._weights[key] = weigh_tokens(self.layout(len(value)), value, mask)
         return self._weights[key]
 
-    def _find_mask(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
-        branches = self.layout(len(value))
-        mask = self.find_mask(TokenArgument(self._arguments, branches, name, tuple(value.shape)))
-        return None if mask is None else mask.to(value.device).bool()
+    def _find_masks(self, stack: _Stack, arguments: Mapping[str, torch.Tensor]) -> None:
+        """Of all that the first block is given, of context too: components may compute on its tokens."""
+        rows = max((len(value) for value in arguments.values()), default=0)
+        stack.shapes = {name: value.shape[:2] for name, value in arguments.items() if len(value) == rows}
+        stack.masks = {}
+        for name in stack.shapes:
+            value = arguments[name]
+            is_picture = name == self._picture
+            argument = TokenArgument(self._arguments, self.layout(rows), name, tuple(value.shape), is_picture)
+            mask = self.find_mask(argument)
+            if mask is not None:
+                stack.masks[name] = mask.to(value.device).bool()
 
     def _finish(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG002  (torch's)
         states = {
@@ -248,27 +258,21 @@ class Recorder:
             self._has_told = True
         for (stack, stream), found in states.items():
             branches = self.layout(len(found[0]))
-            streams[stack.name, stream] = self._compare(stack, stream, found)
+            mask = stack.masks.get(stream)
+            masks: Masks = {} if mask is None else {TEXT: mask, PADDING: ~mask}
+            try:
+                sums = compare_states(found, masks, last_token=self.token == "last")
+            except FloatingPointError:
+                raise InputError(f"{_first_nonfinite(states)} is no longer finite numbers{self._at()}") from None
+            streams[stack.name, stream] = sums
             if self.sums.keep_means:
                 self.sums.add_states(stack.name, stream, found, branches)
         self._pending.append(Measured(streams, branches))
         self._forget()
 
-    def _compare(self, stack: _Stack, stream: str, states: Sequence[torch.Tensor]) -> dict[str, RowSums]:
-        mask = stack.masks.get(stream)
-        masks: Masks = {} if mask is None else {TEXT: mask, PADDING: ~mask}
-        try:
-            return compare_states(states, masks, last_token=self.token == "last")
-        except FloatingPointError as error:
-            number = int(error.args[0])
-            where = (
-                f"enters {stack.name}[{number}]" if number < stack.num_blocks else f"leaves {stack.name}[{number - 1}]"
-            )
-            raise InputError(f"the stream {stream} that {where} is no longer finite numbers{self._at()}") from None
-
     def _at(self) -> str:
         """Where in a trajectory the forward at hand is, as far as its arguments say."""
-        time = self._arguments.get("timestep")
+        time = self._arguments.get("timestep", self._arguments.get("t"))
         if isinstance(time, torch.Tensor) and time.numel():
             return f", at timestep {float(time.flatten()[0]):g}"
         return ""
@@ -279,11 +283,29 @@ class Recorder:
             stack.forget()
 
 
+def _first_nonfinite(states: Mapping[tuple[_Stack, str], Sequence[torch.Tensor]]) -> str:
+    """Which of all streams' states is the first that is no finite numbers, by the layer where it is."""
+    stacks = list(dict.fromkeys(stack for stack, _ in states))
+    places = [
+        (stacks.index(stack), number, stream)
+        for (stack, stream), found in states.items()
+        for number, state in enumerate(found)
+        if not exact(state).square().sum().isfinite()
+    ]
+    position, number, stream = min(places)
+    stack = stacks[position]
+    is_end = number == stack.num_blocks
+    return f"the stream {stream} that " + (
+        f"leaves {stack.name}[{number - 1}]" if is_end else f"enters {stack.name}[{number}]"
+    )
+
+
 def _mask_of_output(stack: _Stack, output: TokenOutput, value: torch.Tensor) -> torch.Tensor | None:
-    """The mask of the stream whose tokens an output has: the one of its name, or else the one with as many tokens."""
-    of_name = stack.masks.get(output.stream)
-    if of_name is not None and of_name.shape == value.shape[:2]:
-        return of_name
-    masks = [mask for mask in stack.masks.values() if mask is not None and mask.shape == value.shape[:2]]
-    others = [s for s in (stack.states[0] if stack.states else {}).values() if s.shape[:2] == value.shape[:2]]
-    return masks[0] if len(masks) == 1 and len(others) == 1 else None
+    """The mask of the argument whose tokens an output has: the one of its name, or else the only one with as many.
+
+    None where it is not known which tokens it has: two have as many, or an output has those of several in one sequence.
+    """
+    of_length = [name for name, shape in stack.shapes.items() if shape == value.shape[:2]]
+    if output.stream in of_length:
+        return stack.masks.get(output.stream)
+    return stack.masks.get(of_length[0]) if len(of_length) == 1 else None
