@@ -4,7 +4,8 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from surgery.errors import InputError
@@ -55,6 +56,25 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
             except BaseException:
                 shutil.rmtree(beside, ignore_errors=True)
                 raise
+    except OSError as error:
+        raise explain_failure(error, out) from None
+
+
+def refuse_file(out: Path, *, force: bool, suffixes: Sequence[str] = ()) -> None:
+    """Raise InputError where a file can't be written, or would hurt what is there. Its folder is made."""
+    if suffixes and out.suffix not in suffixes:
+        raise InputError(f"{out} must be named {suffixes[0]}")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; give a file")
+    if os.path.lexists(out) and not force:
+        raise InputError(f"{out} is there already; give another file, or --force to replace it")
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"{out} can't be written: {above} is no folder that can be written to")
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.absolute().parent):
+            pass
     except OSError as error:
         raise explain_failure(error, out) from None
 

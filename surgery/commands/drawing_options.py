@@ -1,6 +1,7 @@
 """The options that all commands share which run a pipeline: prompts, the arguments of its call, where it runs."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,10 +9,19 @@ import typer
 
 from surgery.errors import InputError
 
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
+
 PromptOption = Annotated[list[str] | None, typer.Option("--prompt", "-p", help="A prompt; may be given several times.")]
 PromptsOption = Annotated[Path | None, typer.Option(help="A text file with one prompt a line.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Denoising steps.")]
-GuidanceOption = Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")]
+GuidanceOption = Annotated[
+    float | None, typer.Option(min=0, callback=_finite, help="Scale of classifier-free guidance.")
+]
 HeightOption = Annotated[int | None, typer.Option(min=1, help="Height in pixels.")]
 WidthOption = Annotated[int | None, typer.Option(min=1, help="Width in pixels.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Prompt k starts from the noise of seed + k.")]
@@ -46,7 +56,9 @@ def read_prompts(given: list[str], file: Path | None) -> tuple[str, ...]:
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise InputError(f"the prompts {file} can't be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
             raise InputError(f"the prompts {file} can't be read: {error}") from None
         found += [line.strip() for line in lines if line.strip()]
         if not found:

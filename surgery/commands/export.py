@@ -19,6 +19,7 @@ from surgery.commands.export_text import (
 )
 from surgery.commands.output import JsonFlag, print_json
 from surgery.errors import InputError
+from surgery.files import refuse_file, write_whole
 from surgery.spec.nearest import unknown_text
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def run_lokr(
     _refuse_unknown("trainer", trainer, TRAINERS)
     _refuse_unknown("layout", layout, LAYOUTS)
     if out is not None:
-        _refuse_existing(out, force=force)
+        refuse_file(out, force=force)
     from surgery.export import lokr_config, weighted_layers
     from surgery.profiles.profile_file import read_profile
 
@@ -141,8 +142,6 @@ def run_lokr(
         description = describe_plan(layers, plan, verified, layout)
         description += "\n" + describe_simpletuner(document["simpletuner"])
     if out is not None:
-        from surgery.files import write_whole
-
         write_whole(out, text)
     if json:
         print_json(
@@ -175,15 +174,13 @@ def run_check(
     if fix is not None:
         if fix.exists() and file.exists() and fix.samefile(file):
             raise InputError(f"{fix} is the config itself; give another file")
-        _refuse_existing(fix, force=force)
+        refuse_file(fix, force=force)
     config = read_config(file)
     transformer = build_transformer(model)
     judgement = judge_config(config, transformer)
     faults = list_faults(judgement)
     repaired = None
     if fix is not None:
-        from surgery.files import write_whole
-
         repaired = repair_config(judgement, transformer)
         write_whole(fix, config_text(repaired.config))
     if json:
@@ -199,15 +196,6 @@ def run_check(
 def _refuse_unknown(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
         raise InputError(unknown_text(what, name, known))
-
-
-def _refuse_existing(out: Path, *, force: bool) -> None:
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; give a file")
-    if not out.parent.is_dir():
-        raise InputError(f"there is no folder {out.parent}")
-    if out.exists() and not force:
-        raise InputError(f"{out} is there already; give another file, or --force to replace it")
 
 
 def _settings(

@@ -1,5 +1,6 @@
 """`surgery profile MODEL`: what the layers of a model do, over prompts and timesteps."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,12 +21,18 @@ from surgery.commands.drawing_options import (
 )
 from surgery.commands.output import JsonFlag, bytes_text, print_json, table
 from surgery.errors import InputError
+from surgery.files import refuse_file
 
 if TYPE_CHECKING:
     from surgery.profiles.layer_profile import Profile
 
 
+FOR_MERGE = ("targets", "out", "merge", "force", "json")
+SAMPLING_ONLY = ("steps", "guidance_scale", "mean_states")
+
+
 def run(
+    context: typer.Context,
     targets: Annotated[
         list[str], typer.Argument(metavar="MODEL|PROFILE...", help="The model; with --merge, the profiles to join.")
     ],
@@ -68,7 +75,10 @@ def run(
     json: JsonFlag = False,
 ) -> None:
     """Measure what layers do: similarity, angular distance, influence, mean outputs; an interrupted run goes on."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if merge:
+        _refuse_options([name for name in given if name not in FOR_MERGE], "--merge joins what was measured")
         profile = _merge(targets, out, force=force)
     else:
         arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
@@ -76,8 +86,12 @@ def run(
 
         if len(targets) > 1:
             raise InputError(f"there are {len(targets)} models; give one, or --merge to join profiles")
-        if pictures is not None and (prompt or prompts):
-            raise InputError("--pictures have captions of their own; leave out the prompts")
+        if pictures is None:
+            _refuse_options([name for name in given if name == "samples"], "that is for --pictures")
+        else:
+            _refuse_options([name for name in given if name in ("prompt", "prompts")], "pictures have captions")
+            no_sampling = "with --pictures there is one forward, without guidance"
+            _refuse_options([name for name in given if name in SAMPLING_ONLY], no_sampling)
         request = ProfileRequest(
             model=targets[0],
             out=out,
@@ -103,11 +117,16 @@ def run(
         typer.echo(f"written to {out} ({bytes_text(out.stat().st_size)})")
 
 
+def _refuse_options(names: Sequence[str], reason: str) -> None:
+    if names:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise typer.BadParameter(f"{reason}; leave it out", param_hint=options)
+
+
 def _merge(targets: list[str], out: Path, *, force: bool) -> "Profile":
-    from surgery.experiment.profiling import refuse_profile_target
     from surgery.profiles.profile_file import merge_profiles, read_profile, write_profile
 
-    refuse_profile_target(out, force=force)
+    refuse_file(out, force=force, suffixes=(".safetensors",))
     profile = merge_profiles([read_profile(target) for target in targets])
     write_profile(profile, out)
     return profile

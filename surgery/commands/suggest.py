@@ -9,7 +9,7 @@ import typer
 
 from surgery.commands.output import JsonFlag, print_json
 from surgery.errors import InputError
-from surgery.files import write_whole
+from surgery.files import refuse_file, write_whole
 
 if TYPE_CHECKING:
     from surgery.plan.planned import PlannedSpec
@@ -55,7 +55,8 @@ def run(
         raise typer.BadParameter("give one of --remove N, --keep SHARE and --repeat N")
     if by == "greedy" and repeat is not None:
         raise typer.BadParameter("greedy leaves layers out; repeat by influence or span", param_hint="--by")
-    refuse_out(out, force=force)
+    if out is not None:
+        refuse_file(out, force=force, suffixes=(".yaml", ".yml"))
     from surgery.export.suggested_spec import ProfileFacts, write_suggestion
     from surgery.profiles.profile_file import read_profile
     from surgery.profiles.suggestion import choose_layers, number_to_remove, read_forbidden
@@ -81,18 +82,6 @@ def run(
     typer.echo(plan_text(planned, reason), err=out is None)
     if out is not None:
         typer.echo(f"written to {out}")
-
-
-def refuse_out(out: Path | None, *, force: bool) -> None:
-    """Raise InputError where the spec can't be written, or would hurt what is there."""
-    if out is None:
-        return
-    if out.suffix not in (".yaml", ".yml"):
-        raise InputError(f"{out} must be named .yaml")
-    if out.is_dir() or (out.exists() and not force):
-        raise InputError(f"{out} is there already; give another file, or --force to replace it")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{out} can't be written: there is no folder {out.absolute().parent}")
 
 
 def choose_stacks(profile: "Profile", stack: str | None, stream: str | None) -> list[str]:

@@ -1,6 +1,7 @@
 """A model and prompts, or pictures with captions -> a profile in a file. An interrupted run goes on where it was."""
 
 import contextlib
+import functools
 import hashlib
 import random
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from surgery.activations.guidance import Guidance, find_guidance
+from surgery.activations.guidance import find_guidance
 from surgery.activations.noised import Sample, measure_noised
 from surgery.activations.recorder import Recorder, Token
 from surgery.activations.trajectories import measure_trajectories
@@ -25,6 +26,7 @@ from surgery.errors import InputError
 from surgery.evaluate.draw import check_call
 from surgery.experiment.captions import CaptionedPicture, open_picture, read_captions
 from surgery.experiment.variants import library_versions
+from surgery.files import refuse_file
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.profile_file import read_profile, write_profile
 
@@ -54,11 +56,20 @@ class ProfileRequest:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What is measured between two writes: the names of its samples, and how they are measured."""
+class Asked:
+    """One sample: the seed of its noise, and the prompt or the picture that it starts from."""
 
-    samples: tuple[str, ...]
-    measure: Callable[[Recorder, Callable[[], None]], None]
+    seed: int
+    of: str | CaptionedPicture
+
+    @functools.cached_property
+    def name(self) -> str:
+        """What tells it from others: its seed, and a hash of its text."""
+        text = self.of if isinstance(self.of, str) else f"{self.of.caption}\n{_hash_of(self.of.file)}"
+        return f"{self.seed}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+Measure = Callable[[Recorder, Sequence[Asked], Callable[[], None]], None]  # a batch, and what to call at every step
 
 
 def profile(
@@ -85,10 +96,10 @@ def profile(
         "", Path(), tuple(prompts), None, None, seed, batch_size, bins, token, mean_states=mean_states, call=call or {}
     )
     recorder = make_recorder(pipe.transformer, request)
-    samples: list[str] = []
-    for batch in _trajectories(pipe, request, request.call):
-        batch.measure(recorder, lambda: None)
-        samples += batch.samples
+    measure, asked = _measure_prompts(pipe, request.call), list_samples(request, ())
+    for batch in _batches(asked, batch_size):
+        measure(recorder, batch, lambda: None)
+    samples = [one.name for one in asked]
     return recorder.profile({"mode": TRAJECTORIES, "token": token, "call": dict(request.call), "samples": samples})
 
 
@@ -102,7 +113,7 @@ def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda
         InputError: the model, an option or the target is not usable, or a layer gives values that are no numbers.
         RefusedError: the model has no stack that can be measured.
     """
-    refuse_profile_target(request.out, force=request.force)
+    refuse_file(request.out, force=request.force, suffixes=(".safetensors",))
     source = find_source(request.model)
     if source.pipeline is None:
         raise InputError(f"{source.name} is a bare transformer; to measure it, give the folder of its pipeline")
@@ -113,17 +124,18 @@ def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda
     check_call(pipe, call)
     recorder = make_recorder(pipe.transformer, request)
     recorder.on_means = lambda size: say(f"the mean states of one batch take {size / 1e6:,.1f} MB")
-    batches = list(_noised(pipe, pairs, request, call) if pairs else _trajectories(pipe, request, call))
-    recipe = make_recipe(source, request, call)
+    asked = list_samples(request, pairs)
+    measure = _measure_pictures(pipe, call) if pairs else _measure_prompts(pipe, call)
+    recipe = {**make_recipe(source, request, call), "dtype": str(pipe.transformer.dtype).removeprefix("torch.")}
     beside = request.out.with_name(f".{request.out.name}.unfinished")
-    done = _resume(recorder, beside, recipe, say)
-    with tqdm(total=sum(len(batch.samples) for batch in batches), unit="sample", desc="measuring") as bar:
-        for batch in batches:
-            if not set(batch.samples) <= set(done):
-                batch.measure(recorder, _sign_of_life(bar))
-                done += batch.samples
-                write_profile(recorder.profile({**recipe, "samples": done}), beside)
-            bar.update(len(batch.samples))
+    done = _resume(recorder, beside, recipe, asked, say)
+    left = [one for one in asked if one.name not in set(done)]
+    with tqdm(total=len(asked), initial=len(done), unit="sample", desc="measuring") as bar:
+        for batch in _batches(left, request.batch_size):
+            measure(recorder, batch, _sign_of_life(bar))
+            done += [one.name for one in batch]
+            write_profile(recorder.profile({**recipe, "samples": done}), beside)
+            bar.update(len(batch))
     profile = recorder.profile({**recipe, "samples": sorted(done)})
     write_profile(profile, request.out)
     beside.unlink(missing_ok=True)
@@ -143,18 +155,6 @@ def _sign_of_life(bar: Any) -> Callable[[], None]:
             bar.refresh()
 
     return count
-
-
-def refuse_profile_target(out: Path, *, force: bool) -> None:
-    """Raise InputError where a profile can't be written, or would hurt what is there."""
-    if out.suffix != ".safetensors":
-        raise InputError(f"{out} must be named .safetensors")
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; give a file")
-    if out.exists() and not force:
-        raise InputError(f"{out} is there already; give another file, or --force to replace it")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{out} can't be written: there is no folder {out.absolute().parent}")
 
 
 def make_recorder(model: Any, request: ProfileRequest) -> Recorder:
@@ -186,43 +186,35 @@ def make_recorder(model: Any, request: ProfileRequest) -> Recorder:
     )
 
 
-def _trajectories(pipe: Any, request: ProfileRequest, call: Mapping[str, Any]) -> Iterator[Batch]:
+def list_samples(request: ProfileRequest, pairs: Sequence[CaptionedPicture]) -> list[Asked]:
+    """All that a request asks for; pictures come round again where more are asked for than there are."""
+    of: Sequence[str | CaptionedPicture] = pairs or request.prompts
+    count = (request.samples or len(pairs)) if pairs else len(of)
+    return [Asked(request.seed + number, of[number % len(of)]) for number in range(count)]
+
+
+def _batches(asked: Sequence[Asked], size: int) -> Iterator[Sequence[Asked]]:
+    return (asked[start : start + size] for start in range(0, len(asked), size))
+
+
+def _measure_prompts(pipe: Any, call: Mapping[str, Any]) -> Measure:
     guidance = find_guidance(pipe, call)
-    for start in range(0, len(request.prompts), request.batch_size):
-        prompts = request.prompts[start : start + request.batch_size]
-        seeds = [request.seed + start + position for position in range(len(prompts))]
-        names = tuple(_sample_name(seed, prompt) for seed, prompt in zip(seeds, prompts, strict=True))
-        yield Batch(names, _measure_batch(pipe, guidance, prompts, seeds, call))
+
+    def measure(recorder: Recorder, batch: Sequence[Asked], on_step: Callable[[], None]) -> None:
+        prompts, seeds = [str(one.of) for one in batch], [one.seed for one in batch]
+        measure_trajectories(pipe, recorder, guidance, prompts, seeds, call, on_step)
+
+    return measure
 
 
-def _measure_batch(
-    pipe: Any, guidance: Guidance, prompts: Sequence[str], seeds: Sequence[int], call: Mapping[str, Any]
-) -> Callable[[Recorder, Callable[[], None]], None]:
-    return lambda recorder, on_step: measure_trajectories(pipe, recorder, guidance, prompts, seeds, call, on_step)
+def _measure_pictures(pipe: Any, call: Mapping[str, Any]) -> Measure:
+    """At shares of the noise range that are drawn uniformly, each by its sample's seed."""
 
-
-def _noised(
-    pipe: Any, pairs: Sequence[CaptionedPicture], request: ProfileRequest, call: Mapping[str, Any]
-) -> Iterator[Batch]:
-    """Samples at shares of the noise range drawn uniformly; pictures come round again where more are asked for."""
-    count = request.samples or len(pairs)
-    for start in range(0, count, request.batch_size):
-        numbers = range(start, min(start + request.batch_size, count))
-        chosen = [pairs[number % len(pairs)] for number in numbers]
-        seeds = [request.seed + number for number in numbers]
-        names = tuple(
-            _sample_name(seed, f"{pair.caption}\n{_hash_of(pair.file)}")
-            for seed, pair in zip(seeds, chosen, strict=True)
-        )
-        yield Batch(names, _measure_pictures(pipe, chosen, seeds, call))
-
-
-def _measure_pictures(
-    pipe: Any, pairs: Sequence[CaptionedPicture], seeds: Sequence[int], call: Mapping[str, Any]
-) -> Callable[[Recorder, Callable[[], None]], None]:
-    def measure(recorder: Recorder, on_step: Callable[[], None]) -> None:
-        for pair, seed in zip(pairs, seeds, strict=True):
-            sample = Sample(open_picture(pair.file), pair.caption, random.Random(seed).random(), seed)
+    def measure(recorder: Recorder, batch: Sequence[Asked], on_step: Callable[[], None]) -> None:
+        for one in batch:
+            assert isinstance(one.of, CaptionedPicture), "a request is for prompts or for pictures"
+            share = random.Random(one.seed).random()
+            sample = Sample(open_picture(one.of.file), one.of.caption, share, one.seed)
             measure_noised(pipe, recorder, sample, call, on_step)
 
     return measure
@@ -232,11 +224,6 @@ def _hash_of(file: Path) -> str:
     with contextlib.suppress(OSError):
         return hashlib.sha256(file.read_bytes()).hexdigest()
     raise InputError(f"the picture {file} can't be read")
-
-
-def _sample_name(seed: int, text: str) -> str:
-    """What tells a sample from others: its seed, and a hash of its text."""
-    return f"{seed}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def make_recipe(source: ModelSource, request: ProfileRequest, call: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,14 +236,19 @@ def make_recipe(source: ModelSource, request: ProfileRequest, call: Mapping[str,
         "token": request.token,
         "components": list(request.components),
         "mean_states": request.mean_states,
-        "dtype": request.dtype,
         "call": dict(call),
         "versions": library_versions(),
     }
 
 
-def _resume(recorder: Recorder, beside: Path, recipe: Mapping[str, Any], say: Callable[[str], None]) -> list[str]:
-    """Take up what an interrupted run of the same recipe left; the names of its samples."""
+def _resume(
+    recorder: Recorder,
+    beside: Path,
+    recipe: Mapping[str, Any],
+    asked: Sequence[Asked],
+    say: Callable[[str], None],
+) -> list[str]:
+    """Take up what an interrupted run of this recipe left, if all its samples are asked for; their names."""
     if not beside.exists():
         return []
     try:
@@ -264,7 +256,8 @@ def _resume(recorder: Recorder, beside: Path, recipe: Mapping[str, Any], say: Ca
     except InputError:
         return []
     done = list(found.recipe.get("samples", []))
-    if {**found.recipe, "samples": None} != {**recipe, "samples": None} or found.num_bins != recorder.sums.num_bins:
+    is_same = {**found.recipe, "samples": None} == {**recipe, "samples": None}
+    if not is_same or found.num_bins != recorder.sums.num_bins or not set(done) <= {one.name for one in asked}:
         say(f"{beside} is of another request, and is written over")
         return []
     recorder.sums.resume(found)

@@ -1,7 +1,6 @@
 """A planned spec and an adapter of the original (LoRA, LoKr, ...) -> a file for the pruned checkpoint of that spec."""
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from surgery.checkpoint.relayering import Relayering
 from surgery.checkpoint.remap import Remapped, fitted_from_answer, remap_adapter
 from surgery.errors import InputError, RefusedError
 from surgery.export.recipe import BASE_KEY, FORMAT, KEY
+from surgery.files import refuse_file
 from surgery.plan.planned import PlannedSpec
 from surgery.verify.process import open_verifier
 
@@ -61,17 +61,9 @@ def remap_lora(planned: PlannedSpec, lora: Path, out: Path, *, force: bool = Fal
 
 def refuse_out(out: Path, lora: Path, *, force: bool) -> None:
     """Raise InputError where writing a file would hurt what is there, or can't be done."""
-    if out.suffix != ".safetensors":
-        raise InputError(f"{out} must be named .safetensors, as loaders want it")
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; give a file")
     if out.exists() and lora.exists() and out.samefile(lora):
         raise InputError(f"{out} is the adapter itself; give another file")
-    if os.path.lexists(out) and not force:
-        raise InputError(f"{out} is there already; give another file, or --force to replace it")
-    above = next(parent for parent in out.absolute().parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(f"{out} can't be written: {above} is no folder that can be written to")
+    refuse_file(out, force=force, suffixes=(".safetensors",))
 
 
 def make_recipe(planned: PlannedSpec, file: TensorFile, remapped: Remapped) -> dict[str, Any]:

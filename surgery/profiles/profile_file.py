@@ -5,7 +5,7 @@ over all branches, float32), which `replace: mean` reads.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from surgery.errors import InputError
+from surgery.files import write_whole
 from surgery.profiles.layer_profile import Array, Moments, Profile, ProfiledStack, StreamSums, add_up, no_sums
 from surgery.profiles.means import PREFIX
 
 KEY = "surgery_profile"
 FORMAT = 1
+NOT_THE_SAME = ("samples", "versions", "model")  # what may differ; a model is known by its identity, not by its place
 ARRAYS = tuple(field.name for field in fields(StreamSums))
 
 
@@ -43,11 +45,8 @@ def write_profile(profile: Profile, path: str | Path) -> None:
         ],
         "recipe": dict(profile.recipe),
     }
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.partial")
     arrays = {name: np.array(value, order="C") for name, value in tensors.items()}
-    beside.write_bytes(save(arrays, metadata={KEY: json.dumps(header, ensure_ascii=False)}))
-    beside.replace(path)
+    write_whole(Path(path), save(arrays, metadata={KEY: json.dumps(header, ensure_ascii=False, allow_nan=False)}))
 
 
 def read_profile(path: str | Path) -> Profile:
@@ -141,9 +140,18 @@ def merge_profiles(profiles: Sequence[Profile]) -> Profile:
 def _refuse_others(first: Profile, other: Profile) -> None:
     if (first.stacks, first.num_bins) != (other.stacks, other.num_bins):
         raise InputError("the profiles are of different models, or have different bins; they can't be joined")
-    for key in dict.fromkeys((*first.recipe, *other.recipe)):
-        ours, theirs = first.recipe.get(key), other.recipe.get(key)
-        if key not in ("samples", "versions") and ours != theirs:
+    for key, ours, theirs in _differences(first.recipe, other.recipe):
+        if key not in NOT_THE_SAME:
             raise InputError(
                 f"the profiles were made differently: {key} is {ours!r} in one and {theirs!r} in the other"
             )
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The entries in which two recipes differ, with both values; `call guidance_scale` for one within another."""
+    for key in dict.fromkeys((*ours, *theirs)):
+        one, other = ours.get(key), theirs.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from ((f"{key} {within}", *values) for within, *values in _differences(one, other))
+        elif one != other:
+            yield key, one, other

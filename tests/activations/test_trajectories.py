@@ -130,9 +130,13 @@ def test_a_mask_among_the_arguments_counts_before_tokenizers(pipeline):
 
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
     finder = PaddingFinder()
-    given = TokenArgument({"encoder_attention_mask": mask}, ["conditional"] * 2, "encoder_hidden_states", (2, 3, 8), is_picture=False)
+    given = TokenArgument(
+        {"encoder_attention_mask": mask}, ["conditional"] * 2, "encoder_hidden_states", (2, 3, 8), is_picture=False
+    )
     assert finder.find_mask(given).tolist() == mask.bool().tolist()
-    image = TokenArgument({"encoder_attention_mask": mask}, ["conditional"] * 2, "hidden_states", (2, 3, 8), is_picture=True)
+    image = TokenArgument(
+        {"encoder_attention_mask": mask}, ["conditional"] * 2, "hidden_states", (2, 3, 8), is_picture=True
+    )
     assert finder.find_mask(image) is None
 
 

@@ -281,7 +281,7 @@ def test_profiles_that_lack_something_are_refused(lokr, dit_profile, study):
         (("--max-factor", "0"), "the largest factor must be from 1 to 32, not 0"),
         (("--clip-percentile", "0"), "distances can't be clipped at percentile 0"),
         (("--model", "/nowhere/at/all"), "there is no folder /nowhere/at/all"),
-        (("--out", "/nowhere/out.json"), "there is no folder /nowhere"),
+        (("--out", "/dev/null/out.json"), "/dev/null is no folder that can be written to"),
         (("--out", "."), ". is a folder; give a file"),
         (("--for", "musubi-tuner"), "musubi-tuner does not train DiTTransformer2DModel by names that are known here"),
     ],

@@ -69,11 +69,9 @@ def test_disjoint_prompts_join_to_the_profile_of_all(here):
     assert "2 samples are in two of the profiles" in again.stderr
 
 
-def test_an_interrupted_run_goes_on_and_ends_the_same(here, monkeypatch):
-    arguments = ["demo", "--prompts", "prompts.txt", *STEPS]
-    profile(*arguments, "--out", "whole.safetensors")
-    calls = []
-    measure = trajectories.measure_trajectories
+def interrupt(monkeypatch, arguments):
+    """Run a command that ends before its second batch."""
+    measure, calls = trajectories.measure_trajectories, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -81,10 +79,16 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(here, monkeypatch):
             raise KeyboardInterrupt
         measure(*args, **kwargs)
 
-    monkeypatch.setattr(profiling, "measure_trajectories", interrupted)
-    profile(*arguments, "--out", "p.safetensors", status=130)
+    with monkeypatch.context() as patched:
+        patched.setattr(profiling, "measure_trajectories", interrupted)
+        profile(*arguments, status=130)
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(here, monkeypatch):
+    arguments = ["demo", "--prompts", "prompts.txt", *STEPS]
+    profile(*arguments, "--out", "whole.safetensors")
+    interrupt(monkeypatch, [*arguments, "--out", "p.safetensors"])
     assert not (here / "p.safetensors").exists() and (here / ".p.safetensors.unfinished").exists()
-    monkeypatch.setattr(profiling, "measure_trajectories", measure)
     result = profile(*arguments, "--out", "p.safetensors")
     assert "going on after 2 samples of an interrupted run" in result.stderr
     whole, resumed = sums_of("whole.safetensors"), sums_of("p.safetensors")
@@ -92,6 +96,25 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(here, monkeypatch):
     assert all(np.allclose(resumed[key], value, rtol=1e-12, atol=0) for key, value in whole.items())
     assert read_profile("p.safetensors").recipe == read_profile("whole.safetensors").recipe
     assert not (here / ".p.safetensors.unfinished").exists()
+
+
+def test_a_run_goes_on_with_batches_of_another_size_and_no_sample_counts_twice(here, monkeypatch):
+    arguments = ["demo", "--prompts", "prompts.txt", "--steps", "2", "--out", "p.safetensors"]
+    interrupt(monkeypatch, [*arguments, "--batch-size", "1"])
+    result = profile(*arguments, "--batch-size", "3")
+    assert "going on after 1 samples of an interrupted run" in result.stderr
+    found = read_profile("p.safetensors")
+    assert len(set(found.recipe["samples"])) == len(found.recipe["samples"]) == len(PROMPTS)
+    assert found.sums("transformer_blocks", "hidden_states").samples.sum() == 2 * 2 * len(PROMPTS)  # steps, branches
+
+
+@pytest.mark.parametrize("changed", [["-p", "another"], ["--prompts", "prompts.txt", "--seed", "7"]])
+def test_samples_that_are_not_asked_for_are_not_taken_up(here, monkeypatch, changed):
+    options = ["--steps", "2", "--batch-size", "1", "--out", "p.safetensors"]
+    interrupt(monkeypatch, ["demo", "--prompts", "prompts.txt", *options])
+    result = profile("demo", *changed, *options)
+    assert "is of another request, and is written over" in result.stderr
+    assert len(read_profile("p.safetensors").recipe["samples"]) == (1 if "-p" in changed else len(PROMPTS))
 
 
 def test_what_is_left_of_another_request_is_not_taken_up(here):
@@ -138,9 +161,8 @@ def test_components_are_chosen_by_name(here):
     [
         (["demo", "--out", "p.safetensors"], "there is no prompt"),
         (["demo", "-p", "x", "--out", "p.bin"], "p.bin must be named .safetensors"),
-        (["demo", "-p", "x", "--out", "absent/p.safetensors"], "there is no folder"),
+        (["demo", "-p", "x", "--out", "prompts.txt/p.safetensors"], "prompts.txt is no folder that can be written to"),
         (["demo", "demo", "-p", "x", "--out", "p.safetensors"], "there are 2 models; give one"),
-        (["demo", "-p", "x", "--pictures", ".", "--out", "p.safetensors"], "leave out the prompts"),
         (["demo", "--pictures", "absent", "--out", "p.safetensors"], "absent is no folder"),
         (["demo", "-p", "x", "--component", "attn9", "--out", "p.safetensors"], "no block has a component attn9"),
         (["demo", "-p", "x", "--call", "nosuch=1", "--out", "p.safetensors"], "takes no argument nosuch"),
@@ -152,6 +174,28 @@ def test_components_are_chosen_by_name(here):
 def test_bad_input_is_said_and_nothing_is_written(here, arguments, message):
     assert message in profile(*arguments, status=1).stderr
     assert [path.name for path in here.iterdir()] == ["prompts.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "-p", "x", "--pictures", "."], "for --prompt: pictures have captions; leave it out"),
+        (["demo", "--pictures", ".", "--steps", "3", "--mean-states"], "for --steps, --mean-states: with --pictures"),
+        (["demo", "-p", "x", "--samples", "3"], "for --samples: that is for --pictures; leave it out"),
+        (["--merge", "a", "b", "--bins", "4"], "for --bins: --merge joins what was measured; leave it out"),
+        (["demo", "-p", "x", "--guidance-scale", "inf"], "inf is no finite number"),
+        (["demo", "-p", "x", "--guidance-scale", "-1"], "greater than or equal to 0"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(here, arguments, message):
+    said = profile(*arguments, "--out", "p.safetensors", status=2).stderr
+    assert message in " ".join(said.replace("│", " ").split())
+    assert [path.name for path in here.iterdir()] == ["prompts.txt"]
+
+
+def test_the_folder_of_a_profile_is_made(here):
+    profile("demo", "-p", "x", *STEPS, "--out", "made/here/p.safetensors")
+    assert read_profile("made/here/p.safetensors").recipe["dtype"] == "float32"
 
 
 def test_a_profile_that_is_there_is_not_written_over(here):

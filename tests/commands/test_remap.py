@@ -204,7 +204,7 @@ def test_what_is_no_adapter_of_the_model_is_refused_and_leaves_nothing(remap, tm
         ("lora.bin", "out.safetensors", "is a pickle, which is never loaded here; save the adapter as safetensors"),
         ("", "out.safetensors", "is a folder; name one of its files: lora.safetensors"),
         ("gone.safetensors", "out.safetensors", "can't be read: No such file or directory"),
-        ("lora.safetensors", "out.bin", "must be named .safetensors, as loaders want it"),
+        ("lora.safetensors", "out.bin", "must be named .safetensors"),
         ("lora.safetensors", "lora.safetensors", "is the adapter itself; give another file"),
         ("lora.safetensors", "spec.yaml/out.safetensors", "spec.yaml is no folder that can be written to"),
         ("lora.safetensors", "folder.safetensors", "is a folder; give a file"),

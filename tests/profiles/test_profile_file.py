@@ -115,7 +115,8 @@ def test_what_was_not_measured_is_said(stack, stream, part, message):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (lambda: made(1, model="other"), "made differently: model is 'm' in one and 'other' in the other"),
+        (lambda: made(1, identity={"weights": "b"}), "made differently: identity is None in one and"),
+        (lambda: made(1, call={"steps": 3}), "made differently: call"),
         (lambda: made(1, mode="noised pictures"), "made differently: mode"),
         (lambda: made(1, samples=["0:a"]), "1 samples are in two of the profiles, the first is '0:a'"),
         (lambda: Profile(made(1).recipe, (), BINS, {}, {}), "of different models, or have different bins"),
