@@ -7,9 +7,10 @@ from typing import Any
 
 from surgery.anatomy.sources import read_json
 from surgery.errors import InputError
+from surgery.export.config_values import list_value_faults, refuse_ambiguous
 from surgery.export.factors import count_lokr_parameters
 from surgery.export.lycoris_apply import Trained, apply_config, lycoris_version
-from surgery.export.read_config import Asked, ModelModule, list_model_modules, read_asked
+from surgery.export.read_config import Asked, ModelModule, list_model_modules, read_asked, read_preset
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Judgement:
-    """`failure` is what LyCORIS says where it can't build the network; then nothing is trained."""
+    """`failure` is what LyCORIS says where it can't build the network; then nothing is trained.
+
+    `value_faults` are values that say something else than LyCORIS makes of them, even where both readings agree.
+    """
 
     config: Mapping[str, Any]
     modules: tuple[ModelModule, ...]
@@ -32,6 +36,7 @@ class Judgement:
     differences: tuple[Difference, ...]
     failure: str | None
     lycoris: str
+    value_faults: tuple[str, ...] = ()
 
     @property
     def num_as_asked(self) -> int:
@@ -41,7 +46,7 @@ class Judgement:
     @property
     def as_asked(self) -> bool:
         """Whether the config trains what it says, and anything at all."""
-        return not self.differences and bool(self.asked) and self.failure is None
+        return not (self.differences or self.value_faults or self.failure) and bool(self.asked)
 
     @property
     def num_parameters(self) -> int:
@@ -63,6 +68,7 @@ class Judgement:
 def read_config(path: Path) -> dict[str, Any]:
     """A LyCORIS config; raises InputError where the file is no JSON object, or one of another kind."""
     config = read_json(path)
+    refuse_ambiguous(path)
     if "algo" not in config and "apply_preset" not in config:
         named = config.get("lycoris_config")
         advice = f"; it names one: {named}" if isinstance(named, str) else ""
@@ -90,7 +96,8 @@ def judge_config(config: Mapping[str, Any], model: Any) -> Judgement:
         for module in modules
         if not _agree(module, asked.get(module.name), trained.get(module.name))
     )
-    return Judgement(config, modules, asked, trained, differences, failure, version)
+    value_faults = tuple(list_value_faults(config, read_preset(config)))
+    return Judgement(config, modules, asked, trained, differences, failure, version, value_faults)
 
 
 def _agree(module: ModelModule, asked: Asked | None, trained: Trained | None) -> bool:

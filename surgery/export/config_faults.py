@@ -28,6 +28,7 @@ def list_faults(judgement: Judgement) -> list[str]:
     return [
         *_claims(judgement, preset),
         *_stale(judgement),
+        *judgement.value_faults,
         *_options(preset),
         *_patterns(judgement, preset),
         *_top_level(judgement, preset),
@@ -170,12 +171,7 @@ def takes_other_blocks(pattern: str, names: Iterable[str], preset: Preset) -> bo
 
 def _top_level(judgement: Judgement, preset: Preset) -> list[str]:
     config = judgement.config
-    found = []
-    multiplier = _number(config.get("multiplier", 1))
-    if multiplier is None or multiplier != int(multiplier):
-        whole = None if multiplier is None else int(multiplier)
-        effect = "and then nothing is trained" if whole == 0 else f"which makes it {whole}"
-        found.append(f"multiplier is {config.get('multiplier')!r}; SimpleTuner cuts it to an integer, {effect}")
+    found: list[str] = []
     if config.get("apply_preset") is not None and "target_module" in config["apply_preset"] and not preset.classes:
         found.append(
             "target_module is an empty list, which SimpleTuner's editor deletes; LyCORIS then trains all linear "

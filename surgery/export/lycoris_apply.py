@@ -26,6 +26,7 @@ PRESET_AT_START: Mapping[str, Any] = {
     "USE_FNMATCH": False,
     "TARGET_EXCLUDE_NAME": [],
 }
+NORM: Mapping[str, Any] = {"algo": "norm", "dim": 0}  # of what `train_norm` adds, which has no options
 POSITIONAL = ("multiplier", "linear_dim", "linear_alpha")
 
 
@@ -67,7 +68,7 @@ def apply_config(config: Mapping[str, Any], model: Any) -> tuple[Trained, ...]:
             network = create_as_simpletuner(config, model)
         except Exception as error:  # whatever a config makes it raise is the answer
             raise InputError(f"LyCORIS {lycoris_version()} fails on it: {type(error).__name__}: {error}") from None
-    return tuple(_describe(lora, names[id(lora.org_module[0])], noted[id(lora)]) for lora in network.loras)
+    return tuple(_describe(lora, names[id(lora.org_module[0])], noted.get(id(lora), NORM)) for lora in network.loras)
 
 
 def create_as_simpletuner(config: Mapping[str, Any], model: Any) -> Any:

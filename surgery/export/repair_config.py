@@ -1,12 +1,14 @@
 """A LyCORIS config -> one that trains what the patterns of the first ask for. What was changed is said."""
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from surgery.errors import InputError
 from surgery.export.check_config import Judgement, judge_config
 from surgery.export.config_faults import claiming_classes, heeded_options, mend_pattern, takes_other_blocks
+from surgery.export.config_values import TOP_LEVEL
 from surgery.export.lokr_config import NO_MODULE
 from surgery.export.lycoris_apply import refuse_invalid_preset
 from surgery.export.read_config import MAPS, ModelModule, Preset, read_preset
@@ -18,7 +20,7 @@ def repair_config(judgement: Judgement, model: Any) -> Judgement:
     Raises:
         InputError: it names nothing that is in the model, or still trains something else.
     """
-    config = copy.deepcopy(dict(judgement.config))
+    config = {key: copy.deepcopy(value) for key, value in judgement.config.items() if key in TOP_LEVEL}
     preset = dict(config.get("apply_preset") or {})
     if preset:
         config["apply_preset"] = preset
@@ -31,10 +33,14 @@ def repair_config(judgement: Judgement, model: Any) -> Judgement:
     refuse_invalid_preset(config)
     repaired = judge_config(config, model)
     if not repaired.as_asked:
-        reason = repaired.failure or (
-            f"{repaired.num_as_asked} of {len(repaired.asked)} modules would be trained as asked"
-            if repaired.asked
-            else "nothing that it names is in the model"
+        reason = (
+            repaired.failure
+            or "; ".join(repaired.value_faults)
+            or (
+                f"{repaired.num_as_asked} of {len(repaired.asked)} modules would be trained as asked"
+                if repaired.asked
+                else "nothing that it names is in the model"
+            )
         )
         raise InputError(f"the config can't be repaired: {reason}")
     return repaired
@@ -45,8 +51,8 @@ def _mend_multiplier(config: dict[str, Any]) -> None:
         number = float(config.get("multiplier", 1.0))
     except (TypeError, ValueError):
         number = 1.0
-    if number != int(number):
-        config["multiplier"] = float(max(int(number), 1))
+    if not math.isfinite(number) or number != int(number) or number == 0:
+        config["multiplier"] = float(max(int(number), 1)) if math.isfinite(number) else 1.0
 
 
 def _mend_patterns(config: Mapping[str, Any], preset: dict[str, Any], judgement: Judgement) -> None:

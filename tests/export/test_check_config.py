@@ -159,7 +159,7 @@ FAULTS = {
     ),
     "multiplier": (
         {**config_of({"transformer_blocks.1.*": LOKR}), "multiplier": 0.5},
-        "multiplier is 0.5; SimpleTuner cuts it to an integer, and then nothing is trained",
+        "multiplier is 0.5; SimpleTuner takes the integer of it, and then nothing is trained",
     ),
     "order": (
         config_of({"transformer_blocks.1.*": LOKR, "transformer_blocks.1.ff.*": {**LOKR, "factor": 2}}),
@@ -181,6 +181,10 @@ FAULTS = {
         config_of({"transformer_blocks.1.*": {**LOKR, "factor": 64}}),
         "factor 64 is above 32; some layers can't be loaded again with it",
     ),
+    "zero multiplier": (
+        {**config_of({"transformer_blocks.1.*": LOKR}), "multiplier": 0},
+        "multiplier is 0; SimpleTuner takes the integer of it, and then nothing is trained",
+    ),
     "nothing": (
         config_of({"blocks.1.*": LOKR}),
         "no pattern, name or class of the config is in the model: nothing would be trained",
@@ -201,6 +205,39 @@ def test_faults_are_named_and_repaired(sd3, name):
     repaired = repair_config(judgement, sd3)
     assert repaired.as_asked and {name.split(".")[1] for name in repaired.asked} == {"1"}
     assert not list_faults(repaired) or name in ("order", "large factor")  # which only their author can decide
+
+
+@pytest.mark.parametrize(
+    ("changes", "entry", "message"),
+    [
+        ({}, {"factor": 0}, 'the entry "transformer_blocks.1.*" has the factor 0, which LyCORIS turns into another'),
+        ({}, {"factor": -3}, 'the entry "transformer_blocks.1.*" has the factor -3, which LyCORIS turns into'),
+        ({}, {"factor": "4"}, "has the factor '4'; write an integer"),
+        ({}, {"factor": True}, "has the factor True; write an integer"),
+        ({"factor": 2.5}, {}, "the top level has the factor 2.5; write an integer"),
+        ({"algo": "zzz"}, {}, "the top level asks for the algorithm 'zzz', which LyCORIS does not have"),
+        ({"fator": 4}, {}, 'LyCORIS has no option "fator", and drops it; did you mean "factor"?'),
+    ],
+)
+def test_values_that_say_something_else_are_told(sd3, changes, entry, message):
+    config = {**config_of({"transformer_blocks.1.*": {**LOKR, **entry}}), **changes}
+    judgement = judge_config(config, sd3)
+    assert not judgement.as_asked
+    assert any(message in fault for fault in list_faults(judgement)), list_faults(judgement)
+    if "fator" in changes:
+        assert "fator" not in repair_config(judgement, sd3).config
+    else:  # only the author can say which was meant
+        with pytest.raises(InputError, match=r"can't be repaired: .*(factor|algorithm)"):
+            repair_config(judgement, sd3)
+
+
+def test_norms_that_are_trained_too_are_counted(sd3):
+    plain = judge_config(config_of({"transformer_blocks.1.*": LOKR}), sd3)
+    judgement = judge_config(
+        {**config_of({"transformer_blocks.1.*": LOKR}, target_module=["RMSNorm"]), "train_norm": True}, sd3
+    )
+    norms = {name: item for name, item in judgement.trained.items() if item.algo == "norm"}
+    assert norms and judgement.num_parameters == plain.num_parameters + sum(n.num_parameters for n in norms.values())
 
 
 def test_a_failure_of_lycoris_is_told(sd3):
@@ -239,6 +276,8 @@ def test_excluded_names_are_not_trained(sd3):
     ("text", "message"),
     [
         ("[]", "holds no JSON object"),
+        ('{"algo": "lokr", "algo": "lora"}', 'the key "algo" is there twice in one object'),
+        ('{"algo": "lokr", "factor": NaN}', "NaN is no JSON; write a number"),
         ('{"algo": "lokr"', "is no JSON"),
         (
             '{"model_type": "lora", "lycoris_config": "l.json"}',
