@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from surgery.profiles.layer_profile import Profile
 
 MAX_GROUPS = 99
+DEFAULT_GROUPS = "3"
 
 
 def run(
@@ -22,7 +23,7 @@ def run(
     theme: Annotated[Literal["light", "dark", "both"], typer.Option(help="Paper of the figures.")] = "light",
     groups: Annotated[
         str, typer.Option(metavar="N|auto", help="How many groups of layers; auto: by the mean silhouette width.")
-    ] = "3",
+    ] = DEFAULT_GROUPS,
     stream: Annotated[
         str | None, typer.Option(help="Group the layers by this stream, instead of the mean over all.")
     ] = None,
@@ -37,6 +38,8 @@ def run(
 
     found = read_profile(profile)
     by_stack, reasons = group_stacks(found, wanted, stream)
+    if not by_stack and groups != DEFAULT_GROUPS and not found.has_only_angles:
+        raise InputError("; ".join(reasons.values()))
     from surgery.report.plot_profile import plot_profile
 
     written = plot_profile(
@@ -108,12 +111,13 @@ def groups_text(groups: "LayerGroups", profile: str, wanted: "NumGroups", stream
     options = [f"groups={len(groups.starts)}"] * (len(groups.starts) != 3) + [f"stream={stream}"] * (stream is not None)
     asked = "?" * bool(options) + "&".join(options)
     example = groups.names[len(groups.names) // 2]
+    reference = f"{profile}#{groups.stack}.{example}{asked}"
     return "\n".join(
         [
             f"{groups.stack}: {number}, by the similarity of {over}",
             f"  mean silhouette width {groups.silhouette:.2f}; "
             f"layers that drift evenly would have {groups.even_drift:.2f}",
             table(rows, indent="  "),
-            f'  in a spec:  groups: {{{example.replace("-", "_")}: "{profile}#{groups.stack}.{example}{asked}"}}',
+            f'  in a spec beside it:  groups: {{{example.replace("-", "_")}: "{reference}"}}',
         ]
     )

@@ -89,6 +89,8 @@ def find_groups(
     Raises:
         InputError: there is no such stack or stream, nothing was counted, or the stack has fewer blocks than groups.
     """
+    if profile.has_only_angles:
+        raise InputError(f"the profile holds no similarities, by which {stack} could be cut into groups")
     found = profile.find_stack(stack)
     streams = found.streams if stream is None else (stream,)
     kernel = output_similarity(profile, stack, streams)
@@ -100,11 +102,10 @@ def find_groups(
             raise InputError(f"{num_groups} is no number of groups; give 2 or more, or auto")
         candidates = [num_groups] if num_groups <= num_outputs else []
     if not candidates:
-        wanted = "3 or more" if num_groups == "auto" else str(num_groups)
         blocks = f"{num_outputs} block" + "s" * (num_outputs != 1)
         raise InputError(
-            f"{stack} has {blocks} with a measured output, which can't be cut into {num_groups} groups; "
-            f"{wanted} are needed"
+            f"{stack} has {blocks} with a measured output, which can't be cut into "
+            + ("groups; 3 or more are needed" if num_groups == "auto" else f"{num_groups} groups; ask for fewer")
         )
     cuts = [cut_into_runs(kernel, number) for number in candidates]
     widths = [silhouette_width(kernel, starts) for starts in cuts]

@@ -117,6 +117,12 @@ class Profile:
             raise InputError(f"the profile has no stack {name}; it has {known}")
         return found
 
+    @property
+    def has_only_angles(self) -> bool:
+        """Whether it holds angular distances of consecutive layers alone, as one that was read off figures does."""
+        sums = self.streams.values()
+        return any(one.angles.any() for one in sums) and not any(one.tokens.any() for one in sums)
+
     def parts(self, stack: str, stream: str) -> tuple[str, ...]:
         """The parts of a stream that were counted."""
         return tuple(part for at, name, part in self.streams if (at, name) == (stack, stream))
@@ -162,7 +168,10 @@ class Profile:
     def span_angular(self, stack: str, stream: str, part: str | None = None) -> Array:
         """Angular distance of any two states over all bins (S, S): [l, l + n] is that of the n blocks from l on."""
         sums = self.sums(stack, stream, part)
-        return _mean(sums.angle, sums.angles)
+        angles = _mean(sums.angle, sums.angles)
+        if self.has_only_angles:
+            angles[np.tri(len(angles), k=-2, dtype=bool) | ~np.tri(len(angles), k=1, dtype=bool)] = np.nan
+        return angles
 
     def influence(self, stack: str, stream: str, part: str | None = None) -> Array:
         """Block Influence of each block (S - 1,): 1 - E[cos of a token before and after it]."""
@@ -182,8 +191,8 @@ class Profile:
         return reduce(Moments.__add__, found)
 
     def empty_bins(self) -> list[int]:
-        """The bins in which no sample was counted."""
-        counted = sum((sums.samples for sums in self.streams.values()), np.zeros(self.num_bins))
+        """The bins in which nothing was counted."""
+        counted = sum((sums.angles for sums in self.streams.values()), np.zeros(self.num_bins))
         return [int(number) for number in np.flatnonzero(counted == 0)]
 
 

@@ -77,6 +77,11 @@ def choose_layers(
     Raises:
         InputError: there is no such stack or stream, or there are not as many layers, or as many neighbours.
     """
+    if profile.has_only_angles:
+        raise InputError(
+            "the profile holds angular distances of single layers alone, as read off figures; suggestions need one "
+            "that was measured"
+        )
     left_alone = ends_of(profile, stacks) if forbidden is None else forbidden
     streams = {stack: streams_of(profile, stack, stream) for stack in stacks}
     if number < 1:

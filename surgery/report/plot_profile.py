@@ -24,6 +24,7 @@ from surgery.report.themes import THEMES, Theme, ThemeName
 Format = Literal["png", "svg"]
 DOTS_PER_INCH = 150
 KINDS = ("similarity", "heatmaps", "combined", "curves", "spans")
+OF_ANGLES = ("heatmaps", "combined")  # what angular distances of consecutive layers are enough for
 SETTINGS: Any = {"svg.hashsalt": "surgery", "svg.fonttype": "path", "axes.unicode_minus": False}
 
 
@@ -44,7 +45,7 @@ def plot_profile(
     """
     for stack in profile.stacks:
         for stream in stack.streams:
-            if not profile.sums(stack.name, stream).samples.sum():
+            if not profile.sums(stack.name, stream).angles.sum():
                 raise InputError(f"nothing was counted in {stack.name}/{stream}; measure the profile over more samples")
     written = []
     try:
@@ -75,7 +76,7 @@ def draw_stack(
     assert tuple(draw) == KINDS
     if not drawn_streams(profile, stack):
         return
-    for kind in KINDS:
+    for kind in OF_ANGLES if profile.has_only_angles else KINDS:
         figure = draw[kind]()
         if figure is not None:
             yield kind, figure

@@ -137,6 +137,153 @@ def test_means_and_variances_of_outputs_are_those_of_all_of_them(name):
         assert close(moments.mean, flat.mean(0)) and close(moments.variance, flat.var(0))
 
 
+def masks_by_row(name, shape):
+    """A mask of the text whose rows differ."""
+    if name != "encoder_hidden_states":
+        return None
+    return torch.arange(shape[1])[None, :] < torch.arange(2, 2 + shape[0])[:, None]
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3"])
+def test_masked_moments_are_those_of_the_tokens_that_are_no_padding(name):
+    model, calls = exact_model(name)
+    recorder = Recorder(model, read_anatomy(model))
+    recorder.layout, recorder.find_mask = alternate, lambda argument: masks_by_row(argument.name, argument.shape)
+    path, seen = "transformer_blocks.0.ff_context", []
+    handle = model.get_submodule(path).register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad(), recorder:
+        for call in calls:
+            model(**call)
+            recorder.settle(0.5)
+    handle.remove()
+    moments = {key[2]: value for key, value in recorder.profile({}).components.items() if key[0] == path}
+    mask, branches = masks_by_row("encoder_hidden_states", seen[0].shape), alternate(len(seen[0]))
+    assert set(moments) == set(branches)
+    for branch, found in moments.items():
+        rows = [row for row, of_row in enumerate(branches) if of_row == branch]
+        flat = np.concatenate([output[row][mask[row]].numpy() for output in seen for row in rows])
+        assert found.count == len(flat)
+        assert close(found.mean, flat.mean(0)) and close(found.variance, flat.var(0))
+
+
+def test_tokens_of_the_context_are_masked_in_every_forward_and_those_of_the_picture_in_none():
+    """Keys of cross-attention are made of text; a picture with as many tokens as the text stays whole."""
+    model, calls = exact_model("pixart")
+    anatomy = read_anatomy(model)
+    wanted = {"attn2.to_k", "ff"}
+    recorder = Recorder(model, anatomy, components=lambda component: component.name in wanted)
+    rows, num_text = calls[0]["encoder_hidden_states"].shape[:2]
+    recorder.find_mask = lambda argument: (
+        None if argument.is_picture else torch.arange(argument.shape[1]).repeat(rows, 1) < 2
+    )
+    with torch.no_grad(), recorder:
+        for number, call in enumerate(calls):
+            model(**call)
+            recorder.settle(0.5)
+            counted = recorder.profile({}).components["transformer_blocks.1.attn2.to_k", "input", "conditional"]
+            assert counted.count == (number + 1) * rows * 2
+    whole = recorder.profile({})
+    tokens = whole.sums("transformer_blocks", "hidden_states").tokens.sum()
+    assert whole.moments("transformer_blocks.1.ff", "hidden_states").count == tokens
+    assert num_text > 2
+
+
+@pytest.mark.parametrize("num_picture", [3, 5])
+def test_an_output_has_the_mask_of_the_argument_whose_tokens_it_has(num_picture):
+    from surgery.activations.recorder import _mask_of_output, _Stack
+    from surgery.anatomy.parts import TokenOutput
+
+    text = torch.tensor([[True, True, False]])
+    shapes = {"hidden_states": torch.Size([1, num_picture]), "encoder_hidden_states": torch.Size([1, 3])}
+    stack = _Stack("blocks", 2, shapes=shapes, masks={"encoder_hidden_states": text})
+    picture = TokenOutput("hidden_states", 4, 4)
+    assert _mask_of_output(stack, picture, torch.zeros(1, num_picture, 4)) is None
+    assert _mask_of_output(stack, TokenOutput("encoder_hidden_states", 4, 4), torch.zeros(1, 3, 4)) is text
+    found = _mask_of_output(stack, picture, torch.zeros(1, 3, 4))  # as ff_context of SD3, whose h is hidden_states
+    assert (found is text) == (num_picture != 3)
+    assert _mask_of_output(stack, picture, torch.zeros(1, 3 + num_picture, 4)) is None  # both in one sequence
+
+
+def test_rows_of_a_forward_may_be_at_times_of_their_own():
+    """As in a training loop: each row counts in the bin of its own time."""
+    model, calls = exact_model("pixart")
+    anatomy = read_anatomy(model)
+    together, apart = Recorder(model, anatomy, num_bins=4), Recorder(model, anatomy, num_bins=4)
+    shares = (0.1, 0.9)
+    assert len(calls[0]["hidden_states"]) == len(shares)
+    with torch.no_grad(), together:
+        model(**calls[0])
+        together.settle(shares)
+    for row, share in enumerate(shares):
+        apart.layout = lambda rows, row=row: ["chosen" if number == row else "other" for number in range(rows)]
+        with torch.no_grad(), apart:
+            model(**calls[0])
+            apart.settle(share)
+    found = together.profile({}).sums("transformer_blocks", "hidden_states")
+    expected = apart.profile({}).streams["transformer_blocks", "hidden_states", "chosen"]
+    for field in ("samples", "tokens", "angles", "cosine", "token_cosine", "angle", "residual"):
+        assert np.allclose(getattr(found, field), getattr(expected, field), rtol=1e-12), field
+    assert found.samples.tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("token", ["all", "last"])
+def test_counts_are_those_of_samples_tokens_and_angles(token):
+    model, calls = exact_model("sd3")
+    recorder = Recorder(model, read_anatomy(model), num_bins=2, token=token)
+    empty = torch.zeros(2, 20, dtype=torch.bool)
+
+    def find_mask(argument):
+        return None if argument.is_picture else empty[: argument.shape[0], : argument.shape[1]].clone()
+
+    recorder.find_mask = find_mask
+    with torch.no_grad(), recorder:
+        for call in calls:
+            model(**call)
+            recorder.settle(0.7)
+    rows, num_text = calls[0]["encoder_hidden_states"].shape[:2]
+    for part, samples, tokens in (("", rows, rows * num_text), (":text", 0, 0), (":padding", rows, rows * num_text)):
+        sums = recorder.profile({}).streams["transformer_blocks", "encoder_hidden_states", f"conditional{part}"]
+        assert sums.samples.tolist() == [0, samples * len(calls)]
+        assert sums.tokens.tolist() == [0, tokens * len(calls)]
+        assert sums.angles.tolist() == [0, (tokens if token == "all" else samples) * len(calls)]
+
+
+def test_states_are_those_that_a_block_was_given_whatever_it_writes_into_them():
+    model, calls = exact_model("pixart")
+    plain, written_into = Recorder(model, read_anatomy(model)), Recorder(model, read_anatomy(model))
+    with torch.no_grad(), plain:
+        model(**calls[0])
+        plain.settle(0.5)
+    forwards = {block: block.forward for block in model.transformer_blocks}
+    for block, forward in forwards.items():
+
+        def spoiling(hidden_states, *args, forward=forward, **kwargs):
+            output = forward(hidden_states, *args, **kwargs)
+            hidden_states.zero_()
+            return output
+
+        block.forward = spoiling
+    with torch.no_grad(), written_into:
+        model(**calls[0])
+        written_into.settle(0.5)
+    one, other = (r.profile({}).sums("transformer_blocks", "hidden_states") for r in (plain, written_into))
+    assert np.array_equal(one.cosine, other.cosine)
+
+
+def test_of_all_streams_the_first_layer_that_is_not_finite_is_named():
+    """Bad text reaches the picture one layer later; it is the text that is named."""
+    model = build_tiny_model("sd3")
+    call = tiny_call(model)
+    with torch.no_grad():
+        next(model.context_embedder.parameters()).fill_(float("nan"))
+    with (
+        torch.no_grad(),
+        Recorder(model, read_anatomy(model)),
+        pytest.raises(InputError, match=r"the stream encoder_hidden_states that enters transformer_blocks\[0\]"),
+    ):
+        model(**call)
+
+
 def _split(path, anatomy):
     stack = next(s.name for s in anatomy.stacks if path.startswith(f"{s.name}."))
     index, _, component = path.removeprefix(f"{stack}.").partition(".")

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from surgery.profiles.layer_profile import Profile, ProfiledStack, no_sums
 from surgery.profiles.profile_file import write_profile
 from surgery.report.plot_profile import KINDS
 
@@ -45,7 +47,7 @@ def test_figures_are_written_and_groups_and_gaps_are_told(profile, surgery_comma
         ["middle", f"{STACK}[3:9]"],
         ["last", f"{STACK}[9:12]"],
     ]
-    assert lines[4] == f'  in a spec:  groups: {{middle: "p.safetensors#{STACK}.middle"}}'
+    assert lines[4] == f'  in a spec beside it:  groups: {{middle: "p.safetensors#{STACK}.middle"}}'
     assert lines[5] == "no samples at timesteps 0.5-1.0; hatched in the figures"
     files = [tmp_path / "plots" / f"{kind}_{STACK}_dark.png" for kind in KINDS if kind != "combined"]
     assert lines[6:] == [str(file) for file in files]
@@ -76,6 +78,28 @@ def test_a_stack_that_is_too_short_is_told(made, tmp_path, surgery_command):
     result = surgery_command("plot", tmp_path / "p.safetensors", "--out", tmp_path)
     assert result.exit_code == 0
     assert "blocks has 2 blocks with a measured output, which can't be cut into 3 groups" in result.stdout
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_number_of_groups_that_no_stack_has_is_refused(profile, surgery_command, tmp_path):
+    result = surgery_command("plot", profile, "--out", tmp_path, "--groups", "99")
+    assert result.exit_code == 1
+    assert "has 12 blocks with a measured output, which can't be cut into 99 groups; ask for fewer" in result.stderr
+
+
+def test_of_a_profile_that_was_read_off_figures_only_its_angles_are_drawn(surgery_command, tmp_path):
+    """Nothing that it does not hold is taken for zero: no similarity, no influence, no spans, no groups."""
+    profile, plots = tmp_path / "angles.safetensors", tmp_path / "plots"
+    sums = no_sums(2, 7)
+    sums.angles[...] = 1
+    sums.angle[:, np.arange(6), np.arange(1, 7)] = np.linspace(0.1, 0.2, 6)
+    write_profile(Profile({}, (ProfiledStack(STACK, 6, ("x",)),), 2, {(STACK, "x", "conditional"): sums}, {}), profile)
+    result = surgery_command("plot", profile, "--out", plots)
+    assert result.exit_code == 0 and f"no similarities, by which {STACK} could be cut" in result.stdout
+    assert [path.name for path in plots.iterdir()] == [f"heatmaps_{STACK}.png"]
+    for by in ("influence", "span", "greedy"):
+        refused = surgery_command("suggest", profile, "--remove", "1", "--by", by)
+        assert refused.exit_code == 1 and "angular distances of single layers alone" in refused.stderr
 
 
 def test_files_that_are_no_profiles_are_told(profile, tmp_path, surgery_command):

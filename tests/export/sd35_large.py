@@ -34,7 +34,7 @@ def profile_of(heatmaps, num_blocks, stack=STACK, recipe=None):
         num_bins, num_layers = heatmap.shape
         sums = no_sums(num_bins, num_layers + 1)
         filled = ~np.isnan(heatmap).all(axis=1)
-        sums.angles[filled] = sums.samples[filled] = sums.tokens[filled] = 1
+        sums.angles[filled] = 1  # all else was not published, and is not counted
         layers = np.arange(num_layers)
         sums.angle[:, layers, layers + 1] = np.where(filled[:, None], heatmap, 0)
         streams[stack, stream, "conditional"] = sums

@@ -165,9 +165,9 @@ def test_layers_that_are_all_alike_are_cut_all_the_same(made):
 @pytest.mark.parametrize(
     ("num_blocks", "options", "message"),
     [
-        (2, {}, "has 2 blocks with a measured output, which can't be cut into 3 groups; 3 are needed"),
-        (2, {"num_groups": "auto"}, "can't be cut into auto groups; 3 or more are needed"),
-        (4, {"num_groups": 5}, "can't be cut into 5 groups; 5 are needed"),
+        (2, {}, "has 2 blocks with a measured output, which can't be cut into 3 groups; ask for fewer"),
+        (2, {"num_groups": "auto"}, "can't be cut into groups; 3 or more are needed"),
+        (4, {"num_groups": 5}, "can't be cut into 5 groups; ask for fewer"),
         (4, {"num_groups": 1}, "1 is no number of groups"),
         (4, {"stream": "text"}, "no stream text of transformer_blocks; it has hidden_states"),
     ],
