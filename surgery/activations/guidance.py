@@ -5,7 +5,7 @@ row can't be of either prompt: they are the unconditional branch. The pipeline i
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,8 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
     def note(*args: Any, **kwargs: Any) -> Any:
         named = {**dict(zip(names, args, strict=False)), **kwargs}
         seen.append(_branches_of_rows(named))
-        return (torch.zeros_like(next(iter(named.values()))),)
+        first = next(iter(named.values()))
+        return ([torch.zeros_like(row) for row in first] if isinstance(first, list) else torch.zeros_like(first),)
 
     noise = [torch.Generator().manual_seed(number) for number in range(len(PROBES))]
     failure: Exception | None = None
@@ -73,13 +74,18 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
             failure = error
     if not seen:
         raise InputError(f"{type(pipe).__name__} refuses the call: {failure}") from failure
+    if not any(CONDITIONAL in branches for branches in seen):
+        raise InputError(
+            f"{type(pipe).__name__} was called with two prompts, and nothing that its transformer was given tells them "
+            "apart; the branches of guidance are not known"
+        )
     return Guidance(tuple(seen))
 
 
 def _branches_of_rows(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     values = list(arguments.values())
     rows = len(values[0])
-    conditioning = [value for value in _tensors(values[1:]) if value.ndim and len(value) == rows]
+    conditioning = list(_batches(values[1:], rows))
     twins = [
         any(other != row and all(_is_near(value[row], value[other]) for value in conditioning) for other in range(rows))
         for row in range(rows)
@@ -89,18 +95,25 @@ def _branches_of_rows(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _is_near(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two are the same but for rounding: the same text in two rows of a batch may differ in its last bits."""
+    if one.shape != other.shape:
+        return False
     one, other = one.detach().float(), other.detach().float()
     return bool((one - other).norm() <= TOLERANCE * one.norm())
 
 
-def _tensors(values: Sequence[Any]) -> Iterator[torch.Tensor]:
+def _batches(values: Iterable[Any], rows: int) -> Iterator[Sequence[torch.Tensor]]:
+    """All tensors of so many rows, and lists with a tensor a row (texts of unequal lengths)."""
     for value in values:
         if isinstance(value, torch.Tensor):
-            yield value
+            if value.ndim and len(value) == rows:
+                yield list(value)
         elif isinstance(value, Mapping):
-            yield from _tensors(list(value.values()))
+            yield from _batches(value.values(), rows)
         elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
+            if len(value) == rows and all(isinstance(item, torch.Tensor) for item in value):
+                yield value
+            else:
+                yield from _batches(value, rows)
 
 
 @contextmanager

@@ -103,6 +103,45 @@ def test_every_step_is_counted_in_its_bin(pipeline, name):
     assert {part for _, _, part in profile.components} == set(guidance.branches)
 
 
+def a_pipeline_that_calls(arguments_of):
+    """A stand-in for a pipeline: it calls its transformer with what `arguments_of` makes of the prompts."""
+    scheduler = type("Scheduler", (), {"step": lambda self, *_: None})()
+
+    class Transformer(torch.nn.Module):
+        def forward(self, x, t, cap_feats):
+            raise AssertionError("no forward is run")
+
+    class Pipeline:
+        transformer = Transformer()
+
+        def __call__(self, prompts, generator, output_type):
+            self.transformer(*arguments_of(prompts))
+            self.scheduler.step(None)
+
+    Pipeline.scheduler = scheduler
+    return Pipeline()
+
+
+def test_texts_that_are_a_list_with_a_tensor_a_row_are_told_apart():
+    """As Z-Image gives them: pictures and texts are lists, and texts have unequal lengths."""
+
+    def with_guidance(prompts):
+        texts = [torch.full((len(prompt), 4), float(len(prompt))) for prompt in prompts]
+        negative = [torch.zeros(1, 4) for _ in prompts]
+        return [torch.zeros(3, 1, 2, 2)] * 4, torch.zeros(4), texts + negative
+
+    found = find_guidance(a_pipeline_that_calls(with_guidance), {})
+    assert found.forwards == (("conditional", "conditional", "unconditional", "unconditional"),)
+
+
+def test_a_transformer_that_is_not_told_the_prompts_is_refused():
+    def without_text(prompts):
+        return torch.zeros(2, 3, 4), torch.zeros(2), torch.zeros(2, 5, 4)
+
+    with pytest.raises(InputError, match="nothing that its transformer was given tells them apart"):
+        find_guidance(a_pipeline_that_calls(without_text), {})
+
+
 @pytest.mark.parametrize("name", ["flux", "sd3"])
 def test_padding_is_told_from_text(pipeline, name):
     pipe, call = pipeline(name)
