@@ -17,6 +17,7 @@ from surgery.commands.export_text import (
     target_to_json,
     verified_to_json,
 )
+from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, print_json
 from surgery.errors import InputError
 from surgery.files import refuse_file, write_whole
@@ -32,6 +33,15 @@ TRAINERS = (
     *(SIMPLETUNER, "peft", "sd-scripts", "sd-scripts-reg-dims", "simpletuner-peft", "diffusers", "ai-toolkit"),
     *("onetrainer", "musubi-tuner"),
 )
+FACTORS = ("max_factor", "budget", "multiply", "powers_of_two")  # options of LoKr
+READS = {
+    **dict.fromkeys(TRAINERS, ("threshold",)),
+    SIMPLETUNER: (*FACTORS, "layout", "no_verify"),
+    "sd-scripts": FACTORS,
+    **dict.fromkeys(("peft", "sd-scripts-reg-dims"), ("max_rank",)),
+    "ai-toolkit": ("threshold", "max_rank"),
+}  # of the options that not all trainers have
+FOR_SOME = {option for options in READS.values() for option in options}
 LAYOUTS = ("works", "published")
 NORMALIZATIONS = ("apart", "jointly")
 
@@ -44,6 +54,7 @@ app = typer.Typer(
 
 @app.command("lokr")
 def run_lokr(
+    context: typer.Context,
     profile: Annotated[Path, typer.Argument(help="A profile: the file that `surgery profile` writes.")],
     trainer: Annotated[
         str, typer.Option("--for", metavar="TRAINER", help=f"What reads it: {', '.join(TRAINERS)}.")
@@ -102,6 +113,9 @@ def run_lokr(
     """
     _refuse_unknown("trainer", trainer, TRAINERS)
     _refuse_unknown("layout", layout, LAYOUTS)
+    if budget is not None:
+        refuse_options(context, {"max_factor"}, "--budget solves for it")
+    refuse_options(context, FOR_SOME - set(READS[trainer]), f"{trainer} reads none of it")
     if out is not None:
         refuse_file(out, force=force)
     from surgery.export import lokr_config, weighted_layers

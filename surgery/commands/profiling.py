@@ -1,6 +1,5 @@
 """`surgery profile MODEL`: what the layers of a model do, over prompts and timesteps."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ from surgery.commands.drawing_options import (
     pipeline_arguments,
     read_prompts,
 )
+from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, bytes_text, print_json, table
 from surgery.errors import InputError
 from surgery.files import refuse_file
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from surgery.profiles.layer_profile import Profile
 
 
-FOR_MERGE = ("targets", "out", "merge", "force", "json")
-SAMPLING_ONLY = ("steps", "guidance_scale", "mean_states")
+FOR_MERGE = {"targets", "out", "merge", "force", "json"}
+SAMPLING_ONLY = {"steps", "guidance_scale", "mean_states"}
 
 
 def run(
@@ -75,10 +75,8 @@ def run(
     json: JsonFlag = False,
 ) -> None:
     """Measure what layers do: similarity, angular distance, influence, mean outputs; an interrupted run goes on."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if merge:
-        _refuse_options([name for name in given if name not in FOR_MERGE], "--merge joins what was measured")
+        refuse_options(context, set(context.params) - FOR_MERGE, "--merge joins what was measured")
         profile = _merge(targets, out, force=force)
     else:
         arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
@@ -87,11 +85,10 @@ def run(
         if len(targets) > 1:
             raise InputError(f"there are {len(targets)} models; give one, or --merge to join profiles")
         if pictures is None:
-            _refuse_options([name for name in given if name == "samples"], "that is for --pictures")
+            refuse_options(context, {"samples"}, "that is for --pictures")
         else:
-            _refuse_options([name for name in given if name in ("prompt", "prompts")], "pictures have captions")
-            no_sampling = "with --pictures there is one forward, without guidance"
-            _refuse_options([name for name in given if name in SAMPLING_ONLY], no_sampling)
+            refuse_options(context, {"prompt", "prompts"}, "pictures have captions")
+            refuse_options(context, SAMPLING_ONLY, "with --pictures there is one forward, without guidance")
         request = ProfileRequest(
             model=targets[0],
             out=out,
@@ -115,12 +112,6 @@ def run(
     else:
         typer.echo(profile_text(profile))
         typer.echo(f"written to {out} ({bytes_text(out.stat().st_size)})")
-
-
-def _refuse_options(names: Sequence[str], reason: str) -> None:
-    if names:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
-        raise typer.BadParameter(f"{reason}; leave it out", param_hint=options)
 
 
 def _merge(targets: list[str], out: Path, *, force: bool) -> "Profile":

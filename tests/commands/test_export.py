@@ -290,6 +290,20 @@ def test_options_that_do_not_do_are_refused(lokr, dit_profile, options, message)
     refused(lokr(dit_profile(), *options), message)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--max-factor", "0", "--budget", "9"), "--max-factor: --budget solves for it; leave it out"),
+        (("--for", "peft", "--budget", "9"), "--budget: peft reads none of it; leave it out"),
+        (("--for", "peft", "--layout", "published"), "--layout: peft reads none of it; leave it out"),
+        (("--max-rank", "9"), "--max-rank: simpletuner reads none of it; leave it out"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(lokr, dit_profile, options, message):
+    result = lokr(dit_profile(), *options)
+    assert result.exit_code == 2 and message in result.stderr
+
+
 def test_an_existing_file_is_replaced_by_force_alone(lokr, dit_profile, tmp_path):
     out = tmp_path / "out.json"
     out.write_text("mine")
