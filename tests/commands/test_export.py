@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from surgery.commands import export
-from surgery.export import lycoris_apply
+from surgery.export import lycoris_apply, verify_lokr
 from surgery.profiles.profile_file import write_profile
 
 pytest.importorskip("lycoris", reason="LyCORIS is not installed")
@@ -195,7 +195,7 @@ def test_lycoris_is_asked_for_where_it_is_missing(lokr, dit_profile, tmp_path, m
         raise lycoris_apply.InputError(f"LyCORIS is not installed; {lycoris_apply.INSTALL}")
 
     monkeypatch.setattr(lycoris_apply, "lycoris_version", missing)
-    monkeypatch.setattr("surgery.export.verify_lokr.lycoris_version", missing)
+    monkeypatch.setattr(verify_lokr, "lycoris_version", missing)
     out = tmp_path / "out.json"
     result = lokr(dit_profile(), "--out", out)
     assert (result.exit_code, out.exists()) == (1, False)
