@@ -1,7 +1,8 @@
 """Heat maps of angular distances, (bins, layers), as the SD3.5 study draws and weighs them. Empty bins are rows of NaN.
 
-The study's steps: `clip_at_percentile` at 95 for pictures and at 90 for contributions; `np.log1p`; `outliers` beyond
-two standard deviations left out; and `combine_streams` of text and image, where the text stream may end early.
+The study's steps: `clip_at_percentile` at 95 for pictures and at 90 for contributions; `outliers` beyond two standard
+deviations left out; and `combine_streams` of text and image, where the text stream may end early. Its logarithmic
+pictures have log(1 + d) beneath logarithmic colours; here there are the colours alone, whose scale is in units of pi.
 """
 
 from collections.abc import Sequence
@@ -24,11 +25,6 @@ def percentile(heatmap: Array, percent: float = CLIP_PERCENTILE) -> float:
 def clip_at_percentile(heatmap: Array, percent: float = CLIP_PERCENTILE) -> Array:
     """Values above the percentile of all cells become that percentile; NaN stays."""
     return np.clip(heatmap, None, percentile(heatmap, percent))
-
-
-def log1p(heatmap: Array) -> Array:
-    """log(1 + value) of each cell."""
-    return np.log1p(heatmap)
 
 
 def z_scores(heatmap: Array) -> Array:

@@ -200,6 +200,14 @@ def test_a_noised_picture_is_one_forward_at_its_time(pipeline, name, monkeypatch
     assert "set_timesteps" not in vars(pipe.scheduler) and "step" not in vars(pipe.scheduler)
 
 
+def test_a_share_of_the_noise_range_is_its_timestep():
+    from diffusers import DDPMScheduler
+
+    scheduler, clean = DDPMScheduler(), torch.zeros(1, 4, 2, 2)
+    found = [int(add_noise(scheduler, clean, clean, share)[0]) for share in (0.0, 0.0009, 0.25, 0.5, 0.9999, 1.0)]
+    assert found == [0, 0, 250, 500, 999, 999]
+
+
 def test_a_noised_picture_is_what_its_equation_says(pipeline):
     from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 

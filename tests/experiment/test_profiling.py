@@ -1,5 +1,7 @@
 """Profiles from Python are those of the command."""
 
+from pathlib import Path
+
 import numpy as np
 from diffusers import DiffusionPipeline
 from typer.testing import CliRunner
@@ -7,9 +9,28 @@ from typer.testing import CliRunner
 import surgery
 from surgery.commands.main import app
 from surgery.demo.location import DEMO_CALL, demo_folder
+from surgery.experiment import profiling
 from surgery.profiles.profile_file import ARRAYS, read_profile
 
 PROMPTS = ["red apple", "rocket", "guitar"]
+
+
+def test_times_of_pictures_are_uniform_and_each_sample_has_its_own(monkeypatch):
+    """Kolmogorov and Smirnov's distance to the uniform law is below its 1% bound, 1.63 / sqrt(n)."""
+    shares = []
+    monkeypatch.setattr(profiling, "open_picture", lambda file: None)
+    monkeypatch.setattr(
+        profiling, "measure_noised", lambda pipe, recorder, sample, call, on_step: shares.append(sample)
+    )
+    pairs = [profiling.CaptionedPicture(Path("a.png"), "a"), profiling.CaptionedPicture(Path("b.png"), "b")]
+    asked = profiling.list_samples(
+        profiling.ProfileRequest("demo", Path(), pictures=Path(), samples=400, seed=7), pairs
+    )
+    profiling._measure_pictures(None, {})(None, asked, lambda: None)
+    times = np.sort([sample.share for sample in shares])
+    assert np.abs(times - (np.arange(400) + 0.5) / 400).max() < 1.63 / 400**0.5
+    assert [sample.seed for sample in shares] == list(range(7, 407))
+    assert [sample.caption for sample in shares[:4]] == ["a", "b", "a", "b"]
 
 
 def test_a_pipeline_is_measured_as_by_the_command(tmp_path):

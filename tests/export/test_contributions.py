@@ -59,6 +59,17 @@ def test_shares_are_the_normalised_means(study):
     assert found.shares == pytest.approx((0, 0, 1))
 
 
+def test_stacks_with_weights_that_add_up_otherwise_are_compared_as_means(study):
+    """Jointly, a stack of two streams and one of a single stream with the same distances get the same shares."""
+    image, other = np.array([[0.1, 0.2, 0.4]]), np.array([[0.1, 0.4, 0.2]])
+    first = study.profile_of({study.IMAGE: image, study.TEXT: image}, 3)
+    second = study.profile_of({study.IMAGE: other}, 3, stack="single_transformer_blocks")
+    profile = replace(first, stacks=(*first.stacks, *second.stacks), streams={**first.streams, **second.streams})
+    weights = {study.IMAGE: 0.5, study.TEXT: 2.0}
+    found = measure_contributions(profile, Weighing(weights=weights, clip_percentile=None, normalization="jointly"))
+    assert [part.shares for part in found] == [pytest.approx((0, 1 / 3, 1)), pytest.approx((0, 1, 1 / 3))]
+
+
 def test_stacks_are_normalised_apart_or_jointly(study):
     profile = two_stacks(study, np.array([[0.1, 0.2]]), np.array([[0.2, 0.5]]))
     apart = measure_contributions(profile, Weighing(clip_percentile=None))

@@ -1,18 +1,21 @@
 """Texts for other trainers, read as those trainers read them: which layers they train, and at which rank or factor."""
 
 import ast
+import inspect
 import json
 import re
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers.loaders import single_file_utils
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
 from surgery.errors import InputError
-from surgery.export.targets import TARGETS, TargetRequest
+from surgery.export.targets import ORIGINAL_STACKS, TARGETS, TargetRequest
 from surgery.export.weighted_layers import Settings, choose_factors, plan_layers, weigh_layers
 from surgery.testing import build_tiny_model
 from surgery.tracing.steps import find_stack_names
@@ -137,6 +140,29 @@ def test_onetrainer_searches_for_one_expression_without_a_comma(flux):
     assert "," not in found["layer_filter"] and found["layer_filter_regex"] is True
     taken = {n for n in linear_names(model, request) if re.search(found["layer_filter"], n)}
     assert taken == linear_names(model, request, kept_of(request))
+
+
+@pytest.mark.parametrize(("share", "rank"), [(0, 1), (0.2, 4), (0.6, 10), (0.99, 16), (1, 16)])
+def test_ranks_go_from_one_to_the_largest_by_share(share, rank):
+    layers = SimpleNamespace(share=lambda stack, block: share)
+    assert TargetRequest(layers, plan=None, factors={}, max_rank=16).rank("blocks", 0) == rank
+
+
+@pytest.mark.parametrize(
+    ("class_name", "converter"),
+    [
+        ("FluxTransformer2DModel", "convert_flux_transformer_checkpoint_to_diffusers"),
+        ("SD3Transformer2DModel", "convert_sd3_transformer_checkpoint_to_diffusers"),
+        ("Lumina2Transformer2DModel", "convert_lumina2_to_diffusers"),
+        ("WanTransformer3DModel", "convert_wan_transformer_to_diffusers"),
+        ("HunyuanVideoTransformer3DModel", "convert_hunyuan_video_transformer_to_diffusers"),
+        ("ZImageTransformer2DModel", "convert_z_image_transformer_checkpoint_to_diffusers"),
+    ],
+)
+def test_the_authors_stacks_are_those_that_diffusers_converts_from(class_name, converter):
+    text = inspect.getsource(getattr(single_file_utils, converter))
+    for ours, author in ORIGINAL_STACKS[class_name].items():
+        assert author == ours or re.search(rf"\b{author}\b", text), author
 
 
 def original(name):

@@ -10,7 +10,6 @@ from surgery.errors import InputError
 from surgery.profiles.heatmaps import (
     clip_at_percentile,
     combine_streams,
-    log1p,
     outliers,
     percentile,
     without_outliers,
@@ -64,7 +63,10 @@ def test_empty_bins_stay_empty_and_do_not_count():
     heatmap = np.array([[1.0, 2.0, 3.0], [np.nan] * 3])
     assert np.array_equal(clip_at_percentile(heatmap, 50), [[1, 2, 2], [np.nan] * 3], equal_nan=True)
     assert not outliers(heatmap).any() and np.isnan(z_scores(heatmap)[1]).all()
-    assert np.array_equal(log1p(heatmap), np.log(1 + heatmap), equal_nan=True)
+
+
+def test_z_scores_are_of_all_cells_as_the_whole_population():
+    assert np.allclose(z_scores(np.array([[1.0, 2.0], [3.0, 6.0]])) * np.sqrt(3.5), [[-2, -1], [0, 3]])
 
 
 def test_cells_that_are_all_equal_have_no_outliers():
