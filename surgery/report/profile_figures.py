@@ -206,6 +206,8 @@ def _heatmap_grid(
     size = cells_size(stack.num_blocks, profile.num_bins)
     empty = profile.empty_bins()
     note = counted(profile)
+    if any(variant.cells.shape[1] < stack.num_blocks for variants in columns for _, variant in variants):
+        note += "\nblank: the last layer does not return every stream"
     figure = new_figure((size.width + 1.75) * len(columns), (size.height + 0.72) * num_rows + 0.95, theme, title, note)
     panels = figure.subplots(num_rows, len(columns), squeeze=False)
     for column, variants in enumerate(columns):
