@@ -106,7 +106,7 @@ def plan_suggestion(
     """
     from surgery.anatomy.sources import anatomy_of_source, find_source
     from surgery.plan.planned import plan_spec
-    from surgery.plan.profile_groups import find_mismatch
+    from surgery.plan.profile_groups import refuse_other_model
     from surgery.spec.load import read_spec
 
     if model is None:
@@ -119,9 +119,7 @@ def plan_suggestion(
             raise
         return None, f"not planned, since the model is not at hand: {error}; give --model"
     anatomy = anatomy_of_source(source)
-    mismatch = find_mismatch(profile, anatomy)
-    if mismatch is not None:
-        raise InputError(mismatch)
+    refuse_other_model(profile, anatomy)
     return plan_spec(spec, source, anatomy), None
 
 

@@ -24,8 +24,8 @@ from surgery.export.factors import (
     to_power_of_two,
 )
 from surgery.export.lokr_config import LokrPlan, plan_lokr
+from surgery.profiles.mismatch import find_mismatch
 from surgery.spec.document import Scalar
-from surgery.spec.nearest import unknown_text
 from surgery.spec.places import Faults, Place
 from surgery.spec.selector import read_selector
 
@@ -94,7 +94,9 @@ def weigh_layers(
 
     names = find_stack_names(model)
     lengths = {name: len(list(model.get_submodule(name).children())) for name in names}
-    _refuse_other_model(profile, type(model).__name__, lengths)
+    mismatch = find_mismatch(profile, type(model).__name__, lengths)
+    if mismatch is not None:
+        raise InputError(f"{mismatch}; name the model that was profiled (--model), or profile this one")
     contributions = measure_contributions(profile, settings.weighing, stacks)
     chosen = [part.stack for part in contributions]
     classes = (type(block).__name__ for name in chosen for block in model.get_submodule(name).children())
@@ -107,26 +109,6 @@ def weigh_layers(
         block_classes=tuple(dict.fromkeys(classes)),
         others=tuple(name for name in names if name not in chosen),
     )
-
-
-def _refuse_other_model(profile: "Profile", class_name: str, lengths: Mapping[str, int]) -> None:
-    """By what a profile says of itself: stacks and their numbers of blocks."""
-    advice = "name the model that was profiled (--model), or profile this one"
-    identity = profile.recipe.get("identity")
-    profiled = identity.get("class_name") if isinstance(identity, Mapping) else None
-    if profiled not in (None, class_name):
-        raise InputError(f"the profile is of another model: a {profiled}, and this is a {class_name}; {advice}")
-    for stack in profile.stacks:
-        if stack.name not in lengths:
-            raise InputError(
-                f"the profile is of another model: {unknown_text('stack', stack.name, lengths, f'in {class_name}')}; "
-                + advice
-            )
-        if stack.num_blocks != lengths[stack.name]:
-            raise InputError(
-                f"the profile is of another model: it has {stack.num_blocks} blocks of {stack.name}, and this "
-                f"{class_name} has {lengths[stack.name]}; {advice}"
-            )
 
 
 def select_layers(selectors: Sequence[str], lengths: Mapping[str, int], class_name: str) -> dict[str, frozenset[int]]:

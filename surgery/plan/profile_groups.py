@@ -1,6 +1,5 @@
 """Groups that a spec takes from profiles -> the layers that they are. The profiles are read here."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,28 +63,18 @@ def _find(group: ProfileGroup, profile: "Profile", anatomy: Anatomy) -> FoundGro
 
     groups = find_groups(profile, group.stack, stream=group.stream, num_groups=group.num_groups)
     run = groups.find(group.group)
-    mismatch = find_mismatch(profile, anatomy, group.stack)
-    if mismatch is not None:
-        raise InputError(mismatch)
+    refuse_other_model(profile, anatomy, group.stack)
     return FoundGroup(group, run.start, run.stop)
 
 
-def find_mismatch(profile: "Profile", anatomy: Anatomy, stack: str | None = None) -> str | None:
-    """What shows that a profile is of another model, None where nothing does; looks at one stack or at all."""
-    identity = profile.recipe.get("identity")
-    class_name = identity.get("class_name") if isinstance(identity, Mapping) else None
-    advice = "measure a profile of this model"
-    if isinstance(class_name, str) and class_name != anatomy.class_name:
-        return f"the profile is of a {class_name}, and the model is a {anatomy.class_name}; {advice}"
-    for item in profile.stacks:
-        if stack not in (None, item.name):
-            continue
-        known = anatomy.find_stack(item.name)
-        if known is None or known.num_blocks != item.num_blocks:
-            has = f"has {known.num_blocks}" if known is not None else "has no such stack"
-            measured = f"a model with {item.num_blocks} blocks in {item.name}"
-            return f"the profile is of {measured}, and {anatomy.class_name} {has}; {advice}"
-    return None
+def refuse_other_model(profile: "Profile", anatomy: Anatomy, stack: str | None = None) -> None:
+    """Raise InputError where a profile shows that it is of another model; looks at one stack or at all."""
+    from surgery.profiles.mismatch import find_mismatch
+
+    lengths = {item.name: item.num_blocks for item in anatomy.stacks}
+    mismatch = find_mismatch(profile, anatomy.class_name, lengths, stack)
+    if mismatch is not None:
+        raise InputError(f"{mismatch}; measure a profile of this model")
 
 
 def with_groups(operation: ops.AnyOperation, found: tuple[FoundGroup, ...]) -> ops.AnyOperation | None:

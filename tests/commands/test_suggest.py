@@ -135,7 +135,7 @@ def test_a_profile_of_another_model_is_refused_and_nothing_is_written(made, sugg
     out = tmp_path / "s.yaml"
     result = suggest("--remove", "1", "--model", pipeline, "--out", out, status=1)
     assert result.stderr == (
-        f"the profile is of a model with 12 blocks in {STACK}, and PixArtTransformer2DModel has 5; "
+        f"the profile is of another model: it has 12 blocks of {STACK}, and this PixArtTransformer2DModel has 5; "
         "measure a profile of this model\n"
     )
     absent = suggest("--remove", "1", "--model", "/nowhere/at/all", "--out", out, status=1)

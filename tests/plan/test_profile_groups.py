@@ -1,11 +1,13 @@
 """Groups from profiles: they are the layers that the profile says, or a fault with its place."""
 
+import re
+
 import pytest
 
-from surgery.errors import SpecError
+from surgery.errors import InputError, SpecError
 from surgery.plan.lower import lower_spec
 from surgery.plan.names import find_name_faults
-from surgery.plan.profile_groups import find_mismatch, find_profile_groups, self_contained_text
+from surgery.plan.profile_groups import find_profile_groups, refuse_other_model, self_contained_text
 from surgery.profiles.groups import find_groups
 from surgery.profiles.profile_file import write_profile
 from surgery.spec.load import read_spec
@@ -124,15 +126,20 @@ def lines_of(faults):
 
 
 def test_a_profile_of_another_model_is_noticed(made, pixart):
-    assert find_mismatch(made.make_profile([(STACK, 28)]), pixart) is None
-    other = made.make_profile([(STACK, 28)], identity={"class_name": "SD3Transformer2DModel"})
-    assert find_mismatch(other, pixart) == (
-        "the profile is of a SD3Transformer2DModel, and the model is a PixArtTransformer2DModel; "
-        "measure a profile of this model"
-    )
-    assert "has no such stack" in find_mismatch(made.make_profile([("blocks", 3)]), pixart)
+    refuse_other_model(made.make_profile([(STACK, 28)]), pixart)
     several = made.make_profile([(STACK, 28), ("blocks", 3)])
-    assert find_mismatch(several, pixart, STACK) is None and find_mismatch(several, pixart) is not None
+    refuse_other_model(several, pixart, STACK)
+    for profile, message in (
+        (
+            made.make_profile([(STACK, 28)], identity={"class_name": "SD3Transformer2DModel"}),
+            "another model: a SD3Transformer2DModel, and this is a PixArtTransformer2DModel; measure a profile of this",
+        ),
+        (made.make_profile([("blocks", 3)]), 'another model: there is no stack "blocks" in PixArtTransformer2DModel'),
+        (several, 'another model: there is no stack "blocks" in PixArtTransformer2DModel'),
+        (made.make_profile([(STACK, 27)]), f"it has 27 blocks of {STACK}, and this PixArtTransformer2DModel has 28"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            refuse_other_model(profile, pixart)
 
 
 @pytest.mark.parametrize("quote", ['"', "'", ""])
