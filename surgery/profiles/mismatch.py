@@ -1,13 +1,16 @@
 """What shows that a profile is of another model than the one at hand."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from surgery.profiles.layer_profile import Profile
 from surgery.spec.nearest import unknown_text
+
+if TYPE_CHECKING:
+    from surgery.profiles.layer_profile import Profile
 
 
 def find_mismatch(
-    profile: Profile, class_name: str, lengths: Mapping[str, int], stack: str | None = None
+    profile: "Profile", class_name: str, lengths: Mapping[str, int], stack: str | None = None
 ) -> str | None:
     """A sentence, or None where nothing does. `lengths` are the model's blocks by stack; looks at one stack or at all.
 

@@ -106,7 +106,10 @@ def test_the_number_of_groups_and_the_stream_can_be_asked_for(spec_of, pixart, m
             "p.safetensors#transformer_blocks.first?groups=40",
             "28 blocks with a measured output, which can't be cut into",
         ),
-        ("other.safetensors#transformer_blocks.middle", "a model with 12 blocks in transformer_blocks, and .* has 28"),
+        (
+            "other.safetensors#transformer_blocks.middle",
+            "another model: it has 12 blocks of transformer_blocks, and .* has 28",
+        ),
         ("cut.safetensors#transformer_blocks.middle", "cut.safetensors can't be read"),
         ("text.safetensors#transformer_blocks.middle", "text.safetensors can't be read"),
     ],
