@@ -253,6 +253,7 @@ def test_a_variant_is_asked_for_by_name_and_keeps_it(write_spec, compile_to, pip
     assert len(loaded.transformer_blocks) == 4
 
 
+@pytest.mark.slow
 def test_the_process_that_copies_knows_no_torch(tmp_path):
     """The demo's anatomy is known: torch is loaded by the process that verifies alone."""
     code = (

@@ -20,7 +20,7 @@ OPERATIONS = (
     'parallel: {{layers: "{stack}[0:2]", loops: 2}}',
     'replace: {{component: "{stack}[1].{attention}", with: zero}}',
 )
-QUICK = {("sd3", OPERATIONS[2]), ("pixart", OPERATIONS[3])}
+QUICK = {("pixart", OPERATIONS[3])}
 CASES = [
     pytest.param(name, operation, marks=() if (name, operation) in QUICK else pytest.mark.slow)
     for name in TINY_MODELS

@@ -89,7 +89,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case == "57 layers" else ()) for case in CASES]
+)
 def test_no_text_lies_on_another_or_is_cut_off(made, case):
     profile = made.make_profile(**CASES[case])
     drawn = figures(profile, num_groups=7 if case == "57 layers" else 3)
