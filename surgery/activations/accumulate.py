@@ -37,14 +37,13 @@ class Accumulator:
         self.num_bins = num_bins
         self.keep_means = keep_means
         self.streams: dict[Key, StreamSums] = {}
-        self.outputs: dict[tuple[str, str], OutputSums] = {}
+        self.outputs = OutputSums()
         self._means: dict[Key, list[torch.Tensor]] = {}
 
     def resume(self, profile: Profile) -> None:
         """Go on from what was counted before."""
         self.streams = {key: sums + no_sums(self.num_bins, sums.num_states) for key, sums in profile.streams.items()}
-        for (component, stream, branch), moments in profile.components.items():
-            self.output(component, stream).resume(branch, moments)
+        self.outputs.resume(profile.components)
 
     def add(self, measured: Measured, share: float | Sequence[float]) -> None:
         """Count a forward at this share of the noise range; several are those of its rows."""
@@ -56,10 +55,6 @@ class Accumulator:
                 for branch, chosen in rows_by_branch(measured.branches).items():
                     part = branch if name == ALL_TOKENS else f"{branch}:{name}"
                     self._add_rows((stack, stream, part), sums, chosen, bins[chosen])
-
-    def output(self, component: str, stream: str) -> OutputSums:
-        """The sums of a component's output."""
-        return self.outputs.setdefault((component, stream), OutputSums())
 
     def _add_rows(self, key: Key, rows: RowSums, chosen: NDArray[np.int_], bins: NDArray[np.int_]) -> None:
         if key not in self.streams:
@@ -100,11 +95,7 @@ class Accumulator:
             ProfiledStack(stack, lengths[stack], tuple(streams)) for stack, streams in names.items() if streams
         )
         copies = {key: sums + no_sums(self.num_bins, sums.num_states) for key, sums in self.streams.items()}
-        components = {
-            (component, stream, branch): moments
-            for (component, stream), outputs in self.outputs.items()
-            for branch, moments in outputs.moments().items()
-        }
+        components = self.outputs.moments()
         for (component, stream, _), moments in components.items():
             if not np.isfinite(moments.squares).all():
                 raise InputError(f"the output {stream} of {component} had values that are no finite numbers")

@@ -22,7 +22,7 @@ def _rows_by_branch(of_rows: tuple[str, ...]) -> dict[str, NDArray[np.int_]]:
     return {branch: np.flatnonzero(array == branch) for branch in dict.fromkeys(of_rows)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenWeights:
     """Which tokens of a batch count for each branch, so that a matrix product sums over them.
 
@@ -40,9 +40,9 @@ def weigh_tokens(of_rows: Sequence[str], values: torch.Tensor, mask: torch.Tenso
     The matrix is on the device of `values`, or on the CPU where that has no float64.
     """
     rows = rows_by_branch(of_rows)
-    matrix = torch.zeros(len(rows), *values.shape[:2], dtype=torch.float64)
-    for weights, chosen in zip(matrix, rows.values(), strict=True):
-        weights[chosen] = 1 if mask is None else mask[chosen].cpu().double()
-    matrix = matrix.flatten(1)
-    counts = tuple(matrix.sum(1).tolist())
+    array = np.zeros((len(rows), *values.shape[:2]))
+    for weights, chosen in zip(array, rows.values(), strict=True):
+        weights[chosen] = 1 if mask is None else mask[chosen].cpu().numpy()
+    counts = tuple(array.sum((1, 2)).tolist())
+    matrix = torch.from_numpy(array).flatten(1)
     return TokenWeights(tuple(rows), matrix.to(where_exact(values[:0]).device), counts)

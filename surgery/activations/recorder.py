@@ -4,6 +4,7 @@ States are copied as the blocks take them (a forward may write into them later),
 let go. What a forward gave waits until `settle` says at which share of the noise range it was.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -14,9 +15,10 @@ from torch import nn
 
 from surgery.activations.accumulate import Accumulator, Measured
 from surgery.activations.branches import TokenWeights, weigh_tokens
+from surgery.activations.output_sums import Weigh
 from surgery.activations.row_sums import Masks, RowSums, compare_states, exact
 from surgery.activations.streams import BlockCall, SeenStream, find_streams, parameters_of, token_arguments
-from surgery.anatomy.parts import Anatomy, Component, TokenOutput
+from surgery.anatomy.parts import Anatomy, Component
 from surgery.errors import InputError, RefusedError
 from surgery.graph.variant import is_variant
 from surgery.profiles.layer_profile import Profile
@@ -64,6 +66,7 @@ class _Stack:
     calls: list[BlockCall] = field(default_factory=list)
     shapes: dict[str, torch.Size] = field(default_factory=dict)  # (rows, tokens) of all arguments of the first block
     masks: dict[str, torch.Tensor] = field(default_factory=dict)  # of those that have padding
+    weigh: dict[str, Weigh] = field(default_factory=dict)  # by stream: which tokens of a component's output count
 
     def forget(self) -> None:
         self.states, self.calls = [], []
@@ -137,6 +140,7 @@ class Recorder:
             handle.remove()
         self._handles.clear()
         self._forget()
+        self.sums.outputs.release()
 
     def settle(self, share: float | Sequence[float]) -> None:
         """Count the forwards since the last call: they were at this share of the noise range (0 clean, 1 pure noise).
@@ -170,6 +174,7 @@ class Recorder:
 
         def start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001  (torch's)
             self._forget()
+            self.sums.outputs.drop_waiting()
             self._arguments = {**dict(zip(names, args, strict=False)), **kwargs}
 
         return start
@@ -178,7 +183,7 @@ class Recorder:
         names = parameters_of(block)
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001  (torch's)
-            found = {**dict(zip(names, args, strict=False)), **kwargs}
+            found = {**dict(zip(names, args, strict=False)), **kwargs} if args else kwargs
             if stack.streams is None:
                 found = token_arguments(found)
                 stack.calls.append(BlockCall(found, None))
@@ -186,9 +191,8 @@ class Recorder:
                     stack.streams = self._see_streams(stack)
             if not stack.states:
                 self._find_masks(stack, token_arguments(found))
-            if stack.streams is not None:
-                found = {stream.name: found[stream.name] for stream in stack.streams}
-            stack.states.append({name: value.detach().clone() for name, value in found.items()})
+            kept = found if stack.streams is None else [stream.name for stream in stack.streams]
+            stack.states.append({name: found[name].detach().clone() for name in kept})
 
         return enter
 
@@ -216,17 +220,20 @@ class Recorder:
         return streams
 
     def _output_hook(self, stack: _Stack, place: str, component: Component) -> Callable[..., None]:
-        sums = [(described, self.sums.output(place, described.stream)) for described in component.outputs]
+        outputs = self.sums.outputs
+        for described in component.outputs:
+            stack.weigh.setdefault(described.stream, functools.partial(self._weigh, stack, described.stream))
+        keys = [((place, described.stream), stack.weigh[described.stream]) for described in component.outputs]
         is_tuple = component.returns_tuple
 
         def measure(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
-            for (described, into), value in zip(sums, output if is_tuple else (output,), strict=False):
-                mask = _mask_of_output(stack, described, value) if stack.masks else None
-                into.add(value.detach(), self._weigh(value, mask))
+            for (key, weigh), value in zip(keys, output if is_tuple else (output,), strict=False):
+                outputs.add(key, value.detach(), weigh)
 
         return measure
 
-    def _weigh(self, value: torch.Tensor, mask: torch.Tensor | None) -> TokenWeights:
+    def _weigh(self, stack: _Stack, stream: str, value: torch.Tensor) -> TokenWeights:
+        mask = _mask_of_output(stack, stream, value.shape[:2])
         key = (value.shape[:2], value.device, None if mask is None else id(mask))
         if key not in self._weights:
             self._weights[key] = weigh_tokens(self.layout(len(value)), value, mask)
@@ -267,6 +274,7 @@ class Recorder:
             streams[stack.name, stream] = sums
             if self.sums.keep_means:
                 self.sums.add_states(stack.name, stream, found, branches)
+        self.sums.outputs.count_waiting()
         self._pending.append(Measured(streams, branches))
         self._forget()
 
@@ -300,12 +308,14 @@ def _first_nonfinite(states: Mapping[tuple[_Stack, str], Sequence[torch.Tensor]]
     )
 
 
-def _mask_of_output(stack: _Stack, output: TokenOutput, value: torch.Tensor) -> torch.Tensor | None:
+def _mask_of_output(stack: _Stack, stream: str, shape: torch.Size) -> torch.Tensor | None:
     """The mask of the argument whose tokens an output has: the one of its name, or else the only one with as many.
 
     None where it is not known which tokens it has: two have as many, or an output has those of several in one sequence.
     """
-    of_length = [name for name, shape in stack.shapes.items() if shape == value.shape[:2]]
-    if output.stream in of_length:
-        return stack.masks.get(output.stream)
+    if not stack.masks:
+        return None
+    of_length = [name for name, known in stack.shapes.items() if known == shape]
+    if stream in of_length:
+        return stack.masks.get(stream)
     return stack.masks.get(of_length[0]) if len(of_length) == 1 else None

@@ -60,22 +60,23 @@ def compare_states(states: Sequence[torch.Tensor], masks: Masks, *, last_token: 
         part = torch.stack([state[:, start : start + chunk] for state in states], 2).flatten(0, 1)
         turned = exact(part.mT, layout=torch.contiguous_format)  # a product of this takes a third of the time on a CPU
         dots = turned.mT @ turned
-        _refuse_nonfinite(dots)
-        norms = dots.diagonal(dim1=1, dim2=2).sqrt()
+        squares = dots.diagonal(dim1=1, dim2=2)
+        norms = squares.sqrt()
         inverse = torch.where(norms > 0, 1 / norms, 0)
-        cosine = (dots * inverse[:, :, None] * inverse[:, None, :]).clamp_(-1, 1)
-        squares = norms**2
-        steps = squares[:, 1:] + squares[:, :-1] - 2 * dots.diagonal(1, 1, 2)
-        values = (dots, cosine, cosine.acos(), steps.clamp_(min=0).sqrt_() * inverse[:, :-1])
+        cosine = (dots * inverse[:, :, None]).mul_(inverse[:, None, :]).clamp_(-1, 1)
+        steps = (squares[:, 1:] + squares[:, :-1]).sub_(dots.diagonal(1, 1, 2), alpha=2)
+        residual = steps.clamp_(min=0).sqrt_().mul_(inverse[:, :-1])
+        values = (dots, cosine, cosine.acos(), residual)
         for into in sums.values():
             into.add(start, *(value.unflatten(0, (rows, -1)) for value in values))
+    _refuse_nonfinite(sums["all"].dots)
     return {name: into.result() for name, into in sums.items()}
 
 
 def _refuse_nonfinite(dots: torch.Tensor) -> None:
-    finite = dots.diagonal(dim1=1, dim2=2).isfinite().all(0)
-    if not bool(finite.all()):
-        raise FloatingPointError(int(finite.logical_not().nonzero()[0]))
+    squares = dots.diagonal(dim1=1, dim2=2).sum(0)
+    if not math.isfinite(squares.sum()):
+        raise FloatingPointError(int(squares.isfinite().logical_not().nonzero()[0]))
 
 
 class _Sums:

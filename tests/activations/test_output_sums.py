@@ -1,0 +1,115 @@
+"""Sums of outputs: the same however many wait for each other and are counted together."""
+
+import numpy as np
+import pytest
+import torch
+
+from surgery.activations import output_sums
+from surgery.activations.branches import weigh_tokens
+from surgery.activations.output_sums import OutputSums
+
+BRANCHES = ("unconditional", "unconditional", "conditional")
+TOKENS = {"image": 5, "text": 3}
+TEXT_MASK = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
+
+
+def random_forward(seed, dtype=torch.float32):
+    """The outputs of a forward in its order, as (component, stream) and values: of two streams and two widths."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for block in range(3):
+        for name, stream, channels in (
+            ("attn", "image", 4),
+            ("attn", "text", 4),
+            ("ff", "image", 4),
+            ("up", "text", 6),
+        ):
+            values = torch.randn(3, TOKENS[stream], channels, generator=generator) + 100 * block
+            found.append(((f"blocks.{block}.{name}", stream), values.to(dtype)))
+    return found
+
+
+def weigh_image(values):
+    return weigh_tokens(BRANCHES, values, None)
+
+
+def weigh_text(values):
+    return weigh_tokens(BRANCHES, values, TEXT_MASK)
+
+
+WEIGH = {"image": weigh_image, "text": weigh_text}
+
+
+def count(forwards):
+    sums = OutputSums()
+    for outputs in forwards:
+        for output, values in outputs:
+            given = values.clone()
+            sums.add(output, given, WEIGH[output[1]])
+            given.zero_()  # as a forward may do with what was its layer's output
+        sums.count_waiting()
+    return sums.moments()
+
+
+def counted_by_hand(forwards):
+    """By component, stream and branch: the number of tokens, their mean and the sum of squared deviations."""
+    tokens = {}
+    for outputs in forwards:
+        for (component, stream), values in outputs:
+            for row, branch in enumerate(BRANCHES):
+                chosen = values[row] if stream == "image" else values[row][TEXT_MASK[row]]
+                tokens.setdefault((component, stream, branch), []).append(chosen.double().numpy())
+    joined = {key: np.concatenate(found) for key, found in tokens.items()}
+    return {key: (len(v), v.mean(0), ((v - v.mean(0)) ** 2).sum(0)) for key, v in joined.items()}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for key, (number, mean, squares) in expected.items():
+        assert found[key].count == number
+        np.testing.assert_allclose(found[key].mean, mean, rtol=1e-12)
+        np.testing.assert_allclose(found[key].squares, squares, rtol=1e-10)
+
+
+@pytest.mark.parametrize("together", [1, 60, 2**18])
+@pytest.mark.parametrize("waiting_bytes", [100, 700, 2**23])  # some outputs are larger than the first
+def test_it_does_not_matter_how_many_wait_and_are_counted_together(monkeypatch, waiting_bytes, together):
+    monkeypatch.setattr(output_sums, "WAITING_BYTES", waiting_bytes)
+    monkeypatch.setattr(output_sums, "TOGETHER", together)
+    forwards = [random_forward(seed) for seed in range(3)]
+    if waiting_bytes < 1000:  # outputs larger than the limit are read before the forward writes into them
+        assert any(values.nbytes > waiting_bytes for _, values in forwards[0]) == (waiting_bytes == 100)
+    assert_same(count(forwards), counted_by_hand(forwards))
+
+
+def test_the_order_and_number_of_outputs_may_change_from_forward_to_forward():
+    forwards = [random_forward(0)[4:], random_forward(1)[::-1], random_forward(2)[::2], random_forward(3)]
+    assert_same(count(forwards), counted_by_hand(forwards))
+
+
+def test_a_component_that_runs_twice_in_a_forward_counts_twice():
+    once, again = random_forward(0), random_forward(1)
+    forwards = [[one for pair in zip(once, again, strict=True) for one in pair]]
+    assert_same(count(forwards), counted_by_hand(forwards))
+
+
+def test_outputs_of_several_types_are_told_apart():
+    forwards = [random_forward(0), random_forward(1, torch.bfloat16), random_forward(2, torch.float64)]
+    assert_same(count(forwards), counted_by_hand(forwards))
+
+
+def test_a_forward_that_is_broken_off_does_not_count_what_waits():
+    sums = OutputSums()
+    for output, values in random_forward(0):
+        sums.add(output, values, WEIGH[output[1]])
+    sums.drop_waiting()
+    sums.count_waiting()
+    assert sums.moments() == {}
+
+
+def test_waiting_takes_no_more_than_its_limit(monkeypatch):
+    monkeypatch.setattr(output_sums, "WAITING_BYTES", 700)
+    sums = OutputSums()
+    for output, values in random_forward(0):
+        sums.add(output, values, WEIGH[output[1]])
+        assert sum(one.values.nbytes for one in sums._waiting) <= 700
