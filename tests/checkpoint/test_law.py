@@ -24,7 +24,8 @@ STACKS = {
     "dit": ["transformer_blocks"],
 }
 CASES = [(name, stack) for name, stacks in STACKS.items() for stack in stacks]
-FEWER_CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in ("sd3-dual", "auraflow"))) for case in CASES]
+QUICK_CASES = [case for case in CASES if case[0] in ("pixart", "sd3", "dit")] + [("flux", "single_transformer_blocks")]
+FEWER_CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case not in QUICK_CASES)) for case in CASES]
 MOVED_FIRST = {"reverse", "shuffle", "order", "repeat-using", "skip-first"}  # the first layer becomes another one
 OPERATIONS = {
     "none": None,

@@ -26,7 +26,12 @@ FOLD_TOLERANCE = 2e-5  # float32: as for folds without an adapter; a factor goes
 
 def slow(value: Any) -> Any:
     """A case that only `make test-slow` tries."""
-    return pytest.param(value, marks=pytest.mark.slow)
+    return slow_case(value)
+
+
+def slow_case(*values: Any) -> Any:
+    """The same, of several values."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -168,7 +173,10 @@ def both_roads(case: Case, lora: Path) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(
     ("name", "stack"),
-    [case if case[0] in ("sd3", "flux") else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+    [
+        case if case in (("sd3", "transformer_blocks"), ("flux", "single_transformer_blocks")) else slow_case(*case)
+        for case in CASES
+    ],
 )
 def test_schedules_are_the_same_to_the_bit(case_of, tmp_path, name, stack, schedule):
     case = case_of(name, *(operation.format(s=stack) for operation in SCHEDULES[schedule]))

@@ -156,6 +156,7 @@ def test_an_interrupted_run_goes_on(here, surgery_command, monkeypatch):
     assert not (here / "out" / "store" / "pictures").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_is_measured_on_captions_with_their_pictures(here, surgery_command):
     """As the study of PixArt: the captions' pictures are the reference, and noised they are the truth."""
     (here / "pictures").mkdir()

@@ -172,6 +172,7 @@ def test_what_another_has_set_on_the_class_does_not_count(meta_model, monkeypatc
     assert lycoris.LycorisNetwork.TARGET_REPLACE_MODULE == ["Attention"]
 
 
+@pytest.mark.slow
 def test_lycoris_starts_with_what_we_take_it_to_start_with():
     code = (
         "from lycoris import LycorisNetwork\nfrom surgery.export.lycoris_apply import PRESET_AT_START\n"

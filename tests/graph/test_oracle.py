@@ -24,6 +24,10 @@ STACKS = {
 }
 CASES = [(name, stack) for name, stacks in STACKS.items() for stack in stacks]
 SLOW_DUAL = pytest.param("sd3-dual", "transformer_blocks", marks=pytest.mark.slow)
+MANY_COMPONENTS = [("flux", "transformer_blocks"), *((name, stack) for name, stack in CASES if name == "chroma")]
+FEWER_CASES = [
+    pytest.param(*case, marks=[pytest.mark.slow] * (case[0] == "sd3-dual" or case in MANY_COMPONENTS)) for case in CASES
+]
 
 SCHEDULE_OPERATIONS = {
     "skip": 'skip: "{s}[1]"',
@@ -65,7 +69,7 @@ def test_schedules_are_what_the_edit_by_hand_gives(models, anatomies, plan_of, n
 
 
 @pytest.mark.parametrize("kind", ["zero", pytest.param("input", marks=pytest.mark.slow), "channel_mean", "mean"])
-@pytest.mark.parametrize(("name", "stack"), [case if case[0] != "sd3-dual" else SLOW_DUAL for case in CASES])
+@pytest.mark.parametrize(("name", "stack"), FEWER_CASES)
 def test_replacements_are_what_the_edit_by_hand_gives(models, anatomies, plan_of, name, stack, kind):
     anatomy = anatomies[name]
     every = [
