@@ -38,7 +38,7 @@ class PaddingFinder:
         self.heard.clear()
 
     def find_mask(self, argument: TokenArgument) -> torch.Tensor | None:
-        """Which (rows, tokens) of an argument are no padding; None where it has none, or it is unknown."""
+        """Which (rows, tokens) of an argument are no padding; None where it is unknown, or no text."""
         if argument.is_picture:
             return None
         given = [
@@ -46,8 +46,7 @@ class PaddingFinder:
             for name, value in argument.arguments.items()
             if "mask" in name and isinstance(value, torch.Tensor) and tuple(value.shape) == argument.shape[:2]
         ]
-        mask = given[0] > 0 if given else self._from_tokenizers(argument)
-        return None if mask is None or bool(mask.all()) else mask
+        return given[0] > 0 if given else self._from_tokenizers(argument)
 
     def _from_tokenizers(self, argument: TokenArgument) -> torch.Tensor | None:
         rows: list[torch.Tensor] = []

@@ -22,10 +22,10 @@ from surgery.anatomy.parts import Anatomy, Component
 from surgery.errors import InputError, RefusedError
 from surgery.graph.variant import is_variant
 from surgery.profiles.layer_profile import Profile
+from surgery.profiles.parts import PADDING, TEXT
 
 Token = Literal["all", "last"]
 Layout = Callable[[int], Sequence[str]]  # rows of a forward -> the branch of each
-TEXT, PADDING = "text", "padding"  # the sets of tokens that are told apart where a mask is known
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TokenArgument:
     is_picture: bool
 
 
-FindMask = Callable[[TokenArgument], torch.Tensor | None]  # which (rows, tokens) are no padding; None: all, or unknown
+FindMask = Callable[[TokenArgument], torch.Tensor | None]  # which (rows, tokens) are no padding; None: unknown
 
 
 def one_branch(rows: int) -> Sequence[str]:

@@ -19,6 +19,7 @@ from surgery.commands.export_text import (
 )
 from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, print_json
+from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
 from surgery.files import refuse_file, write_whole
 from surgery.spec.nearest import unknown_text
@@ -93,6 +94,7 @@ def run_lokr(
     powers_of_two: Annotated[
         bool, typer.Option("--powers-of-two", help="Round factors to powers of two, which all widths have.")
     ] = False,
+    part: PartOption = None,
     stack: Annotated[list[str] | None, typer.Option(help="Train this stack only; repeatable. [all]")] = None,
     layout: Annotated[
         str, typer.Option(help="works, or published: the file of the SD3.5 study, which LyCORIS misreads.")
@@ -119,7 +121,6 @@ def run_lokr(
     if out is not None:
         refuse_file(out, force=force)
     from surgery.export import lokr_config, weighted_layers
-    from surgery.profiles.profile_file import read_profile
 
     settings = _settings(preset, clip_percentile, weight, normalize, ignore_empty_bins=ignore_empty_bins)
     settings = replace(
@@ -130,7 +131,7 @@ def run_lokr(
         multipliers=settings.multipliers if multiply is None else _read_multipliers(multiply),
         powers_of_two=powers_of_two,
     )
-    measured = read_profile(profile)
+    measured = read_profile_part(profile, part)
     transformer = build_transformer(model or _model_of(measured))
     layers = weighted_layers.weigh_layers(measured, transformer, settings, stack)
     factors = weighted_layers.choose_factors(layers, settings)

@@ -1,19 +1,22 @@
 """`surgery plot PROFILE --out DIR`: what layers do as figures, and their groups."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from surgery.commands.output import JsonFlag, print_json, table
+from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
 
 if TYPE_CHECKING:
     from surgery.profiles.groups import LayerGroups, NumGroups
-    from surgery.profiles.layer_profile import Profile
+    from surgery.profiles.layer_profile import Profile, Similarity
 
 MAX_GROUPS = 99
 DEFAULT_GROUPS = "3"
+KIND_OF: Mapping[str, "Similarity"] = {"states": "cosine", "tokens": "token", "means": "means"}
 
 
 def run(
@@ -27,6 +30,20 @@ def run(
     stream: Annotated[
         str | None, typer.Option(help="Group the layers by this stream, instead of the mean over all.")
     ] = None,
+    part: PartOption = None,
+    similarity: Annotated[
+        Literal["states", "tokens", "means"],
+        typer.Option(
+            help="What is compared: whole states, token by token, or states averaged over a trajectory (of a profile "
+            "with --mean-states)."
+        ),
+    ] = "states",
+    embedding: Annotated[
+        bool, typer.Option("--embedding/--no-embedding", help="Compare the input of layer 0 too, or outputs alone.")
+    ] = True,
+    by_time: Annotated[
+        bool, typer.Option("--by-time", help="Also the similarity in each timestep bin, side by side.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Draw what layers do: similarity with their groups, heat maps over timesteps, curves, best spans.
@@ -34,24 +51,25 @@ def run(
     The groups (first, middle, last) are those that a spec takes with `groups: {middle: "PROFILE#STACK.middle"}`.
     """
     wanted = read_num_groups(groups)
-    from surgery.profiles.profile_file import read_profile
-
-    found = read_profile(profile)
+    found = read_profile_part(profile, part)
     by_stack, reasons = group_stacks(found, wanted, stream)
     if not by_stack and groups != DEFAULT_GROUPS and not found.has_only_angles:
         raise InputError("; ".join(reasons.values()))
     from surgery.report.plot_profile import plot_profile
+    from surgery.report.similarity_figures import SimilarityView
 
-    written = plot_profile(
-        found, by_stack, out, file_format=format, themes=("light", "dark") if theme == "both" else (theme,)
-    )
+    view = SimilarityView(KIND_OF[similarity], with_embedding=embedding)
+    themes: tuple[Literal["light", "dark"], ...] = ("light", "dark") if theme == "both" else (theme,)
+    written = plot_profile(found, by_stack, out, file_format=format, themes=themes, view=view, by_time=by_time)
     empty = found.empty_bins()
     if json:
         stacks = {name: groups_to_json(item) for name, item in by_stack.items()}
         document = {"files": [str(path) for path in written], "groups": stacks, "not_grouped": reasons}
         print_json({**document, "bins": found.num_bins, "empty_bins": empty})
         return
-    lines = [groups_text(item, profile.name, wanted, stream) for item in by_stack.values()] + list(reasons.values())
+    lines = [groups_text(item, profile.name, wanted, stream, part) for item in by_stack.values()] + list(
+        reasons.values()
+    )
     if empty:
         from surgery.report.panels import bin_labels
 
@@ -103,12 +121,13 @@ def groups_to_json(groups: "LayerGroups") -> dict[str, Any]:
     }
 
 
-def groups_text(groups: "LayerGroups", profile: str, wanted: "NumGroups", stream: str | None) -> str:
+def groups_text(groups: "LayerGroups", profile: str, wanted: "NumGroups", stream: str | None, part: str | None) -> str:
     """The groups of a stack, and how a spec takes one."""
     number = f"{len(groups.starts)} groups" + (" (chosen)" if wanted == "auto" else "")
     over = " and ".join(groups.streams)
     rows = [[name, groups.selector(name)] for name in groups.names]
-    options = [f"groups={len(groups.starts)}"] * (len(groups.starts) != 3) + [f"stream={stream}"] * (stream is not None)
+    options = [f"groups={len(groups.starts)}"] if len(groups.starts) != 3 else []
+    options += [f"{name}={value}" for name, value in (("stream", stream), ("part", part)) if value is not None]
     asked = "?" * bool(options) + "&".join(options)
     example = groups.names[len(groups.names) // 2]
     reference = f"{profile}#{groups.stack}.{example}{asked}"

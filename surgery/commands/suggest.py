@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from surgery.commands.output import JsonFlag, print_json
+from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
 from surgery.files import refuse_file, write_whole
 
@@ -35,6 +36,7 @@ def run(
     ] = None,
     stack: Annotated[str | None, typer.Option(help="Choose among the layers of this stack only.")] = None,
     stream: Annotated[str | None, typer.Option(help="Judge by this stream, instead of the mean over all.")] = None,
+    part: PartOption = None,
     forbid: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,10 +60,9 @@ def run(
     if out is not None:
         refuse_file(out, force=force, suffixes=(".yaml", ".yml"))
     from surgery.export.suggested_spec import ProfileFacts, write_suggestion
-    from surgery.profiles.profile_file import read_profile
     from surgery.profiles.suggestion import choose_layers, number_to_remove, read_forbidden
 
-    found = read_profile(profile)
+    found = read_profile_part(profile, part)
     method: Method = by or ("influence" if repeat is None else "span")
     stacks = choose_stacks(found, stack, stream)
     forbidden = None if forbid is None else read_forbidden(forbid, found, stacks)

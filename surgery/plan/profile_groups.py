@@ -60,8 +60,10 @@ def _read(path: Path) -> "Profile | str":
 
 def _find(group: ProfileGroup, profile: "Profile", anatomy: Anatomy) -> FoundGroup:
     from surgery.profiles.groups import find_groups
+    from surgery.profiles.parts import only_part
 
-    groups = find_groups(profile, group.stack, stream=group.stream, num_groups=group.num_groups)
+    looked_at = profile if group.part is None else only_part(profile, group.part)
+    groups = find_groups(looked_at, group.stack, stream=group.stream, num_groups=group.num_groups)
     run = groups.find(group.group)
     refuse_other_model(profile, anatomy, group.stack)
     return FoundGroup(group, run.start, run.stop)

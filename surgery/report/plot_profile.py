@@ -15,15 +15,15 @@ from surgery.report.profile_figures import (
     draw_combined,
     draw_curves,
     draw_heatmaps,
-    draw_similarity,
     draw_spans,
     drawn_streams,
 )
+from surgery.report.similarity_figures import WHOLE_STATES, SimilarityView, draw_similarity, draw_similarity_by_time
 from surgery.report.themes import THEMES, Theme, ThemeName
 
 Format = Literal["png", "svg"]
 DOTS_PER_INCH = 150
-KINDS = ("similarity", "heatmaps", "combined", "curves", "spans")
+KINDS = ("similarity", "similarity_by_time", "heatmaps", "combined", "curves", "spans")
 OF_ANGLES = ("heatmaps", "combined")  # what angular distances of consecutive layers are enough for
 SETTINGS: Any = {"svg.hashsalt": "surgery", "svg.fonttype": "path", "axes.unicode_minus": False}
 
@@ -35,13 +35,17 @@ def plot_profile(
     *,
     file_format: Format = "png",
     themes: Sequence[ThemeName] = ("light",),
+    view: SimilarityView = WHOLE_STATES,
+    by_time: bool = False,
 ) -> list[Path]:
     """Write all figures of a profile into a folder; what was written, in order. `groups` are by stack.
+
+    `view` says which states are compared and how, and `by_time` draws them for each timestep bin too.
 
     Files are named KIND_STACK.png, and KIND_STACK_dark.png.
 
     Raises:
-        InputError: nothing was counted, or the folder can't be written to.
+        InputError: nothing was counted, or not what is to be compared, or the folder can't be written to.
     """
     for stack in profile.stacks:
         for stream in stack.streams:
@@ -52,7 +56,7 @@ def plot_profile(
         out.mkdir(parents=True, exist_ok=True)
         for stack in profile.stacks:
             for theme in (THEMES[name] for name in themes):
-                for kind, figure in draw_stack(profile, stack, groups.get(stack.name), theme):
+                for kind, figure in draw_stack(profile, stack, groups.get(stack.name), theme, view, by_time=by_time):
                     suffix = "" if theme.name == "light" else f"_{theme.name}"
                     path = out / f"{kind}_{stack.name}{suffix}.{file_format}"
                     write_whole(path, render(figure, file_format))
@@ -63,11 +67,18 @@ def plot_profile(
 
 
 def draw_stack(
-    profile: Profile, stack: ProfiledStack, groups: LayerGroups | None, theme: Theme
+    profile: Profile,
+    stack: ProfiledStack,
+    groups: LayerGroups | None,
+    theme: Theme,
+    view: SimilarityView = WHOLE_STATES,
+    *,
+    by_time: bool = False,
 ) -> Iterator[tuple[str, Figure]]:
     """The figures of one stack, by kind."""
     draw: Mapping[str, Callable[[], Figure | None]] = {
-        "similarity": lambda: draw_similarity(profile, stack, groups, theme),
+        "similarity": lambda: draw_similarity(profile, stack, groups, theme, view),
+        "similarity_by_time": lambda: draw_similarity_by_time(profile, stack, theme, view) if by_time else None,
         "heatmaps": lambda: draw_heatmaps(profile, stack, theme),
         "combined": lambda: draw_combined(profile, stack, theme),
         "curves": lambda: draw_curves(profile, stack, theme),

@@ -1,4 +1,4 @@
-"""A stack of a profile -> figures: similarity, heat maps, curves, spans.
+"""A stack of a profile -> figures: heat maps, curves, spans.
 
 Each figure has a panel a stream side by side, and says below it over what its values are means.
 """
@@ -12,11 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import Normal, withStroke
 from matplotlib.ticker import NullLocator
 
-from surgery.profiles.groups import LayerGroups
 from surgery.profiles.heatmaps import (
     CLIP_PERCENTILE,
     Z_LIMIT,
@@ -41,17 +38,14 @@ from surgery.report.panels import (
     set_bin_ticks,
     set_layer_ticks,
     show_all_layers,
-    spread_labels,
     style_axes,
     tick_positions,
 )
 from surgery.report.themes import Theme
 from surgery.spec.nearest import shorten
-from surgery.spec.selector import indices_to_text
 
 IMAGE, TEXT = "hidden_states", "encoder_hidden_states"
 DISTANCE = "angular distance (units of π)"
-COSINE = "cosine similarity (no unit)"
 LINES = ("-", "--", ":", "-.")  # by branch of guidance
 
 
@@ -88,6 +82,8 @@ def counted(profile: Profile) -> str:
     """Over what values are means, and which bins are empty."""
     count = len(profile.recipe.get("samples", ()))
     text = f"mean over {count:,} sample{'s' * (count != 1)}" if count else "mean over all samples"
+    if "part" in profile.recipe:
+        text += f", {profile.recipe['part']} only"
     empty = profile.empty_bins()
     if not empty:
         return text
@@ -96,68 +92,6 @@ def counted(profile: Profile) -> str:
         f" and {len(empty) - 6} more" if len(empty) > 6 else ""
     )
     return f"{text}\nhatched: no samples at {shown}"
-
-
-# Similarity.
-
-
-def draw_similarity(profile: Profile, stack: ProfiledStack, groups: LayerGroups | None, theme: Theme) -> Figure:
-    """The similarity of all states of each stream, with the groups as squares on the diagonal."""
-    streams = drawn_streams(profile, stack)
-    side = float(np.clip(0.13 * (stack.num_blocks + 1), 2.6, 5.6))
-    label_width = 0.9 if groups else 0.1
-    figure = new_figure(
-        (side + 0.7 + label_width) * len(streams) + 0.9,
-        side + 1.45,
-        theme,
-        heading(profile, stack, "How alike the states after each layer are"),
-        f"{counted(profile).splitlines()[0]} and all timesteps\nthe first state is the input of layer 0",
-    )
-    matrices = [profile.similarity(stack.name, stream) for stream in streams]
-    norm = color_scale(np.concatenate([matrix.ravel() for matrix in matrices]), "linear")
-    panels = figure.subplots(1, len(streams), squeeze=False)[0]
-    image: Any = None
-    for axes, stream, matrix in zip(panels, streams, matrices, strict=True):
-        style_axes(axes, theme, title=stream_label(stream, streams), x="state after layer", y="state after layer")
-        image = draw_cells(axes, matrix, norm, theme)
-        axes.set_aspect("equal")
-        positions = [number + 1 for number in tick_positions(len(matrix) - 1, int(side / 0.24))]
-        labels = ["in", *(str(number - 1) for number in positions)]
-        if len(matrix) > 30:  # `in` and 0 would touch
-            positions, labels = positions[1:], ["in", *labels[2:]]
-        axes.set_xticks([0, *positions], labels)
-        axes.set_yticks([0, *positions], labels)
-        if groups is not None:
-            draw_groups(axes, groups, len(matrix), side, theme)
-    add_color_bar(figure, image, list(panels), theme, COSINE, shrink=0.9, aspect=28)
-    return figure
-
-
-def draw_groups(axes: Axes, groups: LayerGroups, num_states: int, side: float, theme: Theme) -> None:
-    """A square and a name for each group of blocks; block i is state i + 1."""
-    names, centers = [], []
-    for name, run in zip(groups.names, groups.runs, strict=True):
-        low, high = run.start + 0.5, min(run.stop, num_states - 1) + 0.5
-        if high <= low:
-            continue
-        square = Rectangle((low, low), high - low, high - low, fill=False, edgecolor="#ffffff", linewidth=1.4)
-        square.set_path_effects([withStroke(linewidth=3, foreground="#000000"), Normal()])
-        axes.add_patch(square)
-        names.append(f"{name} {indices_to_text(run)}")
-        centers.append((low + high) / 2)
-    edge = num_states - 0.5
-    heights = spread_labels(centers, 0.2 / side * num_states, -0.3, edge - 0.2)
-    for name, center, height in zip(names, centers, heights, strict=True):
-        axes.annotate(
-            name,
-            xy=(edge, center),
-            xytext=(edge + 0.12 / side * num_states, height),
-            color=theme.ink,
-            fontsize=SMALL,
-            va="center",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": theme.ink, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 0},
-        )
 
 
 # Heat maps.

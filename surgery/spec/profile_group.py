@@ -1,7 +1,7 @@
 """Groups that a profile defines, as a spec names them: `profile.safetensors#transformer_blocks.middle`.
 
-After the name may stand `?groups=5` (or `auto`; 3 without it) and `?stream=NAME` (all streams without it), or both,
-joined by `&`.
+After the name may stand `?groups=5` (or `auto`; 3 without it), `?stream=NAME` (all streams without it) and
+`?part=conditional:text` (all that was measured without it), in this order and joined by `&`.
 """
 
 import re
@@ -16,6 +16,7 @@ SIGN = ".safetensors#"  # what tells a reference from a selector
 PATTERN = (
     r"(?P<file>[^#]+\.safetensors)#(?P<stack>\w+(?:\.\w+)*)\.(?P<group>[A-Za-z]+(?:-[0-9]+)?)"
     r"(?:\?groups=(?P<groups>auto|[2-9]|[1-9][0-9]))?(?:[?&]stream=(?P<stream>\w+))?"
+    r"(?:[?&]part=(?P<part>\w+(?::\w+)?))?"
 )
 
 
@@ -34,6 +35,7 @@ class ProfileGroup:
     group: str
     num_groups: int | Literal["auto"] = 3
     stream: str | None = None
+    part: str | None = None
 
 
 def read_profile_group(name: str, value: Scalar, faults: Faults) -> ProfileGroup | None:
@@ -47,6 +49,5 @@ def read_profile_group(name: str, value: Scalar, faults: Faults) -> ProfileGroup
         return None
     wanted = found["groups"] or "3"
     number: int | Literal["auto"] = "auto" if wanted == "auto" else int(wanted)
-    return ProfileGroup(
-        name, value.text, value.place, found["file"], found["stack"], found["group"], number, found["stream"]
-    )
+    file, stack, group, stream, part = (found[key] for key in ("file", "stack", "group", "stream", "part"))
+    return ProfileGroup(name, value.text, value.place, file, stack, group, number, stream, part)

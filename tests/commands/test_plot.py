@@ -1,6 +1,7 @@
 """`surgery plot`: what it writes and prints, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def drawn(monkeypatch):
 
     asked = []
 
-    def note(profile, groups, out, *, file_format, themes):
+    def note(profile, groups, out, *, file_format, themes, view, by_time):
         asked.append((file_format, themes))
         return [out / "figure.png"]
 
@@ -49,7 +50,8 @@ def test_figures_are_written_and_groups_and_gaps_are_told(profile, surgery_comma
     ]
     assert lines[4] == f'  in a spec beside it:  groups: {{middle: "p.safetensors#{STACK}.middle"}}'
     assert lines[5] == "no samples at timesteps 0.5-1.0; hatched in the figures"
-    files = [tmp_path / "plots" / f"{kind}_{STACK}_dark.png" for kind in KINDS if kind != "combined"]
+    kinds = [kind for kind in KINDS if kind not in ("combined", "similarity_by_time")]
+    files = [tmp_path / "plots" / f"{kind}_{STACK}_dark.png" for kind in kinds]
     assert lines[6:] == [str(file) for file in files]
     assert all(file.is_file() for file in files)
 
@@ -116,3 +118,36 @@ def test_files_that_are_no_profiles_are_told(profile, tmp_path, surgery_command)
 def test_wrong_usage_exits_with_two(profile, surgery_command, tmp_path, options):
     assert surgery_command("plot", profile, "--out", tmp_path, *options).exit_code == 2
     assert surgery_command("plot", profile).exit_code == 2
+
+
+def test_a_part_is_grouped_and_its_reference_gives_the_same_groups(made, tmp_path, surgery_command):
+    """The branches' groups differ, and what is printed for a spec is of the branch that was asked for."""
+    both = made.make_profile([(STACK, 12)], starts=(3, 9), branches=("conditional",), model="demo")
+    other = made.make_profile([(STACK, 12)], starts=(5, 7), branches=("unconditional",), seed=1)
+    path = tmp_path / "p.safetensors"
+    write_profile(replace(both, streams={**both.streams, **other.streams}), path)
+    found = {}
+    for part in ("conditional", "unconditional"):
+        result = surgery_command("plot", path, "--out", tmp_path / part, "--part", part)
+        assert result.exit_code == 0, result.stderr
+        assert f'"p.safetensors#{STACK}.middle?part={part}"' in result.stdout
+        found[part] = next(line.split()[1] for line in result.stdout.splitlines() if line.split()[0] == "middle")
+        spec = tmp_path / f"{part}.yaml"
+        spec.write_text(
+            f'surgery: v1\nmodel: demo\ngroups: {{heart: "p.safetensors#{STACK}.middle?part={part}"}}\n'
+            "operations:\n  - skip: heart\n"
+        )
+        assert found[part] in surgery_command("check", spec).stdout
+    assert found == {"conditional": f"{STACK}[3:9]", "unconditional": f"{STACK}[5:7]"}
+
+
+def test_what_is_compared_is_asked_for(profile, tmp_path, surgery_command):
+    plots = tmp_path / "plots"
+    result = surgery_command("plot", profile, "--out", plots, "--no-embedding", "--similarity", "tokens", "--by-time")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert f"similarity_by_time_{STACK}.png" in {path.name for path in plots.iterdir()}
+    means = surgery_command("plot", profile, "--out", plots, "--similarity", "means")
+    assert means.exit_code == 1
+    assert "holds no means over trajectories of transformer_blocks/hidden_states; measure with --mean-s" in means.stderr
+    part = surgery_command("plot", profile, "--out", plots, "--part", "negative")
+    assert (part.exit_code, part.stderr) == (1, "the profile has no part negative; it has conditional\n")

@@ -16,10 +16,12 @@ from surgery.profiles.groups import find_groups
 from surgery.report.panels import bin_labels, color_scale, spread_labels, tick_positions
 from surgery.report.plot_profile import KINDS, draw_stack, plot_profile, render
 from surgery.report.profile_figures import best_starts, draw_curves, heatmap_variants, span_cells, spans_decades
+from surgery.report.similarity_figures import WHOLE_STATES, SimilarityView, draw_similarity_by_time
 from surgery.report.themes import DARK, LIGHT
 
 STACK = "transformer_blocks"
 TEXT, IMAGE = "encoder_hidden_states", "hidden_states"
+ALWAYS = [kind for kind in KINDS if kind not in ("similarity_by_time", "combined")]  # drawn of every profile
 TOUCHING = 1.0  # pixels that glyphs' boxes may share: their outlines do not
 
 
@@ -58,10 +60,10 @@ def cut_off(texts: Texts, figure: Figure) -> list[str]:
     return [text for text, (x0, y0, x1, y1) in texts if x0 < -1 or y0 < -1 or x1 > width + 1 or y1 > height + 1]
 
 
-def figures(profile, theme=LIGHT, num_groups=3, stack=STACK):
+def figures(profile, theme=LIGHT, num_groups=3, stack=STACK, view=WHOLE_STATES, by_time=False):
     known = profile.find_stack(stack)
     groups = find_groups(profile, stack, num_groups=num_groups) if known.num_blocks > num_groups else None
-    return dict(draw_stack(profile, known, groups, theme))
+    return dict(draw_stack(profile, known, groups, theme, view, by_time=by_time))
 
 
 def shown_cells(figure):
@@ -94,7 +96,7 @@ CASES = {
 )
 def test_no_text_lies_on_another_or_is_cut_off(made, case):
     profile = made.make_profile(**CASES[case])
-    drawn = figures(profile, num_groups=7 if case == "57 layers" else 3)
+    drawn = figures(profile, num_groups=7 if case == "57 layers" else 3, by_time=True)
     assert set(drawn) == set(KINDS) - (set() if len(profile.stacks[0].streams) > 1 else {"combined"})
     for kind, figure in drawn.items():
         texts = texts_of(figure)
@@ -186,12 +188,51 @@ def test_curves_are_those_of_the_profile(made):
     assert np.allclose(residual, np.nanmean(profile.residual_norm(STACK, IMAGE), axis=0))
 
 
-def test_groups_are_named_beside_the_matrix(made):
+@pytest.mark.parametrize("with_embedding", [True, False])
+def test_groups_are_named_beside_the_matrix(made, with_embedding):
     profile = made.make_profile([(STACK, 12)], starts=(3, 9))
-    axes = figures(profile)["similarity"].axes[0]
+    axes = figures(profile, view=SimilarityView(with_embedding=with_embedding))["similarity"].axes[0]
     assert [text.get_text() for text in axes.texts] == ["first 0:3", "middle 3:9", "last 9:12"]
     squares = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-    assert [(square.get_x() + 0.5, square.get_width()) for square in squares] == [(1, 3), (4, 6), (10, 3)]
+    first = int(with_embedding)  # the state after layer 0
+    expected = [(first, 3), (first + 3, 6), (first + 9, 3)]
+    assert [(square.get_x() + 0.5, square.get_width()) for square in squares] == expected
+
+
+@pytest.mark.parametrize("kind", ["cosine", "token", "means"])
+@pytest.mark.parametrize("with_embedding", [True, False])
+def test_similarity_is_of_the_states_that_are_asked_for(made, kind, with_embedding):
+    profile = made.make_profile([(STACK, 5)], streams=(TEXT, IMAGE), text_ends_early=True)
+    for number, sums in enumerate(profile.streams.values()):
+        sums.mean_cosine[...] = np.random.default_rng(number).random(sums.mean_cosine.shape)
+        sums.trajectories[...] = 1
+    figure = figures(profile, view=SimilarityView(kind, with_embedding))["similarity"]
+    first = 0 if with_embedding else 1
+    for axes, stream in zip(figure.axes, (IMAGE, TEXT), strict=False):
+        expected = profile.similarity(STACK, stream, kind=kind)[first:, first:]
+        assert np.array_equal(axes.images[0].get_array(), expected)
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert labels == ["in"] * with_embedding + [str(layer) for layer in range(len(expected) - with_embedding)]
+        assert list(axes.get_xticks()) == list(range(len(expected)))
+
+
+def test_similarity_by_time_has_a_panel_a_bin(made):
+    profile = made.make_profile([(STACK, 5)], streams=(TEXT, IMAGE), num_bins=7, empty_bins=(2,))
+    figure = figures(profile, by_time=True)["similarity_by_time"]
+    panels = [axes for axes in figure.axes if axes.images and axes.get_label() != "<colorbar>"]
+    labels = bin_labels(7)
+    assert [axes.get_title() for axes in panels] == [
+        f"{name} {label}" for name in ("image", "text") for label in labels
+    ]
+    for number, axes in enumerate(panels):
+        stream, time_bin = (IMAGE, TEXT)[number // 7], number % 7
+        expected = profile.similarity(STACK, stream, time_bin=time_bin)
+        cells = np.ma.filled(axes.images[0].get_array(), np.nan)
+        assert np.array_equal(cells, expected, equal_nan=True)
+        assert [text.get_text() for text in axes.texts] == ["no samples"] * (time_bin == 2)
+    assert len({panel.images[0].norm for panel in panels}) == 1  # colours can be compared
+    with pytest.raises(InputError, match="belong to no timestep"):
+        draw_similarity_by_time(profile, profile.stacks[0], LIGHT, SimilarityView("means"))
 
 
 def test_spans_are_read_off_the_angles(made):
@@ -207,7 +248,7 @@ def test_files_are_named_by_kind_and_stack(made, tmp_path):
     profile = made.make_profile([(STACK, 3), ("blocks", 2)], num_bins=2)
     written = plot_profile(profile, {}, tmp_path / "new" / "plots", file_format="svg")
     assert [path.name for path in written] == [
-        f"{kind}_{stack}.svg" for stack in (STACK, "blocks") for kind in KINDS if kind != "combined"
+        f"{kind}_{stack}.svg" for stack in (STACK, "blocks") for kind in KINDS if kind in ALWAYS
     ]
     assert all(b"<svg" in path.read_bytes()[:900] for path in written)
     assert sorted((tmp_path / "new" / "plots").iterdir()) == sorted(written)
