@@ -25,6 +25,7 @@ STACKS = {
 }
 CASES = [(name, stack) for name, stacks in STACKS.items() for stack in stacks]
 QUICK_CASES = [case for case in CASES if case[0] in ("pixart", "sd3", "dit")] + [("flux", "single_transformer_blocks")]
+QUICK_LAYOUTS = [("flux", ""), ("sd3", "model.diffusion_model."), ("sd3-dual", "")]
 FEWER_CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case not in QUICK_CASES)) for case in CASES]
 MOVED_FIRST = {"reverse", "shuffle", "order", "repeat-using", "skip-first"}  # the first layer becomes another one
 OPERATIONS = {
@@ -182,7 +183,7 @@ def random_operation(rng, stack, num_blocks):
     )
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [n if n < 12 else pytest.param(n, marks=pytest.mark.slow) for n in range(24)])
 def test_random_specs_on_random_classes(saved, plan_of, write, reload, call_of, tmp_path, seed):
     rng = random.Random(seed)
     tiny = saved(rng.choice([name for name in STACKS if name != "dit"]))
@@ -249,7 +250,11 @@ def test_files_hold_what_save_pretrained_writes_of_an_edited_model(saved, plan_o
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix"), list(itertools.product(["flux", "sd3", "sd3-dual"], ["", "model.diffusion_model."]))
+    ("name", "prefix"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] * (case not in QUICK_LAYOUTS))
+        for case in itertools.product(["flux", "sd3", "sd3-dual"], ["", "model.diffusion_model."])
+    ],
 )
 @pytest.mark.parametrize("operation", ["skip-two", "repeat-times", "reverse", "order", "zero", "mean", "zero-all"])
 def test_single_files_in_original_layouts(saved, plan_of, write, layouts, call_of, tmp_path, name, prefix, operation):

@@ -194,7 +194,9 @@ def test_without_operations_it_is_the_same_file_but_for_its_recipe(case_of, tmp_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("name", "operation"), [("sd3", 'skip: "{s}[1, -1]"'), ("pixart", 'reverse: "{s}[0:3]"')])
+@pytest.mark.parametrize(
+    ("name", "operation"), [slow_case("sd3", 'skip: "{s}[1, -1]"'), ("pixart", 'reverse: "{s}[0:3]"')]
+)
 def test_every_kind_of_peft_follows_to_the_bit(case_of, tmp_path, name, operation, kind):
     case = case_of(name, operation.format(s="transformer_blocks"))
     targets = linear_names(case.model) if kind != "ranks" else ["to_q", "to_v", "linear", "net.2"]

@@ -23,7 +23,9 @@ STACKS = {
     "chroma": ["transformer_blocks", "single_transformer_blocks"],
 }
 CASES = [(name, stack) for name, stacks in STACKS.items() for stack in stacks]
-SLOW_DUAL = pytest.param("sd3-dual", "transformer_blocks", marks=pytest.mark.slow)
+WITHOUT_TWINS = [  # sd3-dual is much like sd3, and chroma like flux
+    pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in ("sd3-dual", "chroma"))) for case in CASES
+]
 MANY_COMPONENTS = [("flux", "transformer_blocks"), *((name, stack) for name, stack in CASES if name == "chroma")]
 FEWER_CASES = [
     pytest.param(*case, marks=[pytest.mark.slow] * (case[0] == "sd3-dual" or case in MANY_COMPONENTS)) for case in CASES
@@ -60,7 +62,7 @@ def compare(model, plan, anatomy, *, exact, means=None):
 
 
 @pytest.mark.parametrize("operation", SCHEDULE_OPERATIONS)
-@pytest.mark.parametrize(("name", "stack"), [case if case[0] != "sd3-dual" else SLOW_DUAL for case in CASES])
+@pytest.mark.parametrize(("name", "stack"), WITHOUT_TWINS)
 def test_schedules_are_what_the_edit_by_hand_gives(models, anatomies, plan_of, name, stack, operation):
     plan = plan_of([SCHEDULE_OPERATIONS[operation].format(s=stack)], anatomies[name])
     edited = compare(models[name], plan, anatomies[name], exact=operation not in NEEDS_TOLERANCE)
