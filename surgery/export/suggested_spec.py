@@ -37,7 +37,7 @@ class ProfileFacts:
         model = shorten(str(self.recipe.get("model") or "an unnamed model"), 80)
         mode = shorten(str(self.recipe.get("mode") or "mode unknown"), 40)
         file = shorten(self.file, 80)
-        part = f", {self.recipe['part']} only" if "part" in self.recipe else ""
+        part = f", part {self.recipe['part']}" if "part" in self.recipe else ""
         return f"{file}, a profile of {model}: {count} sample{'s' * (count != 1)}, {mode}{part}; SHA-256 {self.digest}"
 
 

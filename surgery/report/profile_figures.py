@@ -83,7 +83,7 @@ def counted(profile: Profile) -> str:
     count = len(profile.recipe.get("samples", ()))
     text = f"mean over {count:,} sample{'s' * (count != 1)}" if count else "mean over all samples"
     if "part" in profile.recipe:
-        text += f", {profile.recipe['part']} only"
+        text += f", part {profile.recipe['part']}"
     empty = profile.empty_bins()
     if not empty:
         return text

@@ -32,6 +32,7 @@ COMPARED = {
     "token": "cosine similarity of single tokens (no unit)",
     "means": "cosine similarity of mean states (no unit)",
 }
+STATE = "state after layer"
 PANELS_A_ROW = 5  # of timestep bins
 MOST_BINS = 10  # that are drawn side by side; of more, these many at even distances
 
@@ -95,7 +96,7 @@ def draw_similarity(
     panels = figure.subplots(1, len(streams), squeeze=False)[0]
     image: Any = None
     for axes, stream, matrix in zip(panels, streams, matrices, strict=True):
-        style_axes(axes, theme, title=stream_label(stream, streams), x="state after layer", y="state after layer")
+        style_axes(axes, theme, title=stream_label(stream, streams), x=STATE, y=STATE)
         image = draw_cells(axes, matrix, norm, theme)
         _set_state_ticks(axes, len(matrix), side, view)
         if groups is not None:
@@ -121,8 +122,8 @@ def draw_similarity_by_time(
     rows = -(-len(bins) // columns)
     drawn = "" if len(bins) == profile.num_bins else f"{len(bins)} of {profile.num_bins} timestep bins; "
     figure = new_figure(
-        max(4.6, (side + 0.45) * columns + 1.3),
-        max(4.0, (side + 0.6) * rows * len(streams) + 1.2),
+        max(4.6, (side + 0.45) * columns + 1.5),
+        max(4.0, (side + 0.6) * rows * len(streams) + 1.4),
         theme,
         heading(profile, stack, "How alike the states after each layer are, by timestep"),
         f"{drawn}{counted(profile).splitlines()[0]}; {view.note}\n"
@@ -136,13 +137,15 @@ def draw_similarity_by_time(
         (stream, bins[number] if number < len(bins) else None) for stream in streams for number in range(rows * columns)
     ]
     image: Any = None
-    for axes, (stream, number) in zip(grids.ravel(), places, strict=True):
+    for position, (axes, (stream, number)) in enumerate(zip(grids.ravel(), places, strict=True)):
         if number is None:
             axes.set_visible(False)
             continue
         cells = maps[stream, number]
         prefix = f"{stream_label(stream, streams).split(' ')[0]} " if len(streams) > 1 else ""
-        style_axes(axes, theme, title=prefix + labels[number])
+        is_lowest, is_leftmost = position >= len(places) - columns, position % columns == 0
+        x, y = STATE if is_lowest else "", STATE if is_leftmost else ""
+        style_axes(axes, theme, title=prefix + labels[number], x=x, y=y)
         image = draw_cells(axes, cells, norm, theme)
         _set_state_ticks(axes, len(cells), side, view)
         if number in empty:
