@@ -4,7 +4,10 @@ import torch
 from diffusers import (
     AuraFlowPipeline,
     AutoencoderKL,
+    DDIMScheduler,
     DiffusionPipeline,
+    DiTPipeline,
+    DiTTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     StableDiffusion3Pipeline,
@@ -28,7 +31,7 @@ JOINT = 12  # channels of the tiny models' text
 def build_pipeline(name):
     """A pipeline and arguments for its call; `name` is that of its tiny model, or demo."""
     torch.manual_seed(0)
-    pipe, call = {"flux": _flux, "sd3": _sd3, "auraflow": _auraflow, "demo": _demo}[name]()
+    pipe, call = {"flux": _flux, "sd3": _sd3, "auraflow": _auraflow, "dit": _dit, "demo": _demo}[name]()
     pipe.set_progress_bar_config(disable=True)
     return pipe, call
 
@@ -112,3 +115,20 @@ def _auraflow():
         tokenizer=_tokenizer(20),
     )
     return pipe, {**SIZE, "max_sequence_length": 20, "guidance_scale": 3.5}
+
+
+def _dit():
+    """Class-conditional: it takes the numbers of classes, and no size."""
+    torch.manual_seed(0)
+    config = {**build_tiny_model("dit").config, "num_embeds_ada_norm": 1000}  # the pipeline's empty class is 1000
+    transformer = DiTTransformer2DModel.from_config(config).eval()
+    with torch.no_grad():
+        for value in transformer.parameters():
+            value.add_(torch.randn(value.shape) * 0.05)
+    pipe = DiTPipeline(
+        transformer=transformer,
+        vae=_vae(4),
+        scheduler=DDIMScheduler(num_train_timesteps=1000),
+        id2label={0: "tench, Tinca tinca", 1: "goldfish", 2: "shark"},
+    )
+    return pipe, {"num_inference_steps": 3}

@@ -14,13 +14,26 @@ PACKAGE = Path(__file__).parents[1] / "surgery"
 
 # A room imports from rooms above it only. `location` is surgery.demo.location: plain data that imports nothing.
 ROOMS = (
-    *("errors", "files", "location", "spec", "profiles", "tracing", "anatomy", "plan", "graph", "checkpoint", "verify"),
+    *(
+        "errors",
+        "files",
+        "location",
+        "spec",
+        "conditions",
+        "profiles",
+        "tracing",
+        "anatomy",
+        "plan",
+        "graph",
+        "checkpoint",
+        "verify",
+    ),
     *("activations", "evaluate", "experiment", "export", "report", "dit", "demo", "commands", "testing"),
 )
 FORBIDDEN_ARROWS = {
     "graph": {"checkpoint"},
     "checkpoint": {"graph"},
-    "evaluate": set(ROOMS) - {"errors", "files", "evaluate"},
+    "evaluate": set(ROOMS) - {"errors", "files", "conditions", "evaluate"},
 }
 LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery": {"torch", "diffusers", "transformers", "numpy"},

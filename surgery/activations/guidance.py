@@ -14,11 +14,13 @@ import torch
 
 from surgery.activations.replaced import replaced
 from surgery.activations.streams import parameters_of
+from surgery.conditions import conditions_of, is_class_conditional
 from surgery.errors import InputError
 
 CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
 TOLERANCE = 0.01  # relative; bfloat16 rounds to 0.004, and two prompts are further apart
 PROBES = ("a red apple on a table", "two blue birds")
+CLASSES = ("0", "1")  # in their place where the pipeline draws classes
 
 
 class StopSampling(BaseException):
@@ -55,6 +57,7 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
     """
     model = pipe.transformer
     names = parameters_of(model)
+    probes = conditions_of(pipe, CLASSES if is_class_conditional(pipe) else PROBES)
     seen: list[tuple[str, ...]] = []
 
     def note(*args: Any, **kwargs: Any) -> Any:
@@ -67,7 +70,7 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
     failure: Exception | None = None
     with replaced(model, "forward", note), stopping_at_first_step(pipe):
         try:
-            pipe(list(PROBES), generator=noise, output_type="latent", **call)
+            pipe(probes, generator=noise, output_type="latent", **call)
         except StopSampling:
             pass
         except Exception as error:

@@ -6,6 +6,7 @@ step.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from surgery.activations.recorder import Recorder
 from surgery.activations.replaced import replaced
 from surgery.activations.streams import parameters_of
 from surgery.activations.trajectories import watched
+from surgery.conditions import conditions_of
 from surgery.errors import InputError, RefusedError
 
 IMAGE_NDIM = 4  # of latents (batch, channels, height, width)
@@ -74,7 +76,9 @@ def predict_noised(
     """
     height, width = picture_size(pipe, call)
     timestep, noised = add_noise(pipe.scheduler, clean, noise, share)
-    arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1, "height": height, "width": width}
+    known = inspect.signature(type(pipe).__call__).parameters
+    size = {name: value for name, value in (("height", height), ("width", width)) if name in known}
+    arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1, **size}
     generators = [torch.Generator().manual_seed(number) for number in range(len(captions))]
     predictions: list[torch.Tensor] = []
     name = parameters_of(pipe.transformer)[0]
@@ -84,7 +88,7 @@ def predict_noised(
         hook = pipe.transformer.register_forward_pre_hook(_put(pipe, name, noised), with_kwargs=True, prepend=True)
         stack.callback(hook.remove)
         try:
-            pipe(list(captions), generator=generators, output_type="latent", **arguments)
+            pipe(conditions_of(pipe, captions), generator=generators, output_type="latent", **arguments)
         except StopSampling:
             pass
         except (ValueError, TypeError, AttributeError, LookupError) as error:
@@ -105,9 +109,12 @@ def picture_size(pipe: Any, call: Mapping[str, Any]) -> tuple[int, int]:
 @torch.no_grad()
 def encode_picture(pipe: Any, image: Image.Image, height: int, width: int, generator: torch.Generator) -> torch.Tensor:
     """A picture as latents (1, channels, height, width) in float32, cut to the middle where its sides differ."""
+    from diffusers.image_processor import VaeImageProcessor
+
     vae = pipe.vae
     fitted = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
-    pixels = pipe.image_processor.preprocess(fitted, height=height, width=width).to(vae.device, vae.dtype)
+    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor()
+    pixels = processor.preprocess(fitted, height=height, width=width).to(vae.device, vae.dtype)
     try:
         encoded = vae.encode(pixels)
     except (ValueError, RuntimeError) as error:

@@ -11,6 +11,7 @@ from surgery.activations.guidance import Guidance
 from surgery.activations.padding import PaddingFinder
 from surgery.activations.recorder import Recorder
 from surgery.activations.replaced import replaced
+from surgery.conditions import conditions_of
 from surgery.errors import InputError
 
 
@@ -87,10 +88,11 @@ def measure_trajectories(
         InputError: the pipeline refuses the call, or a layer gives values that are no finite numbers.
     """
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+    conditions = conditions_of(pipe, prompts)
     with watched(pipe, recorder, guidance, on_step) as padding:
         padding.start(prompts)
         try:
-            pipe(list(prompts), generator=noise, output_type="latent", **call)
+            pipe(conditions, generator=noise, output_type="latent", **call)
         except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
     recorder.finish_trajectory()

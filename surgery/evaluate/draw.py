@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from PIL import Image
 
+from surgery.conditions import CLASS_LABELS, conditions_of
 from surgery.errors import InputError
 
-OWN_ARGUMENTS = ("self", "prompt", "generator", "output_type", "return_dict")
+OWN_ARGUMENTS = ("self", "prompt", CLASS_LABELS, "generator", "output_type", "return_dict")
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,22 @@ def draw_pictures(
 ) -> list[Drawing]:
     """One picture a prompt; prompt k starts from the noise of the CPU generator seeded with `seed + k`.
 
-    `call` are further arguments of the pipeline. `on_batch` is told how many pictures each batch has finished.
+    Of a class-conditional pipeline, prompts are the names or numbers of classes. `call` are further arguments of the
+    pipeline. `on_batch` is told how many pictures each batch has finished.
 
     Raises:
-        InputError: the pipeline takes no such argument, or refuses a value.
+        InputError: the pipeline takes no such argument, refuses a value, or has no class of a prompt's name.
     """
     check_call(pipe, call)
+    conditions = conditions_of(pipe, prompts)
     found: list[Drawing] = []
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])
         seeds = [seed + start + position for position in range(len(batch))]
         noise = [torch.Generator().manual_seed(number) for number in seeds]
         try:
-            images = pipe(batch, generator=noise, output_type="pil", **call).images
+            given = conditions[start : start + batch_size]
+            images = pipe(given, generator=noise, output_type="pil", **call).images
         except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
         found.extend(Drawing(*item) for item in zip(images, batch, seeds, strict=True))

@@ -21,6 +21,7 @@ from surgery.anatomy.identity import identify
 from surgery.anatomy.parts import Component
 from surgery.anatomy.pretrained import load_pretrained
 from surgery.anatomy.sources import ModelSource, find_source
+from surgery.conditions import conditions_of
 from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.evaluate.draw import check_call
@@ -61,6 +62,11 @@ class Asked:
 
     seed: int
     of: str | CaptionedPicture
+
+    @property
+    def text(self) -> str:
+        """The prompt, or the picture's caption."""
+        return self.of if isinstance(self.of, str) else self.of.caption
 
     @functools.cached_property
     def name(self) -> str:
@@ -125,6 +131,7 @@ def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda
     recorder = make_recorder(pipe.transformer, request)
     recorder.on_means = lambda size: say(f"the mean states of one batch take {size / 1e6:,.1f} MB")
     asked = list_samples(request, pairs)
+    conditions_of(pipe, [one.text for one in asked])  # a class that is not there is told before anything is measured
     measure = _measure_pictures(pipe, call) if pairs else _measure_prompts(pipe, call)
     recipe = {**make_recipe(source, request, call), "dtype": str(pipe.transformer.dtype).removeprefix("torch.")}
     beside = request.out.with_name(f".{request.out.name}.unfinished")
@@ -201,7 +208,7 @@ def _measure_prompts(pipe: Any, call: Mapping[str, Any]) -> Measure:
     guidance = find_guidance(pipe, call)
 
     def measure(recorder: Recorder, batch: Sequence[Asked], on_step: Callable[[], None]) -> None:
-        prompts, seeds = [str(one.of) for one in batch], [one.seed for one in batch]
+        prompts, seeds = [one.text for one in batch], [one.seed for one in batch]
         measure_trajectories(pipe, recorder, guidance, prompts, seeds, call, on_step)
 
     return measure

@@ -1,0 +1,39 @@
+"""What a pipeline draws from: prompts, or of a class-conditional one (DiT) the numbers of classes."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from surgery.errors import InputError
+from surgery.spec.nearest import nearest, shorten
+
+CLASS_LABELS = "class_labels"  # the argument of class-conditional pipelines
+
+
+def is_class_conditional(pipe: Any) -> bool:
+    """Whether a pipeline is called with the numbers of classes instead of prompts."""
+    return CLASS_LABELS in inspect.signature(type(pipe).__call__).parameters
+
+
+def conditions_of(pipe: Any, prompts: Sequence[str]) -> list[Any]:
+    """What the call of a pipeline takes first: the prompts, or the classes that they name.
+
+    Raises:
+        InputError: a prompt is neither the number of a class nor the name of one.
+    """
+    return [_class_of(pipe, prompt) for prompt in prompts] if is_class_conditional(pipe) else list(prompts)
+
+
+def _class_of(pipe: Any, prompt: str) -> int:
+    """A class by its number, or by a name that the pipeline knows (ImageNet's, of DiT)."""
+    names: Mapping[str, int] = getattr(pipe, "labels", None) or {}
+    num_classes = int(pipe.transformer.config.num_embeds_ada_norm)
+    text = prompt.strip()
+    if text in names:
+        return int(names[text])
+    if text.isascii() and text.isdigit() and int(text[:9]) < num_classes:
+        return int(text)
+    near = nearest(text, names)
+    known = f"a number from 0 to {num_classes - 1}" + ", or a name" * bool(names)
+    hint = f"did you mean {near}?" if near is not None else f"write {known}"
+    raise InputError(f'"{shorten(prompt)}" is no class of this {type(pipe).__name__}; {hint}')
