@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from surgery.activations.branches import TokenWeights
+from surgery.activations.row_sums import where_exact
 from surgery.profiles.layer_profile import Moments
 
 WAITING_BYTES = 2**23  # of outputs that wait
@@ -46,9 +47,9 @@ class OutputSums:
         self._before = dict(counted)
 
     def add(self, output: Output, values: torch.Tensor, weigh: Weigh) -> None:
-        """Count an output (rows, tokens, channels), which may be written into.
+        """Count an output (rows, tokens, channels); the forward may write into it later.
 
-        `weigh` is called before the next forward, once for all outputs of a shape that are added with it.
+        `weigh` is called before the forward has ended, for one of the outputs of a shape that are counted together.
         """
         size = values.nbytes
         if self._waiting_bytes + size > WAITING_BYTES:
@@ -76,7 +77,7 @@ class OutputSums:
                 bank.add([one.output for one in part], values, weights)
 
     def drop_waiting(self) -> None:
-        """Do not count the outputs that wait."""
+        """Do not count the outputs that wait; those of the same forward that did not wait are counted."""
         self._waiting, self._waiting_bytes = [], 0
 
     def release(self) -> None:
@@ -109,7 +110,7 @@ class OutputSums:
         memory = self._memory[:size] if size <= TOGETHER else self._memory.new_empty(size)
         cells = memory.view(len(values), *values[0].shape)
         for cell, value in zip(cells, values, strict=True):
-            cell.copy_(value)
+            cell.copy_(where_exact(value))
         return cells.flatten(1, 2)
 
 

@@ -65,7 +65,7 @@ class _Stack:
     states: list[dict[str, torch.Tensor]] = field(default_factory=list)
     calls: list[BlockCall] = field(default_factory=list)
     shapes: dict[str, torch.Size] = field(default_factory=dict)  # (rows, tokens) of all arguments of the first block
-    masks: dict[str, torch.Tensor] = field(default_factory=dict)  # of those that have padding
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)  # of those whose padding is known
     weigh: dict[str, Weigh] = field(default_factory=dict)  # by stream: which tokens of a component's output count
 
     def forget(self) -> None:
@@ -78,7 +78,8 @@ class Recorder:
     `token` says over which tokens angles are averaged: all, or only the last of each sample. `components` chooses among
     the components of blocks; by default those with weights that are not within another one. `keep_means` keeps one mean
     state a layer and sample while a trajectory lasts; `on_means` is told their size in bytes before the first is kept.
-    `layout` and `find_mask` may be set by whoever calls the model.
+    `layout` and `find_mask` may be set by whoever calls the model. A forward that fails is not counted, but for
+    those outputs of components that had been summed by then, as large ones are at once.
 
     Raises:
         RefusedError: the model is a variant, or has no stack whose blocks run in their order.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, print_json, table
 from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
@@ -20,6 +21,7 @@ KIND_OF: Mapping[str, "Similarity"] = {"states": "cosine", "tokens": "token", "m
 
 
 def run(
+    context: typer.Context,
     profile: Annotated[Path, typer.Argument(help="A profile, as `surgery profile` writes it.")],
     out: Annotated[Path, typer.Option(help="Folder to write the figures into.")],
     format: Annotated[Literal["png", "svg"], typer.Option(help="Of the files.")] = "png",  # noqa: A002  (the option)
@@ -34,15 +36,16 @@ def run(
     similarity: Annotated[
         Literal["states", "tokens", "means"],
         typer.Option(
-            help="What is compared: whole states, token by token, or states averaged over a trajectory (of a profile "
-            "with --mean-states)."
+            help="What is compared in the figures (groups are of whole states): whole states, token by token, or "
+            "states averaged over a trajectory (of a profile with --mean-states)."
         ),
     ] = "states",
     embedding: Annotated[
         bool, typer.Option("--embedding/--no-embedding", help="Compare the input of layer 0 too, or outputs alone.")
     ] = True,
     by_time: Annotated[
-        bool, typer.Option("--by-time", help="Also the similarity in each timestep bin, side by side.")
+        bool,
+        typer.Option("--by-time", help="Also the similarity in each timestep bin (of many, in ten), side by side."),
     ] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -51,7 +54,11 @@ def run(
     The groups (first, middle, last) are those that a spec takes with `groups: {middle: "PROFILE#STACK.middle"}`.
     """
     wanted = read_num_groups(groups)
+    if by_time and similarity == "means":
+        raise typer.BadParameter("means over trajectories belong to no timestep; leave it out", param_hint="--by-time")
     found = read_profile_part(profile, part)
+    if found.has_only_angles:
+        refuse_options(context, {"similarity", "embedding", "by_time"}, "the profile holds angular distances alone")
     by_stack, reasons = group_stacks(found, wanted, stream)
     if not by_stack and groups != DEFAULT_GROUPS and not found.has_only_angles:
         raise InputError("; ".join(reasons.values()))

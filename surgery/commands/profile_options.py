@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 PartOption = Annotated[
     str | None,
     typer.Option(
-        help="Look at a part only: a branch of guidance (conditional), tokens (text: without padding), or both "
-        "(conditional:text)."
+        help="Look at a part only: a branch of guidance (conditional), tokens (text: without padding; padding), or "
+        "both (conditional:text)."
     ),
 ]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, withStroke
@@ -12,6 +13,8 @@ from matplotlib.patheffects import Normal, withStroke
 from surgery.errors import InputError
 from surgery.profiles.groups import LayerGroups
 from surgery.profiles.layer_profile import Array, Profile, ProfiledStack, Similarity
+from surgery.profiles.parts import PADDING as PADDING_TOKENS
+from surgery.profiles.parts import TEXT as TEXT_TOKENS
 from surgery.report.panels import (
     SMALL,
     add_color_bar,
@@ -34,7 +37,7 @@ COMPARED = {
 }
 STATE = "state after layer"
 PANELS_A_ROW = 5  # of timestep bins
-MOST_BINS = 10  # that are drawn side by side; of more, these many at even distances
+MOST_BINS = 10  # that are drawn side by side
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class SimilarityView:
             self.first_state :, self.first_state :
         ]
         if self.kind == "means" and not np.isfinite(found).any():
+            part = str(profile.recipe.get("part", ""))
+            if part.partition(":")[2] or part in (TEXT_TOKENS, PADDING_TOKENS):
+                raise InputError("means over trajectories are of all tokens; take a branch as the part, or none")
             raise InputError(
                 f"the profile holds no means over trajectories of {stack}/{stream}; measure with --mean-states"
             )
@@ -108,16 +114,16 @@ def draw_similarity(
 def draw_similarity_by_time(
     profile: Profile, stack: ProfiledStack, theme: Theme, view: SimilarityView = WHOLE_STATES
 ) -> Figure:
-    """The similarity of all states in each timestep bin, a block of panels for each stream, all with the same colours.
+    """The similarity of all states in timestep bins, a block of panels for each stream, all with the same colours.
 
     Raises:
         InputError: means over trajectories are to be compared; they belong to no bin.
     """
     if view.kind == "means":
-        raise InputError("means over trajectories belong to no timestep; draw states or tokens by time")
+        raise InputError("means over trajectories belong to no timestep; compare states or tokens by time")
     streams = drawn_streams(profile, stack)
     side = float(np.clip(0.07 * (stack.num_blocks + 1), 1.5, 2.2))
-    bins = np.linspace(0, profile.num_bins - 1, min(MOST_BINS, profile.num_bins)).round().astype(int).tolist()
+    bins = bins_to_draw(profile)
     columns = min(PANELS_A_ROW, len(bins))
     rows = -(-len(bins) // columns)
     drawn = "" if len(bins) == profile.num_bins else f"{len(bins)} of {profile.num_bins} timestep bins; "
@@ -132,33 +138,38 @@ def draw_similarity_by_time(
     grids = figure.subplots(rows * len(streams), columns, squeeze=False)
     maps = {(stream, number): view.matrix(profile, stack.name, stream, number) for stream in streams for number in bins}
     norm = color_scale(np.concatenate([cells.ravel() for cells in maps.values()]), "linear")
-    labels, empty = bin_labels(profile.num_bins), profile.empty_bins()
-    places = [
-        (stream, bins[number] if number < len(bins) else None) for stream in streams for number in range(rows * columns)
-    ]
+    labels = bin_labels(profile.num_bins)
     image: Any = None
-    for position, (axes, (stream, number)) in enumerate(zip(grids.ravel(), places, strict=True)):
-        if number is None:
+    for position, axes in enumerate(grids.ravel()):
+        block, place = divmod(position, rows * columns)
+        if place >= len(bins):
             axes.set_visible(False)
             continue
-        cells = maps[stream, number]
+        stream, number = streams[block], bins[place]
         prefix = f"{stream_label(stream, streams).split(' ')[0]} " if len(streams) > 1 else ""
-        is_lowest, is_leftmost = position >= len(places) - columns, position % columns == 0
-        x, y = STATE if is_lowest else "", STATE if is_leftmost else ""
+        x, y = STATE if position >= grids.size - columns else "", STATE if position % columns == 0 else ""
         style_axes(axes, theme, title=prefix + labels[number], x=x, y=y)
-        image = draw_cells(axes, cells, norm, theme)
-        _set_state_ticks(axes, len(cells), side, view)
-        if number in empty:
-            axes.text(
-                *(0.5, 0.5, "no samples"),
-                transform=axes.transAxes,
-                ha="center",
-                va="center",
-                fontsize=SMALL,
-                color=theme.ink,
-            )
+        image = _draw_bin(axes, maps[stream, number], norm, theme)
+        _set_state_ticks(axes, len(maps[stream, number]), side, view)
     add_color_bar(figure, image, list(grids.ravel()), theme, COMPARED[view.kind], shrink=0.9, aspect=28)
     return figure
+
+
+def bins_to_draw(profile: Profile) -> list[int]:
+    """All timestep bins where they are few, or else those with samples, or as many of them at even distances."""
+    if profile.num_bins <= MOST_BINS:
+        return list(range(profile.num_bins))
+    filled = sorted(set(range(profile.num_bins)) - set(profile.empty_bins()))
+    chosen = np.linspace(0, len(filled) - 1, min(MOST_BINS, len(filled))).round().astype(int)
+    return [filled[number] for number in chosen]
+
+
+def _draw_bin(axes: Axes, cells: Array, norm: Normalize, theme: Theme) -> Any:
+    """The similarities of one bin; words in their place where nothing was counted."""
+    if not np.isfinite(cells).any():
+        style: Any = {"transform": axes.transAxes, "ha": "center", "va": "center", "fontsize": SMALL}
+        axes.text(0.5, 0.5, "no samples", color=theme.ink, **style)
+    return draw_cells(axes, cells, norm, theme)
 
 
 def _set_state_ticks(axes: Axes, num_states: int, side: float, view: SimilarityView) -> None:

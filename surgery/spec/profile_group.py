@@ -44,7 +44,9 @@ def read_profile_group(name: str, value: Scalar, faults: Faults) -> ProfileGroup
     if found is None:
         example = "profile.safetensors#transformer_blocks.middle"
         faults.add(
-            value.place, f'"{shorten(value.text)}" names no stack and group of a profile; write them like {example}'
+            value.place,
+            f'"{shorten(value.text)}" names no stack and group of a profile; write them like {example}, '
+            "and behind them ?groups=5&stream=NAME&part=PART or some of these, in this order",
         )
         return None
     wanted = found["groups"] or "3"

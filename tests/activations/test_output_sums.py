@@ -113,3 +113,31 @@ def test_waiting_takes_no_more_than_its_limit(monkeypatch):
     for output, values in random_forward(0):
         sums.add(output, values, WEIGH[output[1]])
         assert sum(one.values.nbytes for one in sums._waiting) <= 700
+
+
+def test_release_lets_go_of_all_memory_but_that_of_the_sums():
+    sums = OutputSums()
+    for output, values in random_forward(0):
+        sums.add(output, values, WEIGH[output[1]])
+    sums.count_waiting()
+    counted = sums.moments()
+    sums.add(("blocks.0.attn", "image"), torch.ones(3, 5, 4), weigh_image)
+    assert sums._memory is not None
+    sums.release()
+    assert sums._memory is None and not sums._waiting
+    sums.count_waiting()
+    assert {key: moments.count for key, moments in sums.moments().items()} == {k: m.count for k, m in counted.items()}
+
+
+def test_values_reach_float64_by_way_of_a_device_that_has_it(monkeypatch):
+    """As on MPS: an output is brought to where float64 is before it is turned into it."""
+    passed = []
+
+    def note(values):
+        passed.append(values.dtype)
+        return values
+
+    monkeypatch.setattr(output_sums, "where_exact", note)
+    forward = random_forward(0)
+    count([forward])
+    assert passed == [torch.float32] * len(forward)

@@ -1,6 +1,7 @@
 """Pipelines are measured while they sample: each step in its bin, branches and padding apart, pictures unchanged."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,8 @@ def test_a_mask_among_the_arguments_counts_before_tokenizers(pipeline):
         {"encoder_attention_mask": mask}, ["conditional"] * 2, "hidden_states", (2, 3, 8), is_picture=True
     )
     assert finder.find_mask(image) is None
+    full = replace(given, arguments={"encoder_attention_mask": torch.ones(2, 3)})
+    assert finder.find_mask(full).all()  # known: all of them are text, in this forward too
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -322,3 +322,27 @@ def test_a_config_is_not_repaired_in_place(check, tmp_path):
     file.write_text('{"algo": "lokr"}')
     refused(check(file, "--model", SD35, "--fix", file), f"{file} is the config itself; give another file")
     refused(check(tmp_path / "gone.json", "--model", SD35), "gone.json can't be read")
+
+
+def test_a_part_is_exported_by_itself(lokr, study, tmp_path):
+    """The branches' distances differ, and so do their factors."""
+    rng, configs = np.random.default_rng(0), {}
+    model = str(CONFIGS / "dit-xl-2" / "transformer")
+    alone = {
+        branch: study.profile_of({study.IMAGE: rng.random((4, 28))}, 28, recipe={"samples": [], "model": model})
+        for branch in ("conditional", "unconditional")
+    }
+    streams = {
+        (stack, stream, branch): sums
+        for branch, one in alone.items()
+        for (stack, stream, _), sums in one.streams.items()
+    }
+    both = tmp_path / "both.safetensors"
+    write_profile(replace(alone["conditional"], streams=streams), both)
+    for branch, profile in alone.items():
+        write_profile(profile, tmp_path / "one.safetensors")
+        expected = lokr(tmp_path / "one.safetensors", "--no-verify")
+        part = lokr(both, "--no-verify", "--part", branch)
+        assert part.exit_code == 0 and part.stdout == expected.stdout
+        configs[branch] = part.stdout
+    assert configs["conditional"] != configs["unconditional"] != lokr(both, "--no-verify").stdout

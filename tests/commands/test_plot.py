@@ -9,6 +9,7 @@ import pytest
 from surgery.profiles.layer_profile import Profile, ProfiledStack, no_sums
 from surgery.profiles.profile_file import write_profile
 from surgery.report.plot_profile import KINDS
+from surgery.report.similarity_figures import SimilarityView
 
 STACK = "transformer_blocks"
 
@@ -29,7 +30,7 @@ def drawn(monkeypatch):
     asked = []
 
     def note(profile, groups, out, *, file_format, themes, view, by_time):
-        asked.append((file_format, themes))
+        asked.append((file_format, themes, view, by_time))
         return [out / "figure.png"]
 
     monkeypatch.setattr(plot_profile, "plot_profile", note)
@@ -59,7 +60,7 @@ def test_figures_are_written_and_groups_and_gaps_are_told(profile, surgery_comma
 def test_json_is_one_document(profile, drawn, surgery_command, tmp_path):
     result = surgery_command("plot", profile, "--out", tmp_path, "--json", "--theme", "both", "--format", "svg")
     document = json.loads(result.stdout)
-    assert drawn == [("svg", ("light", "dark"))]
+    assert drawn == [("svg", ("light", "dark"), SimilarityView(), False)]
     assert document["files"] == [str(tmp_path / "figure.png")]
     assert document["groups"][STACK]["groups"] == {"first": [0, 3], "middle": [3, 9], "last": [9, 12]}
     assert (document["empty_bins"], document["not_grouped"]) == ([1], {})
@@ -99,6 +100,9 @@ def test_of_a_profile_that_was_read_off_figures_only_its_angles_are_drawn(surger
     result = surgery_command("plot", profile, "--out", plots)
     assert result.exit_code == 0 and f"no similarities, by which {STACK} could be cut" in result.stdout
     assert [path.name for path in plots.iterdir()] == [f"heatmaps_{STACK}.png"]
+    for option in ("--by-time", "--no-embedding", "--similarity=tokens"):
+        idle = surgery_command("plot", profile, "--out", plots, option)
+        assert idle.exit_code == 2 and "the profile holds angular distances alone; leave it out" in idle.stderr
     for by in ("influence", "span", "greedy"):
         refused = surgery_command("suggest", profile, "--remove", "1", "--by", by)
         assert refused.exit_code == 1 and "angular distances of single layers alone" in refused.stderr
@@ -141,13 +145,26 @@ def test_a_part_is_grouped_and_its_reference_gives_the_same_groups(made, tmp_pat
     assert found == {"conditional": f"{STACK}[3:9]", "unconditional": f"{STACK}[5:7]"}
 
 
-def test_what_is_compared_is_asked_for(profile, tmp_path, surgery_command):
+@pytest.mark.parametrize(
+    ("options", "view", "by_time"),
+    [
+        ((), SimilarityView("cosine", with_embedding=True), False),
+        (("--no-embedding",), SimilarityView("cosine", with_embedding=False), False),
+        (("--similarity", "tokens", "--by-time"), SimilarityView("token", with_embedding=True), True),
+        (("--similarity", "means", "--embedding"), SimilarityView("means", with_embedding=True), False),
+    ],
+)
+def test_what_is_compared_is_asked_for(profile, drawn, tmp_path, surgery_command, options, view, by_time):
+    assert surgery_command("plot", profile, "--out", tmp_path, *options).exit_code == 0
+    assert drawn == [("png", ("light",), view, by_time)]
+
+
+def test_what_was_not_measured_can_not_be_compared(profile, tmp_path, surgery_command):
     plots = tmp_path / "plots"
-    result = surgery_command("plot", profile, "--out", plots, "--no-embedding", "--similarity", "tokens", "--by-time")
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert f"similarity_by_time_{STACK}.png" in {path.name for path in plots.iterdir()}
     means = surgery_command("plot", profile, "--out", plots, "--similarity", "means")
     assert means.exit_code == 1
     assert "holds no means over trajectories of transformer_blocks/hidden_states; measure with --mean-s" in means.stderr
     part = surgery_command("plot", profile, "--out", plots, "--part", "negative")
     assert (part.exit_code, part.stderr) == (1, "the profile has no part negative; it has conditional\n")
+    both = surgery_command("plot", profile, "--out", plots, "--similarity", "means", "--by-time")
+    assert both.exit_code == 2 and "means over trajectories belong to no timestep" in both.stderr

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 
 from surgery.anatomy.known import recall_demo
@@ -184,3 +185,19 @@ def test_files_are_not_overwritten_and_profiles_must_be_whole(suggest, profile, 
 )
 def test_wrong_usage_exits_with_two(suggest, arguments):
     suggest(*arguments, status=2)
+
+
+def test_a_part_is_judged_by_itself(made, suggest, tmp_path):
+    """The branches' layers of least influence differ."""
+    found = {}
+    both = made.make_profile([(STACK, 12)], branches=("conditional", "unconditional"), model="demo", seed=3)
+    write_profile(both, tmp_path / "both.safetensors")
+    for part in ("conditional", "unconditional"):
+        text = suggest("--remove", "1", "--part", part, of=tmp_path / "both.safetensors").stdout
+        assert f"trajectories, part {part}; SHA-256" in " ".join(text.replace("#", " ").split())
+        influence = both.influence(STACK, "hidden_states", part)
+        found[part] = int(np.argmin(influence[1:-1])) + 1
+        assert f"{STACK}[{found[part]}]" in text
+    assert found["conditional"] != found["unconditional"]
+    wrong = suggest("--remove", "1", "--part", "text", of=tmp_path / "both.safetensors", status=1)
+    assert wrong.stderr == "the profile has no part text; it has conditional, unconditional\n"

@@ -1,10 +1,12 @@
 """A part of a profile is the profile that measuring nothing else would have given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from surgery.errors import InputError
-from surgery.profiles.layer_profile import Moments, Profile, ProfiledStack
+from surgery.profiles.layer_profile import Moments, Profile, ProfiledStack, no_sums
 from surgery.profiles.parts import list_parts, only_part
 
 STACK, OTHER = "transformer_blocks", "single_transformer_blocks"
@@ -33,7 +35,9 @@ def profile(sums):
     }
     for number, branch in enumerate(("conditional", "unconditional")):
         for position, tokens in enumerate(("", ":text", ":padding")):
-            streams[STACK, TEXT, branch + tokens] = sums(10 * (number + 1) + position)
+            found = sums(10 * (number + 1) + position)
+            found.tokens[...] /= 1 if not tokens else 2  # half of them are padding
+            streams[STACK, TEXT, branch + tokens] = found
     moments = {
         (f"{STACK}.0.ff", IMAGE, branch): Moments(2.0, np.full(3, value), np.ones(3))
         for branch, value in (("conditional", 1.0), ("unconditional", 3.0))
@@ -62,7 +66,13 @@ def test_the_numbers_are_those_of_the_part(profile, sums, part, text, image):
     found = only_part(profile, part)
 
     def expected(seeds):
-        first, *others = map(sums, seeds)
+        keys = {10: "", 11: ":text", 12: ":padding"}
+        first, *others = (
+            sums(seed)
+            if seed < 10
+            else profile.streams[STACK, TEXT, ("conditional", "unconditional")[seed // 10 - 1] + keys[10 + seed % 10]]
+            for seed in seeds
+        )
         for other in others:
             first = first + other
         return first
@@ -98,8 +108,32 @@ def test_a_part_that_is_not_there_is_told(profile, part):
         only_part(profile, part)
 
 
-def test_without_padding_told_apart_text_is_all_and_padding_nothing(made):
+@pytest.mark.parametrize("part", ["text", "padding", "conditional:text"])
+def test_where_padding_is_not_told_apart_there_is_no_such_part(made, part):
     profile = made.make_profile(branches=("conditional", "unconditional"))
-    assert same(only_part(profile, "text").sums(STACK, IMAGE), profile.sums(STACK, IMAGE))
-    with pytest.raises(InputError, match=r"no part padding; it has conditional, unconditional$"):
-        only_part(profile, "padding")
+    with pytest.raises(InputError, match=rf"no part {part}; it has conditional, unconditional$"):
+        only_part(profile, part)
+
+
+def test_padding_that_was_never_there_is_no_part(profile):
+    """As of prompts that fill their stream: what is no padding is all."""
+    streams = dict(profile.streams)
+    streams[STACK, TEXT, "conditional:text"] = streams[STACK, TEXT, "conditional"]
+    streams[STACK, TEXT, "conditional:padding"] = no_sums(2, 4)
+    full = replace(profile, streams=streams)
+    assert "conditional:padding" not in list_parts(full) and "padding" in list_parts(full)
+    assert same(only_part(full, "conditional:text").sums(STACK, TEXT), only_part(full, "conditional").sums(STACK, TEXT))
+
+
+@pytest.mark.parametrize("part", ["text", "padding", "conditional:text"])
+def test_forwards_of_which_padding_is_not_known_are_not_lost_silently(profile, part):
+    key = (STACK, TEXT, "conditional")
+    more = replace(profile, streams={**profile.streams, key: profile.streams[key] + profile.streams[key]})
+    with pytest.raises(InputError, match=f"of {STACK}/{TEXT} it is known of 12 of 24 tokens whether they are padding"):
+        only_part(more, part)
+    only_part(more, "conditional")
+
+
+def test_a_part_of_a_part_is_refused(profile):
+    with pytest.raises(InputError, match="is of the part text already"):
+        only_part(only_part(profile, "text"), "conditional")

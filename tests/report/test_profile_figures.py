@@ -16,7 +16,7 @@ from surgery.profiles.groups import find_groups
 from surgery.report.panels import bin_labels, color_scale, spread_labels, tick_positions
 from surgery.report.plot_profile import KINDS, draw_stack, plot_profile, render
 from surgery.report.profile_figures import best_starts, draw_curves, heatmap_variants, span_cells, spans_decades
-from surgery.report.similarity_figures import WHOLE_STATES, SimilarityView, draw_similarity_by_time
+from surgery.report.similarity_figures import WHOLE_STATES, SimilarityView, bins_to_draw, draw_similarity_by_time
 from surgery.report.themes import DARK, LIGHT
 
 STACK = "transformer_blocks"
@@ -280,3 +280,19 @@ def test_ticks_labels_and_scales():
     assert not isinstance(color_scale(np.zeros(3), "log"), LogNorm)
     assert spans_decades(np.array([1, 1, 1, 9.0])) and not spans_decades(np.array([1, 1, 5.0]))
     assert [variant.scale for variant in heatmap_variants(np.ones((2, 3)))] == ["linear", "log", "linear", "linear"]
+
+
+def test_of_many_bins_ten_with_samples_are_drawn_by_time(made):
+    filled = range(2, 50, 4)
+    profile = made.make_profile([(STACK, 3)], num_bins=50, empty_bins=sorted(set(range(50)) - set(filled)))
+    bins = bins_to_draw(profile)
+    assert len(bins) == 10 and set(bins) <= set(filled) and (bins[0], bins[-1]) == (2, 46)
+    assert bins_to_draw(made.make_profile([(STACK, 3)], num_bins=5, empty_bins=(1,))) == [0, 1, 2, 3, 4]
+    figure = figures(profile, by_time=True)["similarity_by_time"]
+    assert not [text for axes in figure.axes for text in axes.texts]
+
+
+def test_means_of_some_tokens_are_told_not_to_be_there(made):
+    profile = made.make_profile([(STACK, 3)], part="conditional:text")
+    with pytest.raises(InputError, match="means over trajectories are of all tokens; take a branch as the part"):
+        figures(profile, view=SimilarityView("means"))
