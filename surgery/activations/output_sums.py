@@ -9,7 +9,7 @@ layers, which take a processor's caches for themselves, counting takes two to th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,7 @@ Output = tuple[str, str]  # the dotted name of a component, and the stream that 
 Weigh = Callable[[torch.Tensor], TokenWeights]  # an output (rows, tokens, channels) -> which of its tokens count
 
 
-@dataclass(frozen=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     output: Output
     values: torch.Tensor
     weigh: Weigh

@@ -68,6 +68,10 @@ class _Stack:
     masks: dict[str, torch.Tensor] = field(default_factory=dict)  # of those whose padding is known
     weigh: dict[str, Weigh] = field(default_factory=dict)  # by stream: which tokens of a component's output count
 
+    def keep(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Copy a state, by stream."""
+        self.states.append({name: value.detach().clone() for name, value in state.items()})
+
     def forget(self) -> None:
         self.states, self.calls = [], []
 
@@ -182,18 +186,26 @@ class Recorder:
 
     def _enter_hook(self, stack: _Stack, block: nn.Module) -> Callable[..., None]:
         names = parameters_of(block)
+        positions = {name: position for position, name in enumerate(names)}
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001  (torch's)
-            found = {**dict(zip(names, args, strict=False)), **kwargs} if args else kwargs
+            if stack.streams is not None and stack.states:  # as quick as can be: it runs amid the layers
+                stack.keep(
+                    {
+                        stream.name: kwargs[stream.name] if stream.name in kwargs else args[positions[stream.name]]
+                        for stream in stack.streams
+                    }
+                )
+                return
+            found = token_arguments({**dict(zip(names, args, strict=False)), **kwargs})
+            if not stack.states:
+                self._find_masks(stack, found)
             if stack.streams is None:
-                found = token_arguments(found)
                 stack.calls.append(BlockCall(found, None))
                 if len(stack.calls) > 1:  # the second block's arguments tell; no more calls are held on to
                     stack.streams = self._see_streams(stack)
-            if not stack.states:
-                self._find_masks(stack, token_arguments(found))
             kept = found if stack.streams is None else [stream.name for stream in stack.streams]
-            stack.states.append({name: found[name].detach().clone() for name in kept})
+            stack.keep({name: found[name] for name in kept})
 
         return enter
 
@@ -206,7 +218,7 @@ class Recorder:
             if stack.streams is None:
                 stack.streams = self._see_streams(stack)
             ends = {stream.name: stream.find(output) for stream in stack.streams}
-            stack.states.append({name: value.detach().clone() for name, value in ends.items() if value is not None})
+            stack.keep({name: value for name, value in ends.items() if value is not None})
 
         return leave
 
