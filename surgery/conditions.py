@@ -31,7 +31,7 @@ def _class_of(pipe: Any, prompt: str) -> int:
     text = prompt.strip()
     if text in names:
         return int(names[text])
-    if text.isascii() and text.isdigit() and int(text[:9]) < num_classes:
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < num_classes:
         return int(text)
     near = nearest(text, names)
     known = f"a number from 0 to {num_classes - 1}" + ", or a name" * bool(names)

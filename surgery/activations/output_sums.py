@@ -4,8 +4,8 @@ Deviations are summed from a mean that is near (that of the first forward), so t
 d_i = y_i - s, the mean is s + sum(d) / n and the sum of squared deviations sum(d^2) - sum(d)^2 / n
 (Chan, Golub and LeVeque 1983, section 3).
 
-Amid a forward an output is only copied, and counted with others when some MiB of them wait, or at the end: between the
-layers, which take a processor's caches for themselves, counting takes two to three times as long.
+Amid a forward an output is only copied, and counted with others when some MiB of them wait, or at the end: of small
+outputs the calls take longer than the sums, most of all with several threads.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -74,9 +74,8 @@ def run(
         document = {"files": [str(path) for path in written], "groups": stacks, "not_grouped": reasons}
         print_json({**document, "bins": found.num_bins, "empty_bins": empty})
         return
-    lines = [groups_text(item, profile.name, wanted, stream, part) for item in by_stack.values()] + list(
-        reasons.values()
-    )
+    lines = [groups_text(item, profile.name, wanted, stream, part) for item in by_stack.values()]
+    lines += reasons.values()
     if empty:
         from surgery.report.panels import bin_labels
 

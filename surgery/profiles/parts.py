@@ -24,9 +24,7 @@ def only_part(profile: Profile, part: str) -> Profile:
         raise InputError(f"the profile is of the part {profile.recipe['part']} already; take the part of the whole")
     if part not in list_parts(profile):
         raise InputError(f"the profile has no part {part}; it has {', '.join(list_parts(profile))}")
-    branch, _, tokens = part.partition(":")
-    if branch in (TEXT, PADDING):
-        branch, tokens = "", branch
+    branch, tokens = split_part(part)
     streams = _streams_of(profile, branch, tokens)
     found: dict[tuple[str, str, str], Moments] = {}
     if tokens != PADDING:
@@ -38,6 +36,12 @@ def only_part(profile: Profile, part: str) -> Profile:
     ]
     recipe = {**profile.recipe, "part": part}
     return replace(profile, recipe=recipe, stacks=tuple(stacks), streams=streams, components=found)
+
+
+def split_part(part: str) -> tuple[str, str]:
+    """The branch and the tokens that a part names; empty where it names none."""
+    branch, _, tokens = part.partition(":")
+    return ("", branch) if branch in (TEXT, PADDING) else (branch, tokens)
 
 
 def list_parts(profile: Profile) -> list[str]:

@@ -13,8 +13,7 @@ from matplotlib.patheffects import Normal, withStroke
 from surgery.errors import InputError
 from surgery.profiles.groups import LayerGroups
 from surgery.profiles.layer_profile import Array, Profile, ProfiledStack, Similarity
-from surgery.profiles.parts import PADDING as PADDING_TOKENS
-from surgery.profiles.parts import TEXT as TEXT_TOKENS
+from surgery.profiles.parts import split_part
 from surgery.report.panels import (
     SMALL,
     add_color_bar,
@@ -58,12 +57,11 @@ class SimilarityView:
         Raises:
             InputError: means over trajectories are to be compared, and were not measured.
         """
-        found = profile.similarity(stack, stream, kind=self.kind, time_bin=time_bin)[
-            self.first_state :, self.first_state :
-        ]
+        whole = profile.similarity(stack, stream, kind=self.kind, time_bin=time_bin)
+        found = whole[self.first_state :, self.first_state :]
         if self.kind == "means" and not np.isfinite(found).any():
-            part = str(profile.recipe.get("part", ""))
-            if part.partition(":")[2] or part in (TEXT_TOKENS, PADDING_TOKENS):
+            _, tokens = split_part(str(profile.recipe.get("part", "")))
+            if tokens:
                 raise InputError("means over trajectories are of all tokens; take a branch as the part, or none")
             raise InputError(
                 f"the profile holds no means over trajectories of {stack}/{stream}; measure with --mean-states"

@@ -53,6 +53,7 @@ def test_prompts_stay_prompts():
         ("1000", "write a number from 0 to 999, or a name"),
         ("-1", "write a number"),
         ("9" * 50, "write a number"),
+        ("0" * 9 + "5000", "write a number"),
         ("", "write a number"),
     ],
 )
