@@ -61,7 +61,7 @@ class Accumulator:
             self.streams[key] = no_sums(self.num_bins, rows.cosine.shape[1])
         into = self.streams[key]
         is_one_bin = bool((bins == bins[0]).all())  # as in sampling; a sum takes a quarter of the time then
-        counted = {name: getattr(rows, name).numpy()[chosen] for name in SUMS}
+        counted = {name: getattr(rows, name)[chosen] for name in SUMS}
         counted["samples"] = (counted["tokens"] > 0).astype(np.float64)
         for name, values in counted.items():
             if is_one_bin:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class TokenWeights:
 
     names: tuple[str, ...]
     matrix: torch.Tensor
-    counts: tuple[float, ...]
+    counts: NDArray[np.float64]
 
 
 def weigh_tokens(of_rows: Sequence[str], values: torch.Tensor, mask: torch.Tensor | None) -> TokenWeights:
@@ -39,10 +40,20 @@ def weigh_tokens(of_rows: Sequence[str], values: torch.Tensor, mask: torch.Tenso
 
     The matrix is on the device of `values`, or on the CPU where that has no float64.
     """
+    device = where_exact(values[:0]).device
+    if mask is None:
+        return _weigh_all(tuple(of_rows), values.shape[1], device)
+    return _weigh(of_rows, mask.cpu().numpy(), device)
+
+
+@functools.lru_cache(maxsize=16)  # most forwards of a run are alike
+def _weigh_all(of_rows: tuple[str, ...], num_tokens: int, device: torch.device) -> TokenWeights:
+    return _weigh(of_rows, np.ones((len(of_rows), num_tokens)), device)
+
+
+def _weigh(of_rows: Sequence[str], mask: NDArray[Any], device: torch.device) -> TokenWeights:
     rows = rows_by_branch(of_rows)
-    array = np.zeros((len(rows), *values.shape[:2]))
+    array = np.zeros((len(rows), *mask.shape))
     for weights, chosen in zip(array, rows.values(), strict=True):
-        weights[chosen] = 1 if mask is None else mask[chosen].cpu().numpy()
-    counts = tuple(array.sum((1, 2)).tolist())
-    matrix = torch.from_numpy(array).flatten(1)
-    return TokenWeights(tuple(rows), matrix.to(where_exact(values[:0]).device), counts)
+        weights[chosen] = mask[chosen]
+    return TokenWeights(tuple(rows), torch.from_numpy(array).flatten(1).to(device), array.sum((1, 2)))

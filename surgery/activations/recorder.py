@@ -70,7 +70,7 @@ class _Stack:
 
     def keep(self, state: Mapping[str, torch.Tensor]) -> None:
         """Copy a state, by stream."""
-        self.states.append({name: value.detach().clone() for name, value in state.items()})
+        self.states.append({name: _without_gradient(value).clone() for name, value in state.items()})
 
     def forget(self) -> None:
         self.states, self.calls = [], []
@@ -241,7 +241,7 @@ class Recorder:
 
         def measure(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
             for (key, weigh), value in zip(keys, output if is_tuple else (output,), strict=False):
-                outputs.add(key, value.detach(), weigh)
+                outputs.add(key, _without_gradient(value), weigh)
 
         return measure
 
@@ -302,6 +302,11 @@ class Recorder:
         self._arguments, self._weights = {}, {}
         for stack in self._stacks.values():
             stack.forget()
+
+
+def _without_gradient(value: torch.Tensor) -> torch.Tensor:
+    """The value, detached where it is not (in a pipeline it is: no call is needed amid its layers)."""
+    return value.detach() if value.requires_grad else value
 
 
 def _first_nonfinite(states: Mapping[tuple[_Stack, str], Sequence[torch.Tensor]]) -> str:

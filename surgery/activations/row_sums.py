@@ -16,10 +16,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 CHUNK_BYTES = 2**24  # of float64 states that are compared at once
 
+Array = NDArray[np.float64]
 Masks = Mapping[str, torch.Tensor]  # name of a set of tokens -> which (rows, tokens) are of it
 
 
@@ -27,12 +30,12 @@ Masks = Mapping[str, torch.Tensor]  # name of a set of tokens -> which (rows, to
 class RowSums:
     """For each row of a batch: the sums above, of one set of tokens. The first axis of every array is the row."""
 
-    tokens: torch.Tensor
-    cosine: torch.Tensor
-    token_cosine: torch.Tensor
-    angle: torch.Tensor
-    angles: torch.Tensor
-    residual: torch.Tensor
+    tokens: Array
+    cosine: Array
+    token_cosine: Array
+    angle: Array
+    angles: Array
+    residual: Array
 
 
 def where_exact(values: torch.Tensor) -> torch.Tensor:
@@ -59,24 +62,34 @@ def compare_states(states: Sequence[torch.Tensor], masks: Masks, *, last_token: 
     for start in range(0, num_tokens, chunk):
         part = torch.stack([state[:, start : start + chunk] for state in states], 2).flatten(0, 1)
         turned = exact(part.mT, layout=torch.contiguous_format)  # a product of this takes a third of the time on a CPU
-        dots = turned.mT @ turned
-        squares = dots.diagonal(dim1=1, dim2=2)
-        norms = squares.sqrt()
-        inverse = torch.where(norms > 0, 1 / norms, 0)
-        cosine = (dots * inverse[:, :, None]).mul_(inverse[:, None, :]).clamp_(-1, 1)
-        steps = (squares[:, 1:] + squares[:, :-1]).sub_(dots.diagonal(1, 1, 2), alpha=2)
-        residual = steps.clamp_(min=0).sqrt_().mul_(inverse[:, :-1])
-        values = (dots, cosine, cosine.acos(), residual)
+        pairs, residual = _compare_tokens(turned)
         for into in sums.values():
-            into.add(start, *(value.unflatten(0, (rows, -1)) for value in values))
-    _refuse_nonfinite(sums["all"].dots)
+            into.add(start, pairs.unflatten(1, (rows, -1)), residual.unflatten(0, (rows, -1)))
+    _refuse_nonfinite(sums["all"].pairs[0].numpy())
     return {name: into.result() for name, into in sums.items()}
 
 
-def _refuse_nonfinite(dots: torch.Tensor) -> None:
-    squares = dots.diagonal(dim1=1, dim2=2).sum(0)
-    if not math.isfinite(squares.sum()):
-        raise FloatingPointError(int(squares.isfinite().logical_not().nonzero()[0]))
+def _compare_tokens(turned: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of tokens' states (tokens, channels, S): of pairs (3, tokens, S, S), and residuals (tokens, S - 1).
+
+    Of pairs there are the dot products, their cosines and the angles of those in radians.
+    """
+    num_tokens, _, num_states = turned.shape
+    pairs = turned.new_empty(3, num_tokens, num_states, num_states)
+    dots, cosine, angle = pairs
+    torch.bmm(turned.mT, turned, out=dots)
+    squares = dots.diagonal(dim1=1, dim2=2)
+    inverse = squares.rsqrt().masked_fill_(squares == 0, 0)
+    torch.mul(dots, inverse[:, :, None], out=cosine).mul_(inverse[:, None, :]).clamp_(-1, 1)
+    torch.acos(cosine, out=angle)
+    steps = (squares[:, 1:] + squares[:, :-1]).sub_(dots.diagonal(1, 1, 2), alpha=2)
+    return pairs, steps.clamp_(min=0).sqrt_().mul_(inverse[:, :-1])
+
+
+def _refuse_nonfinite(dots: Array) -> None:
+    is_finite = np.isfinite(dots.diagonal(0, 1, 2)).all(0)
+    if not is_finite.all():
+        raise FloatingPointError(int(np.argmin(is_finite)))
 
 
 class _Sums:
@@ -85,26 +98,29 @@ class _Sums:
     def __init__(self, num_states: int, rows: int, mask: torch.Tensor | None, last_token: bool) -> None:
         self.mask = mask
         self.last_token = last_token
-        self.dots, self.cosine, self.angle, self.last = (_zeros(rows, num_states, num_states) for _ in range(4))
-        self.residual = _zeros(rows, num_states - 1)
-        self.tokens = _zeros(rows)
+        self.pairs = torch.zeros(3, rows, num_states, num_states, dtype=torch.float64)
+        self.residual = torch.zeros(rows, num_states - 1, dtype=torch.float64)
+        self.last = torch.zeros(rows, num_states, num_states, dtype=torch.float64)
+        self.tokens = np.zeros(rows)
 
-    def add(
-        self, start: int, dots: torch.Tensor, cosine: torch.Tensor, angle: torch.Tensor, residual: torch.Tensor
-    ) -> None:
-        """Add the values of some tokens, each (rows, tokens, ...), the first of which is token `start`.
+    def add(self, start: int, pairs: torch.Tensor, residual: torch.Tensor) -> None:
+        """Add the values of some tokens, the first of which is token `start`.
 
-        Angles are in radians until they are a result.
+        `pairs` are (3, rows, tokens, S, S) and `residual` (rows, tokens, S - 1), as of `_compare_tokens`.
         """
-        rows, num_tokens = dots.shape[:2]
-        weights = None if self.mask is None else self.mask[:, start : start + num_tokens].to(dots)
-        self.tokens += num_tokens if weights is None else weights.sum(1).cpu()
-        for name, values in (("dots", dots), ("cosine", cosine), ("angle", angle), ("residual", residual)):
-            summed = values.sum(1) if weights is None else torch.einsum("rt,rt...->r...", weights, values)
-            setattr(self, name, getattr(self, name) + summed.cpu())
+        rows, num_tokens = residual.shape[:2]
+        weights = None if self.mask is None else self.mask[:, start : start + num_tokens].to(residual)
+        if weights is None:
+            self.tokens += num_tokens
+            self.pairs += pairs.sum(2).cpu()
+            self.residual += residual.sum(1).cpu()
+        else:
+            self.tokens += weights.sum(1).cpu().numpy()
+            self.pairs += torch.einsum("rt,krtab->krab", weights, pairs).cpu()
+            self.residual += torch.einsum("rt,rta->ra", weights, residual).cpu()
         if self.last_token:
-            chosen = torch.ones(rows, num_tokens, device=dots.device) if weights is None else weights
-            self._keep_last(chosen.bool(), angle)
+            chosen = residual.new_ones(rows, num_tokens) if weights is None else weights
+            self._keep_last(chosen.bool(), pairs[2])
 
     def _keep_last(self, chosen: torch.Tensor, angle: torch.Tensor) -> None:
         """The angles of the last token of the set in each row: those of later chunks replace those of earlier ones."""
@@ -114,14 +130,13 @@ class _Sums:
         self.last = torch.where((last >= 0).cpu()[:, None, None], found.cpu(), self.last)
 
     def result(self) -> RowSums:
-        norms = self.dots.diagonal(dim1=1, dim2=2).sqrt()
-        inverse = torch.where(norms > 0, 1 / norms, 0)
-        cosine = (self.dots * inverse[:, :, None] * inverse[:, None, :]).clamp(-1, 1)
-        has_any = (self.tokens > 0).double()
-        angles = has_any if self.last_token else self.tokens
-        angle = self.last * has_any[:, None, None] if self.last_token else self.angle
-        return RowSums(self.tokens, cosine, self.cosine, angle / math.pi, angles, self.residual)
-
-
-def _zeros(*shape: int) -> torch.Tensor:
-    return torch.zeros(shape, dtype=torch.float64)
+        dots, cosines, angle = self.pairs.numpy()
+        norms = np.sqrt(dots.diagonal(0, 1, 2))
+        inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+        cosine = np.clip(dots * inverse[:, :, None] * inverse[:, None, :], -1, 1)
+        if self.last_token:
+            has_any = (self.tokens > 0).astype(np.float64)
+            angle, angles = self.last.numpy() * has_any[:, None, None], has_any
+        else:
+            angles = self.tokens
+        return RowSums(self.tokens, cosine, cosines, angle / math.pi, angles, self.residual.numpy())

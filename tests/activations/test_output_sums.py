@@ -72,9 +72,11 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("together", [1, 60, 2**18])
+@pytest.mark.parametrize("shapes", [1, 2, 8])
 @pytest.mark.parametrize("waiting_bytes", [100, 700, 2**23])  # some outputs are larger than the first
-def test_it_does_not_matter_how_many_wait_and_are_counted_together(monkeypatch, waiting_bytes, together):
+def test_it_does_not_matter_how_many_wait_and_are_counted_together(monkeypatch, waiting_bytes, shapes, together):
     monkeypatch.setattr(output_sums, "WAITING_BYTES", waiting_bytes)
+    monkeypatch.setattr(output_sums, "SHAPES", shapes)
     monkeypatch.setattr(output_sums, "TOGETHER", together)
     forwards = [random_forward(seed) for seed in range(3)]
     if waiting_bytes < 1000:  # outputs larger than the limit are read before the forward writes into them
@@ -107,12 +109,39 @@ def test_a_forward_that_is_broken_off_does_not_count_what_waits():
     assert sums.moments() == {}
 
 
-def test_waiting_takes_no_more_than_its_limit(monkeypatch):
-    monkeypatch.setattr(output_sums, "WAITING_BYTES", 700)
+def memory_of(sums):
+    return [waiting.memory.nbytes for waiting in sums._waiting.values()]
+
+
+@pytest.mark.parametrize(("waiting_bytes", "shapes"), [(700, 2), (220, 8), (100, 8)])
+def test_waiting_takes_no_more_than_its_limit(monkeypatch, waiting_bytes, shapes):
+    monkeypatch.setattr(output_sums, "WAITING_BYTES", waiting_bytes)
+    monkeypatch.setattr(output_sums, "SHAPES", shapes)
     sums = OutputSums()
     for output, values in random_forward(0):
         sums.add(output, values, WEIGH[output[1]])
-        assert sum(one.values.nbytes for one in sums._waiting) <= 700
+        assert len(memory_of(sums)) <= shapes
+        assert all(size <= waiting_bytes for size in memory_of(sums))
+    assert (not memory_of(sums)) == (waiting_bytes == 100)  # larger outputs do not wait
+
+
+def test_the_memory_of_outputs_that_wait_is_used_again():
+    sums = OutputSums()
+    places = []
+    for seed in range(3):
+        for output, values in random_forward(seed):
+            sums.add(output, values, WEIGH[output[1]])
+        sums.count_waiting()
+        places.append([waiting.memory.data_ptr() for waiting in sums._waiting.values()])
+    assert places[0] == places[1] == places[2] and len(places[0]) == 3
+
+
+def test_a_mean_far_from_zero_costs_no_digits():
+    """Without a shift the squares would cancel: (1e7)^2 leaves 2 of 16 digits of a variance of 1."""
+    forwards = [[(output, values.double() + 1e7) for output, values in random_forward(seed)] for seed in range(3)]
+    found, expected = count(forwards), counted_by_hand(forwards)
+    for key, (_, _, squares) in expected.items():
+        np.testing.assert_allclose(found[key].squares, squares, rtol=1e-6)
 
 
 def test_release_lets_go_of_all_memory_but_that_of_the_sums():
@@ -122,9 +151,9 @@ def test_release_lets_go_of_all_memory_but_that_of_the_sums():
     sums.count_waiting()
     counted = sums.moments()
     sums.add(("blocks.0.attn", "image"), torch.ones(3, 5, 4), weigh_image)
-    assert sums._memory is not None
+    assert memory_of(sums) and sums._memory is not None
     sums.release()
-    assert sums._memory is None and not sums._waiting
+    assert not memory_of(sums) and sums._memory is None
     sums.count_waiting()
     assert {key: moments.count for key, moments in sums.moments().items()} == {k: m.count for k, m in counted.items()}
 
@@ -138,6 +167,5 @@ def test_values_reach_float64_by_way_of_a_device_that_has_it(monkeypatch):
         return values
 
     monkeypatch.setattr(output_sums, "where_exact", note)
-    forward = random_forward(0)
-    count([forward])
-    assert passed == [torch.float32] * len(forward)
+    count([random_forward(0)])
+    assert passed == [torch.float32] * 3  # of three shapes, each counted together
