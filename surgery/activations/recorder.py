@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from surgery.activations.accumulate import Accumulator, Measured
 from surgery.activations.branches import TokenWeights, weigh_tokens
@@ -64,6 +65,7 @@ class _Stack:
     streams: tuple[SeenStream, ...] | None = None
     states: list[dict[str, torch.Tensor]] = field(default_factory=list)
     calls: list[BlockCall] = field(default_factory=list)
+    scouts: list[RemovableHandle] = field(default_factory=list)  # hooks that are of use until `streams` are known
     shapes: dict[str, torch.Size] = field(default_factory=dict)  # (rows, tokens) of all arguments of the first block
     masks: dict[str, torch.Tensor] = field(default_factory=dict)  # of those whose padding is known
     weigh: dict[str, Weigh] = field(default_factory=dict)  # by stream: which tokens of a component's output count
@@ -74,6 +76,12 @@ class _Stack:
 
     def forget(self) -> None:
         self.states, self.calls = [], []
+
+    def call_off(self) -> None:
+        """Take the scouts out."""
+        for handle in self.scouts:
+            handle.remove()
+        self.scouts.clear()
 
 
 class Recorder:
@@ -114,7 +122,7 @@ class Recorder:
         self._arguments: dict[str, Any] = {}
         self._weights: dict[Any, TokenWeights] = {}  # of the forward at hand, by shape and mask
         self._pending: list[Measured] = []
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
         if is_variant(model):
             raise RefusedError(
                 "this model is a variant, whose layers run in another order; measure the original, or the checkpoint "
@@ -130,7 +138,11 @@ class Recorder:
         for stack in self._stacks.values():
             for index, block in enumerate(self.model.get_submodule(stack.name).children()):
                 keep(block.register_forward_pre_hook(self._enter_hook(stack, block), with_kwargs=True))
-                keep(block.register_forward_hook(self._leave_hook(stack, is_last=index == stack.num_blocks - 1)))
+                is_last = index == stack.num_blocks - 1
+                if is_last:
+                    keep(block.register_forward_hook(self._end_hook(stack)))
+                elif stack.streams is None:
+                    stack.scouts.append(block.register_forward_hook(self._scout_hook(stack)))
                 for component in self._components_of(stack.name, index):
                     place = f"{stack.name}.{index}.{component.name}"
                     hook = self._output_hook(stack, place, component)
@@ -144,6 +156,8 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        for stack in self._stacks.values():
+            stack.call_off()
         self._forget()
         self.sums.outputs.release()
 
@@ -209,22 +223,29 @@ class Recorder:
 
         return enter
 
-    def _leave_hook(self, stack: _Stack, *, is_last: bool) -> Callable[..., None]:
-        def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
+    def _scout_hook(self, stack: _Stack) -> Callable[..., None]:
+        def scout(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
             if stack.streams is None:
                 stack.calls[-1] = BlockCall(stack.calls[-1].arguments, output)
-            if not is_last:
-                return
+
+        return scout
+
+    def _end_hook(self, stack: _Stack) -> Callable[..., None]:
+        scout = self._scout_hook(stack)
+
+        def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            scout(module, args, output)
             if stack.streams is None:
                 stack.streams = self._see_streams(stack)
             ends = {stream.name: stream.find(output) for stream in stack.streams}
             stack.keep({name: value for name, value in ends.items() if value is not None})
 
-        return leave
+        return end
 
     def _see_streams(self, stack: _Stack) -> tuple[SeenStream, ...]:
         streams = find_streams(stack.calls)
         stack.calls = []
+        stack.call_off()
         if not streams:
             raise RefusedError(
                 f"no stream of {self.anatomy.class_name}'s {stack.name} is of (batch, tokens, channels); it can't be "
