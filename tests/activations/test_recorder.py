@@ -354,7 +354,8 @@ def test_orthogonal_and_opposite_states_have_their_angles():
     one, other = torch.eye(4)[None, :2], torch.eye(4)[None, 2:]
     sums = compare_states([one, other, -one, torch.zeros_like(one)], {}, last_token=False)["all"]
     assert sums.angle[0, 0].tolist() == [0.0, 1.0, 2.0, 1.0]  # over two tokens; a zero vector has the cosine 0
-    assert sums.token_cosine[0, 0].tolist() == [2.0, 0.0, -2.0, 0.0] and sums.cosine[0, 0, 2] == pytest.approx(-1, abs=1e-15)
+    assert sums.token_cosine[0, 0].tolist() == [2.0, 0.0, -2.0, 0.0]
+    assert sums.cosine[0, 0, 2] == pytest.approx(-1, abs=1e-15)
 
 
 def test_many_tokens_are_compared_in_parts_with_the_same_result(monkeypatch):
