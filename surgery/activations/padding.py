@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from surgery.activations.guidance import CONDITIONAL
-from surgery.activations.recorder import TokenArgument
+from surgery.activations.token_masks import TokenArgument
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ let go. What a forward gave waits until `settle` says at which share of the nois
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from surgery.activations.branches import TokenWeights, weigh_tokens
 from surgery.activations.output_sums import Weigh
 from surgery.activations.row_sums import Masks, RowSums, compare_states, exact
 from surgery.activations.streams import BlockCall, SeenStream, find_streams, parameters_of, token_arguments
+from surgery.activations.token_masks import FindMask, TokenArgument, TokenMasks, no_mask
 from surgery.anatomy.parts import Anatomy, Component
 from surgery.errors import InputError, RefusedError
 from surgery.graph.variant import is_variant
@@ -29,31 +31,9 @@ Token = Literal["all", "last"]
 Layout = Callable[[int], Sequence[str]]  # rows of a forward -> the branch of each
 
 
-@dataclass(frozen=True)
-class TokenArgument:
-    """An argument of a stack's first block, for whoever knows which of its tokens are padding.
-
-    `arguments` are those of the model's forward, `branches` the branch of each row; shape is (rows, tokens, channels).
-    `is_picture` where it is what the forward makes of its first argument: picture tokens, or all in one sequence.
-    """
-
-    arguments: Mapping[str, Any]
-    branches: Sequence[str]
-    name: str
-    shape: tuple[int, ...]
-    is_picture: bool
-
-
-FindMask = Callable[[TokenArgument], torch.Tensor | None]  # which (rows, tokens) are no padding; None: unknown
-
-
 def one_branch(rows: int) -> Sequence[str]:
     """The layout of a model that is called without classifier-free guidance."""
     return ["conditional"] * rows
-
-
-def no_mask(argument: TokenArgument) -> None:
-    """Padding is not known."""
 
 
 @dataclass(eq=False)
@@ -66,8 +46,8 @@ class _Stack:
     states: list[dict[str, torch.Tensor]] = field(default_factory=list)
     calls: list[BlockCall] = field(default_factory=list)
     scouts: list[RemovableHandle] = field(default_factory=list)  # hooks that are of use until `streams` are known
-    shapes: dict[str, torch.Size] = field(default_factory=dict)  # (rows, tokens) of all arguments of the first block
-    masks: dict[str, torch.Tensor] = field(default_factory=dict)  # of those whose padding is known
+    masks: TokenMasks = field(default_factory=TokenMasks)
+    watch: ExitStack = field(default_factory=ExitStack)  # what is watched while the first block runs
     weigh: dict[str, Weigh] = field(default_factory=dict)  # by stream: which tokens of a component's output count
 
     def keep(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -120,7 +100,7 @@ class Recorder:
         self._stacks = {s.name: _Stack(s.name, s.num_blocks) for s in anatomy.stacks if s.refusal is None}
         self._picture = parameters_of(model)[0]
         self._arguments: dict[str, Any] = {}
-        self._weights: dict[Any, TokenWeights] = {}  # of the forward at hand, by shape and mask
+        self._weights: dict[Any, TokenWeights] = {}  # of the forward at hand
         self._pending: list[Measured] = []
         self._handles: list[RemovableHandle] = []
         if is_variant(model):
@@ -133,22 +113,26 @@ class Recorder:
             raise RefusedError(f"{anatomy.class_name} has no stack that can be measured: {reasons}")
 
     def __enter__(self) -> "Recorder":
-        keep = self._handles.append
-        keep(self.model.register_forward_pre_hook(self._start_hook(), with_kwargs=True))
+        self._handles.append(self.model.register_forward_pre_hook(self._start_hook(), with_kwargs=True))
         for stack in self._stacks.values():
             for index, block in enumerate(self.model.get_submodule(stack.name).children()):
-                keep(block.register_forward_pre_hook(self._enter_hook(stack, block), with_kwargs=True))
-                is_last = index == stack.num_blocks - 1
-                if is_last:
-                    keep(block.register_forward_hook(self._end_hook(stack)))
-                elif stack.streams is None:
-                    stack.scouts.append(block.register_forward_hook(self._scout_hook(stack)))
-                for component in self._components_of(stack.name, index):
-                    place = f"{stack.name}.{index}.{component.name}"
-                    hook = self._output_hook(stack, place, component)
-                    keep(block.get_submodule(component.name).register_forward_hook(hook))
-        keep(self.model.register_forward_hook(self._finish))
+                self._hook_block(stack, index, block)
+        self._handles.append(self.model.register_forward_hook(self._finish))
         return self
+
+    def _hook_block(self, stack: _Stack, index: int, block: nn.Module) -> None:
+        keep = self._handles.append
+        keep(block.register_forward_pre_hook(self._enter_hook(stack, block), with_kwargs=True))
+        if index == stack.num_blocks - 1:
+            keep(block.register_forward_hook(self._end_hook(stack)))
+        elif stack.streams is None:
+            stack.scouts.append(block.register_forward_hook(self._scout_hook(stack)))
+        if index == 0 and stack.streams is None:  # called even where the block fails
+            stack.scouts.append(block.register_forward_hook(lambda *_: stack.watch.close(), always_call=True))
+        for component in self._components_of(stack.name, index):
+            place = f"{stack.name}.{index}.{component.name}"
+            hook = self._output_hook(stack, place, component)
+            keep(block.get_submodule(component.name).register_forward_hook(hook))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -213,7 +197,9 @@ class Recorder:
                 return
             found = token_arguments({**dict(zip(names, args, strict=False)), **kwargs})
             if not stack.states:
-                self._find_masks(stack, found)
+                stack.masks.begin(found, self._find_mask)
+                if stack.streams is None:
+                    stack.watch.enter_context(stack.masks.watching(found))
             if stack.streams is None:
                 stack.calls.append(BlockCall(found, None))
                 if len(stack.calls) > 1:  # the second block's arguments tell; no more calls are held on to
@@ -267,24 +253,18 @@ class Recorder:
         return measure
 
     def _weigh(self, stack: _Stack, stream: str, value: torch.Tensor) -> TokenWeights:
-        mask = _mask_of_output(stack, stream, value.shape[:2])
-        key = (value.shape[:2], value.device, None if mask is None else id(mask))
+        key = (stack.name, stream, value.shape[:2], value.device)
         if key not in self._weights:
+            mask = stack.masks.of_output(stream, value.shape[:2])
             self._weights[key] = weigh_tokens(self.layout(len(value)), value, mask)
         return self._weights[key]
 
-    def _find_masks(self, stack: _Stack, arguments: Mapping[str, torch.Tensor]) -> None:
-        """Of all that the first block is given, of context too: components may compute on its tokens."""
-        rows = max((len(value) for value in arguments.values()), default=0)
-        stack.shapes = {name: value.shape[:2] for name, value in arguments.items() if len(value) == rows}
-        stack.masks = {}
-        for name in stack.shapes:
-            value = arguments[name]
-            is_picture = name == self._picture
-            argument = TokenArgument(self._arguments, self.layout(rows), name, tuple(value.shape), is_picture)
-            mask = self.find_mask(argument)
-            if mask is not None:
-                stack.masks[name] = mask.to(value.device).bool()
+    def _find_mask(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
+        """Of an argument of a stack's first block, be it a stream or context: components may compute on its tokens."""
+        is_picture = name == self._picture
+        return self.find_mask(
+            TokenArgument(self._arguments, self.layout(len(value)), name, tuple(value.shape), is_picture)
+        )
 
     def _finish(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG002  (torch's)
         states = {
@@ -299,7 +279,7 @@ class Recorder:
             self._has_told = True
         for (stack, stream), found in states.items():
             branches = self.layout(len(found[0]))
-            mask = stack.masks.get(stream)
+            mask = stack.masks.known.get(stream)
             masks: Masks = {} if mask is None else {TEXT: mask, PADDING: ~mask}
             try:
                 sums = compare_states(found, masks, last_token=self.token == "last")
@@ -345,16 +325,3 @@ def _first_nonfinite(states: Mapping[tuple[_Stack, str], Sequence[torch.Tensor]]
     return f"the stream {stream} that " + (
         f"leaves {stack.name}[{number - 1}]" if is_end else f"enters {stack.name}[{number}]"
     )
-
-
-def _mask_of_output(stack: _Stack, stream: str, shape: torch.Size) -> torch.Tensor | None:
-    """The mask of the argument whose tokens an output has: the one of its name, or else the only one with as many.
-
-    None where it is not known which tokens it has: two have as many, or an output has those of several in one sequence.
-    """
-    if not stack.masks:
-        return None
-    of_length = [name for name, known in stack.shapes.items() if known == shape]
-    if stream in of_length:
-        return stack.masks.get(stream)
-    return stack.masks.get(of_length[0]) if len(of_length) == 1 else None

@@ -59,8 +59,8 @@ def find_streams(calls: Sequence[BlockCall]) -> tuple[SeenStream, ...]:
     for name, value in following.items():
         taken = {stream.output for stream in found}
         left = {index: output for index, output in outputs.items() if index not in taken}
-        index: Any = next((i for i, output in left.items() if _is_same(output, value)), _NONE)
-        if index is _NONE and not (len(calls) > 1 and _is_same(calls[0].arguments.get(name), value)):
+        index: Any = next((i for i, output in left.items() if is_same(output, value)), _NONE)
+        if index is _NONE and not (len(calls) > 1 and is_same(calls[0].arguments.get(name), value)):
             index = next((i for i, output in left.items() if output.shape == value.shape), _NONE)
         if index is not _NONE:
             found.append(SeenStream(name, index))
@@ -75,5 +75,6 @@ def _outputs(output: Any) -> dict[int | None, torch.Tensor]:
     return {index: value for index, value in values if is_token_shaped(value)}
 
 
-def _is_same(one: torch.Tensor | None, other: torch.Tensor) -> bool:
+def is_same(one: torch.Tensor | None, other: torch.Tensor) -> bool:
+    """Whether both are the same values in memory."""
     return one is not None and one.data_ptr() == other.data_ptr() and one.shape == other.shape

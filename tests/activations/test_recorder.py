@@ -188,21 +188,6 @@ def test_tokens_of_the_context_are_masked_in_every_forward_and_those_of_the_pict
     assert num_text > 2
 
 
-@pytest.mark.parametrize("num_picture", [3, 5])
-def test_an_output_has_the_mask_of_the_argument_whose_tokens_it_has(num_picture):
-    from surgery.activations.recorder import _mask_of_output, _Stack
-
-    text = torch.tensor([[True, True, False]])
-    shapes = {"hidden_states": torch.Size([1, num_picture]), "encoder_hidden_states": torch.Size([1, 3])}
-    stack = _Stack("blocks", 2, shapes=shapes, masks={"encoder_hidden_states": text})
-    picture = "hidden_states"
-    assert _mask_of_output(stack, picture, torch.Size([1, num_picture])) is None
-    assert _mask_of_output(stack, "encoder_hidden_states", torch.Size([1, 3])) is text
-    found = _mask_of_output(stack, picture, torch.Size([1, 3]))  # as ff_context of SD3, whose h is hidden_states
-    assert (found is text) == (num_picture != 3)
-    assert _mask_of_output(stack, picture, torch.Size([1, 3 + num_picture])) is None  # both in one sequence
-
-
 def test_rows_of_a_forward_may_be_at_times_of_their_own():
     """As in a training loop: each row counts in the bin of its own time."""
     model, calls = exact_model("pixart")

@@ -166,7 +166,7 @@ def test_padding_is_told_from_text(pipeline, name):
 
 def test_a_mask_among_the_arguments_counts_before_tokenizers(pipeline):
     from surgery.activations.padding import PaddingFinder
-    from surgery.activations.recorder import TokenArgument
+    from surgery.activations.token_masks import TokenArgument
 
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
     finder = PaddingFinder()
