@@ -58,10 +58,11 @@ class _Stack:
         self.states, self.calls = [], []
 
     def call_off(self) -> None:
-        """Take the scouts out."""
+        """Take the scouts out, and watch no more (where a forward was interrupted, no hook has said so)."""
         for handle in self.scouts:
             handle.remove()
         self.scouts.clear()
+        self.watch.close()
 
 
 class Recorder:

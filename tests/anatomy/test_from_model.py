@@ -47,6 +47,9 @@ SD3_MEDIUM = {
     "pos_embed_max_size": 192,
     "sample_size": 128,
 }
+WITHOUT_TWINS = [  # sd3-dual is much like sd3, and chroma like flux
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ("sd3-dual", "chroma"))) for name in TINY_MODELS
+]
 COUNT_TOLERANCE = 0.01  # the published counts have three digits
 
 
@@ -98,7 +101,7 @@ def test_components_have_outputs_or_a_refusal(tiny, name):
                 assert component.flops <= kind.flops
 
 
-@pytest.mark.parametrize("name", TINY_MODELS)
+@pytest.mark.parametrize("name", WITHOUT_TWINS)
 def test_reading_leaves_the_model_as_it_was(models, name):
     model = models[name]
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -116,7 +119,7 @@ def test_a_config_tells_what_the_live_model_tells(models, tiny, name):
     assert read_anatomy(on_meta) == tiny[name]
 
 
-@pytest.mark.parametrize("name", TINY_MODELS)
+@pytest.mark.parametrize("name", WITHOUT_TWINS)
 def test_a_live_model_and_its_pipeline_have_one_anatomy(models, tiny, name):
     class Pipeline:
         transformer = models[name]

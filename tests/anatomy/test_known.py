@@ -36,7 +36,9 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("name", TINY_MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("pixart", "flux"))) for name in TINY_MODELS]
+)
 def test_an_anatomy_survives_json(name):
     anatomy = read_anatomy(build_tiny_model(name))
     assert anatomy_from_json(json.loads(json.dumps(anatomy_to_json(anatomy)))) == anatomy

@@ -11,7 +11,7 @@ import pytest
 
 from surgery.checkpoint.byte_plan import BytePlan, Shard
 
-NUM_WEIGHTS, NUM_CONFIGS = 100, 3
+NUM_WEIGHTS, NUM_CONFIGS = 40, 3
 
 
 def load_fuzz() -> ModuleType:
@@ -59,7 +59,7 @@ def test_mutated_configs_are_refused_or_compiled_as_they_should_be(fitted, tmp_p
         fuzz.outcome_of(fuzz.mutate_config(fitted, random.Random(f"test/{number}")), tmp_path)
 
 
-@pytest.mark.parametrize("model", list(fuzz.SURGERIES))
+@pytest.mark.parametrize("model", [pytest.param(n, marks=[pytest.mark.slow] * (n == "flux")) for n in fuzz.SURGERIES])
 def test_tensors_named_almost_like_those_of_blocks_stay_as_they_are(model, fitted, tmp_path):
     """`00` is no number of a block as the stock class writes it: renamed, it would be in the way of a real one."""
     case = unmutated([fitted[list(fuzz.SURGERIES).index(model)]])[0]

@@ -173,10 +173,7 @@ def both_roads(case: Case, lora: Path) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(
     ("name", "stack"),
-    [
-        case if case in (("sd3", "transformer_blocks"), ("flux", "single_transformer_blocks")) else slow_case(*case)
-        for case in CASES
-    ],
+    [case if case == ("flux", "single_transformer_blocks") else slow_case(*case) for case in CASES],
 )
 def test_schedules_are_the_same_to_the_bit(case_of, tmp_path, name, stack, schedule):
     case = case_of(name, *(operation.format(s=stack) for operation in SCHEDULES[schedule]))
