@@ -1,8 +1,8 @@
 """What measuring costs: time per step, on the bundled pipeline and on a model of PixArt's size; and memory.
 
-Aims: at most 15% more time per step of work, which one thread shows (several speed up the small forwards of the bundled
-pipeline more than the sums); what a run keeps grows with the square of the layers and with channels, not with
-tokens, steps or prompts; beside it there are the states of one forward, while it lasts.
+Aims: at most 15% more time per step of work, with one thread and with all of them (which speed up the small forwards of
+the bundled pipeline more than the sums); what a run keeps grows with the square of the layers and with channels, not
+with tokens, steps or prompts; beside it there are the states of one forward, while it lasts.
 """
 
 import argparse

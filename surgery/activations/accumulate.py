@@ -86,6 +86,10 @@ class Accumulator:
             sums.trajectories[...] += len(flat)
         self._means.clear()
 
+    def drop_trajectory(self) -> None:
+        """Let the mean states of the trajectories at hand go: they were not finished."""
+        self._means.clear()
+
     def profile(self, recipe: Mapping[str, Any], lengths: Mapping[str, int]) -> Profile:
         """What was counted until now; `lengths` are the numbers of blocks of the stacks."""
         names: dict[str, dict[str, None]] = {stack: {} for stack in lengths}

@@ -46,7 +46,7 @@ def weigh_tokens(of_rows: Sequence[str], values: torch.Tensor, mask: torch.Tenso
     return _weigh(of_rows, mask.cpu().numpy(), device)
 
 
-@functools.lru_cache(maxsize=16)  # most forwards of a run are alike
+@functools.lru_cache(maxsize=4)  # most forwards of a run are alike
 def _weigh_all(of_rows: tuple[str, ...], num_tokens: int, device: torch.device) -> TokenWeights:
     return _weigh(of_rows, np.ones((len(of_rows), num_tokens)), device)
 

@@ -1,11 +1,11 @@
 """The mean and variance of components' outputs by channel, over tokens, online, for each branch.
 
 With d_i = y_i - s, the mean is s + sum(d) / n and the sum of squared deviations sum(d^2) - sum(d)^2 / n (Chan, Golub
-and LeVeque 1983, section 3). The shift s is 0 but for channels whose mean is far from it, in standard deviations: of
-these it is the mean of the first forward, so that the second sum does not cancel.
+and LeVeque 1983, section 3). The shift s is 0 but for channels whose mean, over all tokens of the first forward, is far
+from it in standard deviations: of these it is that mean, so that the second sum does not cancel.
 
-Amid a forward an output is only copied, and counted with others of its shape when some MiB of them wait, or at the end:
-of small outputs the calls take longer than the sums, most of all with several threads.
+Amid a forward a small output is only copied, and counted with others of its shape when some MiB of them wait, or at the
+end: the calls take longer than the sums, most of all with several threads. A large one is counted at once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ from surgery.activations.branches import TokenWeights
 from surgery.activations.row_sums import where_exact
 from surgery.profiles.layer_profile import Moments
 
-WAITING_BYTES = 2**23  # of outputs of one shape that wait
-SHAPES = 8  # of outputs that wait
+WAITING_BYTES = 2**23  # of outputs of one kind that wait
+KINDS = 16  # of outputs that wait: of a shape, a dtype, a device, and the tokens that count
 TOGETHER = 2**18  # float64 values that are counted by the same calls
 FAR = 100.0  # standard deviations from 0, where sums of squares lose 4 of their 16 digits
 
@@ -50,9 +50,10 @@ class OutputSums:
         kind = (weigh, values.shape, values.dtype, values.device)
         waiting = self._waiting.get(kind)
         if waiting is None:
-            if len(self._waiting) == SHAPES:
-                self.count_waiting()
-                self._waiting.clear()
+            if len(self._waiting) == KINDS:
+                oldest = next(iter(self._waiting))
+                left = self._waiting.pop(oldest)
+                self._count(left.outputs, left.memory, oldest[0])
             waiting = self._waiting[kind] = _Waiting(values)
         waiting.add(output, values)
         if len(waiting.outputs) == len(waiting.memory):
@@ -111,7 +112,7 @@ class OutputSums:
 
 
 class _Waiting:
-    """Outputs of one shape that wait: number i is in `memory[i]`, which is used again and again."""
+    """Outputs of one kind that wait: number i is in `memory[i]`, which is used again and again."""
 
     def __init__(self, like: torch.Tensor) -> None:
         number = max(1, WAITING_BYTES // max(1, like.nbytes))
@@ -192,5 +193,7 @@ class _Bank:
 
 def _find_shift(values: torch.Tensor) -> torch.Tensor:
     """Of the channels of an output (rows * tokens, channels): their means (1, channels) where these are far from 0."""
+    if not len(values):
+        return values.new_zeros(1, values.shape[1])
     variance, mean = torch.var_mean(values, 0, correction=0, keepdim=True)
     return torch.where(mean.square() > FAR**2 * variance, mean, 0)

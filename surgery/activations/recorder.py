@@ -45,7 +45,7 @@ class _Stack:
     streams: tuple[SeenStream, ...] | None = None
     states: list[dict[str, torch.Tensor]] = field(default_factory=list)
     calls: list[BlockCall] = field(default_factory=list)
-    scouts: list[RemovableHandle] = field(default_factory=list)  # hooks that are of use until `streams` are known
+    scout: RemovableHandle | None = None  # the hook that sees what the first block returns, until `streams` are known
     masks: TokenMasks = field(default_factory=TokenMasks)
     watch: ExitStack = field(default_factory=ExitStack)  # what is watched while the first block runs
     weigh: dict[str, Weigh] = field(default_factory=dict)  # by stream: which tokens of a component's output count
@@ -55,14 +55,15 @@ class _Stack:
         self.states.append({name: _without_gradient(value).clone() for name, value in state.items()})
 
     def forget(self) -> None:
+        """Let go of the forward at hand, and watch no more (where it was interrupted, no hook has said so)."""
         self.states, self.calls = [], []
+        self.watch.close()
 
     def call_off(self) -> None:
-        """Take the scouts out, and watch no more (where a forward was interrupted, no hook has said so)."""
-        for handle in self.scouts:
-            handle.remove()
-        self.scouts.clear()
-        self.watch.close()
+        """Take the scout out."""
+        if self.scout is not None:
+            self.scout.remove()
+            self.scout = None
 
 
 class Recorder:
@@ -72,7 +73,8 @@ class Recorder:
     the components of blocks; by default those with weights that are not within another one. `keep_means` keeps one mean
     state a layer and sample while a trajectory lasts; `on_means` is told their size in bytes before the first is kept.
     `layout` and `find_mask` may be set by whoever calls the model. A forward that fails is not counted, but for
-    those outputs of components that had been summed by then, as large ones are at once.
+    those outputs of components that had been summed by then, as large ones are at once; nor are forwards that were not
+    settled when an error left the recorder.
 
     Raises:
         RefusedError: the model is a variant, or has no stack whose blocks run in their order.
@@ -124,12 +126,10 @@ class Recorder:
     def _hook_block(self, stack: _Stack, index: int, block: nn.Module) -> None:
         keep = self._handles.append
         keep(block.register_forward_pre_hook(self._enter_hook(stack, block), with_kwargs=True))
+        if index == 0 and stack.streams is None:  # called even where the block fails: nobody is left watching
+            stack.scout = block.register_forward_hook(self._scout_hook(stack), always_call=True)
         if index == stack.num_blocks - 1:
             keep(block.register_forward_hook(self._end_hook(stack)))
-        elif stack.streams is None:
-            stack.scouts.append(block.register_forward_hook(self._scout_hook(stack)))
-        if index == 0 and stack.streams is None:  # called even where the block fails
-            stack.scouts.append(block.register_forward_hook(lambda *_: stack.watch.close(), always_call=True))
         for component in self._components_of(stack.name, index):
             place = f"{stack.name}.{index}.{component.name}"
             hook = self._output_hook(stack, place, component)
@@ -145,6 +145,9 @@ class Recorder:
             stack.call_off()
         self._forget()
         self.sums.outputs.release()
+        if kind is not None:
+            self._pending.clear()
+            self.sums.drop_trajectory()
 
     def settle(self, share: float | Sequence[float]) -> None:
         """Count the forwards since the last call: they were at this share of the noise range (0 clean, 1 pure noise).
@@ -212,17 +215,15 @@ class Recorder:
 
     def _scout_hook(self, stack: _Stack) -> Callable[..., None]:
         def scout(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
-            if stack.streams is None:
+            stack.watch.close()
+            if stack.calls:
                 stack.calls[-1] = BlockCall(stack.calls[-1].arguments, output)
 
         return scout
 
     def _end_hook(self, stack: _Stack) -> Callable[..., None]:
-        scout = self._scout_hook(stack)
-
-        def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            scout(module, args, output)
-            if stack.streams is None:
+        def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
+            if stack.streams is None:  # its only block
                 stack.streams = self._see_streams(stack)
             ends = {stream.name: stream.find(output) for stream in stack.streams}
             stack.keep({name: value for name, value in ends.items() if value is not None})

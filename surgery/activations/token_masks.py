@@ -1,12 +1,13 @@
 """Which tokens of a stack's tensors are padding: of its blocks' arguments, and of what a block makes of them.
 
 An output has the tokens of the argument of its name, or of the only argument with as many; or those of several in one
-sequence, in the order in which the stack's first block joined them (`torch.cat` along tokens).
+sequence, in the order in which the stack's first block joined them (`torch.cat` along tokens) in the first forward.
+Copies of arguments that are joined are known by their lengths: where those were equal in that forward, padding is not
+known.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,8 @@ def no_mask(argument: TokenArgument) -> None:
 class TokenMasks:
     """The masks of a stack in the forward at hand.
 
-    `shapes` are (rows, tokens) of all arguments of its first block, `known` the masks of those whose padding is known.
+    `shapes` are (rows, tokens) of the arguments of its first block that have all rows, `known` the masks of those whose
+    padding is known.
     `joins` are rows of arguments that the block joins to one sequence: seen once, they hold for every forward.
     """
 
@@ -71,7 +73,8 @@ class TokenMasks:
             return self.known.get(stream)
         if of_length:
             return self.known.get(of_length[0]) if len(of_length) == 1 else None
-        joins = [names for names in self.joins if self._joined_shape(names) == shape]
+        possible = [names for names in self.joins if self.shapes.keys() >= set(names)]
+        joins = [names for names in possible if self._joined_shape(names) == shape]
         return self._joined_mask(joins[0]) if len(joins) == 1 else None
 
     def _joined_shape(self, names: Sequence[str]) -> torch.Size:
@@ -83,11 +86,9 @@ class TokenMasks:
         like = next(iter(self.known.values()))
         return torch.cat([self.known.get(name, like.new_ones(self.shapes[name])) for name in names], 1)
 
-    @contextmanager
-    def watching(self, arguments: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    def watching(self, arguments: Mapping[str, torch.Tensor]) -> TorchFunctionMode:
         """Within it, what is joined of these arguments of the first block, or of what has their tokens, is seen."""
-        with _Joining(functools.partial(self._note, arguments)):
-            yield
+        return _Joining(functools.partial(self._note, arguments))
 
     def _note(self, arguments: Mapping[str, torch.Tensor], parts: Sequence[torch.Tensor]) -> None:
         names = [self._name_of(arguments, part) for part in parts]

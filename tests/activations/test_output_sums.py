@@ -72,11 +72,11 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("together", [1, 60, 2**18])
-@pytest.mark.parametrize("shapes", [1, 2, 8])
+@pytest.mark.parametrize("kinds", [1, 2, 8])
 @pytest.mark.parametrize("waiting_bytes", [100, 700, 2**23])  # some outputs are larger than the first
-def test_it_does_not_matter_how_many_wait_and_are_counted_together(monkeypatch, waiting_bytes, shapes, together):
+def test_it_does_not_matter_how_many_wait_and_are_counted_together(monkeypatch, waiting_bytes, kinds, together):
     monkeypatch.setattr(output_sums, "WAITING_BYTES", waiting_bytes)
-    monkeypatch.setattr(output_sums, "SHAPES", shapes)
+    monkeypatch.setattr(output_sums, "KINDS", kinds)
     monkeypatch.setattr(output_sums, "TOGETHER", together)
     forwards = [random_forward(seed) for seed in range(3)]
     if waiting_bytes < 1000:  # outputs larger than the limit are read before the forward writes into them
@@ -113,14 +113,14 @@ def memory_of(sums):
     return [waiting.memory.nbytes for waiting in sums._waiting.values()]
 
 
-@pytest.mark.parametrize(("waiting_bytes", "shapes"), [(700, 2), (220, 8), (100, 8)])
-def test_waiting_takes_no_more_than_its_limit(monkeypatch, waiting_bytes, shapes):
+@pytest.mark.parametrize(("waiting_bytes", "kinds"), [(700, 2), (220, 8), (100, 8)])
+def test_waiting_takes_no_more_than_its_limit(monkeypatch, waiting_bytes, kinds):
     monkeypatch.setattr(output_sums, "WAITING_BYTES", waiting_bytes)
-    monkeypatch.setattr(output_sums, "SHAPES", shapes)
+    monkeypatch.setattr(output_sums, "KINDS", kinds)
     sums = OutputSums()
     for output, values in random_forward(0):
         sums.add(output, values, WEIGH[output[1]])
-        assert len(memory_of(sums)) <= shapes
+        assert len(memory_of(sums)) <= kinds
         assert all(size <= waiting_bytes for size in memory_of(sums))
     assert (not memory_of(sums)) == (waiting_bytes == 100)  # larger outputs do not wait
 
@@ -132,8 +132,9 @@ def test_the_memory_of_outputs_that_wait_is_used_again():
         for output, values in random_forward(seed):
             sums.add(output, values, WEIGH[output[1]])
         sums.count_waiting()
-        places.append([waiting.memory.data_ptr() for waiting in sums._waiting.values()])
-    assert places[0] == places[1] == places[2] and len(places[0]) == 3
+        places.append([waiting.memory for waiting in sums._waiting.values()])
+    assert [len(found) for found in places] == [3, 3, 3]
+    assert all(one is again for later in places[1:] for one, again in zip(places[0], later, strict=True))
 
 
 def test_a_mean_far_from_zero_costs_no_digits():
@@ -168,4 +169,12 @@ def test_values_reach_float64_by_way_of_a_device_that_has_it(monkeypatch):
 
     monkeypatch.setattr(output_sums, "where_exact", note)
     count([random_forward(0)])
-    assert passed == [torch.float32] * 3  # of three shapes, each counted together
+    assert passed == [torch.float32] * 3  # of three kinds, each counted together
+
+
+def test_an_output_without_tokens_counts_nothing():
+    sums = OutputSums()
+    for _ in range(2):
+        sums.add(("blocks.0.attn", "text"), torch.ones(3, 0, 4), weigh_image)
+        sums.count_waiting()
+    assert {moments.count for moments in sums.moments().values()} == {0}

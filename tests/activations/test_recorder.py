@@ -188,6 +188,38 @@ def test_tokens_of_the_context_are_masked_in_every_forward_and_those_of_the_pict
     assert num_text > 2
 
 
+def test_what_finds_the_streams_is_gone_after_the_first_forward():
+    model, calls = exact_model("flux")
+    recorder = Recorder(model, read_anatomy(model))
+
+    def num_hooks():
+        return [len(block._forward_hooks) for block in (*model.transformer_blocks, *model.single_transformer_blocks)]
+
+    none, double, single = num_hooks(), len(model.transformer_blocks), len(model.single_transformer_blocks)
+    with torch.no_grad(), recorder:
+        assert num_hooks() == [1, *[0] * (double - 2), 1, 1, *[0] * (single - 2), 1]
+        model(**calls[0])
+        assert num_hooks() == [0] * (double - 1) + [1] + [0] * (single - 1) + [1]
+        recorder.settle(0.5)
+    assert num_hooks() == none
+
+
+def test_what_an_error_left_unsettled_is_not_counted_later():
+    model, calls = exact_model("pixart")
+    recorder = Recorder(model, read_anatomy(model), keep_means=True)
+    with pytest.raises(ZeroDivisionError), torch.no_grad(), recorder:
+        model(**calls[0])
+        raise ZeroDivisionError
+    with torch.no_grad(), recorder:
+        model(**calls[1])
+        recorder.settle(0.5)
+        recorder.finish_trajectory()
+    rows = len(calls[1]["hidden_states"])
+    sums = recorder.profile({}).sums("transformer_blocks", "hidden_states")
+    assert sums.samples.sum() == rows and sums.trajectories == rows
+    assert np.allclose(sums.mean_cosine, sums.cosine.sum(0), rtol=1e-12)  # a trajectory of this step alone
+
+
 def test_rows_of_a_forward_may_be_at_times_of_their_own():
     """As in a training loop: each row counts in the bin of its own time."""
     model, calls = exact_model("pixart")

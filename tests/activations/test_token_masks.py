@@ -60,8 +60,8 @@ def test_what_is_not_joined_of_arguments_along_tokens_tells_nothing():
     with masks.watching(arguments):
         torch.cat([arguments[CONTEXT], torch.randn(1, 2, 4)], dim=1)  # two tokens of nobody knows what
         torch.cat([arguments[CONTEXT], arguments[CONTEXT]], dim=2)
-        torch.cat([arguments[CONTEXT][0], arguments[PICTURE][0]])
-        torch.cat([arguments[CONTEXT][None], arguments[PICTURE][None]], 2)
+        torch.cat([arguments[CONTEXT][..., None], arguments[PICTURE][..., None]], 1)
+        torch.cat([arguments[CONTEXT].long(), arguments[PICTURE].long()], 1)
         torch.cat([arguments[CONTEXT]], 1)
     assert not masks.joins
 
@@ -129,3 +129,11 @@ def test_a_first_block_that_is_interrupted_leaves_nobody_watching():
     with pytest.raises(KeyboardInterrupt), torch.no_grad(), Recorder(model, read_anatomy(model)):
         model(**tiny_call(model))
     assert torch.overrides._get_current_function_mode() is None
+
+
+def test_a_join_of_what_a_forward_has_not_is_passed_over():
+    masks, arguments = begun(5, {CONTEXT: TEXT})
+    with masks.watching(arguments):
+        torch.cat([arguments[CONTEXT], arguments[PICTURE]], 1)
+    masks.begin({PICTURE: torch.randn(1, 5, 4)}, lambda name, value: torch.ones(1, 5))
+    assert masks.of_output(PICTURE, torch.Size([1, 8])) is None
