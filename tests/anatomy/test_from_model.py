@@ -234,7 +234,7 @@ def test_a_forward_that_runs_its_stack_backwards_is_said_to():
     ("config", "num_parameters", "stacks"),
     [
         (FLUX_SCHNELL, 11.89e9, {"transformer_blocks": 19, "single_transformer_blocks": 38}),
-        (SD3_MEDIUM, 2.03e9, {"transformer_blocks": 24}),
+        pytest.param(SD3_MEDIUM, 2.03e9, {"transformer_blocks": 24}, marks=pytest.mark.slow),
     ],
     ids=["FLUX.1-schnell", "SD3-medium"],
 )

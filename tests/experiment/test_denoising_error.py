@@ -20,7 +20,7 @@ PROMPTS = ("red apple", "rocket", "two dogs")
 CHANNELS = {"flux": 1, "sd3": 4, "demo": 4}
 
 
-@pytest.mark.parametrize("name", ["demo", "flux", pytest.param("sd3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["demo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flux", "sd3"))])
 def test_variants_err_and_the_unchanged_graph_does_not(name):
     pipe, call = pipelines.build_pipeline(name)
     side = 16 if name == "demo" else 8
