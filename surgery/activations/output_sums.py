@@ -176,7 +176,7 @@ class _Bank:
         numbers = slice(first, first + len(values))
         self.counts[numbers] += weights.counts
         matrices = weights.matrix.expand(len(values), -1, -1)
-        if not self.shifted.isdisjoint(range(numbers.start, numbers.stop)):
+        if not self.shifted.isdisjoint(range(first, first + len(values))):
             values.sub_(self.shift[numbers])
         self.total[numbers].baddbmm_(matrices, values)
         self.squares[numbers].baddbmm_(matrices, values.square_())

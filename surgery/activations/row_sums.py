@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+
+from surgery.profiles.layer_profile import Array
 
 CHUNK_BYTES = 2**24  # of float64 states that are compared at once
 
-Array = NDArray[np.float64]
 Masks = Mapping[str, torch.Tensor]  # name of a set of tokens -> which (rows, tokens) are of it
 
 
@@ -43,11 +43,9 @@ def where_exact(values: torch.Tensor) -> torch.Tensor:
     return values.cpu() if values.device.type == "mps" else values
 
 
-def exact(
-    values: torch.Tensor, *, copy: bool = False, layout: torch.memory_format = torch.preserve_format
-) -> torch.Tensor:
-    """Values in float64, on the CPU where their device has none; `copy` where the caller writes into them."""
-    return where_exact(values).to(torch.float64, copy=copy, memory_format=layout)
+def exact(values: torch.Tensor, *, layout: torch.memory_format = torch.preserve_format) -> torch.Tensor:
+    """Values in float64, on the CPU where their device has none."""
+    return where_exact(values).to(torch.float64, memory_format=layout)
 
 
 def compare_states(states: Sequence[torch.Tensor], masks: Masks, *, last_token: bool) -> dict[str, RowSums]:

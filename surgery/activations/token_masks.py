@@ -44,8 +44,8 @@ class TokenMasks:
     """The masks of a stack in the forward at hand.
 
     `shapes` are (rows, tokens) of the arguments of its first block that have all rows, `known` the masks of those whose
-    padding is known.
-    `joins` are rows of arguments that the block joins to one sequence: seen once, they hold for every forward.
+    padding is known. `joins` are arguments that the block joins to one sequence, in their order: seen once, they hold
+    for every forward.
     """
 
     shapes: dict[str, torch.Size] = field(default_factory=dict)

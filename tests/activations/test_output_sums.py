@@ -137,7 +137,7 @@ def test_the_memory_of_outputs_that_wait_is_used_again():
     assert all(one is again for later in places[1:] for one, again in zip(places[0], later, strict=True))
 
 
-def test_a_mean_far_from_zero_costs_no_digits():
+def test_a_mean_far_from_zero_does_not_cancel_the_squares():
     """Without a shift the squares would cancel: (1e7)^2 leaves 2 of 16 digits of a variance of 1."""
     forwards = [[(output, values.double() + 1e7) for output, values in random_forward(seed)] for seed in range(3)]
     found, expected = count(forwards), counted_by_hand(forwards)

@@ -123,10 +123,10 @@ def test_a_first_block_that_is_interrupted_leaves_nobody_watching():
     model = build_tiny_model("flux")
 
     def interrupt(*_):
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("by hand")
 
     model.transformer_blocks[0].norm1.register_forward_pre_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt), torch.no_grad(), Recorder(model, read_anatomy(model)):
+    with pytest.raises(KeyboardInterrupt, match="by hand"), torch.no_grad(), Recorder(model, read_anatomy(model)):
         model(**tiny_call(model))
     assert torch.overrides._get_current_function_mode() is None
 
