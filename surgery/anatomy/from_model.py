@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from surgery.anatomy.parts import Anatomy, Component, Kind, Stack, TokenOutput
 from surgery.errors import InputError, RefusedError, TraceError
 from surgery.tracing.arguments import flatten_call
-from surgery.tracing.clone import bare_clone
+from surgery.tracing.clone import bare_clone, without_memory
 from surgery.tracing.example_inputs import example_call
 from surgery.tracing.steps import StackSteps, bind_arguments, find_stack_names, iter_stacks, read_steps
 from surgery.tracing.tracer import trace_forward
@@ -31,12 +31,13 @@ def read_anatomy(
     """
     if not find_stack_names(model):
         raise InputError(f"{type(model).__name__} has no stack of blocks (no ModuleList); it is no transformer")
-    example = example_call(model, sizes=sizes)
+    skeleton = _skeleton(model)
+    example = example_call(skeleton, sizes=sizes)
     failure = None
     stacks = _stacks_untraced(model)
     if example is not None:
         try:
-            stacks = _stacks_traced(model, example.kwargs)
+            stacks = _stacks_traced(model, skeleton, example.kwargs)
         except TraceError as error:
             failure = str(error)
     parameters = list(model.parameters())
@@ -63,8 +64,15 @@ def _stacks_untraced(model: nn.Module) -> tuple[Stack, ...]:
     return tuple(stacks)
 
 
-def _stacks_traced(model: nn.Module, kwargs: Mapping[str, Any]) -> tuple[Stack, ...]:
-    skeleton = bare_clone(model)
+def _skeleton(model: nn.Module) -> nn.Module:
+    """The model without hooks, on the meta device and in one precision.
+
+    No kernel is chosen there: a counter of FLOPs knows the operations of a forward, but not each device's fused ones.
+    """
+    return bare_clone(model, lambda tensor: without_memory(tensor, torch.float32))
+
+
+def _stacks_traced(model: nn.Module, skeleton: nn.Module, kwargs: Mapping[str, Any]) -> tuple[Stack, ...]:
     probes: dict[str, _Probe] = {}
     for name in find_stack_names(skeleton):
         blocks = list(skeleton.get_submodule(name).children())
@@ -74,16 +82,21 @@ def _stacks_traced(model: nn.Module, kwargs: Mapping[str, Any]) -> tuple[Stack, 
     call = flatten_call((), kwargs, list(inspect.signature(forward).parameters)[1:])
     with torch.no_grad():
         graph = trace_forward(lambda: skeleton, call, forward).graph
-    return tuple(_describe_stack(graph, skeleton, name, probes) for name, _ in iter_stacks(graph, skeleton))
+    return tuple(
+        _describe_stack(graph, skeleton, name, list(model.get_submodule(name).children()), probes)
+        for name, _ in iter_stacks(graph, skeleton)
+    )
 
 
-def _describe_stack(graph: fx.Graph, model: nn.Module, name: str, probes: Mapping[str, "_Probe"]) -> Stack:
-    blocks = list(model.get_submodule(name).children())
+def _describe_stack(
+    graph: fx.Graph, skeleton: nn.Module, name: str, blocks: list[nn.Module], probes: Mapping[str, "_Probe"]
+) -> Stack:
+    """What `graph`, traced on the skeleton, and the model's own blocks tell of one stack."""
     kind_of, firsts = _group_by_kind(blocks)
     refusal: str | None = None
     steps: StackSteps | None = None
     try:
-        steps = read_steps(graph, model, name, len(blocks))
+        steps = read_steps(graph, skeleton, name, len(blocks))
         if steps is None:
             refusal = "the forward does not run its blocks in their order"
     except RefusedError as error:
@@ -92,7 +105,7 @@ def _describe_stack(graph: fx.Graph, model: nn.Module, name: str, probes: Mappin
         _describe_kind(blocks[first], probes[f"{name}.{first}"], _missing_streams(steps, first)) for first in firsts
     )
     streams = None if steps is None else tuple(stream.parameter for stream in steps.streams)
-    return Stack(name, kinds, kind_of, streams, refusal, _own_context(steps, model))
+    return Stack(name, kinds, kind_of, streams, refusal, _own_context(steps, skeleton))
 
 
 def _own_context(steps: StackSteps | None, model: nn.Module) -> tuple[str, ...]:

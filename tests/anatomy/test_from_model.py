@@ -1,5 +1,7 @@
 """The anatomy of live models: laws for every class, then what is known of each by reading its code."""
 
+import copy
+
 import diffusers
 import pytest
 import torch
@@ -134,10 +136,28 @@ def test_other_sizes_change_flops_only(models):
     assert dict(large.example)["height"] == 16
 
 
-def test_half_precision_halves_the_bytes():
-    half = read_anatomy(build_tiny_model("sd3").to(torch.bfloat16))
-    assert half.dtype == "bfloat16"
-    assert half.size_bytes == 2 * half.num_parameters
+def list_flops(anatomy):
+    kinds = [kind for stack in anatomy.stacks for kind in stack.kinds]
+    return [(kind.flops, [component.flops for component in kind.components]) for kind in kinds]
+
+
+@pytest.mark.parametrize("name", ["pixart", "sd3", "flux"])
+def test_flops_are_those_of_the_model_whatever_its_device_and_precision(models, tiny, name):
+    half = read_anatomy(copy.deepcopy(models[name]).to(torch.bfloat16))
+    on_meta = read_anatomy(copy.deepcopy(models[name]).to("meta"))
+    eight_bits = copy.deepcopy(models[name])
+    eight_bits.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
+    assert list_flops(half) == list_flops(on_meta) == list_flops(read_anatomy(eight_bits)) == list_flops(tiny[name])
+    assert (half.dtype, half.size_bytes) == ("bfloat16", 2 * half.num_parameters)
+
+
+def test_attention_costs_two_products_of_queries_keys_and_values(tiny):
+    """4 * batch * tokens * keys * width, in self-attention beside 8 * batch * tokens * width ** 2 of its linears."""
+    anatomy, config = tiny["pixart"], build_tiny_model("pixart").config
+    sizes, width = dict(anatomy.example), config.num_attention_heads * config.attention_head_dim
+    tokens = (sizes["height"] // config.patch_size) * (sizes["width"] // config.patch_size)
+    expected = sizes["batch"] * (4 * tokens * tokens * width + 8 * tokens * width**2)
+    assert anatomy.stacks[0].kinds[0].find_component("attn1").flops == expected
 
 
 @pytest.mark.parametrize("name", ["pixart", "dit", "flux", "auraflow", "chroma"])
