@@ -2,21 +2,35 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
 INSTALLED := $(VENV)/.installed
+PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-lycoris-3 lint fuzz bench train-demo train-judges clean
+.PHONY: help lock demo test test-oldest test-newest test-slow test-lycoris-3 lint fuzz bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-$(INSTALLED): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+$(LOCKED): requirements.lock
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14)' 2>/dev/null || \
+	  { echo "$$($(PYTHON) --version) at $(PYTHON) will not do: take 3.11, 3.12 or 3.13, as in make PYTHON=python3.12"; exit 1; }
+	@echo "Installing the versions of requirements.lock into $(VENV): 2 to 5 minutes and about 6 GB, once"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python $(PIP) --require-hashes --requirement requirements.lock
 	@touch $@
 
-demo: $(INSTALLED)  ## draw pictures with the bundled pipeline, before and after surgery (about 2 minutes)
+$(INSTALLED): $(LOCKED) pyproject.toml
+	$(BIN)/python $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock:  ## write requirements.lock anew: the newest versions that pyproject.toml allows, for Python 3.11 to 3.13
+	$(PYTHON) -m venv out/lock
+	out/lock/bin/python $(PIP) --upgrade uv
+	out/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --upgrade \
+	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+demo: $(INSTALLED)  ## draw with the bundled pipeline before and after surgery, and measure it (3 minutes, on two cores)
 	$(BIN)/surgery demo --out out/demo
 
 test: $(INSTALLED)  ## run the tests that are not marked slow
@@ -28,6 +42,21 @@ test-slow: $(INSTALLED)  ## run the tests that take minutes
 test-lycoris-3: $(INSTALLED)  ## run the tests of training configs on LyCORIS 3.4.0, the oldest that is supported
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target out/lycoris-3 lycoris-lora==3.4.0
 	PYTHONPATH=out/lycoris-3 $(BIN)/python -m pytest tests/export tests/commands/test_export.py
+
+# What moves under us: the laws, the oracles and the tracer, with other versions than the locked ones.
+LAWS := tests/tracing tests/graph tests/anatomy/test_from_model.py tests/checkpoint/test_law.py tests/verify tests/test_architecture.py
+OLDEST := torch==2.11.0 torchvision==0.26.0 diffusers==0.42.0
+
+test-oldest: requirements.lock pyproject.toml  ## the laws on the oldest torch and diffusers that are allowed, in .venv-oldest
+	$(PYTHON) -m venv --clear .venv-oldest
+	sed -nE '/^(torch|torchvision|diffusers|triton|nvidia-[^=]*|cuda-[^=]*)==/d; s/^([a-z][^ ]*==.*) \\$$/\1/p' requirements.lock > .venv-oldest/rest.txt
+	.venv-oldest/bin/python $(PIP) --constraint .venv-oldest/rest.txt $(OLDEST) --editable '.[dev]'
+	.venv-oldest/bin/python -m pytest -m 'not slow' $(LAWS)
+
+test-newest: pyproject.toml  ## the laws on the newest of everything that the registry gives, pre-releases too, in .venv-newest
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python $(PIP) --pre --editable '.[dev]'
+	.venv-newest/bin/python -m pytest -m 'not slow' $(LAWS)
 
 lint: $(INSTALLED)  ## ruff (style and format) and mypy (strict)
 	$(BIN)/ruff check .
