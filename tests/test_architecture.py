@@ -17,6 +17,7 @@ ROOMS = (
     *(
         "errors",
         "files",
+        "progress",
         "location",
         "spec",
         "conditions",

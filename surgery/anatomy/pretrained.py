@@ -4,6 +4,7 @@ from typing import Any
 
 from surgery.anatomy.sources import ModelSource
 from surgery.errors import InputError
+from surgery.progress import library_bars
 
 DTYPE_CHOICES = ("float32", "bfloat16", "float16")
 
@@ -43,25 +44,26 @@ def load_pretrained(
     Raises:
         InputError: diffusers can't load it, or there is no such device or dtype.
     """
-    import diffusers
-
     device = pick_device(device)
     torch_dtype = pick_dtype(dtype, device)
-    place: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
     try:
-        if source.pipeline is not None and not transformer_only:
-            loaded = diffusers.DiffusionPipeline.from_pretrained(source.pipeline, dtype=torch_dtype, **place)
-        elif source.file is not None:
-            model_class = getattr(diffusers, source.class_name)
-            loaded = model_class.from_single_file(str(source.file), config=str(source.folder), dtype=torch_dtype).eval()
-        else:
-            model_class = getattr(diffusers, source.class_name)
-            if source.revision is not None and source.pipeline is not None:
-                place["subfolder"] = "transformer"
-            name = str(source.folder) if source.revision is None else source.name
-            loaded = model_class.from_pretrained(name, dtype=torch_dtype, **place)
-        loaded = loaded.to(device)
+        with library_bars():
+            return _load(source, torch_dtype, transformer_only=transformer_only).to(device)
     except (OSError, ValueError, RuntimeError, AssertionError, AttributeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{source.name} can't be loaded on {device}: {reason}") from error
-    return loaded
+
+
+def _load(source: ModelSource, dtype: Any, *, transformer_only: bool) -> Any:
+    import diffusers
+
+    place: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
+    if source.pipeline is not None and not transformer_only:
+        return diffusers.DiffusionPipeline.from_pretrained(source.pipeline, dtype=dtype, **place)
+    model_class = getattr(diffusers, source.class_name)
+    if source.file is not None:
+        return model_class.from_single_file(str(source.file), config=str(source.folder), dtype=dtype).eval()
+    if source.revision is not None and source.pipeline is not None:
+        place["subfolder"] = "transformer"
+    name = str(source.folder) if source.revision is None else source.name
+    return model_class.from_pretrained(name, dtype=dtype, **place)

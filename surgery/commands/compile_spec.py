@@ -14,10 +14,11 @@ from surgery.commands.compiled_checkpoint import (
     show_bytes,
 )
 from surgery.commands.compiled_graph import Format, compile_graph, describe_artefact
-from surgery.commands.output import JsonFlag, print_json
+from surgery.commands.output import JsonFlag, QuietFlag, print_json
 from surgery.errors import InputError
 from surgery.export.pruned_model import CompileOptions, compile_planned
 from surgery.plan.planned import plan_spec_file
+from surgery.progress import quietly
 
 
 class Target(StrEnum):
@@ -101,6 +102,7 @@ def run(
     variant: Annotated[
         str | None, typer.Option(help="Of the files, as diffusers names them: fp16.", rich_help_panel=CHECKPOINT)
     ] = None,
+    quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Compile a spec to a running variant (graph), or to a pruned model that stock diffusers loads (checkpoint).
@@ -109,7 +111,8 @@ def run(
     """
     refuse_other_options(context, to)
     if to is Target.graph:
-        artefact = compile_graph(spec, out, model=model, profile=profile, format=format, dtype=dtype, force=force)
+        with quietly(quiet):
+            artefact = compile_graph(spec, out, model=model, profile=profile, format=format, dtype=dtype, force=force)
         print_json(artefact.manifest) if json else typer.echo(describe_artefact(artefact))
         return
     options = CompileOptions(
@@ -122,7 +125,7 @@ def run(
         dry_run=dry_run,
     )
     planned = plan_spec_file(spec, model=model, profile=profile)
-    with show_bytes() as progress:
+    with quietly(quiet), show_bytes() as progress:
         pruned = compile_planned(planned, out, options, progress=progress)
     if json:
         print_json(pruned_to_json(pruned))

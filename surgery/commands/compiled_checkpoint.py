@@ -1,13 +1,13 @@
 """`surgery compile --to checkpoint`: what is shown while a pruned model is written, and after it."""
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from surgery.commands.output import bytes_text, count_text, share_text, table
 from surgery.export.pruned_model import Progress, PrunedModel
 from surgery.export.recipe import config_changes, describe_check, loading_code
+from surgery.progress import show_progress
 
 NUMERIC = {"numeric", "full"}
 UNCHECKED = "not run: that the forward does not go by the blocks' numbers was not checked"
@@ -15,25 +15,13 @@ UNCHECKED = "not run: that the forward does not go by the blocks' numbers was no
 
 @contextmanager
 def show_bytes() -> Iterator[Progress]:
-    """A progress bar in bytes on standard error, from when their number is known."""
-    from tqdm import tqdm
+    """Progress in bytes on standard error, from when their number is known."""
+    with ExitStack() as stack:
 
-    bars: list[Any] = []
+        def start(total: int) -> Callable[[int], None]:
+            return stack.enter_context(show_progress(total, unit="B", label="writing")).advance
 
-    def start(total: int) -> Callable[[int], None]:
-        bar = tqdm(total=total, unit="B", unit_scale=True, desc="writing", file=sys.stderr, disable=None)
-        bars.append(bar)
-
-        def advance(size: int) -> None:
-            bar.update(size)
-
-        return advance
-
-    try:
         yield start
-    finally:
-        for bar in bars:
-            bar.close()
 
 
 def pruned_to_json(pruned: PrunedModel) -> dict[str, Any]:

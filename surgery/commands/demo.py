@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surgery.commands.output import JsonFlag, print_json
+from surgery.commands.output import JsonFlag, QuietFlag, print_json
 from surgery.demo.location import DEMO_PROMPTS, demo_prompt_file, demo_specs
+from surgery.progress import quietly, say_stage
 
 if TYPE_CHECKING:
+    from surgery.demo.pruned import StockPictures
     from surgery.experiment.evaluation import Evaluation
+    from surgery.experiment.gallery import Gallery
 
 PRUNED = "skip"  # the spec that is also compiled to a checkpoint
 NUM_MEASURED = 40  # prompts: the fewest with an interval of the Frechet distance
@@ -19,22 +22,15 @@ BINS = 5
 def run(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Prompt k starts from the noise of seed + k.")] = 0,
+    quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Draw the bundled pipeline under the specs of specs/demo, prune it to a checkpoint, and measure the variants.
 
     About three minutes on two cores, no downloads.
     """
-    from surgery.demo.pruned import draw_pruned
-    from surgery.experiment.gallery import GalleryRequest, draw_gallery
-
-    request = GalleryRequest(
-        targets=tuple(str(path) for path in demo_specs()), prompts=DEMO_PROMPTS, out=out, seed=seed, force=True
-    )
-    gallery = draw_gallery(request)
-    spec = next(path for path in demo_specs() if path.stem == PRUNED)
-    stock = draw_pruned(spec, out, gallery.recipe)
-    measured = measure_variants(out / "measured", seed)
+    with quietly(quiet):
+        gallery, stock, measured = run_stages(out, seed)
     if json:
         print_json({**gallery.to_json(), "pruned": stock.to_json(), "measured": measured.to_json()})
         return
@@ -43,6 +39,22 @@ def run(
     typer.echo(f"{gallery.describe()}\n{stock.describe()}")
     typer.echo(f"{out / 'measured'}: the variants measured on {NUM_MEASURED} prompts; numbers, a figure, a sheet\n")
     typer.echo(evaluation_text(measured))
+
+
+def run_stages(out: Path, seed: int) -> tuple["Gallery", "StockPictures", "Evaluation"]:
+    """All that the demo does, each part announced with the time that it takes on two cores."""
+    num_specs = len(demo_specs())
+    say_stage(f"1 of 3: drawing {len(DEMO_PROMPTS)} prompts with the bundled pipeline and {num_specs} specs (20 s)")
+    from surgery.demo.pruned import draw_pruned
+    from surgery.experiment.gallery import GalleryRequest, draw_gallery
+
+    targets = tuple(str(path) for path in demo_specs())
+    gallery = draw_gallery(GalleryRequest(targets, DEMO_PROMPTS, out, seed=seed, force=True))
+    spec = next(path for path in demo_specs() if path.stem == PRUNED)
+    say_stage(f"2 of 3: {spec.name} as a pruned checkpoint, drawn by diffusers alone (30 s)")
+    stock = draw_pruned(spec, out, gallery.recipe)
+    say_stage(f"3 of 3: measuring {num_specs} variants and three controls on {NUM_MEASURED} prompts (2 minutes)")
+    return gallery, stock, measure_variants(out / "measured", seed)
 
 
 def measure_variants(out: Path, seed: int) -> "Evaluation":

@@ -19,7 +19,8 @@ from surgery.commands.drawing_options import (
     WidthOption,
     pipeline_arguments,
 )
-from surgery.commands.output import JsonFlag, print_json
+from surgery.commands.output import JsonFlag, QuietFlag, print_json
+from surgery.progress import quietly
 
 if TYPE_CHECKING:
     from surgery.experiment.evaluation import Evaluation
@@ -81,6 +82,7 @@ def run(
     keep_images: Annotated[
         Literal["all", "grid", "none"], typer.Option(help="Keep every picture (PNG), a contact sheet, or none.")
     ] = "grid",
+    quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Measure variants: against real pictures, the text and the baseline, beside three controls."""
@@ -122,7 +124,7 @@ def run(
         device=device,
         call=arguments,
     )
-    with locked_folder(out):
+    with locked_folder(out), quietly(quiet):
         evaluation = evaluate(request, say=lambda text: typer.echo(text, err=True))
         written = write_evaluation(evaluation, out, keep_images)
     if json:

@@ -20,7 +20,8 @@ from surgery.commands.drawing_options import (
     pipeline_arguments,
     read_prompts,
 )
-from surgery.commands.output import JsonFlag, print_json
+from surgery.commands.output import JsonFlag, QuietFlag, print_json
+from surgery.progress import quietly
 
 
 def run(
@@ -44,6 +45,7 @@ def run(
     call: CallOption = None,
     baseline: Annotated[bool, typer.Option(help="Draw the unedited model as well.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+    quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Draw pictures of a model and of its variants: same prompts, same noise, a labelled contact sheet."""
@@ -64,7 +66,8 @@ def run(
         baseline=baseline,
         force=force,
     )
-    gallery = draw_gallery(request)
+    with quietly(quiet):
+        gallery = draw_gallery(request)
     if json:
         print_json(gallery.to_json())
     else:

@@ -7,6 +7,8 @@ import typer
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs instead of text.")]
 
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress; faults and notes are still told.")]
+
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""

@@ -19,15 +19,16 @@ from surgery.commands.drawing_options import (
     read_prompts,
 )
 from surgery.commands.given_options import refuse_options
-from surgery.commands.output import JsonFlag, bytes_text, print_json, table
+from surgery.commands.output import JsonFlag, QuietFlag, bytes_text, print_json, table
 from surgery.errors import InputError
 from surgery.files import refuse_file
+from surgery.progress import quietly
 
 if TYPE_CHECKING:
     from surgery.profiles.layer_profile import Profile
 
 
-FOR_MERGE = {"targets", "out", "merge", "force", "json"}
+FOR_MERGE = {"targets", "out", "merge", "force", "quiet", "json"}
 SAMPLING_ONLY = {"steps", "guidance_scale", "mean_states"}
 
 
@@ -72,6 +73,7 @@ def run(
     device: DeviceOption = "auto",
     call: CallOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a profile that is there.")] = False,
+    quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Measure what layers do: similarity, angular distance, influence, mean outputs; an interrupted run goes on."""
@@ -106,7 +108,8 @@ def run(
             call=arguments,
             force=force,
         )
-        profile = measure_profile(request, say=lambda text: typer.echo(text, err=True))
+        with quietly(quiet):
+            profile = measure_profile(request, say=lambda text: typer.echo(text, err=True))
     if json:
         print_json({"out": str(out), "size_bytes": out.stat().st_size, **describe_profile(profile)})
     else:

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from tqdm import tqdm
 
 from surgery.demo.location import DEMO_CALL, demo_folder
 from surgery.demo.pictures import Emoji, load_pictures
 from surgery.graph.variant import build_variant
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Layer, Schedule
+from surgery.progress import show_progress
 
 NUM_PROMPTS = 200
 NUM_DAMAGE_PROMPTS = 32
@@ -83,10 +83,12 @@ def skip_damage(pipe: Any, prompts: Sequence[str]) -> tuple[float, ...]:
     num_blocks = len(original.transformer_blocks)
     baseline = draw_latents(pipe, prompts).flatten(1)
     damage = []
-    for index in tqdm(range(num_blocks), desc="skipping each block", unit="block"):
-        pipe.register_modules(transformer=build_variant(original, skip_plan(num_blocks, index), anatomy))
-        error = (draw_latents(pipe, prompts).flatten(1) - baseline).norm(dim=1) / baseline.norm(dim=1)
-        damage.append(float(error.mean()))
+    with show_progress(num_blocks, unit="block", label="skipping each block") as meter:
+        for index in range(num_blocks):
+            pipe.register_modules(transformer=build_variant(original, skip_plan(num_blocks, index), anatomy))
+            error = (draw_latents(pipe, prompts).flatten(1) - baseline).norm(dim=1) / baseline.norm(dim=1)
+            damage.append(float(error.mean()))
+            meter.advance(1)
     pipe.register_modules(transformer=original)
     return tuple(damage)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
+
+from surgery.progress import show_progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
@@ -80,32 +81,31 @@ def train_(
         first_step, seconds_before = state["step"], state["seconds"]
     base_rates = [[group["initial_lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     started = last_saved = time.monotonic()
-    progress = tqdm(total=schedule.num_steps, initial=first_step, desc=label, unit="step", mininterval=5.0)
     smooth_loss: float | None = None
-    for step in range(first_step, schedule.num_steps):
-        for optimizer, rates in zip(optimizers, base_rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * schedule.factor(step)
-        loss = loss_at_step(step)
-        loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        average.update_(module, step)
-        smooth_loss = loss.item() if smooth_loss is None else 0.98 * smooth_loss + 0.02 * loss.item()
-        progress.set_postfix(loss=f"{smooth_loss:.4f}", refresh=False)
-        progress.update()
-        now = time.monotonic()
-        if now - last_saved > SECONDS_BETWEEN_CHECKPOINTS or step == schedule.num_steps - 1:
-            last_saved = now
-            state = {
-                "module": module.state_dict(),
-                "average": average.values,
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                "step": step + 1,
-                "seconds": seconds_before + now - started,
-            }
-            write_checkpoint(state, checkpoint)
-    progress.close()
+    with show_progress(schedule.num_steps, unit="step", label=label, done=first_step) as meter:
+        for step in range(first_step, schedule.num_steps):
+            for optimizer, rates in zip(optimizers, base_rates, strict=True):
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * schedule.factor(step)
+            loss = loss_at_step(step)
+            loss.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            average.update_(module, step)
+            smooth_loss = loss.item() if smooth_loss is None else 0.98 * smooth_loss + 0.02 * loss.item()
+            meter.note(f"loss {smooth_loss:.4f}")
+            meter.advance(1)
+            now = time.monotonic()
+            if now - last_saved > SECONDS_BETWEEN_CHECKPOINTS or step == schedule.num_steps - 1:
+                last_saved = now
+                state = {
+                    "module": module.state_dict(),
+                    "average": average.values,
+                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                    "step": step + 1,
+                    "seconds": seconds_before + now - started,
+                }
+                write_checkpoint(state, checkpoint)
     return average

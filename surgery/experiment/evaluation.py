@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from surgery.activations.noised import encode_picture, picture_size
 from surgery.anatomy.from_model import read_anatomy
@@ -32,6 +31,7 @@ from surgery.experiment.shared_text import text_encoded_once
 from surgery.experiment.variants import library_versions, means_file, plan_variants
 from surgery.graph.apply import apply
 from surgery.plan.plan import Plan
+from surgery.progress import show_progress
 from surgery.spec.load import Spec, load_spec, read_spec
 
 RESEED = 1_000_003  # added to the seeds of the baseline that is drawn again
@@ -201,9 +201,9 @@ def draw_rows(
     prompts = request.prompts.prompts
     found: dict[str, PictureSet] = {}
     num = len(prompts) if count is None else min(count, len(prompts))
-    with tqdm(total=len(rows) * num, unit="picture", desc="drawing") as bar:
+    with show_progress(len(rows) * num, unit="picture", label="drawing") as meter:
         for row in rows:
-            bar.set_postfix_str(row.name)
+            meter.note(row.name)
             means = None if row.plan is None else [item.values for item in row.plan.replacements]
             own = {
                 "row": NOISE if row.pipe is None else "unchanged graph" if row.name == NO_OP else "model",
@@ -218,7 +218,7 @@ def draw_rows(
                 num,
                 request.batch_size,
                 draw,
-                bar.update,
+                meter.advance,
             )
     return found
 
@@ -265,7 +265,7 @@ def measure_errors(
             for number, image in enumerate(images)
         ]
         total = request.bins * len(images) * len(pipes)
-        with tqdm(total=total, unit="prediction", desc="denoising error") as bar:
+        with show_progress(total, unit="prediction", label="denoising error") as meter:
             found = denoising_errors(
                 pipes,
                 pipe,
@@ -275,7 +275,7 @@ def measure_errors(
                 bins=request.bins,
                 batch_size=request.batch_size,
                 call=call,
-                on_batch=bar.update,
+                on_batch=meter.advance,
             )
     except InputError as error:
         say(f"no denoising error: {error}")

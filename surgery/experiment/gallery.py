@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
-from tqdm import tqdm
 
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.pretrained import load_pretrained
@@ -22,6 +21,7 @@ from surgery.experiment.variants import library_versions, means_file, plan_varia
 from surgery.graph.apply import apply
 from surgery.graph.artefact import SPEC, find_base, is_artefact, read_artefact
 from surgery.plan.plan import Plan
+from surgery.progress import Meter, show_progress
 from surgery.spec.load import Spec, load_spec
 
 SPEC_SUFFIXES = (".yaml", ".yml")
@@ -173,13 +173,12 @@ def _profile(row: Row, request: GalleryRequest) -> Path | None:
 def draw_rows(
     variants: Sequence[Any], rows: Sequence[Row], request: GalleryRequest, call: Mapping[str, Any]
 ) -> list[list[Drawing]]:
-    """The pictures of each row, with a progress bar on standard error."""
+    """The pictures of each row, with their progress on standard error."""
     found = []
     total = len(rows) * len(request.prompts)
-    with tqdm(total=total, unit="picture", desc="drawing", smoothing=0.1) as bar:
+    with show_progress(total, unit="picture", label="drawing") as meter:
         for variant, row in zip(variants, rows, strict=True):
-            bar.set_postfix_str(row.name, refresh=True)
-            with _steps_shown(variant, bar, row.name):
+            with _steps_noted(variant, meter, row.name):
                 found.append(
                     draw_pictures(
                         variant,
@@ -187,23 +186,21 @@ def draw_rows(
                         seed=request.seed,
                         batch_size=request.batch_size,
                         call=call,
-                        on_batch=bar.update,
+                        on_batch=meter.advance,
                     )
                 )
     return found
 
 
 @contextlib.contextmanager
-def _steps_shown(pipe: Any, bar: Any, name: str) -> Iterator[None]:
-    """Count the transformer's forwards beside the progress bar, so that long pictures show life."""
+def _steps_noted(pipe: Any, meter: Meter, name: str) -> Iterator[None]:
+    """Count the transformer's forwards for the meter, so that long pictures show life."""
     forwards = 0
 
     def count(module: Any, args: Any, output: Any) -> None:  # noqa: ARG001  (torch's signature)
         nonlocal forwards
         forwards += 1
-        bar.set_postfix_str(f"{name}, step {forwards}", refresh=False)
-        if forwards % 5 == 0:
-            bar.refresh()
+        meter.note(f"{name}, step {forwards}")
 
     handle = pipe.transformer.register_forward_hook(count)
     try:

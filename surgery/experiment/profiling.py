@@ -4,13 +4,10 @@ import contextlib
 import functools
 import hashlib
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from surgery.activations.guidance import find_guidance
 from surgery.activations.noised import Sample, measure_noised
@@ -30,8 +27,8 @@ from surgery.experiment.variants import library_versions
 from surgery.files import refuse_file
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.profile_file import read_profile, write_profile
+from surgery.progress import Meter, show_progress
 
-SECONDS_BETWEEN_SIGNS = 1.0
 TRAJECTORIES, NOISED = "trajectories", "noised pictures"
 
 
@@ -137,29 +134,26 @@ def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda
     beside = request.out.with_name(f".{request.out.name}.unfinished")
     done = _resume(recorder, beside, recipe, asked, say)
     left = [one for one in asked if one.name not in set(done)]
-    with tqdm(total=len(asked), initial=len(done), unit="sample", desc="measuring") as bar:
+    with show_progress(len(asked), unit="sample", label="measuring", done=len(done)) as meter:
         for batch in _batches(left, request.batch_size):
-            measure(recorder, batch, _sign_of_life(bar))
+            measure(recorder, batch, _steps_noted(meter))
             done += [one.name for one in batch]
             write_profile(recorder.profile({**recipe, "samples": done}), beside)
-            bar.update(len(batch))
+            meter.advance(len(batch))
     profile = recorder.profile({**recipe, "samples": sorted(done)})
     write_profile(profile, request.out)
     beside.unlink(missing_ok=True)
     return profile
 
 
-def _sign_of_life(bar: Any) -> Callable[[], None]:
-    """Counts steps beside the progress bar, shown now and then: a batch can take minutes."""
-    steps, shown = 0, time.monotonic()
+def _steps_noted(meter: Meter) -> Callable[[], None]:
+    """Counts steps for the meter: a batch can take minutes."""
+    steps = 0
 
     def count() -> None:
-        nonlocal steps, shown
+        nonlocal steps
         steps += 1
-        bar.set_postfix_str(f"step {steps}", refresh=False)
-        if time.monotonic() - shown > SECONDS_BETWEEN_SIGNS:
-            shown = time.monotonic()
-            bar.refresh()
+        meter.note(f"step {steps}")
 
     return count
 

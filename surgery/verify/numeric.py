@@ -6,14 +6,12 @@ that relayers the real files, and loaded by the stock class; its output must be 
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import logging
 from torch import nn
 
 from surgery.anatomy.from_model import read_anatomy
@@ -32,6 +30,7 @@ from surgery.files import write_whole
 from surgery.graph.variant import Means, build_variant
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Layer
+from surgery.progress import library_bars
 from surgery.tracing.example_inputs import example_call
 from surgery.verify.agreement import Agreement, compare
 from surgery.verify.shrink import SIZES, build_random, shrink_source
@@ -102,7 +101,7 @@ def _reload(
     byte_plan = plan_bytes(relayering, weights, max_shard_size=size)
     write_weights(after, byte_plan, weights, metadata={"format": "pt"}, means=vectors)
     write_config(after, relayering.config)
-    with without_progress_bars():
+    with library_bars(shown=False):
         loaded: nn.Module = type(small.model).from_pretrained(after)  # type: ignore[attr-defined]
     return loaded.eval()
 
@@ -110,18 +109,6 @@ def _reload(
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write the config of a transformer as diffusers does."""
     write_whole(folder / "config.json", json.dumps(dict(config), indent=2) + "\n")
-
-
-@contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """diffusers without its progress bars, for a while."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def random_means(anatomy: Anatomy, plan: Plan) -> dict[str, dict[str, torch.Tensor]]:

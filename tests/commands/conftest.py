@@ -62,6 +62,7 @@ def draw(surgery_command):
     def run(*arguments):
         result = surgery_command("generate", *arguments, *small_call(), "--json")
         assert result.exit_code == 0, result.stderr
+        assert "\r" not in result.stderr, "a bar in a log"
         return json.loads(result.stdout)
 
     return run

@@ -90,3 +90,8 @@ def test_tables_align_their_columns():
     rows = [["a", "10", "x"], ["long", "5", ""]]
     assert table(rows, indent="  ", right=frozenset({1})) == "  a     10  x\n  long   5"
     assert table([]) == ""
+
+
+@pytest.mark.parametrize("command", ["demo", "generate", "compile", "profile", "evaluate"])
+def test_every_long_command_can_be_quiet(command, surgery_command):
+    assert "--quiet" in surgery_command(command, "--help").stdout
