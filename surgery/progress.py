@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-SECONDS_BETWEEN_LINES = 15.0
+SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BETWEEN_NOTES = 1.0
 SECONDS_WORTH_A_LINE = 5.0
 QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
