@@ -83,7 +83,7 @@ def report(found: Evaluation, prompts: PromptSet, out: Path, published: Path | N
     damage = {  # by metric (components, prompts), more is worse
         "denoising error": np.stack([row.errors.mean(1) for row in rows if row.errors is not None]),
         "feature cosine": 1 - np.stack([values_of(row.scores, "cosine") for row in rows]),
-        "SSIM": 1 - np.stack([values_of(row.scores, "SSIM") for row in rows]),
+        "SSIM": 1 - np.stack([values_of(row.scores, "ssim") for row in rows]),
     }
     extractor = bundled_judges().extractor()
     cache = out / "store"
@@ -129,9 +129,9 @@ def beside(names: list[str], values: Values, published: Path) -> str:
     return ", ".join(found)
 
 
-def values_of(scores: object, short: str) -> Values:
-    """The number of each prompt under the head of a column."""
-    values = next(score.values for score in scores if score.metric.short == short)  # type: ignore[attr-defined]
+def values_of(scores: object, kind: str) -> Values:
+    """The number of each prompt, of a metric of this kind."""
+    values = next(score.values for score in scores if score.metric.kind == kind)  # type: ignore[attr-defined]
     return np.asarray(values)
 
 

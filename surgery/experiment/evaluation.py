@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from surgery.evaluate.draw import check_call, draw_pictures
 from surgery.evaluate.intervals import difference_interval, mean_interval
 from surgery.evaluate.pictures import PictureSet
 from surgery.experiment.captions import open_picture
+from surgery.experiment.columns import Column, columns_of
 from surgery.experiment.controls import BASELINE, CONTROLS, NO_OP, NOISE, RESEEDED
 from surgery.experiment.denoising_error import DenoisingErrors, denoising_errors
 from surgery.experiment.judges import JudgeRequest, load_judges
@@ -74,6 +76,10 @@ class EvaluatedRow:
     plan: Plan | None = None
     errors: Array | None = None
 
+    def score(self, column: Column) -> Score | None:
+        """Its number in a column; None where it has none."""
+        return next((score for score in self.scores if score.metric.key == column.key), None)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -87,14 +93,19 @@ class Evaluation:
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
 
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """What was measured, each metric under a head and a name of its own."""
+        return columns_of(score.metric for row in self.rows for score in row.scores)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json` and `evaluation.json`."""
-        rows = []
+        rows, names = [], {column.key: column.name for column in self.columns}
         for row in self.rows:
             found: dict[str, Any] = {"name": row.name, "kind": row.kind}
             if row.plan is not None:
                 found["plan"] = row.plan.to_json()
-            found["scores"] = {score.metric.name: score.to_json() for score in row.scores}
+            found["scores"] = {names[score.metric.key]: score.to_json() for score in row.scores}
             if row.errors is not None:
                 found["denoising_error_by_bin"] = row.errors.mean(0).tolist()
             rows.append(found)
@@ -294,11 +305,13 @@ def score_errors(errors: DenoisingErrors, baseline: DenoisingErrors, *, has_trut
     """Their means over timesteps, relative to the baseline's predictions; and to the truth, where pictures are real."""
     made_with = f"{errors.to_baseline.shape[1]} timesteps, unguided"
     values = errors.to_baseline.mean(1)
-    metric = Metric("denoising error", "denoise", False, made_with, is_paired=True)
+    kind = "denoising error"
+    metric = Metric(kind, kind, "denoise", False, made_with, is_paired=True)
     scores = [Score(metric, mean_interval(values), None, values)]
     if has_truth:
         values, own = errors.to_truth.mean(1), baseline.to_truth.mean(1)
-        metric = Metric("denoising error to the truth", "to truth", False, f"{made_with}, the prompts' own pictures")
+        kind = "denoising error to the truth"
+        metric = Metric(kind, kind, "to truth", False, f"{made_with}, the prompts' own pictures")
         scores.append(Score(metric, mean_interval(values), difference_interval(values, own), values))
     return scores
 

@@ -100,12 +100,12 @@ def load_judges(request: JudgeRequest, prompts: PromptSet, model: str, cache: Pa
 def _load_images(
     request: JudgeRequest, prompts: PromptSet, cache: Path, notes: list[str], *, is_demo: bool
 ) -> list[ImageJudge]:
-    """Each extractor with what it makes of the real pictures."""
-    images = []
+    """Each extractor, once however it was named, with what it makes of the real pictures."""
+    images: list[ImageJudge] = []
     for name in request.extractors:
         load = functools.partial(_load_extractor, name, request, is_demo=is_demo)
         extractor = _find(name, load, "no distances to real pictures", notes)
-        if extractor is None:
+        if extractor is None or any(extractor.origin == judge.extractor.origin for judge in images):
             continue
         is_bundled = is_demo and name in (AUTO, BUNDLED)
         reference = _load_reference(request, prompts, extractor, cache, notes, is_bundled=is_bundled)
@@ -121,7 +121,7 @@ def _text_judge(short: str, clip: ClipModel) -> TextJudge:
     def score(pictures: PictureSet, texts: tuple[str, ...]) -> Array:
         return clip_scores(clip, pictures, texts).cosines
 
-    return TextJudge(short, f"{clip.name} {clip.digest[:12]}", score)
+    return TextJudge(short, clip.extractor().origin, score)
 
 
 def _load_cmmd(

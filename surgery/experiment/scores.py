@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from surgery.evaluate.extractors import Extractor
 from surgery.evaluate.feature_cache import features_of
-from surgery.evaluate.feature_sets import Features, Statistics, digest_of, number_of
+from surgery.evaluate.feature_sets import Features, Origin, Statistics, digest_of, number_of
 from surgery.evaluate.frechet import RELIABLE_NUM, frechet_distance, frechet_interval
 from surgery.evaluate.intervals import Interval, difference_interval, grouped_jackknife, mean_interval
 from surgery.evaluate.kernel_distance import cmmd, kernel_distance
@@ -20,6 +20,7 @@ from surgery.evaluate.precision_recall import NUM_NEIGHBOURS, precision_recall
 
 Array = NDArray[np.float64]
 FID, DINOV2, LONG = "FID", "FD-DINOv2", "Frechet distance"
+FRECHET = "frechet"  # the kind of all three
 MIN_JACKKNIFE = 40  # pictures, for twenty groups
 MIN_PICTURES = NUM_NEIGHBOURS + 1  # for precision and recall; KID takes one fewer
 
@@ -28,15 +29,25 @@ MIN_PICTURES = NUM_NEIGHBOURS + 1  # for precision and recall; KID takes one few
 class Metric:
     """What a number is called (`short` in tables), whether more of it is better, and what it was made with.
 
-    `is_paired` says that it compares each picture with the baseline's of the same prompt and seed.
+    `kind` is what is measured and `by` the network that it is measured by, where there is one: together they are its
+    `key`. Names may be shared. `is_paired` says that it compares each picture with the baseline's of the same prompt
+    and seed.
     """
 
+    kind: str
     name: str
     short: str
     higher_is_better: bool
     made_with: str
+    by: Origin = field(default_factory=Origin)
     is_paired: bool = False
     flag: str = ""
+
+    @property
+    def key(self) -> str:
+        """Tells it from every other metric: `frechet by dinov2-384 <digest of its weights>, <how it resizes>`."""
+        by = self.by
+        return f"{self.kind} by {by.extractor} {by.digest}, {by.resize}" if by.is_known else self.kind
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class Score:
         """Plain data."""
         return {
             **self.interval.to_json(),
+            "key": self.metric.key,
             "higher_is_better": self.metric.higher_is_better,
             "made_with": self.metric.made_with,
             "paired_with_the_baseline": self.metric.is_paired,
@@ -77,11 +89,16 @@ class ImageJudge:
 
 @dataclass(frozen=True)
 class TextJudge:
-    """`score` gives the cosine of each picture with its prompt (N,); `short` is the head of its column."""
+    """`score` gives the cosine of each picture with its prompt (N,), by the CLIP `by`; `short` heads its column."""
 
     short: str
-    label: str
+    by: Origin
     score: Callable[[PictureSet, tuple[str, ...]], Array]
+
+    @property
+    def label(self) -> str:
+        """The CLIP and the digest of its weights."""
+        return f"{self.by.extractor} {self.by.digest[:12]}"
 
 
 @dataclass(frozen=True)
@@ -110,10 +127,10 @@ def score_row(pictures: PictureSet, baseline: PictureSet, prompts: tuple[str, ..
         if judge.reference is not None:
             features = features_of(pictures, judge.extractor, cache=judges.cache)
             found = score_against_reference(features, judge.reference, judge.extractor)
-            scores += [score for score in found if number == 0 or score.metric.short == frechet_short(judge.extractor)]
+            scores += [score for score in found if number == 0 or score.metric.kind == FRECHET]
     if judges.cmmd is not None and isinstance(judges.cmmd.reference, Features):
         extractor = judges.cmmd.extractor
-        metric = Metric(f"CMMD ({extractor.name})", "CMMD", False, _made_with(extractor))
+        metric = Metric("cmmd", f"CMMD ({extractor.name})", "CMMD", False, _made_with(extractor), extractor.origin)
         features = features_of(pictures, extractor, cache=judges.cache)
         scores.append(Score(metric, cmmd(features, judges.cmmd.reference)))
     scores += [_score_text(pictures, baseline, prompts, judge) for judge in judges.texts]
@@ -151,7 +168,7 @@ def frechet_short(extractor: Extractor) -> str:
 
 def score_against_reference(features: Features, reference: Features | Statistics, extractor: Extractor) -> list[Score]:
     """Frechet distance, and where the reference's features are known KID, precision and recall."""
-    made_with = _made_with(extractor)
+    made_with, by = _made_with(extractor), extractor.origin
     flag = (
         ""
         if len(features) >= RELIABLE_NUM
@@ -159,15 +176,16 @@ def score_against_reference(features: Features, reference: Features | Statistics
     )
     scores = []
     if len(features) >= MIN_JACKKNIFE:
-        metric = Metric(frechet_name(extractor), frechet_short(extractor), False, made_with, flag=flag)
+        names = frechet_name(extractor), frechet_short(extractor)
+        metric = Metric(FRECHET, *names, higher_is_better=False, made_with=made_with, by=by, flag=flag)
         scores.append(Score(metric, frechet_interval(features, reference)))
     if isinstance(reference, Features) and len(features) >= MIN_PICTURES:
-        kid = Metric(f"KID x 1000 ({extractor.name})", "KID x 1000", False, made_with)
+        kid = Metric("kid", f"KID x 1000 ({extractor.name})", "KID x 1000", False, made_with, by)
         scores.append(Score(kid, _times(kernel_distance(features, reference), 1000)))
         found = precision_recall(features, reference)
         for name, value in (("precision", found.precision), ("recall", found.recall)):
             interval = Interval(value, None, None, len(features), "one number over all pictures")
-            scores.append(Score(Metric(f"{name} ({extractor.name})", name, True, made_with), interval))
+            scores.append(Score(Metric(name, f"{name} ({extractor.name})", name, True, made_with, by), interval))
     return scores
 
 
@@ -178,31 +196,31 @@ def _times(interval: Interval, factor: float) -> Interval:
 
 def _score_text(pictures: PictureSet, baseline: PictureSet, prompts: tuple[str, ...], judge: TextJudge) -> Score:
     values, own = (100 * judge.score(item, prompts) for item in (pictures, baseline))
-    metric = Metric(f"{judge.short} score x 100 ({judge.label})", judge.short, True, judge.label)
+    kind = f"{judge.short} score"
+    metric = Metric(kind, f"{kind} x 100 ({judge.label})", judge.short, True, judge.label, judge.by)
     return Score(metric, mean_interval(values), difference_interval(values, own), values)
 
 
 def _score_pairs(pictures: PictureSet, baseline: PictureSet, judges: Judges) -> list[Score]:
     one, other = pictures.all_pixels(), baseline.all_pixels()
     found: list[tuple[Metric, Array]] = [
-        (Metric("SSIM", "SSIM", True, "torchmetrics", is_paired=True), paired_ssim(one, other)),
-        (Metric("PSNR (dB)", "PSNR", True, "torchmetrics", is_paired=True), paired_psnr(one, other)),
+        (Metric("ssim", "SSIM", "SSIM", True, "torchmetrics", is_paired=True), paired_ssim(one, other)),
+        (Metric("psnr", "PSNR (dB)", "PSNR", True, "torchmetrics", is_paired=True), paired_psnr(one, other)),
     ]
     if judges.lpips is not None:
-        found.append((Metric("LPIPS", "LPIPS", False, "lpips", is_paired=True), judges.lpips(one, other)))
+        found.append((Metric("lpips", "LPIPS", "LPIPS", False, "lpips", is_paired=True), judges.lpips(one, other)))
     scores = [Score(metric, mean_interval(values), None, values) for metric, values in found]
     if judges.images:
         extractor = judges.images[0].extractor
         mine, theirs = (features_of(item, extractor, cache=judges.cache) for item in (pictures, baseline))
-        made_with = _made_with(extractor)
+        made_with, by = _made_with(extractor), extractor.origin
         cosine = feature_cosine(mine, theirs)
-        metric = Metric(f"feature cosine ({extractor.name})", "cosine", True, made_with, is_paired=True)
+        metric = Metric("cosine", f"feature cosine ({extractor.name})", "cosine", True, made_with, by, is_paired=True)
         scores.append(Score(metric, mean_interval(cosine), None, cosine))
         if len(mine) >= MIN_JACKKNIFE:
             name = f"{frechet_name(extractor)} to baseline"
-            scores.append(
-                Score(Metric(name, "to base", False, made_with, is_paired=True), _paired_frechet(mine, theirs))
-            )
+            metric = Metric(f"{FRECHET} to baseline", name, "to base", False, made_with, by, is_paired=True)
+            scores.append(Score(metric, _paired_frechet(mine, theirs)))
     return scores
 
 

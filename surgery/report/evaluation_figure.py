@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 
 from surgery.experiment.controls import NOISE, RESEEDED
-from surgery.report.evaluation_table import find_score
 from surgery.report.panels import SMALL, new_figure, style_axes
 from surgery.report.themes import LIGHT, Theme
 
 if TYPE_CHECKING:
+    from surgery.experiment.columns import Column
     from surgery.experiment.evaluation import EvaluatedRow, Evaluation
 
 PANEL_INCHES, ROW_INCHES, COLUMNS = 3.1, 0.24, 3
@@ -21,19 +21,19 @@ def draw_evaluation(evaluation: "Evaluation", path: Path, theme: Theme = LIGHT) 
     rows = [row for row in evaluation.rows if row.kind != "control"] + [
         row for row in evaluation.rows if row.kind == "control" and row.name not in (RESEEDED, NOISE)
     ]
-    shorts = list(dict.fromkeys(score.metric.short for row in evaluation.rows for score in row.scores))
-    columns = min(COLUMNS, len(shorts))
-    lines = -(-len(shorts) // columns)
+    shown = evaluation.columns
+    columns = min(COLUMNS, len(shown))
+    lines = -(-len(shown) // columns)
     height = lines * (0.9 + ROW_INCHES * len(rows)) + 0.9
     note = "dashed: baseline with other seeds; dotted: noise; bars: 95% intervals over prompts"
     num = len(evaluation.row(NOISE).pictures)
     figure = new_figure(PANEL_INCHES * columns + 1.2, height, theme, f"Variants measured, N = {num} prompts", note)
     panels = figure.subplots(lines, columns, squeeze=False)
     for number, axes in enumerate(panels.flat):
-        if number >= len(shorts):
+        if number >= len(shown):
             axes.set_visible(False)
             continue
-        _draw_metric(axes, evaluation, rows, shorts[number], theme, names=number % columns == 0)
+        _draw_metric(axes, evaluation, rows, shown[number], theme, names=number % columns == 0)
     beside = path.with_name(f".{path.name}.partial")
     figure.savefig(beside, format="png", dpi=150, facecolor=theme.paper)
     beside.replace(path)
@@ -41,13 +41,12 @@ def draw_evaluation(evaluation: "Evaluation", path: Path, theme: Theme = LIGHT) 
 
 
 def _draw_metric(
-    axes: Axes, evaluation: "Evaluation", rows: "list[EvaluatedRow]", short: str, theme: Theme, *, names: bool
+    axes: Axes, evaluation: "Evaluation", rows: "list[EvaluatedRow]", column: "Column", theme: Theme, *, names: bool
 ) -> None:
-    metric = next(s.metric for row in evaluation.rows for s in row.scores if s.metric.short == short)
-    better = "higher is better" if metric.higher_is_better else "lower is better"
-    style_axes(axes, theme, title=short, x=better)
+    better = "higher is better" if column.metric.higher_is_better else "lower is better"
+    style_axes(axes, theme, title=column.head, x=better)
     for place, row in enumerate(rows):
-        score = find_score(row, short)
+        score = row.score(column)
         if score is None:
             continue
         color = (
@@ -58,7 +57,7 @@ def _draw_metric(
             axes.plot([low, high], [place, place], color=color, linewidth=1.6)
         axes.plot([score.interval.value], [place], "o", color=color, markersize=4)
     for name, style in ((RESEEDED, "--"), (NOISE, ":")):
-        score = find_score(evaluation.row(name), short)
+        score = evaluation.row(name).score(column)
         if score is not None:
             axes.axvline(score.interval.value, color=theme.ink, linestyle=style, linewidth=0.9)
     axes.set_yticks(range(len(rows)), [row.name for row in rows] if names else [], fontsize=SMALL)

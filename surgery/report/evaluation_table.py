@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from surgery.experiment.controls import NOISE, RESEEDED
 
 if TYPE_CHECKING:
+    from surgery.experiment.columns import Column
     from surgery.experiment.evaluation import EvaluatedRow, Evaluation
-    from surgery.experiment.scores import Score
 
 AS_GOOD, AS_BAD = "=", "!"
 LEGEND = (
@@ -17,9 +17,9 @@ LEGEND = (
 
 def evaluation_table(evaluation: "Evaluation") -> list[list[str]]:
     """Cells: the head, a row for each row; a metric that a row lacks is `-`."""
-    shorts = list(dict.fromkeys(score.metric.short for row in evaluation.rows for score in row.scores))
-    head = ["", *(short + _arrow(evaluation, short) for short in shorts)]
-    return [head, *([row.name, *(_cell(evaluation, row, short) for short in shorts)] for row in evaluation.rows)]
+    columns = evaluation.columns
+    head = ["", *(column.head + (" up" if column.metric.higher_is_better else " down") for column in columns)]
+    return [head, *([row.name, *(_cell(evaluation, row, column) for column in columns)] for row in evaluation.rows)]
 
 
 def evaluation_text(evaluation: "Evaluation") -> str:
@@ -39,43 +39,31 @@ def evaluation_text(evaluation: "Evaluation") -> str:
         lines.append("  ".join(padded).rstrip())
     num = len(evaluation.row(NOISE).pictures)
     lines += ["", f"N = {num} prompts; {LEGEND}"]
-    metrics = {score.metric.short: score.metric for row in evaluation.rows for score in row.scores}
-    lines += [
-        f"{short}: {metric.name}" + (f"; {metric.flag}" if metric.flag else "")
-        for short, metric in metrics.items()
-        if short != metric.name or metric.flag
-    ]
+    for column in evaluation.columns:
+        flag = column.metric.flag
+        if flag or column.head != column.name:
+            lines.append(f"{column.head}: {column.name}" + (f"; {flag}" if flag else ""))
     lines += [f"note: {note}" for note in evaluation.notes]
     return "\n".join(lines)
 
 
-def _arrow(evaluation: "Evaluation", short: str) -> str:
-    metric = next(s.metric for row in evaluation.rows for s in row.scores if s.metric.short == short)
-    return " up" if metric.higher_is_better else " down"
-
-
-def find_score(row: "EvaluatedRow", short: str) -> "Score | None":
-    """The score of a row under the head of a column."""
-    return next((score for score in row.scores if score.metric.short == short), None)
-
-
-def _cell(evaluation: "Evaluation", row: "EvaluatedRow", short: str) -> str:
-    score = find_score(row, short)
+def _cell(evaluation: "Evaluation", row: "EvaluatedRow", column: "Column") -> str:
+    score = row.score(column)
     if score is None:
         return "-"
     value, low, high = score.interval.value, score.interval.low, score.interval.high
     half = "" if low is None or high is None or low == high else f"+-{number_text((high - low) / 2)}"
-    return f"{number_text(value)}{half}{placed(evaluation, row, short)}"
+    return f"{number_text(value)}{half}{placed(evaluation, row, column)}"
 
 
-def placed(evaluation: "Evaluation", row: "EvaluatedRow", short: str) -> str:
+def placed(evaluation: "Evaluation", row: "EvaluatedRow", column: "Column") -> str:
     """The marks of a variant's number: whether it is as good as the baseline reseeded, or as bad as noise."""
-    mine = find_score(row, short)
+    mine = row.score(column)
     if row.kind != "variant" or mine is None:
         return ""
     sign = 1 if mine.metric.higher_is_better else -1
     marks = ""
-    good, bad = (find_score(evaluation.row(name), short) for name in (RESEEDED, NOISE))
+    good, bad = (evaluation.row(name).score(column) for name in (RESEEDED, NOISE))
     if good is not None and sign * mine.interval.value >= sign * good.interval.value:
         marks += AS_GOOD
     if bad is not None and sign * mine.interval.value <= sign * bad.interval.value:
