@@ -85,7 +85,7 @@ def report(found: Evaluation, prompts: PromptSet, out: Path, published: Path | N
         "feature cosine": 1 - np.stack([values_of(row.scores, "cosine") for row in rows]),
         "SSIM": 1 - np.stack([values_of(row.scores, "ssim") for row in rows]),
     }
-    extractor = bundled_judges().extractor()
+    extractor = bundled_judges().extractor("cpu")
     cache = out / "store"
     features = [features_of(row.pictures, extractor, cache=cache) for row in rows]
     baseline = features_of(found.row("baseline").pictures, extractor, cache=cache)

@@ -18,6 +18,19 @@ def pick_device(device: Any) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def check_device(device: Any) -> str:
+    """The name of a device on which a tensor can be; raises InputError where there is none of this name here."""
+    import torch
+
+    name = pick_device(device)
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"nothing can be put on the device {name}: {reason}; write cpu, or auto") from None
+    return name
+
+
 def pick_dtype(dtype: Any, device: str) -> Any:
     """The torch dtype of a name (or itself); `auto` is float32 on the CPU and bfloat16 elsewhere.
 

@@ -67,7 +67,7 @@ def run(
     ] = None,
     cmmd: Annotated[bool, typer.Option("--cmmd", help="CMMD to the reference, by the image side of --clip.")] = False,
     hps_weights: Annotated[Path | None, typer.Option(help="HPSv2.1's file of weights: adds its score.")] = None,
-    lpips: Annotated[str, typer.Option(help="auto, none, or alex.")] = "auto",
+    lpips: Annotated[str, typer.Option(help="auto, none, alex, vgg or squeeze.")] = "auto",
     lpips_weights: Annotated[Path | None, typer.Option(help="The file of its backbone's weights.")] = None,
     bins: Annotated[int, typer.Option(min=1, help="Timesteps of the denoising error.")] = 10,
     steps: StepsOption = None,

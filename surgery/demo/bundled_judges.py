@@ -23,10 +23,15 @@ def bundled_judges() -> BundledJudges:
     return BundledJudges(bundled_extractor, bundled_clip(), bundled_reference)
 
 
-def bundled_extractor() -> Extractor:
+def bundled_extractor(device: str = "cpu") -> Extractor:
     """`emoji-features-v1`; raises InputError where its file, or what was loaded of it, is not the recorded one."""
     return module_extractor(
-        load_extractor(), name=EXTRACTOR_NAME, resize=RESIZE, channels=NUM_FEATURES, digest=EXTRACTOR_STATE
+        load_extractor(),
+        name=EXTRACTOR_NAME,
+        resize=RESIZE,
+        channels=NUM_FEATURES,
+        digest=EXTRACTOR_STATE,
+        device=device,
     )
 
 

@@ -8,16 +8,15 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from surgery.errors import InputError
-from surgery.evaluate.feature_sets import Array, Features, check_same_origin, finite_rows
+from surgery.evaluate.feature_sets import Array, Features, Origin, check_same_origin, finite_rows
 from surgery.evaluate.weight_files import WeightFile, digest_of_state, find_weights
 
-Backbone = Literal["alex", "vgg", "squeeze"]
 SSIM_WINDOW_PX, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 LPIPS_SMALLEST_PX = 32
@@ -107,6 +106,11 @@ class Lpips:
     module: Any
     device: str
 
+    @property
+    def origin(self) -> Origin:
+        """What its distances are measured with."""
+        return Origin(self.name, self.digest, "none")
+
     def __call__(self, variant: torch.Tensor, baseline: torch.Tensor) -> Array:
         """Distances (N,): 0 for equal pictures. Pictures are not resized.
 
@@ -123,14 +127,16 @@ class Lpips:
         return _by_batch(measure, variant, baseline)
 
 
-def load_lpips(weights: Path | None = None, *, backbone: Backbone = "alex", device: str = "cpu") -> Lpips:
+def load_lpips(weights: Path | None = None, *, backbone: str = "alex", device: str = "cpu") -> Lpips:
     """LPIPS 0.1 (Zhang et al. 2018, arXiv 1801.03924). The package brings the linear layers, not the backbone.
 
     The backbone is torchvision's file, from `weights` or `$TORCH_HOME/hub/checkpoints/`; its hash is checked.
 
     Raises:
-        InputError: the package or the file is missing, or the file is another.
+        InputError: there is no such backbone, the package or the file is missing, or the file is another.
     """
+    if backbone not in LPIPS_BACKBONES:
+        raise InputError(f"LPIPS has no backbone {backbone}; it has {', '.join(LPIPS_BACKBONES)}")
     try:
         import lpips
     except ImportError:

@@ -14,7 +14,7 @@ from PIL import Image
 from surgery.activations.noised import encode_picture, picture_size
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.identity import hash_file, identify
-from surgery.anatomy.pretrained import load_pretrained, pick_device, pick_dtype
+from surgery.anatomy.pretrained import check_device, load_pretrained, pick_device, pick_dtype
 from surgery.anatomy.sources import ModelSource, find_source
 from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
@@ -134,7 +134,8 @@ def evaluate(request: EvaluationRequest, say: Say = lambda text: None) -> Evalua
     specs = [load_spec(path) for path in request.specs]
     source = find_model(specs, request.model)
     call = {**(DEMO_CALL if source.name == DEMO_NAME else {}), **request.call}
-    judges, notes = load_judges(request.judges, request.prompts, source.name, request.out / STORE)
+    device = check_device(request.device)
+    judges, notes = load_judges(request.judges, request.prompts, source.name, request.out / STORE, device=device)
     notes += notes_on_number(len(request.prompts.prompts), judges)
     pipe = load_pretrained(source, dtype=request.dtype, device=request.device)
     pipe.set_progress_bar_config(disable=True)

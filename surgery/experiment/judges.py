@@ -52,15 +52,17 @@ class JudgeRequest:
     reference: Path | None = None
     crop_px: int | None = None
     save_reference: Path | None = None
-    device: str = "cpu"
     bundled: "BundledJudges | None" = None
 
 
 @dataclass(frozen=True)
 class BundledJudges:
-    """What ships with the bundled pipeline: an extractor, a folder in open_clip's format, features of real emoji."""
+    """What ships with the bundled pipeline: an extractor, a folder in open_clip's format, features of real emoji.
 
-    extractor: Callable[[], Extractor]
+    `extractor` is told on which device it is to be.
+    """
+
+    extractor: Callable[[str], Extractor]
     clip_folder: Path
     reference: Callable[[Extractor], Features]
 
@@ -71,26 +73,30 @@ def _bundled(request: JudgeRequest) -> BundledJudges:
     return request.bundled
 
 
-def load_judges(request: JudgeRequest, prompts: PromptSet, model: str, cache: Path) -> tuple[Judges, list[str]]:
-    """The judges, and notes on what is not measured and why.
+def load_judges(
+    request: JudgeRequest, prompts: PromptSet, model: str, cache: Path, *, device: str = "cpu"
+) -> tuple[Judges, list[str]]:
+    """The judges, all on one device, and notes on what is not measured and why.
 
     Raises:
         InputError: a judge that was asked for by name is missing its weights, or the reference can't be used.
     """
     notes: list[str] = []
     is_demo = model == DEMO_NAME
-    images = _load_images(request, prompts, cache, notes, is_demo=is_demo)
-    clip = _find(request.clip, lambda: _load_clip(request, is_demo=is_demo), "no score against the text", notes)
+    images = _load_images(request, prompts, cache, notes, device=device, is_demo=is_demo)
+    clip = _find(request.clip, lambda: _load_clip(request, device, is_demo=is_demo), "no score against the text", notes)
     clips = [] if clip is None else [("text", clip)]
     if request.hps_weights is not None:
-        clips.append(("HPSv2.1", load_clip(HPS_NAME, request.hps_weights, tag=HPS_TAG, device=request.device)))
+        clips.append(("HPSv2.1", load_clip(HPS_NAME, request.hps_weights, tag=HPS_TAG, device=device)))
     for _, each in clips:
         if cut := each.cut(prompts.prompts):
             notes.append(f"{each.name} reads only the beginning of {len(cut)} prompts; the first is {cut[0][:60]!r}")
     judge_of_cmmd = _load_cmmd(request, clip, prompts, cache, notes) if request.cmmd else None
     lpips = None
     if not (is_demo and request.lpips == AUTO):
-        lpips = _find(request.lpips, lambda: load_lpips(request.lpips_weights), "no LPIPS", notes)
+        backbone = "alex" if request.lpips == AUTO else request.lpips
+        load = functools.partial(load_lpips, request.lpips_weights, backbone=backbone, device=device)
+        lpips = _find(request.lpips, load, "no LPIPS", notes)
     if request.save_reference is not None:
         _save_reference(images, request.save_reference)
     texts = tuple(_text_judge(short, each) for short, each in clips)
@@ -98,12 +104,12 @@ def load_judges(request: JudgeRequest, prompts: PromptSet, model: str, cache: Pa
 
 
 def _load_images(
-    request: JudgeRequest, prompts: PromptSet, cache: Path, notes: list[str], *, is_demo: bool
+    request: JudgeRequest, prompts: PromptSet, cache: Path, notes: list[str], *, device: str, is_demo: bool
 ) -> list[ImageJudge]:
     """Each extractor, once however it was named, with what it makes of the real pictures."""
     images: list[ImageJudge] = []
     for name in request.extractors:
-        load = functools.partial(_load_extractor, name, request, is_demo=is_demo)
+        load = functools.partial(_load_extractor, name, request, device, is_demo=is_demo)
         extractor = _find(name, load, "no distances to real pictures", notes)
         if extractor is None or any(extractor.origin == judge.extractor.origin for judge in images):
             continue
@@ -160,25 +166,25 @@ def _find(wanted: str, load: Callable[[], Judge], without: str, notes: list[str]
         return None
 
 
-def _load_extractor(name: str, request: JudgeRequest, *, is_demo: bool) -> Extractor:
+def _load_extractor(name: str, request: JudgeRequest, device: str, *, is_demo: bool) -> Extractor:
     if name == BUNDLED or (name == AUTO and is_demo):
-        return _bundled(request).extractor()
+        return _bundled(request).extractor(device)
     if name in (AUTO, INCEPTION):
-        return inception_extractor(request.extractor_weights, device=request.device)
+        return inception_extractor(request.extractor_weights, device=device)
     if name.startswith(DINOV2):
-        return dinov2_extractor(Path(name.removeprefix(DINOV2)), device=request.device)
+        return dinov2_extractor(Path(name.removeprefix(DINOV2)), device=device)
     made = fidelity_extractor(
-        name, resize="as its class does", channels=0, weights=request.extractor_weights, device=request.device
+        name, resize="as its class does", channels=0, weights=request.extractor_weights, device=device
     )
-    found = made.forward(torch.zeros(2, 3, PROBE_PX, PROBE_PX, dtype=torch.uint8, device=request.device))
+    found = made.forward(torch.zeros(2, 3, PROBE_PX, PROBE_PX, dtype=torch.uint8, device=device))
     return replace(made, channels=int(found.shape[1]))
 
 
-def _load_clip(request: JudgeRequest, *, is_demo: bool) -> ClipModel:
+def _load_clip(request: JudgeRequest, device: str, *, is_demo: bool) -> ClipModel:
     if request.clip == BUNDLED or (request.clip == AUTO and is_demo):
-        return load_clip(f"local-dir:{_bundled(request).clip_folder}")
+        return load_clip(f"local-dir:{_bundled(request).clip_folder}", device=device)
     name = "ViT-B-32-quickgelu" if request.clip == AUTO else request.clip
-    return load_clip(name, request.clip_weights, tag=request.clip_tag, device=request.device)
+    return load_clip(name, request.clip_weights, tag=request.clip_tag, device=device)
 
 
 def _load_reference(

@@ -14,7 +14,7 @@ from surgery.evaluate.feature_sets import Features, Origin, Statistics, digest_o
 from surgery.evaluate.frechet import RELIABLE_NUM, frechet_distance, frechet_interval
 from surgery.evaluate.intervals import Interval, difference_interval, grouped_jackknife, mean_interval
 from surgery.evaluate.kernel_distance import cmmd, kernel_distance
-from surgery.evaluate.paired import feature_cosine, paired_psnr, paired_ssim
+from surgery.evaluate.paired import Lpips, feature_cosine, paired_psnr, paired_ssim
 from surgery.evaluate.pictures import PictureSet
 from surgery.evaluate.precision_recall import NUM_NEIGHBOURS, precision_recall
 
@@ -108,7 +108,7 @@ class Judges:
     images: tuple[ImageJudge, ...]
     texts: tuple[TextJudge, ...]
     cmmd: ImageJudge | None
-    lpips: Callable[..., Array] | None
+    lpips: Lpips | None
     cache: Path
 
     def to_json(self) -> dict[str, Any]:
@@ -208,7 +208,9 @@ def _score_pairs(pictures: PictureSet, baseline: PictureSet, judges: Judges) -> 
         (Metric("psnr", "PSNR (dB)", "PSNR", True, "torchmetrics", is_paired=True), paired_psnr(one, other)),
     ]
     if judges.lpips is not None:
-        found.append((Metric("lpips", "LPIPS", "LPIPS", False, "lpips", is_paired=True), judges.lpips(one, other)))
+        by = judges.lpips.origin
+        metric = Metric("lpips", "LPIPS", "LPIPS", False, f"{by.extractor} {by.digest[:12]}", by, is_paired=True)
+        found.append((metric, judges.lpips(one, other)))
     scores = [Score(metric, mean_interval(values), None, values) for metric, values in found]
     if judges.images:
         extractor = judges.images[0].extractor

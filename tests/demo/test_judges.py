@@ -277,7 +277,7 @@ def test_what_it_can_t_do_is_refused(tmp_path):
 
 def test_they_are_judges_of_evaluation(extractor, reference, pictures):
     judges = bundled_judges()
-    made = judges.extractor()
+    made = judges.extractor("cpu")
     features = judges.reference(made)
     assert (made.name, made.channels, len(features)) == (EXTRACTOR_NAME, NUM_FEATURES, 1122)
     assert features.origin == made.origin
