@@ -82,22 +82,26 @@ class _Rewriter:
         pending = [node]
         while pending:
             top = pending[-1]
-            if top in local or top in self.placed:
+            if self.is_known(top, local, step):
                 pending.pop()
                 continue
             owner = self.owners[top]
             if owner is not None and owner != step:
                 raise RefusedError(_skip_connection_message(owner))
             scope = {} if owner is None else local
-            missing = [used for used in top.all_input_nodes if used not in scope and used not in self.placed]
+            missing = [used for used in top.all_input_nodes if not self.is_known(used, scope, owner)]
             if missing:
                 pending.extend(reversed(missing))
                 continue
             copied = self.new.node_copy(top, functools.partial(self.look_up, local=scope))
-            home = local if any(used in scope for used in top.all_input_nodes) else self.placed
-            home[top] = copied
+            (self.placed if owner is None else local)[top] = copied
             pending.pop()
         return self.look_up(node, local)
+
+    def is_known(self, node: fx.Node, local: Mapping[fx.Node, fx.Node | None], step: _Owner | None) -> bool:
+        """Whether a node has its place: what an earlier execution of the same step has left is not that of this one."""
+        owner = self.owners[node]
+        return node in local or (node in self.placed and (owner is None or owner != step))
 
     def look_up(self, node: fx.Node, local: Mapping[fx.Node, fx.Node | None]) -> fx.Node:
         found = local[node] if node in local else self.placed[node]
@@ -198,17 +202,23 @@ class _Rewriter:
 
 
 def _find_owners(graph: fx.Graph, stacks: Sequence[StackSteps]) -> dict[fx.Node, _Owner | None]:
-    """For every node the step that it belongs to: that of the latest block it depends on, up to the stack's exits."""
+    """For every node the step that it belongs to: that of the latest block it depends on, up to the stack's exits.
+
+    What a step does before the call of its block belongs to it as well.
+    """
     owners: dict[fx.Node, _Owner | None] = {}
-    calls = {call: _Owner(stack.name, index) for stack in stacks for index, call in enumerate(stack.calls)}
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    starts = {_Owner(stack.name, index): order[call] for stack in stacks for index, call in enumerate(stack.calls)}
+    own = {
+        node: _Owner(stack.name, index)
+        for stack in stacks
+        for index, call in enumerate(stack.calls)
+        for node in (call, *stack.owned[index])
+    }
     exits = {end for stack in stacks for end in stack.exits if end is not None}
     for node in graph.nodes:
-        found = calls.get(node)
-        for used in node.all_input_nodes:
-            above = None if used in exits else owners[used]
-            if above is not None and (found is None or (above.stack == found.stack and above.index > found.index)):
-                found = above
-        owners[node] = found
+        above = {owners[used] for used in node.all_input_nodes if used not in exits} | {own.get(node)}
+        owners[node] = max((owner for owner in above if owner is not None), key=starts.__getitem__, default=None)
     return owners
 
 

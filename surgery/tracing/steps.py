@@ -1,7 +1,8 @@
 """A traced forward, read as stacks: which nodes are the step of which block, and which streams flow between blocks.
 
 The *step* of block i is what happens from its stream inputs to those of block i+1: the call of the block, and the
-operations after it that the forward does for it alone (adding a control residual, say). Everything else that a block
+operations around it that the forward does for it alone (adding a control residual, say): those after it, or those
+before it where the first block has them and the last has none after it (see `bounds.py`). Everything else that a block
 is given is context, and stays with the block wherever it runs.
 """
 
@@ -15,6 +16,8 @@ import torch
 from torch import fx, nn
 
 from surgery.errors import RefusedError
+from surgery.tracing.bounds import find_bounds
+from surgery.tracing.gaps import Surroundings
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class Stream:
 class StackSteps:
     """The steps of one stack.
 
-    `calls[i]` is the call of block i; `entries[i][s]` the node that enters block i as stream s; `exits[s]` what
-    stream s is after the last step, None where the last block does not return it.
+    `calls[i]` is the call of block i; `entries[i][s]` the node that enters step i as stream s; `exits[s]` what stream s
+    is after the last step, None where the last block does not return it; `owned[i]` what goes with step i beside what
+    lies between its call and the next step.
     """
 
     name: str
@@ -42,6 +46,7 @@ class StackSteps:
     streams: tuple[Stream, ...]
     entries: tuple[tuple[fx.Node, ...], ...]
     exits: tuple[fx.Node | None, ...]
+    owned: tuple[frozenset[fx.Node], ...]
 
     def step_ends(self, index: int) -> tuple[fx.Node | None, ...]:
         """What the streams are after the step of block `index`."""
@@ -87,10 +92,13 @@ def read_steps(graph: fx.Graph, model: nn.Module, stack: str, num_blocks: int) -
     arguments = [bind_arguments(model, call) for call in calls]
     depths = _depths(graph, calls)
     streams = _find_streams(calls, arguments, depths)
-    entries = tuple(tuple(bound[stream.parameter] for stream in streams) for bound in arguments)
     _refuse_interleaved(graph, model, stack, calls, depths)
-    exits = _find_exits(calls, streams, entries, depths)
-    return StackSteps(stack, calls, streams, entries, exits)
+    outputs = tuple(_outputs_in_use(call) for call in calls)
+    columns = tuple(tuple(bound[stream.parameter] for bound in arguments) for stream in streams)
+    around = Surroundings(stack, calls, outputs, tuple(stream.output for stream in streams), columns, depths)
+    bounds = find_bounds(graph, around)
+    entries = tuple(zip(*bounds.columns, strict=True))
+    return StackSteps(stack, calls, tuple(streams[s] for s in bounds.streams), entries, bounds.exits, bounds.owned)
 
 
 def bind_arguments(model: nn.Module, call: fx.Node) -> dict[str, Any]:
@@ -117,14 +125,16 @@ def outputs_of(call: fx.Node) -> list[tuple[int | None, Any]]:
     return list(enumerate(value)) if isinstance(value, (tuple, list)) else [(None, value)]
 
 
-def output_node(call: fx.Node, output: int | None) -> fx.Node | None:
-    """The node that stands for an output of a block in the graph, where the forward uses it."""
-    if output is None:
-        return call
+def _outputs_in_use(call: fx.Node) -> dict[int | None, fx.Node]:
+    """The nodes that stand for the outputs of a block in the graph, where the forward uses them."""
+    value = call.meta["value"]
+    if not isinstance(value, (tuple, list)):
+        return {None: call}
+    found: dict[int | None, fx.Node] = {}
     for user in call.users:
-        if user.op == "call_function" and user.target is operator.getitem and user.args[1] == output:
-            return user
-    return None
+        if user.target is operator.getitem and isinstance(user.args[1], int):
+            found.setdefault(range(len(value))[user.args[1]], user)  # an index may count from the end
+    return found
 
 
 def _find_streams(
@@ -135,8 +145,7 @@ def _find_streams(
     found: list[Stream] = []
     for name, value in arguments[1].items():
         if isinstance(value, fx.Node) and depths[value] == 0:
-            output = next((index for index, _ in outputs_of(calls[0]) if _flows_from(value, calls[0], index)), None)
-            found.append(Stream(name, output))
+            found.append(Stream(name, _output_of(name, calls, arguments)))
     for index, bound in enumerate(arguments):
         for stream in found:
             entry = bound.get(stream.parameter)
@@ -145,9 +154,23 @@ def _find_streams(
     return tuple(found)
 
 
-def _flows_from(value: fx.Node, call: fx.Node, output: int | None) -> bool:
+def _output_of(name: str, calls: Sequence[fx.Node], arguments: Sequence[Mapping[str, Any]]) -> int | None:
+    """The output that goes on as the argument `name`: a block is given it as it is, or it alone has the shape."""
+    outputs = [_outputs_in_use(call) for call in calls]
+    given = [bound.get(name) for bound in arguments[1:]]
+    as_it_is = {n for entry, nodes in zip(given, outputs, strict=False) for n, node in nodes.items() if node is entry}
+    used = {n for n, node in outputs[0].items() if _depends(given[0], node, calls[0])}
+    alike = {n for n in used if _shape(outputs[0][n]) == _shape(given[0])}
+    for candidates in (as_it_is, used, alike):
+        if len(candidates) == 1:
+            return candidates.pop()
+    if not used:
+        return None
+    raise RefusedError(f"which output of `{calls[0].target}` goes on as {name} can't be told")
+
+
+def _depends(value: fx.Node, start: fx.Node, call: fx.Node) -> bool:
     """Whether `value` depends on this output of `call`."""
-    start = output_node(call, output)
     pending, seen = [value], set()
     while pending:
         node = pending.pop()
@@ -157,6 +180,10 @@ def _flows_from(value: fx.Node, call: fx.Node, output: int | None) -> bool:
             seen.add(node)
             pending.extend(node.all_input_nodes)
     return False
+
+
+def _shape(node: fx.Node) -> Any:
+    return getattr(node.meta["value"], "shape", None)
 
 
 def _streams_by_shape(call: fx.Node, arguments: Mapping[str, Any]) -> tuple[Stream, ...]:
@@ -192,51 +219,6 @@ def _refuse_interleaved(
         for _, node in block_calls(graph, other):
             if 0 <= depths[node] < last:
                 raise RefusedError(f"the stacks {stack} and {other} take turns in the forward; {stack} can't be edited")
-
-
-def _find_exits(
-    calls: Sequence[fx.Node],
-    streams: Sequence[Stream],
-    entries: Sequence[Sequence[fx.Node]],
-    depths: Mapping[fx.Node, int],
-) -> tuple[fx.Node | None, ...]:
-    """The ends of the last step: like the ends of the step before it, where the forward goes on in the same way."""
-    exits: list[fx.Node | None] = []
-    last = calls[-1]
-    for position, stream in enumerate(streams):
-        start = output_node(last, stream.output)
-        if start is None or len(calls) < 2:
-            exits.append(start)
-            continue
-        before = output_node(calls[-2], stream.output)
-        exits.append(_follow(start, before, entries[-1][position], depths))
-    return tuple(exits)
-
-
-def _follow(start: fx.Node, before: fx.Node | None, end: fx.Node, depths: Mapping[fx.Node, int]) -> fx.Node:
-    """From `start`, walk the users that do what leads from `before` to `end`; `start` itself where they don't."""
-    path: list[fx.Node] = []
-    node: fx.Node | None = end
-    while node is not None and node is not before:
-        path.append(node)
-        node = next((used for used in node.all_input_nodes if depths[used] == depths[end]), None)
-    if node is None:
-        return start
-    here = start
-    for expected in reversed(path):
-        alike = [user for user in here.users if user.op == expected.op and user.target == expected.target]
-        matching = [user for user in alike if _same_places(user, here, expected)]
-        if len(matching) != 1:
-            return start
-        here = matching[0]
-    return here
-
-
-def _same_places(user: fx.Node, used: fx.Node, expected: fx.Node) -> bool:
-    """Whether `user` takes `used` in the argument in which `expected` takes its stream."""
-    return [argument is used for argument in user.args][:1] == [
-        isinstance(argument, fx.Node) for argument in expected.args
-    ][:1] and len(user.args) == len(expected.args)
 
 
 def iter_stacks(graph: fx.Graph, model: nn.Module) -> Iterator[tuple[str, int]]:

@@ -5,9 +5,11 @@ import inspect
 import pytest
 import torch
 
+from surgery.graph.rewrite import rewrite_graph
+from surgery.plan.schedule import Layer, Schedule
 from surgery.tracing.arguments import flatten_call
 from surgery.tracing.clone import bare_clone
-from surgery.tracing.tracer import trace_forward
+from surgery.tracing.tracer import TracedForward, trace_forward
 from surgery.tracing.wrappers import innermost
 
 
@@ -47,3 +49,15 @@ def execute(flatten):
             return namespace["forward"](model, *flatten(model, *args, **kwargs).inputs)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def edit(trace):
+    """The graph of a toy in which its stack runs these layers."""
+
+    def edited(model, layers, *args):
+        traced = trace(model, *args)
+        schedule = Schedule("blocks", len(model.blocks), tuple(Layer(index) for index in layers))
+        return TracedForward(rewrite_graph(traced.graph, traced.model, {"blocks": schedule}), model, 0)
+
+    return edited

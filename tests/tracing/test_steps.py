@@ -5,11 +5,8 @@ import torch
 from torch import nn
 
 from surgery.errors import RefusedError
-from surgery.graph.rewrite import rewrite_graph
-from surgery.plan.schedule import Layer, Schedule
 from surgery.testing import RETURNED_STREAMS, TINY_MODELS, build_tiny_model, tiny_call
 from surgery.tracing.steps import find_stack_names, iter_stacks, read_steps
-from surgery.tracing.tracer import TracedForward
 
 WIDTH = 4
 X = torch.randn(2, 3, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -129,18 +126,6 @@ class IgnoresTheBlockBefore(Toy):
         for index, block in enumerate(self.blocks):
             x = block(given if index == 3 else x)
         return x
-
-
-@pytest.fixture
-def edit(trace):
-    """The graph of a toy in which its stack runs these layers."""
-
-    def edited(model, layers, *args):
-        traced = trace(model, *args)
-        schedule = Schedule("blocks", len(model.blocks), tuple(Layer(index) for index in layers))
-        return TracedForward(rewrite_graph(traced.graph, traced.model, {"blocks": schedule}), model, 0)
-
-    return edited
 
 
 @pytest.fixture
