@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lock demo test test-oldest test-newest test-slow test-lycoris-3 lint fuzz bench train-demo train-judges clean
+.PHONY: help lock demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -43,13 +43,16 @@ test-lycoris-3: $(INSTALLED)  ## run the tests of training configs on LyCORIS 3.
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target out/lycoris-3 lycoris-lora==3.4.0
 	PYTHONPATH=out/lycoris-3 $(BIN)/python -m pytest tests/export tests/commands/test_export.py
 
+mutants: $(INSTALLED)  ## make plausible mistakes, one by one, and see whether the tests see them (about 20 minutes)
+	$(BIN)/python tests/mutants.py
+
 # What moves under us: the laws, the oracles and the tracer, with other versions than the locked ones.
 LAWS := tests/tracing tests/graph tests/anatomy/test_from_model.py tests/checkpoint/test_law.py tests/verify tests/test_architecture.py
 OLDEST := torch==2.11.0 torchvision==0.26.0 diffusers==0.42.0
 
 test-oldest: requirements.lock pyproject.toml  ## the laws on the oldest torch and diffusers that are allowed, in .venv-oldest
 	$(PYTHON) -m venv --clear .venv-oldest
-	sed -nE '/^(torch|torchvision|diffusers|triton|nvidia-[^=]*|cuda-[^=]*)==/d; s/^([a-z][^ ]*==.*) \\$$/\1/p' requirements.lock > .venv-oldest/rest.txt
+	sed -nE '/^(torch|torchvision|diffusers|triton|setuptools|nvidia-[^=]*|cuda-[^=]*)==/d; s/^([a-z][^ ]*==.*) \\$$/\1/p' requirements.lock > .venv-oldest/rest.txt
 	.venv-oldest/bin/python $(PIP) --constraint .venv-oldest/rest.txt $(OLDEST) --editable '.[dev]'
 	.venv-oldest/bin/python -m pytest -m 'not slow' $(LAWS)
 
@@ -57,25 +60,3 @@ test-newest: pyproject.toml  ## the laws on the newest of everything that the re
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python $(PIP) --pre --editable '.[dev]'
 	.venv-newest/bin/python -m pytest -m 'not slow' $(LAWS)
-
-lint: $(INSTALLED)  ## ruff (style and format) and mypy (strict)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-
-fuzz: $(INSTALLED)  ## mutate specs, files of weights and configs: each must be right, or a message that says where
-	$(BIN)/python tests/fuzz.py --count 100000
-	$(BIN)/python tests/fuzz_tensor_files.py --count 100000
-	$(BIN)/python tests/fuzz_checkpoint.py --count 10000 --configs 300
-
-bench: $(INSTALLED)  ## ratios of speed and memory against what one would do instead
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
-
-train-demo: $(INSTALLED)  ## train the bundled pipeline from nothing (hours on a CPU, minutes on a GPU)
-	$(BIN)/python -m surgery.demo.train --work out/demo-training
-
-train-judges: $(INSTALLED)  ## train the bundled feature extractor and CLIP from nothing (about 20 minutes on one core)
-	$(BIN)/python -m surgery.demo.train_judges --work out/judges-training
-
-clean:  ## remove the virtual environment and what the targets wrote
-	rm -rf $(VENV) out

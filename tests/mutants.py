@@ -1,0 +1,139 @@
+"""Does the suite see mistakes? Each of `mutations.py` is made in a copy of the tree, and the tests are run there.
+
+A mutant is killed where a test fails. One whose tests pass, or are not through in time, survives: it shows what no test
+looks at, or none soon enough. This reports, and so exits with 0; what can't be measured is an error.
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mutations import MUTATIONS, Mutation
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("surgery", "specs", "exports", "tests", "benchmarks", "cli.py", "README.md", "CHANGELOG.md", "pyproject.toml")
+SECONDS = 30  # for the tests of one mutant
+PASSED, FAILED, INTERRUPTED = 0, 1, 2  # pytest's exit statuses
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What pytest said in its time: `status` None where it was not through; `failed` the first test that did."""
+
+    status: int | None
+    failed: str
+    seconds: float
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether a test failed, or could not even be read."""
+        return self.status in (FAILED, INTERRUPTED) or bool(self.failed)
+
+    def describe(self) -> str:
+        """`killed by tests/...`, `survived`, or `survived: ...`."""
+        if self.is_killed:
+            return f"killed by {self.failed or 'an error of collection'}"
+        return "survived" if self.status == PASSED else f"survived: no test failed in {SECONDS} s"
+
+
+def mutate(text: str, mutation: Mutation) -> str:
+    """The text of a file with the mistake in it; raises ValueError unless there is exactly one place for it."""
+    found = text.count(mutation.old)
+    if found != 1:
+        raise ValueError(f"{mutation.file}: {mutation.old!r} stands there {found} times, not once; mend mutations.py")
+    return text.replace(mutation.old, mutation.new)
+
+
+def copy_tree(folder: Path) -> None:
+    """What the tests need, into a folder."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / name)
+
+
+def run_tests(tree: Path, tests: Sequence[str]) -> Outcome:
+    """The tests of a copied tree, up to the first that fails."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        cwd=tree,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=SECONDS)
+        status: int | None = process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        status = None
+    if status not in (PASSED, FAILED, INTERRUPTED, None):
+        raise RuntimeError(f"pytest ended with {status} on {' '.join(tests)}:\n{output[-3000:]}")
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    dots = re.search(r"^[.sx]*[FE]", output, re.MULTILINE)  # seen, though there was no time for the summary
+    name = failed[1] if failed else "a test that there was no time to name" if dots and status is None else ""
+    return Outcome(status, name, time.monotonic() - started)
+
+
+def make_mutant(tree: Path, mutation: Mutation) -> Outcome:
+    """Make one mistake in the copied tree, run its tests, and take it back."""
+    path = tree / "surgery" / mutation.file
+    text = path.read_text()
+    cached = Path(importlib.util.cache_from_source(path))
+    try:
+        path.write_text(mutate(text, mutation))
+        cached.unlink(missing_ok=True)  # two texts of one length within a second look the same to Python
+        return run_tests(tree, [f"tests/{mutation.first}", f"tests/{mutation.room}"])
+    finally:
+        path.write_text(text)
+        cached.unlink(missing_ok=True)
+
+
+def refuse_red(tree: Path, rooms: Sequence[str]) -> None:
+    """Tests that fail without any mistake would kill every mutant."""
+    for room in rooms:
+        outcome = run_tests(tree, [f"tests/{room}"])
+        if outcome.is_killed:
+            raise RuntimeError(f"the tests of {room} fail as they are: {outcome.failed}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rooms", nargs="*", help="only the mistakes of these packages, like `spec plan`")
+    rooms = parser.parse_args().rooms
+    chosen = [mutation for mutation in MUTATIONS if not rooms or mutation.room in rooms]
+    for mutation in chosen:
+        mutate((ROOT / "surgery" / mutation.file).read_text(), mutation)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        refuse_red(tree, list(dict.fromkeys(mutation.room for mutation in chosen)))
+        killed = 0
+        for mutation in chosen:
+            outcome = make_mutant(tree, mutation)
+            killed += outcome.is_killed
+            print(f"{mutation.file}: {mutation.old!r} -> {mutation.new!r}", flush=True)
+            print(f"    {outcome.describe()} ({outcome.seconds:.0f} s)", flush=True)
+        print(f"{killed} of {len(chosen)} killed, {len(chosen) - killed} survived")
+
+
+if __name__ == "__main__":
+    main()
