@@ -1,4 +1,4 @@
-"""Plausible human mistakes, one line each: the suite must see every one of them. `mutants.py` makes them, one by one."""
+"""Plausible human mistakes, one line each: the suite must see them all. `mutants.py` makes them, one by one."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ SPEC = (
     Mutation("spec/selector.py", "step is not None and step < 1", "step is not None and step < 0", "spec"),
     Mutation("spec/selector.py", "runs and index == runs[-1][1]:", "runs and index >= runs[-1][1]:", "spec"),
     Mutation("spec/document.py", "if key.text in found:", "if key in found:", "spec/test_document.py"),
-    Mutation("spec/document.py", 'node.style in ("\'", \'"\')', 'node.style in ("\'",)', "messages"),
+    Mutation("spec/document.py", "node.style in (\"'\", '\"')", 'node.style in ("\'",)', "messages"),
     Mutation("spec/vary.py", "ast.FloorDiv: operator.floordiv", "ast.FloorDiv: operator.truediv", "spec/test_vary.py"),
     Mutation("spec/vary.py", "if not 0 < len(values) <= MAX_VAL", "if not 1 < len(values) <= MAX_VAL", "spec"),
     Mutation("spec/vary.py", "for value in others[1:]:", "for value in others[2:]:", "spec/test_vary.py"),
@@ -132,7 +132,7 @@ CHECKPOINT = (
     ),
     Mutation("checkpoint/values.py", "piece.segment.start * (", "piece.segment.start + (", "checkpoint/test_values.py"),
     Mutation("checkpoint/adapter_names.py", "if index >= self.stacks", "if index > self.stacks", "checkpoint"),
-    Mutation("checkpoint/relayer.py", 'f"{layer}" == index]', "f\"{place}\" == index]", "checkpoint/test_law.py"),
+    Mutation("checkpoint/relayer.py", 'f"{layer}" == index]', 'f"{place}" == index]', "checkpoint/test_law.py"),
     Mutation("checkpoint/folding.py", "if scales == {0.0}:", "if 0.0 in scales:", "checkpoint/test_carriers.py"),
     Mutation("checkpoint/remap.py", "if len(tensors) == len(found.others):", "if not tensors:", "checkpoint"),
 )
@@ -144,7 +144,9 @@ ACTIVATIONS = (
         "/ (scheduler.config.num_train_timesteps - 1)",
         "activations/test_trajectories.py",
     ),
-    Mutation("activations/trajectories.py", "        self.number = 0\n        self.on", "        self.on", "activations"),
+    Mutation(
+        "activations/trajectories.py", "        self.number = 0\n        self.on", "        self.on", "activations"
+    ),
     Mutation("activations/recorder.py", "PADDING: ~mask", "PADDING: mask", "activations"),
     Mutation("activations/recorder.py", "if kind is not None:", "if kind is None:", "activations/test_recorder.py"),
     Mutation(
@@ -198,7 +200,9 @@ EVALUATE = (
         "real, generated, prc_",
         "evaluate/test_precision_recall.py",
     ),
-    Mutation("evaluate/clip_score.py", "texts[prompt] for prompt in prompts", "texts[prompt] for prompt in known", "evaluate"),
+    Mutation(
+        "evaluate/clip_score.py", "texts[prompt] for prompt in prompts", "texts[prompt] for prompt in known", "evaluate"
+    ),
 )
 
 EXPORT = (
@@ -216,7 +220,7 @@ EXPORT = (
     Mutation("export/components.py", "if not copies and file.size", "if file.size", "export/test_components.py"),
     Mutation("export/components.py", "os.path.realpath(path), place", "path, place", "export/test_components.py"),
     Mutation("export/targets.py", ">= self.threshold", "> self.threshold", "export/test_targets.py"),
-    Mutation("export/suggested_spec.py", "if use == \"remove\":", "if use != \"remove\":", "export"),
+    Mutation("export/suggested_spec.py", 'if use == "remove":', 'if use != "remove":', "export"),
     Mutation(
         "export/check_config.py",
         "(asked.algo, asked.factor) != (trained.algo, trained.factor)",
