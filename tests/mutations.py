@@ -28,10 +28,7 @@ SPEC = (
     ),
     Mutation("spec/selector.py", "if 0 <= index < num_blocks", "if 0 <= index <= num_blocks", "messages"),
     Mutation("spec/selector.py", "step is not None and step < 1", "step is not None and step < 0", "spec"),
-    Mutation("spec/selector.py", "runs and index == runs[-1][1]:", "runs and index >= runs[-1][1]:", "spec"),
-    Mutation("spec/document.py", "if key.text in found:", "if key in found:", "spec/test_document.py"),
-    Mutation("spec/document.py", "node.style in (\"'\", '\"')", 'node.style in ("\'",)', "messages"),
-    Mutation("spec/vary.py", "ast.FloorDiv: operator.floordiv", "ast.FloorDiv: operator.truediv", "spec/test_vary.py"),
+    Mutation("spec/document.py", "if key.text in found:", "if key in found:", "messages"),
     Mutation("spec/vary.py", "if not 0 < len(values) <= MAX_VAL", "if not 1 < len(values) <= MAX_VAL", "spec"),
     Mutation("spec/vary.py", "for value in others[1:]:", "for value in others[2:]:", "spec/test_vary.py"),
     Mutation("spec/load.py", "for variable in variables if not variable.cases]", "for variable in variables]", "spec"),
@@ -39,7 +36,6 @@ SPEC = (
 
 PLAN = (
     Mutation("plan/schedule.py", "count(layers, times * rounds)", "count(layers, times)", "plan/test_schedule.py"),
-    Mutation("plan/schedule.py", "Group(layers, combine, rounds * times)", "Group(layers, combine, times)", "plan"),
     Mutation("plan/lower.py", "(len(positions) - 1) // 2", "len(positions) // 2", "plan/test_lower.py"),
     Mutation("plan/lower.py", "left.append(Group(members, combine, times))", "left.append(Group(members))", "plan"),
     Mutation(
@@ -48,12 +44,9 @@ PLAN = (
         'other.startswith(f"{item.component}")',
         "plan/test_lower.py",
     ),
-    Mutation("plan/lower.py", "for position in reversed(positions)]", "for position in positions]", "plan"),
     Mutation("plan/cost.py", "        if runs:", "        if not runs:", "plan"),
     Mutation("plan/backends.py", "last not in order[:-1]", "last not in order", "plan/test_backends.py"),
     Mutation("plan/check.py", "(is_last and isinstance(item, Layer))", "is_last", "plan"),
-    Mutation("plan/sweep.py", "if len(chosen) > 1:", "if len(chosen) > 2:", "plan/test_sweep.py"),
-    Mutation("plan/text.py", "sign = -1.0 if", "sign = 1.0 if", "plan/test_schedule.py"),
 )
 
 TRACING = (
@@ -63,12 +56,6 @@ TRACING = (
         "return (value.dtype, value.device)",
         "graph/test_guards.py",
     ),
-    Mutation(
-        "tracing/guards.py",
-        "return (torch.is_grad_enabled(), inference, autocast)",
-        "return (inference, autocast)",
-        "graph/test_guards.py",
-    ),
     Mutation("tracing/guards.py", "tuple(value.shape) if isinst", "value.ndim if isinst", "graph/test_guards.py"),
     Mutation(
         "tracing/memo.py",
@@ -76,11 +63,8 @@ TRACING = (
         "module._forward_hooks or",
         "tracing/test_memo.py",
     ),
-    Mutation("tracing/clone.py", "if id(tensor) not in tensors:", "if tensors is not None:", "tracing/test_clone.py"),
-    Mutation("tracing/clone.py", "set(original._non_persistent_buffers_set)", "set()", "tracing/test_clone.py"),
     Mutation("tracing/arguments.py", "self.value is other.value", "self.value == other.value", "tracing"),
     Mutation("tracing/tracer.py", "changed = tensor.clone()", "changed = tensor", "tracing/test_tracer.py"),
-    Mutation("tracing/tracer.py", "self.num_decisions += 1", "self.num_decisions += 0", "graph/test_guards.py"),
     Mutation(
         "tracing/regions.py",
         'name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))',
@@ -91,7 +75,6 @@ TRACING = (
 
 GRAPH = (
     Mutation("graph/combine.py", "(len(outputs) - 1) * wide", "len(outputs) * wide", "graph/test_oracle.py"),
-    Mutation("graph/combine.py", "before + factor * (", "after + factor * (", "graph/test_oracle.py"),
     Mutation(
         "graph/combine.py",
         "wide = before.float() if before.dtype in HALF_TYPES else before",
@@ -99,11 +82,8 @@ GRAPH = (
         "graph/test_variant.py",
     ),
     Mutation("graph/rewrite.py", "!= 1 or not (kept or next_skipped)", "!= 1 and not (kept or next_skipped)", "graph"),
-    Mutation("graph/rewrite.py", "if layer.scale == 1.0:", "if layer.scale >= 1.0:", "graph/test_oracle.py"),
     Mutation("graph/replace.py", "tokens.mean(dim=-1,", "tokens.mean(dim=-2,", "graph/test_oracle.py"),
-    Mutation("graph/replace.py", "persistent=False", "persistent=True", "graph/test_artefact.py"),
     Mutation("graph/variant.py", "if num_decisions:", "if num_decisions > 1:", "graph/test_guards.py"),
-    Mutation("graph/apply.py", "edited = copy.copy(target)", "edited = target", "graph/test_pipeline.py"),
     Mutation(
         "graph/partial.py",
         "known is not value and (isinstance(value, torch.Tensor) or known != value)",
@@ -114,14 +94,9 @@ GRAPH = (
 )
 
 CHECKPOINT = (
-    Mutation("checkpoint/byte_plan.py", "(-len(text) % 8)", "(len(text) % 8)", "checkpoint/test_byte_plan.py"),
-    Mutation(
-        "checkpoint/byte_plan.py", "size + tensor.size_bytes > limit", "size + tensor.size_bytes >= limit", "checkpoint"
-    ),
     Mutation(
         "checkpoint/byte_plan.py", "piece.file is last.file and piece.start", "piece.start", "checkpoint/test_law.py"
     ),
-    Mutation("checkpoint/fit.py", "((1, 0), 6)", "((0, 1), 6)", "checkpoint/test_law.py"),
     Mutation("checkpoint/fit.py", "if scale != 1.0 and module", "if scale > 1.0 and module", "checkpoint/test_law.py"),
     Mutation("checkpoint/config_fields.py", "if layer in listed]", "if position in listed]", "checkpoint"),
     Mutation(
@@ -130,11 +105,9 @@ CHECKPOINT = (
         "[: segment.num_rows]",
         "checkpoint/test_values.py",
     ),
-    Mutation("checkpoint/values.py", "piece.segment.start * (", "piece.segment.start + (", "checkpoint/test_values.py"),
     Mutation("checkpoint/adapter_names.py", "if index >= self.stacks", "if index > self.stacks", "checkpoint"),
     Mutation("checkpoint/relayer.py", 'f"{layer}" == index]', 'f"{place}" == index]', "checkpoint/test_law.py"),
     Mutation("checkpoint/folding.py", "if scales == {0.0}:", "if 0.0 in scales:", "checkpoint/test_carriers.py"),
-    Mutation("checkpoint/remap.py", "if len(tensors) == len(found.others):", "if not tensors:", "checkpoint"),
 )
 
 ACTIVATIONS = (
@@ -147,8 +120,6 @@ ACTIVATIONS = (
     Mutation(
         "activations/trajectories.py", "        self.number = 0\n        self.on", "        self.on", "activations"
     ),
-    Mutation("activations/recorder.py", "PADDING: ~mask", "PADDING: mask", "activations"),
-    Mutation("activations/recorder.py", "if kind is not None:", "if kind is None:", "activations/test_recorder.py"),
     Mutation(
         "activations/output_sums.py",
         "self.squares[number] - self.total[number] * step",
@@ -162,28 +133,18 @@ ACTIVATIONS = (
         "activations/test_output_sums.py",
     ),
     Mutation("activations/token_masks.py", "(1, 1 - TOKEN_NDIM)", "(1, -1)", "activations/test_token_masks.py"),
-    Mutation("activations/token_masks.py", "rows = max((", "rows = min((", "activations"),
     Mutation("activations/branches.py", "weights[chosen] = mask[chosen]", "weights[chosen] = 1", "activations"),
     Mutation("activations/row_sums.py", "torch.where(chosen, positions, -1).max(1)", "positions.max(0)", "activations"),
-    Mutation("activations/row_sums.py", "start : start + num_tokens]", ": num_tokens]", "activations"),
 )
 
 EVALUATE = (
     Mutation("evaluate/frechet.py", "np.sqrt(len(values) - 1)", "np.sqrt(len(values))", "evaluate/test_frechet.py"),
-    Mutation("evaluate/frechet.py", "- 2 * root_trace", "- root_trace", "evaluate/test_frechet.py"),
     Mutation(
         "evaluate/kernel_distance.py",
         "block[rows, start + rows] = 0",
         "block[rows, rows] = 0",
         "evaluate/test_kernel_distance.py",
     ),
-    Mutation(
-        "evaluate/kernel_distance.py",
-        "own.sum() / (m * (m - 1))",
-        "own.sum() / (m * m)",
-        "evaluate/test_kernel_distance.py",
-    ),
-    Mutation("evaluate/intervals.py", "std(ddof=1)", "std(ddof=0)", "evaluate/test_intervals.py"),
     Mutation(
         "evaluate/intervals.py",
         "np.sqrt((num_groups - 1) / num_groups *",
@@ -193,20 +154,12 @@ EVALUATE = (
     Mutation("evaluate/paired.py", "2 * (side - 1) - at", "2 * side - 1 - at", "evaluate/test_paired.py"),
     Mutation("evaluate/paired.py", "& (lengths > 0)", "", "evaluate/test_paired.py"),
     Mutation("evaluate/feature_cache.py", '"batch_size": batch_size,', "", "evaluate/test_feature_cache.py"),
-    Mutation("evaluate/feature_cache.py", "for digest in digests]]", "for digest in known]]", "evaluate"),
-    Mutation(
-        "evaluate/precision_recall.py",
-        "generated, real, prc_",
-        "real, generated, prc_",
-        "evaluate/test_precision_recall.py",
-    ),
     Mutation(
         "evaluate/clip_score.py", "texts[prompt] for prompt in prompts", "texts[prompt] for prompt in known", "evaluate"
     ),
 )
 
 EXPORT = (
-    Mutation("export/factors.py", "* (max_factor - 1) + 1)", "* max_factor)", "export/test_factors.py"),
     Mutation("export/factors.py", "(abs(power - factor), -power)", "(abs(power - factor), power)", "export"),
     Mutation("export/lokr_config.py", '"use_fnmatch": True,', '"use_fnmatch": False,', "export/test_lokr_config.py"),
     Mutation(
@@ -215,12 +168,9 @@ EXPORT = (
         "inside.startswith(component)",
         "export/test_lokr_config.py",
     ),
-    Mutation("export/contributions.py", ".mean(axis=0)]", ".mean(axis=1)]", "export/test_contributions.py"),
     Mutation("export/contributions.py", "len(of) / sum(", "1 / sum(", "export/test_contributions.py"),
     Mutation("export/components.py", "if not copies and file.size", "if file.size", "export/test_components.py"),
     Mutation("export/components.py", "os.path.realpath(path), place", "path, place", "export/test_components.py"),
-    Mutation("export/targets.py", ">= self.threshold", "> self.threshold", "export/test_targets.py"),
-    Mutation("export/suggested_spec.py", 'if use == "remove":', 'if use != "remove":', "export"),
     Mutation(
         "export/check_config.py",
         "(asked.algo, asked.factor) != (trained.algo, trained.factor)",

@@ -1,6 +1,7 @@
 """The imports of the package: one direction, no cycle, no torch where none is needed, no house of horrors."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,9 +84,15 @@ def list_imports(modules: dict[str, Path]) -> list[Import]:
     return [
         Import(source, target, node.lineno, on_load)
         for source, path in modules.items()
-        for node, on_load in import_nodes(ast.parse(path.read_text()), on_load=True)
+        for node, on_load in import_statements(path.read_text())
         for target in targets_of(node, source, path, modules)
     ]
+
+
+@functools.cache
+def import_statements(text: str) -> tuple[tuple[ast.Import | ast.ImportFrom, bool], ...]:
+    """The import statements of a module's text, each with whether it runs on loading."""
+    return tuple(import_nodes(ast.parse(text), on_load=True))
 
 
 def import_nodes(node: ast.AST, *, on_load: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:

@@ -1,14 +1,16 @@
 """Tiny models as checkpoints: saved by diffusers, relayered, loaded by the stock class."""
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from built_once import building_once
+from tiny import tiny_anatomy
 from torch import nn
 
 from surgery.anatomy.from_model import read_anatomy
@@ -23,7 +25,7 @@ from surgery.checkpoint.written_out import write_out
 from surgery.plan.lower import MeanValues, lower_spec
 from surgery.plan.plan import Plan
 from surgery.spec.load import read_spec
-from surgery.testing import TINY_MODELS, build_tiny_model, tiny_call
+from surgery.testing import build_tiny_model, tiny_call
 from surgery.tracing.example_inputs import example_call
 
 Means = Mapping[str, Mapping[str, torch.Tensor]]
@@ -40,6 +42,12 @@ class Saved:
     many: Path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _models_on_meta_are_built_once():
+    with building_once():
+        yield
+
+
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory) -> Callable[..., Saved]:
     """The tiny model of a name and dtype, saved once a session."""
@@ -48,12 +56,13 @@ def saved(tmp_path_factory) -> Callable[..., Saved]:
     def get(name: str, dtype: torch.dtype = torch.float32) -> Saved:
         if (name, dtype) not in found:
             folder = tmp_path_factory.mktemp(f"{name}-{dtype}".replace("torch.", ""))
-            model = build_tiny_model(name).to(dtype)
+            model = build_tiny_model(name).to(dtype)  # one of its own, that may be cast
             model.save_pretrained(folder / "one")
             model.save_pretrained(folder / "many", max_shard_size="20KB")
             assert len(list((folder / "many").glob("*.safetensors"))) > 1
             loaded = type(model).from_pretrained(folder / "one", torch_dtype=dtype).eval()
-            found[name, dtype] = Saved(name, loaded, read_anatomy(loaded), folder / "one", folder / "many")
+            anatomy = tiny_anatomy(name) if dtype == torch.float32 else read_anatomy(loaded)
+            found[name, dtype] = Saved(name, loaded, anatomy, folder / "one", folder / "many")
         return found[name, dtype]
 
     return get
@@ -112,8 +121,6 @@ def write() -> Callable[..., Path]:
 
 def build_copy(model: nn.Module) -> nn.Module:
     """A copy of a model that may be cast."""
-    import copy
-
     return copy.deepcopy(model)
 
 
@@ -142,19 +149,3 @@ def call_of() -> Callable[..., dict[str, Any]]:
         return example.kwargs
 
     return call
-
-
-@pytest.fixture(scope="session")
-def layouts() -> ModuleType:
-    """tests/original_layouts.py."""
-    import importlib.util
-
-    path = Path(__file__).parents[1] / "original_layouts.py"
-    location = importlib.util.spec_from_file_location("beside_tests_original_layouts", path)
-    assert location is not None and location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
-CLASSES = tuple(TINY_MODELS)

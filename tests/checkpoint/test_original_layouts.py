@@ -1,19 +1,15 @@
 """What tests/original_layouts.py writes is what diffusers reads as the layouts of Flux and SD3."""
 
-import importlib.util
 from contextlib import nullcontext
 from pathlib import Path
 
 import diffusers
+import original_layouts as layouts
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from surgery.testing import build_tiny_model
-
-LOCATION = importlib.util.spec_from_file_location("original_layouts", Path(__file__).parents[1] / "original_layouts.py")
-layouts = importlib.util.module_from_spec(LOCATION)
-LOCATION.loader.exec_module(layouts)
 
 STACKS = {"flux": {"double_blocks", "single_blocks"}, "sd3": {"joint_blocks"}, "sd3-dual": {"joint_blocks"}}
 LAST_TEXT = "joint_blocks.4.context_block"

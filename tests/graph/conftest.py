@@ -1,22 +1,17 @@
-"""Tiny real models and their anatomies, built once a test module."""
+"""Plans as they are written, and the outputs of models."""
 
 import pytest
 import torch
+from tiny import changed_models
 
-from surgery.anatomy.from_model import read_anatomy
 from surgery.plan.lower import lower_spec
 from surgery.spec.load import read_spec
-from surgery.testing import TINY_MODELS, build_tiny_model
 
 
-@pytest.fixture(scope="module")
-def models():
-    return {name: build_tiny_model(name) for name in TINY_MODELS}
-
-
-@pytest.fixture(scope="module")
-def anatomies(models):
-    return {name: read_anatomy(model) for name, model in models.items()}
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_changes_the_shared_models():
+    yield
+    assert changed_models() == []
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_anatomy, tiny_model
 
 from surgery.errors import InputError, PartialTraceWarning
 from surgery.graph.apply import apply
@@ -24,8 +25,8 @@ def num_graphs(variant):
 
 
 @pytest.mark.parametrize("name", TINY_MODELS)
-def test_other_sizes_and_batches_are_right(models, anatomies, plan_of, run, name):
-    model, anatomy = models[name], anatomies[name]
+def test_other_sizes_and_batches_are_right(plan_of, run, name):
+    model, anatomy = tiny_model(name), tiny_anatomy(name)
     stack = anatomy.stacks[0].name
     plan = plan_of([f'reverse: "{stack}[0:3]"'], anatomy)
     variant = build_variant(model, plan, anatomy)
@@ -226,18 +227,18 @@ def test_other_threads_run_while_one_traces(run):
     assert all(torch.equal(output, expected) for output in outputs)
 
 
-def test_a_plan_with_means_takes_no_other_file(models, anatomies, plan_of, tmp_path):
+def test_a_plan_with_means_takes_no_other_file(plan_of, tmp_path):
     for seed, name in enumerate("ab"):
         rng = np.random.default_rng(seed)
         means = {"transformer_blocks.1.ff": {"hidden_states": rng.normal(size=16)}}
         write_means(means, tmp_path / f"{name}.safetensors")
     digest = read_means(tmp_path / "a.safetensors")
     operation = 'replace: {component: "transformer_blocks[1].ff", with: mean}'
-    plan = plan_of([operation], anatomies["pixart"], MeanValues(digest.digest, digest.widths))
-    apply(models["pixart"], plan, profile=tmp_path / "a.safetensors")
+    plan = plan_of([operation], tiny_anatomy("pixart"), MeanValues(digest.digest, digest.widths))
+    apply(tiny_model("pixart"), plan, profile=tmp_path / "a.safetensors")
     for wrong in (tmp_path / "b.safetensors", None):
         with pytest.raises(InputError, match="takes its means from another file"):
-            apply(models["pixart"], plan, profile=wrong)
+            apply(tiny_model("pixart"), plan, profile=wrong)
 
 
 def test_a_broken_check_lets_a_wrong_graph_run(run, monkeypatch):

@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+from tiny import tiny_anatomy, tiny_model
 from torch import nn
 
 import surgery
@@ -31,14 +32,15 @@ def snapshot(model):
 
 
 @pytest.mark.parametrize("name", TINY_MODELS)
-def test_identity_is_to_the_bit(models, anatomies, plan_of, run, name):
-    variant = build_variant(models[name], plan_of([], anatomies[name]), anatomies[name])
-    call = tiny_call(models[name])
-    assert torch.equal(run(variant, call), run(models[name], call))
+def test_identity_is_to_the_bit(plan_of, run, name):
+    model, anatomy = tiny_model(name), tiny_anatomy(name)
+    variant = build_variant(model, plan_of([], anatomy), anatomy)
+    call = tiny_call(model)
+    assert torch.equal(run(variant, call), run(model, call))
 
 
-def test_a_variant_is_of_the_class_of_the_original(models):
-    original = models["sd3"]
+def test_a_variant_is_of_the_class_of_the_original():
+    original = tiny_model("sd3")
     variant = apply(original, read_spec(SKIP))
     assert isinstance(variant, type(original))
     assert type(variant).__name__ == type(original).__name__
@@ -170,9 +172,9 @@ def test_a_deep_copy_of_a_variant_runs_on_its_own_weights(run):
     assert torch.equal(run(variant, call), expected)
 
 
-def test_block_i_keeps_its_own_context_wherever_it_is_put(models, run):
+def test_block_i_keeps_its_own_context_wherever_it_is_put(run):
     """Flux spaces control residuals by the number of the block: a block takes its residual along."""
-    model, order = models["flux"], [2, 0, 3]
+    model, order = tiny_model("flux"), [2, 0, 3]
     generator = torch.Generator().manual_seed(3)
     residuals = [torch.randn(2, 9, 16, generator=generator) for _ in range(2)]
     call = {**tiny_call(model), "controlnet_block_samples": residuals}
@@ -192,9 +194,9 @@ def test_block_i_keeps_its_own_context_wherever_it_is_put(models, run):
     assert torch.equal(run(variant, call), expected)
 
 
-def test_in_place_edits_of_the_forward_are_kept(models, run):
+def test_in_place_edits_of_the_forward_are_kept(run):
     """Chroma adds control residuals to its single blocks by assigning to a slice."""
-    model = models["chroma"]
+    model = tiny_model("chroma")
     generator = torch.Generator().manual_seed(3)
     residuals = [torch.randn(2, 9, 16, generator=generator) for _ in range(5)]
     call = {**tiny_call(model), "controlnet_single_block_samples": residuals}

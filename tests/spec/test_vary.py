@@ -67,6 +67,7 @@ def test_numbers_and_expressions_are_bounded(text):
     ("text", "values"),
     [
         ("s: range(3)", (0, 1, 2)),
+        ("s: range(1)", (0,)),
         ("s: range(4, 8, 2)", (4, 6)),
         ("s: range(3, 0, -1)", (3, 2, 1)),
         ("s: [1, 2.5, zero]", (1, 2.5, "zero")),
