@@ -5,7 +5,6 @@ at the first that breaks the rule, writing it down. The tests run a bounded numb
 """
 
 import argparse
-import importlib.util
 import random
 import re
 import resource
@@ -16,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from anatomies import sd3
 
 from surgery.anatomy.known import recall_demo
 from surgery.anatomy.parts import Anatomy
@@ -169,11 +169,7 @@ def read_sources() -> list[str]:
 
 def load_anatomies() -> dict[str, Anatomy]:
     """The bundled model and a model with SD3's stack: two streams, and a last block of another kind."""
-    location = importlib.util.spec_from_file_location("sample_anatomies", ROOT / "tests" / "anatomies.py")
-    assert location is not None and location.loader is not None
-    samples = importlib.util.module_from_spec(location)
-    location.loader.exec_module(samples)
-    return {"demo": recall_demo(), "sd3": samples.sd3()}
+    return {"demo": recall_demo(), "sd3": sd3()}
 
 
 def mutate(sources: list[str], rng: random.Random) -> str | bytes:

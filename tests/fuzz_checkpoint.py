@@ -8,7 +8,6 @@ the first that breaks the rule, writing it down. The tests run a bounded number 
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import random
@@ -24,10 +23,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import diffusers
+import fuzz_tensor_files as files
 import torch
 from torch import nn
 
@@ -45,18 +44,6 @@ from surgery.plan.lower import lower_spec
 from surgery.plan.planned import plan_spec_file
 from surgery.spec.load import read_spec
 from surgery.testing import tiny_call
-
-
-def load_beside(file: str) -> ModuleType:
-    """A module of this folder."""
-    location = importlib.util.spec_from_file_location(Path(file).stem, Path(__file__).parent / file)
-    assert location is not None and location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
-files = load_beside("fuzz_tensor_files.py")
 
 MAX_SECONDS = {"weights": 2.0, "config": 60.0}
 MAX_MEMORY = 16 * 2**30  # of address space: what a config asks for beyond it is refused here as on a small machine

@@ -6,7 +6,6 @@ run a bounded number through the same code.
 """
 
 import argparse
-import importlib.util
 import json
 import random
 import re
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attacks import NEIGHBOURS
 from safetensors import SafetensorError, deserialize, safe_open
 
 from surgery.anatomy.tensor_files import BITS, Weights, find_weights
@@ -63,12 +63,8 @@ class Outcome:
 
 def read_sources() -> list[Folder]:
     """The valid neighbours of tests/attacks.py as files by name, links followed; those with an index twice."""
-    location = importlib.util.spec_from_file_location("attacks", Path(__file__).parent / "attacks.py")
-    assert location is not None and location.loader is not None
-    attacks = importlib.util.module_from_spec(location)
-    location.loader.exec_module(attacks)
     sources = []
-    for neighbour in attacks.NEIGHBOURS.values():
+    for neighbour in NEIGHBOURS.values():
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "transformer"
             folder.mkdir()

@@ -45,10 +45,12 @@ def _is_as_built(name: str) -> bool:
     )
 
 
-def _state_of(model: nn.Module) -> list[tuple[object, ...]]:
-    """Of every module: name, class, mode, hooks, and whether its forward is its class's own."""
+def _state_of(model: nn.Module) -> list[object]:
+    """Of every module: its name, class, mode, dtypes and hooks, and whether its forward is its class's own."""
     return [
-        (name, type(module), module.training, len(module._forward_hooks), len(module._forward_pre_hooks))
-        + ("forward" in module.__dict__, *(value.dtype for value in module.parameters(recurse=False)))
+        (
+            *(name, type(module), module.training, [value.dtype for value in module.parameters(recurse=False)]),
+            *(len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in module.__dict__),
+        )
         for name, module in model.named_modules()
     ]

@@ -1,10 +1,8 @@
 """What is measured online is what comes out of keeping every activation; and the model does what it did."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+import stored_activations as reference
 import torch
 
 from surgery.activations.recorder import PADDING, TEXT, Recorder
@@ -15,16 +13,6 @@ from surgery.testing import TINY_MODELS, build_tiny_model, tiny_call
 
 FAMILIES = [name for name in TINY_MODELS if name != "chroma"]
 SHARES = (0.02, 0.4, 0.97, 1.0)
-
-
-def load_reference():
-    location = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
-reference = load_reference()
 
 
 def exact_model(name):

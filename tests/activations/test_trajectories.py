@@ -1,10 +1,9 @@
 """Pipelines are measured while they sample: each step in its bin, branches and padding apart, pictures unchanged."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+import pipelines
 import pytest
 import torch
 from PIL import Image
@@ -17,9 +16,6 @@ from surgery.anatomy.from_model import read_anatomy
 from surgery.errors import InputError
 from surgery.evaluate.draw import draw_pictures
 
-LOCATION = importlib.util.spec_from_file_location("pipelines", Path(__file__).parents[1] / "pipelines.py")
-pipelines = importlib.util.module_from_spec(LOCATION)
-LOCATION.loader.exec_module(pipelines)
 NAMES = ["demo", "flux", "sd3", "auraflow"]
 PROMPTS = ["red apple", "two dogs and a house"]
 TOKENS = {"red apple": 3, "two dogs and a house": 6}  # with the one that ends a text

@@ -1,10 +1,8 @@
 """What is needed of a repository is what diffusers itself downloads of it, and the texts; what is cached is used."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
+import fake_hub
 import huggingface_hub.constants
 import pytest
 from diffusers import DiffusionPipeline
@@ -13,18 +11,6 @@ from surgery.anatomy.hub_files import fetch_source
 from surgery.anatomy.needed_files import find_gaps, needed_files
 from surgery.anatomy.sources import find_source
 from surgery.errors import InputError
-
-
-def load_beside(file):
-    """A module of tests/; another installed package claims the name `tests`."""
-    location = importlib.util.spec_from_file_location(f"{Path(file).stem}_of_tests", Path(__file__).parents[1] / file)
-    module = importlib.util.module_from_spec(location)
-    sys.modules[location.name] = module
-    location.loader.exec_module(module)
-    return module
-
-
-fake_hub = load_beside("fake_hub.py")
 
 # Listings as they are on the hub. In front of a name stands who takes it: `=` diffusers and we, `+` we alone (the texts
 # that a pruned model is published with), `!` diffusers alone, with the reason, `-` nobody.

@@ -1,6 +1,5 @@
 """What tests/attacks.py holds is refused in its words; its valid neighbours are read as the official library reads."""
 
-import importlib.util
 import json
 import math
 import os
@@ -11,8 +10,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
+import attacks
+import fuzz_tensor_files as fuzz
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,18 +21,6 @@ from surgery.anatomy import tensor_files
 from surgery.anatomy.tensor_files import StoredTensor, find_weights, read_header
 from surgery.errors import InputError
 
-
-def load_beside(file: str) -> ModuleType:
-    """A module of the folder of all tests."""
-    location = importlib.util.spec_from_file_location(Path(file).stem, Path(__file__).parents[1] / file)
-    assert location is not None and location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
-attacks = load_beside("attacks.py")
-fuzz = load_beside("fuzz_tensor_files.py")
 MAX_SECONDS = 2.0
 
 

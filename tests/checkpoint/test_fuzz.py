@@ -1,12 +1,10 @@
 """A bounded number of what `python tests/fuzz_checkpoint.py` tries, and that it notices a wrong file."""
 
-import importlib.util
 import random
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 
 import diffusers
+import fuzz_checkpoint as fuzz
 import pytest
 
 from surgery.checkpoint.byte_plan import BytePlan, Shard
@@ -14,17 +12,6 @@ from surgery.checkpoint.byte_plan import BytePlan, Shard
 NUM_WEIGHTS, NUM_CONFIGS = 40, 3
 
 
-def load_fuzz() -> ModuleType:
-    """tests/fuzz_checkpoint.py."""
-    path = Path(__file__).parents[1] / "fuzz_checkpoint.py"
-    location = importlib.util.spec_from_file_location("beside_tests_fuzz_checkpoint", path)
-    assert location is not None and location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
-fuzz = load_fuzz()
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, of tensors without elements and the like
 
 

@@ -1,7 +1,7 @@
 """The law: for every plan that both backends express, graph == checkpoint == edit by hand, to the bit but for folds.
 
-That the graph is the edit by hand, on the same models, is seen in tests/graph/test_oracle.py; here the checkpoint is, and
-on random specs both are.
+That the graph is the edit by hand, on the same models, is seen in tests/graph/test_oracle.py; here the checkpoint is,
+and on random specs both are.
 """
 
 import itertools

@@ -1,7 +1,6 @@
 """What tests/original_layouts.py writes is what diffusers reads as the layouts of Flux and SD3."""
 
 from contextlib import nullcontext
-from pathlib import Path
 
 import diffusers
 import original_layouts as layouts

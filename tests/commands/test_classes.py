@@ -1,10 +1,9 @@
 """Class-conditional pipelines: prompts are the names or numbers of classes, in every command that draws or measures."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
+import pipelines
 import pytest
 import torch
 from PIL import Image
@@ -13,10 +12,6 @@ from surgery.activations.guidance import find_guidance
 from surgery.conditions import conditions_of, is_class_conditional
 from surgery.errors import InputError
 from surgery.profiles.profile_file import read_profile
-
-LOCATION = importlib.util.spec_from_file_location("pipelines", Path(__file__).parents[1] / "pipelines.py")
-pipelines = importlib.util.module_from_spec(LOCATION)
-LOCATION.loader.exec_module(pipelines)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from diffusers import DiffusionPipeline, PixArtTransformer2DModel, SD3Transformer2DModel
+from original_layouts import save_original
 from safetensors import safe_open
 
 import surgery
@@ -36,27 +37,10 @@ def compile_to(surgery_command, tmp_path):
 @pytest.fixture
 def original(tmp_path):
     """A tiny SD3 as a single file in its authors' layout, with its config beside it."""
-    from tests_layouts import save_original
-
     folder = tmp_path / "original"
     folder.mkdir()
     save_original(build_tiny_model("sd3"), folder / "sd3.safetensors", prefix="model.diffusion_model.")
     return folder / "sd3.safetensors"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _layouts():
-    """tests/original_layouts.py, under a name of its own."""
-    import importlib.util
-    from pathlib import Path
-
-    path = Path(__file__).parents[1] / "original_layouts.py"
-    location = importlib.util.spec_from_file_location("tests_layouts", path)
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    sys.modules["tests_layouts"] = module
-    yield
-    del sys.modules["tests_layouts"]
 
 
 def lines_of(result):

@@ -1,12 +1,11 @@
 """`surgery compile --to checkpoint` of a model on the hub, which is tests/fake_hub.py: from the listing to the card."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+import fake_hub
 import huggingface_hub.constants
 import pytest
 from huggingface_hub import ModelCard
@@ -27,18 +26,6 @@ UNNEEDED = {
     "vae/diffusion_pytorch_model.bin": "a pickle",
 }
 COMMAND = [sys.executable, "-c", "from surgery.commands.main import main; main()", "compile"]
-
-
-def load_beside(file):
-    """A module of tests/; another installed package claims the name `tests`."""
-    location = importlib.util.spec_from_file_location(f"{Path(file).stem}_of_tests", Path(__file__).parents[1] / file)
-    module = importlib.util.module_from_spec(location)
-    sys.modules[location.name] = module
-    location.loader.exec_module(module)
-    return module
-
-
-fake_hub = load_beside("fake_hub.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """`surgery export lokr` and `surgery export check`: files, texts, exit statuses, and what is refused."""
 
 import functools
-import importlib.util
 import json
 import os
 import subprocess
@@ -21,16 +20,6 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "tests" / "configs"
 SD35 = CONFIGS / "sd3.5-large" / "transformer"
 STUDY = ("--preset", "sd35-layerwise")
-
-
-@pytest.fixture(scope="session")
-def study():
-    """tests/export/sd35_large.py."""
-    file = ROOT / "tests" / "export" / "sd35_large.py"
-    location = importlib.util.spec_from_file_location("sd35_large", file)
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -130,13 +130,13 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
 # Extractors of torch-fidelity's kind.
 
 
-def test_any_class_of_torch_fidelitys_kind_is_taken(own_module, make_pixels):
+def test_any_class_of_torch_fidelitys_kind_is_taken(make_pixels):
     found = fidelity_extractor("own_extractors:Loaded", resize="none", channels=5)
     assert found.name == "own_extractors:Loaded/colours"
     assert found.extract(make_pixels(3)).shape == (3, 5)
 
 
-def test_a_class_whose_weights_are_random_is_noticed(own_module):
+def test_a_class_whose_weights_are_random_is_noticed():
     """The saboteur: nothing fails, every run has other features."""
     before = torch.get_rng_state()
     with pytest.raises(InputError, match="the weights of own_extractors:Forgotten are random"):
@@ -154,12 +154,12 @@ def test_a_class_whose_weights_are_random_is_noticed(own_module):
         ("dinov2-vit-s-14", "dinov2-vit-s-14 would fetch its weights"),
     ],
 )
-def test_what_is_no_extractor_is_refused(own_module, where, message):
+def test_what_is_no_extractor_is_refused(where, message):
     with pytest.raises(InputError, match=message):
         fidelity_extractor(where, resize="none", channels=5)
 
 
-def test_a_feature_that_there_is_not_is_refused(own_module):
+def test_a_feature_that_there_is_not_is_refused():
     with pytest.raises(InputError, match="gives no feature edges; it gives colours"):
         fidelity_extractor("own_extractors:Loaded", resize="none", channels=5, layer="edges")
 

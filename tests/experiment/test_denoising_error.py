@@ -1,9 +1,7 @@
 """The denoising error: exactly zero for the same model, what one computes by hand for others."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
+import pipelines
 import pytest
 import torch
 
@@ -13,9 +11,6 @@ from surgery.experiment.denoising_error import denoising_errors
 from surgery.graph.apply import apply
 from surgery.spec.load import read_spec
 
-LOCATION = importlib.util.spec_from_file_location("pipelines", Path(__file__).parents[1] / "pipelines.py")
-pipelines = importlib.util.module_from_spec(LOCATION)
-LOCATION.loader.exec_module(pipelines)
 PROMPTS = ("red apple", "rocket", "two dogs")
 CHANNELS = {"flux": 1, "sd3": 4, "demo": 4}
 

@@ -346,7 +346,7 @@ def reference_of(folder, cache):
 # Extractors with random weights.
 
 
-def test_an_extractor_that_forgets_its_weights_is_refused_before_anything_is_drawn(own_module, tmp_path):
+def test_an_extractor_that_forgets_its_weights_is_refused_before_anything_is_drawn(tmp_path):
     request = JudgeRequest(extractors=("own_extractors:Loaded",), clip="none", lpips="none")
     judges, _ = load_judges(request, PromptSet(PROMPTS), "other", tmp_path)
     assert judges.images[0].extractor.channels == 5

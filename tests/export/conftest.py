@@ -1,21 +1,11 @@
 """The SD3.5 study as a profile, and models of the real size without memory."""
 
 import functools
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-@pytest.fixture(scope="session")
-def study():
-    """tests/export/sd35_large.py."""
-    location = importlib.util.spec_from_file_location("sd35_large", Path(__file__).parent / "sd35_large.py")
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

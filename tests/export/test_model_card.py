@@ -1,15 +1,14 @@
 """The model card: metadata that the hub takes, figures that are right, code that runs, and nothing of this machine."""
 
-import importlib.util
 import json
 import os
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import diffusers
+import original_layouts
 import pytest
 import torch
 import yaml
@@ -47,15 +46,6 @@ tags: [flux]
 # The original
 """
 SECRET = "name-of-a-person"  # within the path of every model and spec here
-
-
-def load_beside(file):
-    """A module of tests/; another installed package claims the name `tests`."""
-    location = importlib.util.spec_from_file_location(f"{Path(file).stem}_of_tests", Path(__file__).parents[1] / file)
-    module = importlib.util.module_from_spec(location)
-    sys.modules[location.name] = module
-    location.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +92,7 @@ def single(home):
     """A tiny SD3 as one file in its authors' layout."""
     (home / "original").mkdir()
     path = home / "original" / "sd3.safetensors"
-    load_beside("original_layouts.py").save_original(build_tiny_model("sd3"), path)
+    original_layouts.save_original(build_tiny_model("sd3"), path)
     return prune(home, "sd3-pruned", path, ['skip: "transformer_blocks[1]"'])
 
 

@@ -1,6 +1,6 @@
 """The SD3.5 study as a profile: its heat maps, recovered from the published figures.
 
-`python tests/export/sd35_large.py FILE.safetensors` writes the profile.
+`python tests/sd35_large.py FILE.safetensors` writes the profile.
 """
 
 import sys
@@ -11,7 +11,7 @@ import numpy as np
 from surgery.profiles.layer_profile import Profile, ProfiledStack, no_sums
 from surgery.profiles.profile_file import write_profile
 
-DATA = Path(__file__).parents[1] / "data" / "sd35-large"
+DATA = Path(__file__).parent / "data" / "sd35-large"
 STACK = "transformer_blocks"
 TEXT, IMAGE = "encoder_hidden_states", "hidden_states"
 FACTORS = (
