@@ -1,6 +1,6 @@
 """Classes on the meta device and shrunken models, made once a config: many tests ask for the same few.
 
-They are read, never written to; tests/verify builds its own, each time.
+They are read, never written to. `shrink_source` itself is tested in tests/verify/test_numeric.py.
 """
 
 import functools

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from surgery.anatomy.parts import Anatomy
 
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
 
 

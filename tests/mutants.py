@@ -45,7 +45,7 @@ class Outcome:
         """`killed by tests/...`, `survived`, or `survived: ...`."""
         if self.is_killed:
             return f"killed by {self.failed or 'an error of collection'}"
-        return "survived" if self.status == PASSED else f"survived: no test failed in {CPU_SECONDS} s"
+        return "survived" if self.status == PASSED else "survived: no test failed in time"
 
 
 def mutate(text: str, mutation: Mutation) -> str:
@@ -56,10 +56,10 @@ def mutate(text: str, mutation: Mutation) -> str:
     return text.replace(mutation.old, mutation.new)
 
 
-def run_tests(tree: Path, tests: Sequence[str]) -> Outcome:
+def run_tests(tree: Path, tests: str, seconds: int) -> Outcome:
     """The tests of a copied tree, up to the first that fails."""
-    limited = ["sh", "-c", f'ulimit -S -t {CPU_SECONDS}; exec "$@"', "sh"]
-    command = [*limited, sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+    limited = ["sh", "-c", f'ulimit -S -t {seconds}; exec "$@"', "sh"]
+    command = [*limited, sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", tests]
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
     process = subprocess.Popen(
@@ -79,14 +79,14 @@ def run_tests(tree: Path, tests: Sequence[str]) -> Outcome:
         output, _ = process.communicate()
         status = OUT_OF_TIME
     if status not in (PASSED, FAILED, INTERRUPTED, OUT_OF_TIME):
-        raise RuntimeError(f"pytest ended with {status} on {' '.join(tests)}:\n{output[-3000:]}")
+        raise RuntimeError(f"pytest ended with {status} on {tests}:\n{output[-3000:]}")
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
     dots = re.search(r"^[.sx]*[FE]", output, re.MULTILINE)  # seen, though there was no time for the summary
     name = failed[1] if failed else "a test that there was no time to name" if dots and status == OUT_OF_TIME else ""
     return Outcome(status, name, time.monotonic() - started)
 
 
-def make_mutant(tree: Path, mutation: Mutation) -> Outcome:
+def make_mutant(tree: Path, mutation: Mutation, seconds: int) -> Outcome:
     """Make one mistake in the copied tree, run its tests, and take it back."""
     path = tree / "surgery" / mutation.file
     text = path.read_text()
@@ -94,16 +94,17 @@ def make_mutant(tree: Path, mutation: Mutation) -> Outcome:
     try:
         path.write_text(mutate(text, mutation))
         cached.unlink(missing_ok=True)  # two texts of one length within a second look the same to Python
-        return run_tests(tree, [f"tests/{mutation.first}", f"tests/{mutation.room}"])
+        outcome = run_tests(tree, f"tests/{mutation.first}", seconds)  # alone: that is soon read
+        return outcome if outcome.is_killed else run_tests(tree, f"tests/{mutation.room}", seconds)
     finally:
         path.write_text(text)
         cached.unlink(missing_ok=True)
 
 
-def refuse_red(tree: Path, rooms: Sequence[str]) -> None:
+def refuse_red(tree: Path, rooms: Sequence[str], seconds: int) -> None:
     """Tests that fail without any mistake would kill every mutant."""
     for room in rooms:
-        outcome = run_tests(tree, [f"tests/{room}"])
+        outcome = run_tests(tree, f"tests/{room}", seconds)
         if outcome.is_killed:
             raise RuntimeError(f"the tests of {room} fail as they are: {outcome.failed}")
 
@@ -111,17 +112,19 @@ def refuse_red(tree: Path, rooms: Sequence[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rooms", nargs="*", help="only the mistakes of these packages, like `spec plan`")
-    rooms = parser.parse_args().rooms
+    parser.add_argument("--seconds", type=int, default=CPU_SECONDS, help="of CPU, for the tests of a mistake")
+    options = parser.parse_args()
+    rooms = options.rooms
     chosen = [mutation for mutation in MUTATIONS if not rooms or mutation.room in rooms]
     for mutation in chosen:
         mutate((ROOT / "surgery" / mutation.file).read_text(), mutation)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(ROOT, tree, ignore=LEFT_BEHIND)
-        refuse_red(tree, list(dict.fromkeys(mutation.room for mutation in chosen)))
+        refuse_red(tree, list(dict.fromkeys(mutation.room for mutation in chosen)), options.seconds)
         killed = 0
         for mutation in chosen:
-            outcome = make_mutant(tree, mutation)
+            outcome = make_mutant(tree, mutation, options.seconds)
             killed += outcome.is_killed
             print(f"{mutation.file}: {mutation.old!r} -> {mutation.new!r}", flush=True)
             print(f"    {outcome.describe()} ({outcome.seconds:.0f} s)", flush=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutation:
-    """In `surgery/FILE`, `old` (which stands there once) becomes `new`. `first` are the tests that run first, of
-    `tests/`; those of the room, the folder of the same name as the file's, follow."""
+    """In `surgery/FILE`, `old` (which stands there once) becomes `new`. `first` are the tests of `tests/` that are to
+    see it; where they don't, those of the room may, the folder of the same name as the file's."""
 
     file: str
     old: str
@@ -27,26 +27,40 @@ SPEC = (
         "plan/test_lower.py",
     ),
     Mutation("spec/selector.py", "if 0 <= index < num_blocks", "if 0 <= index <= num_blocks", "messages"),
-    Mutation("spec/selector.py", "step is not None and step < 1", "step is not None and step < 0", "spec"),
+    Mutation(
+        "spec/selector.py", "step is not None and step < 1", "step is not None and step < 0", "spec/test_schema.py"
+    ),
     Mutation("spec/document.py", "if key.text in found:", "if key in found:", "messages"),
-    Mutation("spec/vary.py", "if not 0 < len(values) <= MAX_VAL", "if not 1 < len(values) <= MAX_VAL", "spec"),
+    Mutation(
+        "spec/vary.py", "if not 0 < len(values) <= MAX_VAL", "if not 1 < len(values) <= MAX_VAL", "spec/test_vary.py"
+    ),
     Mutation("spec/vary.py", "for value in others[1:]:", "for value in others[2:]:", "spec/test_vary.py"),
-    Mutation("spec/load.py", "for variable in variables if not variable.cases]", "for variable in variables]", "spec"),
+    Mutation(
+        "spec/load.py",
+        "for variable in variables if not variable.cases]",
+        "for variable in variables]",
+        "spec/test_schema.py",
+    ),
 )
 
 PLAN = (
     Mutation("plan/schedule.py", "count(layers, times * rounds)", "count(layers, times)", "plan/test_schedule.py"),
     Mutation("plan/lower.py", "(len(positions) - 1) // 2", "len(positions) // 2", "plan/test_lower.py"),
-    Mutation("plan/lower.py", "left.append(Group(members, combine, times))", "left.append(Group(members))", "plan"),
+    Mutation(
+        "plan/lower.py",
+        "left.append(Group(members, combine, times))",
+        "left.append(Group(members))",
+        "plan/test_lower.py",
+    ),
     Mutation(
         "plan/lower.py",
         'other.startswith(f"{item.component}.")',
         'other.startswith(f"{item.component}")',
         "plan/test_lower.py",
     ),
-    Mutation("plan/cost.py", "        if runs:", "        if not runs:", "plan"),
+    Mutation("plan/cost.py", "        if runs:", "        if not runs:", "commands/test_diff.py"),
     Mutation("plan/backends.py", "last not in order[:-1]", "last not in order", "plan/test_backends.py"),
-    Mutation("plan/check.py", "(is_last and isinstance(item, Layer))", "is_last", "plan"),
+    Mutation("plan/check.py", "(is_last and isinstance(item, Layer))", "is_last", "messages"),
 )
 
 TRACING = (
@@ -63,7 +77,9 @@ TRACING = (
         "module._forward_hooks or",
         "tracing/test_memo.py",
     ),
-    Mutation("tracing/arguments.py", "self.value is other.value", "self.value == other.value", "tracing"),
+    Mutation(
+        "tracing/arguments.py", "self.value is other.value", "self.value == other.value", "tracing/test_arguments.py"
+    ),
     Mutation("tracing/tracer.py", "changed = tensor.clone()", "changed = tensor", "tracing/test_tracer.py"),
     Mutation(
         "tracing/regions.py",
@@ -81,7 +97,12 @@ GRAPH = (
         "wide = before",
         "graph/test_variant.py",
     ),
-    Mutation("graph/rewrite.py", "!= 1 or not (kept or next_skipped)", "!= 1 and not (kept or next_skipped)", "graph"),
+    Mutation(
+        "graph/rewrite.py",
+        "!= 1 or not (kept or next_skipped)",
+        "!= 1 and not (kept or next_skipped)",
+        "tracing/test_steps.py",
+    ),
     Mutation("graph/replace.py", "tokens.mean(dim=-1,", "tokens.mean(dim=-2,", "graph/test_oracle.py"),
     Mutation("graph/variant.py", "if num_decisions:", "if num_decisions > 1:", "graph/test_guards.py"),
     Mutation(
@@ -98,14 +119,24 @@ CHECKPOINT = (
         "checkpoint/byte_plan.py", "piece.file is last.file and piece.start", "piece.start", "checkpoint/test_law.py"
     ),
     Mutation("checkpoint/fit.py", "if scale != 1.0 and module", "if scale > 1.0 and module", "checkpoint/test_law.py"),
-    Mutation("checkpoint/config_fields.py", "if layer in listed]", "if position in listed]", "checkpoint"),
+    Mutation(
+        "checkpoint/config_fields.py",
+        "if layer in listed]",
+        "if position in listed]",
+        "checkpoint/test_config_fields.py",
+    ),
     Mutation(
         "checkpoint/values.py",
         "[segment.mean_start : segment.mean_start + segment.num_rows]",
         "[: segment.num_rows]",
         "checkpoint/test_values.py",
     ),
-    Mutation("checkpoint/adapter_names.py", "if index >= self.stacks", "if index > self.stacks", "checkpoint"),
+    Mutation(
+        "checkpoint/adapter_names.py",
+        "if index >= self.stacks",
+        "if index > self.stacks",
+        "checkpoint/test_adapter_names.py",
+    ),
     Mutation("checkpoint/relayer.py", 'f"{layer}" == index]', 'f"{place}" == index]', "checkpoint/test_law.py"),
     Mutation("checkpoint/folding.py", "if scales == {0.0}:", "if 0.0 in scales:", "checkpoint/test_carriers.py"),
 )
@@ -118,7 +149,10 @@ ACTIVATIONS = (
         "activations/test_trajectories.py",
     ),
     Mutation(
-        "activations/trajectories.py", "        self.number = 0\n        self.on", "        self.on", "activations"
+        "activations/trajectories.py",
+        "        self.number = 0\n        self.on",
+        "        self.on",
+        "activations/test_trajectories.py",
     ),
     Mutation(
         "activations/output_sums.py",
@@ -133,8 +167,18 @@ ACTIVATIONS = (
         "activations/test_output_sums.py",
     ),
     Mutation("activations/token_masks.py", "(1, 1 - TOKEN_NDIM)", "(1, -1)", "activations/test_token_masks.py"),
-    Mutation("activations/branches.py", "weights[chosen] = mask[chosen]", "weights[chosen] = 1", "activations"),
-    Mutation("activations/row_sums.py", "torch.where(chosen, positions, -1).max(1)", "positions.max(0)", "activations"),
+    Mutation(
+        "activations/branches.py",
+        "weights[chosen] = mask[chosen]",
+        "weights[chosen] = 1",
+        "activations/test_output_sums.py",
+    ),
+    Mutation(
+        "activations/row_sums.py",
+        "torch.where(chosen, positions, -1).max(1)",
+        "positions.max(0)",
+        "activations/test_recorder.py",
+    ),
 )
 
 EVALUATE = (
@@ -155,12 +199,17 @@ EVALUATE = (
     Mutation("evaluate/paired.py", "& (lengths > 0)", "", "evaluate/test_paired.py"),
     Mutation("evaluate/feature_cache.py", '"batch_size": batch_size,', "", "evaluate/test_feature_cache.py"),
     Mutation(
-        "evaluate/clip_score.py", "texts[prompt] for prompt in prompts", "texts[prompt] for prompt in known", "evaluate"
+        "evaluate/clip_score.py",
+        "texts[prompt] for prompt in prompts",
+        "texts[prompt] for prompt in known",
+        "evaluate/test_clip.py",
     ),
 )
 
 EXPORT = (
-    Mutation("export/factors.py", "(abs(power - factor), -power)", "(abs(power - factor), power)", "export"),
+    Mutation(
+        "export/factors.py", "(abs(power - factor), -power)", "(abs(power - factor), power)", "export/test_factors.py"
+    ),
     Mutation("export/lokr_config.py", '"use_fnmatch": True,', '"use_fnmatch": False,', "export/test_lokr_config.py"),
     Mutation(
         "export/lokr_config.py",

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import surgery.demo.location
+import surgery.experiment.gallery
 from surgery.anatomy.sources import inspect
 from surgery.commands.main import app
+from surgery.demo.location import DEMO_CALL
 from surgery.plan.lower import lower_spec
 from surgery.plan.sweep import expand_sweep
 from surgery.spec.load import load_spec
@@ -122,6 +125,15 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Two steps a picture: what is printed does not hang on their number."""
+    call = {**DEMO_CALL, "num_inference_steps": 2}
+    for module in (surgery.demo.location, surgery.experiment.gallery):
+        monkeypatch.setattr(module, "DEMO_CALL", call)
+
+
+@pytest.mark.usefixtures("quick")
 def test_every_block_runs_and_prints_what_is_shown(folder):
     blocks = blocks_of(README)
     assert sum(block.shown is not None for block in blocks) >= 6

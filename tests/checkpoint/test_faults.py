@@ -238,8 +238,13 @@ def remove(path):
     path.unlink()
 
 
-@pytest.mark.parametrize("after", [0, 3])
-@pytest.mark.parametrize("change", [rewrite, touch_later, cut_off, empty, replace_by_another, remove])
+@pytest.mark.parametrize(
+    ("change", "after"),
+    [
+        *((change, 0) for change in (rewrite, touch_later, cut_off, empty, replace_by_another, remove)),
+        *((change, 3) for change in (cut_off, remove)),  # the file is open by then
+    ],
+)
 def test_an_original_that_changes_meanwhile(planned, source, tmp_path, change, after):
     path = sorted(source.glob("*.safetensors"))[-1]
     reason = "is gone since its header was read; run it again"

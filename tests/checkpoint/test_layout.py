@@ -71,7 +71,7 @@ def test_rows_keep_their_change_wherever_they_lie(original):
         ("final_layer.linear.bias", "diffusers' converter stops at KeyError 'final_layer.linear.bias'"),
     ],
 )
-def test_a_file_that_lacks_a_tensor_is_refused(original, layouts, broken, message):
+def test_a_file_that_lacks_a_tensor_is_refused(original, broken, message):
     from safetensors.torch import save_file
 
     model, source = original("sd3")

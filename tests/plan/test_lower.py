@@ -353,3 +353,14 @@ def test_the_check_of_every_plan_fails_when_lowering_forgets_the_canonical_form(
     monkeypatch.setattr(lower_module, "canonical", lambda items: items)
     with pytest.raises(ValueError, match="is not in canonical form"):
         lower([{"order": {"stack": STACK, "as": [1, 1]}}], anatomies["pixart"])
+
+
+def test_components_of_which_one_has_the_beginning_of_the_others_name_are_both_replaced(anatomies):
+    """Only a component within another one is replaced with it: `ff.net`, not `ff_context`, is within `ff`."""
+    replaced = [{"replace": {"component": f"{STACK}[2].{name}", "with": "zero"}} for name in ("ff", "ff_context")]
+    assert [item.component for item in lower(replaced, anatomies["sd3"]).replacements] == ["ff", "ff_context"]
+    with pytest.raises(SpecError, match="are both replaced, and one holds the other"):
+        lower(
+            [{"replace": {"component": f"{STACK}[2].{name}", "with": "zero"}} for name in ("ff", "ff.net.0.proj")],
+            anatomies["pixart"],
+        )

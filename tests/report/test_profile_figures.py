@@ -15,8 +15,21 @@ from surgery.errors import InputError
 from surgery.profiles.groups import find_groups
 from surgery.report.panels import bin_labels, color_scale, spread_labels, tick_positions
 from surgery.report.plot_profile import KINDS, draw_stack, plot_profile, render
-from surgery.report.profile_figures import best_starts, draw_curves, heatmap_variants, span_cells, spans_decades
-from surgery.report.similarity_figures import WHOLE_STATES, SimilarityView, bins_to_draw, draw_similarity_by_time
+from surgery.report.profile_figures import (
+    best_starts,
+    draw_curves,
+    draw_heatmaps,
+    heatmap_variants,
+    span_cells,
+    spans_decades,
+)
+from surgery.report.similarity_figures import (
+    WHOLE_STATES,
+    SimilarityView,
+    bins_to_draw,
+    draw_similarity,
+    draw_similarity_by_time,
+)
 from surgery.report.themes import DARK, LIGHT
 
 STACK = "transformer_blocks"
@@ -64,6 +77,20 @@ def figures(profile, theme=LIGHT, num_groups=3, stack=STACK, view=WHOLE_STATES, 
     known = profile.find_stack(stack)
     groups = find_groups(profile, stack, num_groups=num_groups) if known.num_blocks > num_groups else None
     return dict(draw_stack(profile, known, groups, theme, view, by_time=by_time))
+
+
+def drawn_alone(kind, profile, view=WHOLE_STATES, groups=None):
+    """The figure of one kind, as `draw_stack` makes it; all others of a profile take longer than what is looked at."""
+    stack = profile.find_stack(STACK)
+    match kind:
+        case "similarity":
+            return draw_similarity(profile, stack, groups, LIGHT, view)
+        case "similarity_by_time":
+            return draw_similarity_by_time(profile, stack, LIGHT, view)
+        case "heatmaps":
+            return draw_heatmaps(profile, stack, LIGHT)
+        case "curves":
+            return draw_curves(profile, stack, LIGHT)
 
 
 def shown_cells(figure):
@@ -158,7 +185,7 @@ def study_profile(made):
 
 
 def test_bins_without_samples_are_gaps_that_are_named(made):
-    figure = figures(made.make_profile([(STACK, 6)], num_bins=5, empty_bins=(1, 4)))["heatmaps"]
+    figure = drawn_alone("heatmaps", made.make_profile([(STACK, 6)], num_bins=5, empty_bins=(1, 4)))
     assert figure.get_supxlabel() == "mean over 2 samples\nhatched: no samples at 0.2-0.4, 0.8-1.0"
     for cells in shown_cells(figure)[:4]:
         assert cells.mask[[1, 4]].all() and not cells.mask[0].all()
@@ -168,7 +195,7 @@ def test_bins_without_samples_are_gaps_that_are_named(made):
 
 def test_branches_of_guidance_are_lines_of_their_own(made):
     both = made.make_profile([(STACK, 6)], streams=(TEXT, IMAGE), branches=("conditional", "unconditional"))
-    lines = figures(both)["curves"].axes[0].lines
+    lines = drawn_alone("curves", both).axes[0].lines
     assert [line.get_label() for line in lines] == [
         f"{name}, {branch}"
         for name in (f"image ({IMAGE})", f"text ({TEXT})")
@@ -176,13 +203,13 @@ def test_branches_of_guidance_are_lines_of_their_own(made):
     ]
     expected = both.influence(STACK, TEXT, "unconditional")
     assert np.allclose(lines[3].get_ydata(), expected)
-    alone = figures(made.make_profile([(STACK, 6)]))["curves"]
+    alone = drawn_alone("curves", made.make_profile([(STACK, 6)]))
     assert len(alone.axes[0].lines) == 1 and not alone.legends
 
 
 def test_curves_are_those_of_the_profile(made):
     profile = made.make_profile([(STACK, 6)], empty_bins=(2,))
-    influence, angle, residual = (axes.lines[0].get_ydata() for axes in figures(profile)["curves"].axes)
+    influence, angle, residual = (axes.lines[0].get_ydata() for axes in drawn_alone("curves", profile).axes)
     assert np.allclose(influence, profile.influence(STACK, IMAGE))
     assert np.allclose(angle, np.nanmean(profile.angular(STACK, IMAGE), axis=0))
     assert np.allclose(residual, np.nanmean(profile.residual_norm(STACK, IMAGE), axis=0))
@@ -191,7 +218,8 @@ def test_curves_are_those_of_the_profile(made):
 @pytest.mark.parametrize("with_embedding", [True, False])
 def test_groups_are_named_beside_the_matrix(made, with_embedding):
     profile = made.make_profile([(STACK, 12)], starts=(3, 9))
-    axes = figures(profile, view=SimilarityView(with_embedding=with_embedding))["similarity"].axes[0]
+    groups = find_groups(profile, STACK, num_groups=3)
+    axes = drawn_alone("similarity", profile, SimilarityView(with_embedding=with_embedding), groups).axes[0]
     assert [text.get_text() for text in axes.texts] == ["first 0:3", "middle 3:9", "last 9:12"]
     squares = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     first = int(with_embedding)  # the state after layer 0
@@ -206,7 +234,7 @@ def test_similarity_is_of_the_states_that_are_asked_for(made, kind, with_embeddi
     for number, sums in enumerate(profile.streams.values()):
         sums.mean_cosine[...] = np.random.default_rng(number).random(sums.mean_cosine.shape)
         sums.trajectories[...] = 1
-    figure = figures(profile, view=SimilarityView(kind, with_embedding))["similarity"]
+    figure = drawn_alone("similarity", profile, SimilarityView(kind, with_embedding))
     first = 0 if with_embedding else 1
     for axes, stream in zip(figure.axes, (IMAGE, TEXT), strict=False):
         expected = profile.similarity(STACK, stream, kind=kind)[first:, first:]
@@ -218,7 +246,7 @@ def test_similarity_is_of_the_states_that_are_asked_for(made, kind, with_embeddi
 
 def test_similarity_by_time_has_a_panel_a_bin(made):
     profile = made.make_profile([(STACK, 5)], streams=(TEXT, IMAGE), num_bins=7, empty_bins=(2,))
-    figure = figures(profile, by_time=True)["similarity_by_time"]
+    figure = drawn_alone("similarity_by_time", profile)
     panels = [axes for axes in figure.axes if axes.images and axes.get_label() != "<colorbar>"]
     labels = bin_labels(7)
     assert [axes.get_title() for axes in panels] == [
@@ -245,7 +273,7 @@ def test_spans_are_read_off_the_angles(made):
 
 
 def test_files_are_named_by_kind_and_stack(made, tmp_path):
-    profile = made.make_profile([(STACK, 3), ("blocks", 2)], num_bins=2)
+    profile = made.make_profile([(STACK, 2), ("blocks", 1)], num_bins=1)
     written = plot_profile(profile, {}, tmp_path / "new" / "plots", file_format="svg")
     assert [path.name for path in written] == [
         f"{kind}_{stack}.svg" for stack in (STACK, "blocks") for kind in KINDS if kind in ALWAYS
@@ -288,11 +316,11 @@ def test_of_many_bins_ten_with_samples_are_drawn_by_time(made):
     bins = bins_to_draw(profile)
     assert len(bins) == 10 and set(bins) <= set(filled) and (bins[0], bins[-1]) == (2, 46)
     assert bins_to_draw(made.make_profile([(STACK, 3)], num_bins=5, empty_bins=(1,))) == [0, 1, 2, 3, 4]
-    figure = figures(profile, by_time=True)["similarity_by_time"]
+    figure = drawn_alone("similarity_by_time", profile)
     assert not [text for axes in figure.axes for text in axes.texts]
 
 
 def test_means_of_some_tokens_are_told_not_to_be_there(made):
     profile = made.make_profile([(STACK, 3)], part="conditional:text")
     with pytest.raises(InputError, match="means over trajectories are of all tokens; take a branch as the part"):
-        figures(profile, view=SimilarityView("means"))
+        drawn_alone("similarity", profile, SimilarityView("means"))

@@ -1,5 +1,6 @@
 """Blocks of one kind are run once while tracing; what can't be told apart by shape is run."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -52,8 +53,13 @@ def test_a_result_that_shares_memory_with_its_input_is_not_kept():
     assert memo.results == {}
 
 
-def test_blocks_with_hooks_and_opaque_arguments_are_run():
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_blocks_with_hooks_are_run(register):
     memo, hooked = BlockMemo(), Block(4)
-    hooked.register_forward_hook(lambda *_: None)
+    getattr(hooked.linear, register)(lambda *_: None)
     assert memo.key(hooked, (torch.zeros(2, 4),), {}) is None
+
+
+def test_blocks_with_opaque_arguments_are_run():
+    memo = BlockMemo()
     assert memo.key(Block(4), (object(),), {}) is None

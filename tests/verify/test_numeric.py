@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from built_once import building_once
+from tiny import tiny_model
 
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source
 from surgery.checkpoint import fit
@@ -13,15 +15,21 @@ from surgery.checkpoint.written_out import write_out
 from surgery.errors import InputError, RefusedError
 from surgery.plan.lower import lower_spec
 from surgery.spec.load import read_spec
-from surgery.testing import build_tiny_model, tiny_call
+from surgery.testing import tiny_call
 from surgery.verify.agreement import relative_difference
 from surgery.verify.answers import answer
 from surgery.verify.numeric import build_small, check_numerically, folds_of_plan
 from surgery.verify.shrink import build_random, shrink_source
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _models_on_meta_are_built_once():
+    with building_once():
+        yield
+
+
 def source_of(name):
-    model = build_tiny_model(name)
+    model = tiny_model(name)
     return ModelSource(name, {**model.config, "_class_name": type(model).__name__}, None, None, "float32")
 
 
@@ -46,7 +54,7 @@ def check(source, operation):
 def test_what_the_stock_class_can_say_agrees_to_the_bit(name, operation):
     agreement = check(source_of(name), operation)
     assert agreement.difference == 0.0
-    assert type(build_tiny_model(name)).__name__ in agreement.model
+    assert type(tiny_model(name)).__name__ in agreement.model
 
 
 CLASSES = {
@@ -100,7 +108,7 @@ def test_the_captions_of_hidream_go_with_its_layers_and_it_is_refused(tmp_path):
             answer("relayer", about)
 
 
-@pytest.mark.parametrize("layer", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("layer", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3)), 4])
 def test_chroma_is_found_to_depend_on_the_numbers_of_its_blocks(layer):
     with pytest.raises(
         RefusedError, match=r"temb for .*the numbers would shift|makes by a block's number or the length"
@@ -130,7 +138,12 @@ def test_rows_in_the_wrong_order_are_seen(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["flux.1-schnell", pytest.param("sd3-medium", marks=pytest.mark.slow), "pixart-alpha", "auraflow-v0.2"]
+    "name",
+    [
+        "flux.1-schnell",
+        "auraflow-v0.2",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("sd3-medium", "pixart-alpha")),
+    ],
 )
 def test_models_of_real_size_are_shrunken_to_few_channels_and_all_their_blocks(name):
     source = find_source(str(Path(__file__).parents[1] / "configs" / name))
