@@ -6,6 +6,7 @@ import os
 import diffusers  # noqa: F401  (its logger keeps the standard error it is born with; CliRunner's are closed)
 import pytest
 import torch
+from built_once import building_once
 from diffusers import AutoencoderKL, PixArtAlphaPipeline
 from transformers import T5Config, T5EncoderModel
 from typer.testing import CliRunner
@@ -17,6 +18,12 @@ from surgery.testing import build_tiny_model
 
 PIXELS = 16
 PIPELINE_CALL = ("height=16", "width=16", "use_resolution_binning=false", "clean_caption=false")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models_on_meta_are_built_once():
+    with building_once():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,15 @@ import functools
 from pathlib import Path
 
 import pytest
+from built_once import building_once
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models_on_meta_are_built_once():
+    with building_once():
+        yield
 
 
 @pytest.fixture(scope="session")

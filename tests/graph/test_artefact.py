@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from tiny import tiny_anatomy
 
 import surgery
-from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.identity import find_difference, identify, identity_from_json
 from surgery.anatomy.sources import find_source
 from surgery.demo.location import DEMO_CALL, demo_folder
@@ -40,23 +40,39 @@ def base(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def compile_spec(tmp_path, base):
-    """Writes a spec and compiles it; returns the artefact."""
+def compile_into(folder, model, kind="zero", **options):
+    """Write a spec into a folder and compile it beside; the artefact."""
+    path = folder / "spec.yaml"
+    path.write_text(SPEC_TEXT.format(model=model, kind=kind))
+    planned = plan_spec_file(path, profile=options.pop("profile", None))
+    return write_artefact(
+        folder / "variant",
+        spec=planned.spec,
+        source=planned.source,
+        anatomy=planned.anatomy,
+        plan=planned.plan,
+        means=planned.means,
+        **options,
+    )
 
-    def run(model=base, kind="zero", out="variant", **options):
-        path = tmp_path / "spec.yaml"
-        path.write_text(SPEC_TEXT.format(model=model, kind=kind))
-        planned = plan_spec_file(path, profile=options.pop("profile", None))
-        return write_artefact(
-            tmp_path / out,
-            spec=planned.spec,
-            source=planned.source,
-            anatomy=planned.anatomy,
-            plan=planned.plan,
-            means=planned.means,
-            **options,
-        )
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory, base):
+    """The folder of the spec and its artefact, compiled once."""
+    folder = tmp_path_factory.mktemp("compiled")
+    compile_into(folder, base)
+    return folder
+
+
+@pytest.fixture
+def compile_spec(tmp_path, compiled):
+    """A spec and its artefact, which may be spoilt; compiled anew for another model or with options."""
+
+    def run(**changes):
+        if changes:
+            return compile_into(tmp_path, **changes)
+        shutil.copytree(compiled, tmp_path, dirs_exist_ok=True)
+        return read_artefact(tmp_path / "variant")
 
     return run
 
@@ -87,12 +103,12 @@ def test_the_folder_can_be_read(compile_spec, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-def test_means_travel_with_the_folder(compile_spec, tmp_path):
-    anatomy = read_anatomy(build_tiny_model("sd3"))
+def test_means_travel_with_the_folder(compile_spec, base, tmp_path):
+    anatomy = tiny_anatomy("sd3")
     width = anatomy.stacks[0].kinds[0].find_component("ff").outputs[0].out_channels
     profile = tmp_path / "means.st"
     write_means({"transformer_blocks.3.ff": {"hidden_states": torch.linspace(0, 1, width).numpy()}}, profile)
-    folder = compile_spec(kind="mean", profile=profile).folder
+    folder = compile_spec(model=base, kind="mean", profile=profile).folder
     want = run_model(surgery.apply(build_tiny_model("sd3"), tmp_path / "spec.yaml", profile=profile))
     profile.unlink()
     assert (folder / MEANS).is_file()

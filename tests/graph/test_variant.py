@@ -27,6 +27,12 @@ def storages(model):
     return {value.untyped_storage().data_ptr() for value in model.parameters()}
 
 
+@pytest.fixture(scope="module")
+def skipped():
+    """A variant of the shared pixart that nobody changes."""
+    return apply(tiny_model("pixart"), read_spec(SKIP))
+
+
 def snapshot(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -87,9 +93,8 @@ def test_skipped_blocks_are_freed_with_the_original():
     assert variant(**tiny_call(variant)).sample.isfinite().all()
 
 
-def test_surviving_blocks_keep_their_names():
-    original = build_tiny_model("pixart")
-    variant = apply(original, read_spec(SKIP))
+def test_surviving_blocks_keep_their_names(skipped):
+    original, variant = tiny_model("pixart"), skipped
     expected = {
         name
         for name in original.state_dict()
@@ -126,7 +131,7 @@ def test_gradients_flow_to_the_layers_that_run():
     assert all(value.grad is None for value in original.parameters())
 
 
-@pytest.mark.parametrize("name", ["pixart", "flux"])
+@pytest.mark.parametrize("name", [pytest.param("pixart", marks=pytest.mark.slow), "flux"])
 def test_gradient_checkpointing_gives_the_same_gradients(name):
     original = build_tiny_model(name)
     gradients = []
@@ -148,22 +153,19 @@ def test_gradient_checkpointing_is_really_used():
     assert calls == [block for _, block in variant.transformer_blocks.named_children()]
 
 
-def test_save_pretrained_refuses(tmp_path):
-    variant = apply(build_tiny_model("pixart"), read_spec(SKIP))
+def test_save_pretrained_refuses(skipped, tmp_path):
     with pytest.raises(RefusedError, match="random weights in the gaps"):
-        variant.save_pretrained(tmp_path / "saved")
+        skipped.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
 
-def test_a_variant_of_a_variant_is_refused():
-    variant = apply(build_tiny_model("pixart"), read_spec(SKIP))
+def test_a_variant_of_a_variant_is_refused(skipped):
     with pytest.raises(RefusedError, match="a variant already"):
-        apply(variant, read_spec(SKIP))
+        apply(skipped, read_spec(SKIP))
 
 
-def test_a_deep_copy_of_a_variant_runs_on_its_own_weights(run):
-    variant = apply(build_tiny_model("pixart"), read_spec(SKIP))
-    twin, call = copy.deepcopy(variant), tiny_call(variant)
+def test_a_deep_copy_of_a_variant_runs_on_its_own_weights(run, skipped):
+    variant, twin, call = skipped, copy.deepcopy(skipped), tiny_call(skipped)
     expected = run(variant, call)
     assert torch.equal(run(twin, call), expected)
     with torch.no_grad():
@@ -206,12 +208,10 @@ def test_in_place_edits_of_the_forward_are_kept(run):
     assert not torch.equal(skipped, run(model, call))
 
 
-def test_torch_compile_gives_the_same(run):
-    original = build_tiny_model("pixart")
-    variant = apply(original, read_spec(SKIP))
-    expected = run(variant, tiny_call(original))
-    compiled = torch.compile(variant, backend="eager", fullgraph=True)
-    assert torch.equal(run(compiled, tiny_call(original)), expected)
+def test_torch_compile_gives_the_same(run, skipped):
+    call = tiny_call(skipped)
+    compiled = torch.compile(skipped, backend="eager", fullgraph=True)
+    assert torch.equal(run(compiled, call), run(skipped, call))
 
 
 def test_the_public_names_are_those_of_the_modules():
