@@ -188,6 +188,23 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def link_file(path: Path, place: Path) -> bool:
+    """Give a file another name, where its file system can and allows it; whether it did.
+
+    A symlink is followed, so that no link to it remains.
+
+    Raises:
+        FileExistsError: there is something of that name.
+    """
+    try:
+        os.link(os.path.realpath(path), place)
+    except FileExistsError:
+        raise
+    except OSError:  # another file system, one without links, or another owner's file: a copy is as good
+        return False
+    return True
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file, replacing one that is there."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")

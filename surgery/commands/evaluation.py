@@ -138,18 +138,20 @@ def run(
 
 def write_evaluation(evaluation: "Evaluation", out: Path, keep_images: str) -> list[Path]:
     """Write the numbers, their figure and the pictures that are kept; returns the files for people."""
+    from surgery.experiment.kept_pictures import keep_pictures
     from surgery.files import write_whole
     from surgery.report.evaluation_figure import draw_evaluation
 
-    document = out / "evaluation.json"
+    document, stored = out / "evaluation.json", out / "store" / "pictures"
     write_whole(document, json_format.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
     written = [document, draw_evaluation(evaluation, out / "evaluation.png")]
     if keep_images != "none":
         written.append(_write_sheet(evaluation, out / "contact_sheet.png"))
     if keep_images == "all":
-        written += _keep_pictures(evaluation, out / "pictures")
+        keep_pictures({row.name: row.pictures for row in evaluation.rows}, out / "pictures", stored)
+        written.append(out / "pictures")
     else:
-        shutil.rmtree(out / "store" / "pictures", ignore_errors=True)
+        shutil.rmtree(stored, ignore_errors=True)
     return written
 
 
@@ -167,13 +169,3 @@ def _write_sheet(evaluation: "Evaluation", path: Path, columns: int = 8) -> Path
     sheet = contact_sheet(pictures, row_names=names, column_names=evaluation.recipe["prompts"][:columns])
     sheet.save(path)
     return path
-
-
-def _keep_pictures(evaluation: "Evaluation", folder: Path) -> list[Path]:
-    """A folder a row, with links to the stored pictures where the disk has them."""
-    for row in evaluation.rows:
-        place = folder / row.name
-        place.mkdir(parents=True, exist_ok=True)
-        for file in row.pictures.files:
-            shutil.copyfile(file, place / file.name)
-    return [folder]

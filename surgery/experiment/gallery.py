@@ -17,7 +17,7 @@ from surgery.demo.location import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.evaluate.contact_sheet import contact_sheet
 from surgery.evaluate.draw import Drawing, check_call, draw_pictures
-from surgery.experiment.variants import library_versions, means_file, plan_variants
+from surgery.experiment.variants import folder_name, library_versions, means_file, plan_variants
 from surgery.graph.apply import apply
 from surgery.graph.artefact import SPEC, find_base, is_artefact, read_artefact
 from surgery.plan.plan import Plan
@@ -237,7 +237,7 @@ def write_gallery(
     """Write the PNGs, the contact sheet and `recipe.json`, each beside and renamed; returns the sheet's path."""
     shared = {key: value for key, value in recipe.items() if key not in ("prompts", "variants", "seed")}
     for row, drawings, described in zip(rows, pictures, recipe["variants"], strict=True):
-        folder = out / row.name
+        folder = out / folder_name(row.name)
         folder.mkdir(parents=True, exist_ok=True)
         for number, drawing in enumerate(drawings):
             own = {**shared, "variant": described, "prompt": drawing.prompt, "seed": drawing.seed}

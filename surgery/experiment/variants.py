@@ -1,6 +1,7 @@
 """Specs of one model -> named variants with their plans; and what is noted of every run."""
 
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,11 @@ def plan_variants(
         name = next(name for name in (stem, *numbered) if name not in used)
         found.append(Variant(name, spec, plan_for_spec(spec, anatomy, means_for_spec(spec, profile))))
     return found
+
+
+def folder_name(name: str) -> str:
+    """A variant's name as that of a folder: values of a sweep may hold slashes; no two names are the same folder."""
+    return re.sub(r"[%/\0]|^\.", lambda found: f"%{ord(found[0]):02X}", name)
 
 
 def means_file(spec: Spec, override: Path | None) -> Path | None:

@@ -13,6 +13,7 @@ from surgery.anatomy.sources import PIPELINE_INDEX, ModelSource, read_json
 from surgery.anatomy.tensor_files import read_header
 from surgery.checkpoint.copy_bytes import copy_range
 from surgery.errors import InputError
+from surgery.files import link_file
 
 LINKED_BYTES = 2**20  # smaller files are copied: someone may edit them, and the original must not change with them
 
@@ -115,7 +116,7 @@ def take_along(
     """
     place = target / file.name
     place.parent.mkdir(parents=True, exist_ok=True)
-    if not copies and file.size_bytes >= LINKED_BYTES and _link(file.path, place):
+    if not copies and file.size_bytes >= LINKED_BYTES and link_file(file.path, place):
         if advance is not None:
             advance(file.size_bytes)
         return True
@@ -130,14 +131,3 @@ def take_along(
 
 def _ignore(size_bytes: int) -> None:
     """Nobody is told."""
-
-
-def _link(path: Path, place: Path) -> bool:
-    """Link a file where its file system can, and allows it; a symlink is followed, so that no link to it remains."""
-    try:
-        os.link(os.path.realpath(path), place)
-    except FileExistsError:
-        raise
-    except OSError:  # another file system, one without links, or another owner's file: a copy is as good
-        return False
-    return True

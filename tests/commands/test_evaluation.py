@@ -80,6 +80,7 @@ def test_rows_and_controls_are_there(measured):
         files = sorted((folder / "pictures" / name).iterdir())
         assert [file.name for file in files] == [f"{number:05d}.png" for number in range(4)]
         assert files[0].read_bytes().startswith(b"\x89PNG")
+        assert all(file.stat().st_nlink == 2 for file in files)  # the other name is in the store
 
 
 def test_compiling_alone_changes_nothing(measured):

@@ -108,3 +108,12 @@ def test_a_gallery_tells_what_each_row_is(tmp_path, rows, anatomies):
         f"pictures in {tmp_path}/; look at {tmp_path / 'contact_sheet.png'}",
     ]
     assert gallery.to_json() == {"out": str(tmp_path), "contact_sheet": str(gallery.sheet), "seed": 3}
+
+
+def test_a_row_whose_name_has_slashes_has_one_folder(tmp_path):
+    """As of a sweep over selectors: no name leads out of the folder of the gallery."""
+    drawings = [Drawing(Image.new("RGB", (8, 8)), "red apple", 0)]
+    recipe = {"prompts": ["red apple"], "variants": [{}]}
+    write_gallery([Row("each s=../../x")], [drawings], recipe, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert (tmp_path / "out" / "each s=..%2F..%2Fx" / "0000.png").is_file()
