@@ -58,7 +58,7 @@ PLAN = (
         'other.startswith(f"{item.component}")',
         "plan/test_lower.py",
     ),
-    Mutation("plan/cost.py", "        if runs:", "        if not runs:", "commands/test_diff.py"),
+    Mutation("plan/cost.py", "        if runs:", "        if not runs:", "plan/test_cost.py"),
     Mutation("plan/backends.py", "last not in order[:-1]", "last not in order", "plan/test_backends.py"),
     Mutation("plan/check.py", "(is_last and isinstance(item, Layer))", "is_last", "messages"),
 )
@@ -95,7 +95,7 @@ GRAPH = (
         "graph/combine.py",
         "wide = before.float() if before.dtype in HALF_TYPES else before",
         "wide = before",
-        "graph/test_variant.py",
+        "graph/test_combine.py",
     ),
     Mutation(
         "graph/rewrite.py",

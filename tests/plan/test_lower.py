@@ -364,3 +364,9 @@ def test_components_of_which_one_has_the_beginning_of_the_others_name_are_both_r
             [{"replace": {"component": f"{STACK}[2].{name}", "with": "zero"}} for name in ("ff", "ff.net.0.proj")],
             anatomies["pixart"],
         )
+
+
+def test_a_group_that_loses_a_member_keeps_how_it_combines_and_how_often_it_runs(anatomies):
+    grouped = {"parallel": {"layers": f"{STACK}[4:8]", "combine": "sum", "loops": 3}}
+    text = text_of([grouped, {"skip": f"{STACK}[5]"}], anatomies["pixart"])
+    assert text == "0:4 (4|6|7)+x3 8:28"

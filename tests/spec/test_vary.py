@@ -113,3 +113,10 @@ def test_a_fault_for_some_values_only_is_found():
     with pytest.raises(SpecError, match="divides by zero for some values"):
         read_spec(text)
     assert read_spec(text.replace("s-3", "s+3")).variables
+
+
+def test_nothing_adds_up_along_cases():
+    text = "surgery: v1\nvary:\n  s: range(3)\n  case: {a: [], b: []}\ncumulative: case\noperations: [case]\n"
+    with pytest.raises(SpecError, match=r"^spec.yaml:5:13: there is no variable for cumulative \"case\""):
+        read_spec(text)
+    assert read_spec(text.replace("cumulative: case", "cumulative: s")).variables
