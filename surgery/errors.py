@@ -41,5 +41,9 @@ class RefusedError(SurgeryError):
     """A plan asks for what a backend can't do exactly."""
 
 
+class InternalsError(SurgeryError):
+    """A name that a library keeps to itself, and that a feature stands on, is not there in the installed version."""
+
+
 class NotYetError(SurgeryError):
     """The language has it, this version does not run it yet."""
