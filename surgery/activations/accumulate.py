@@ -75,7 +75,8 @@ class Accumulator:
             key = (stack, stream, branch)
             if key not in self._means:
                 self._means[key] = [torch.zeros(state[chosen].shape, dtype=torch.float64) for state in states]
-            torch._foreach_add_(self._means[key], [state[chosen].cpu().double() for state in states])
+            for mean, state in zip(self._means[key], states, strict=True):
+                mean.add_(state[chosen].cpu().double())
 
     def finish_trajectory(self) -> None:
         """Compare the mean states of the trajectories at hand, and let them go."""

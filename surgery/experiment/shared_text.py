@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
 
 from surgery.activations.replaced import replaced
 
@@ -37,9 +36,20 @@ def _remembering(encode: Any, known: dict[str, Any]) -> Any:
         key = repr((args, sorted(kwargs.items(), key=lambda item: item[0])))
         if key not in known:
             known[key] = encode(*args, **kwargs)
-        return tree_map(lambda value: value.clone() if isinstance(value, torch.Tensor) else value, known[key])
+        return _copy_of(known[key])
 
     return encode_prompt
+
+
+def _copy_of(value: Any) -> Any:
+    """Tensors in (nested) tuples, lists and dicts as copies; everything else as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if type(value) in (tuple, list):
+        return type(value)(_copy_of(item) for item in value)
+    if type(value) is dict:
+        return {name: _copy_of(item) for name, item in value.items()}
+    return value
 
 
 def _is_plain(values: Sequence[Any]) -> bool:

@@ -65,13 +65,15 @@ def apply_to_transformer(
 
 def refuse_unfit(model: nn.Module) -> None:
     """Raise RefusedError for a model that is no plain original: a variant, a compiled or a hooked model."""
+    from accelerate.utils import is_compiled_module
+    from diffusers.hooks import HookRegistry
+
     if is_variant(model):
         raise RefusedError("this model is a variant already; apply the spec to the original, or join the two specs")
-    if "_orig_mod" in model._modules:
+    if is_compiled_module(model):
         raise RefusedError("this model is compiled; apply the spec to the original, then compile the variant")
     for name, module in model.named_modules():
-        registry = module.__dict__.get("_diffusers_hook")
-        if registry is not None and registry.hooks:
+        if any(isinstance(value, HookRegistry) and value.hooks for value in vars(module).values()):
             raise RefusedError(
                 f"{name or 'the model'} carries hooks of diffusers (offload, casting or a cache), which hold on to the "
                 "original; apply the spec first, then enable them on the variant"

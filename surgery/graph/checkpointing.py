@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import fx, nn
 
+from surgery.diffusers_internals import node_of_checkpointing_function, set_checkpointing_function_
+
 MARK = "checkpointed"  # in a node's meta
 
 
@@ -18,7 +20,7 @@ def mark_checkpointed_calls_(model: nn.Module) -> None:
         result.node.meta[MARK] = True
         return result
 
-    model.__dict__["_gradient_checkpointing_func"] = call
+    set_checkpointing_function_(model, call)
 
 
 def restore_checkpointed_calls_(graph: fx.Graph) -> None:
@@ -27,7 +29,7 @@ def restore_checkpointed_calls_(graph: fx.Graph) -> None:
         if not node.meta.get(MARK):
             continue
         with graph.inserting_before(node):
-            function = graph.get_attr("_gradient_checkpointing_func")
+            function = node_of_checkpointing_function(graph)
             block = graph.get_attr(str(node.target))
             call = graph.call_function(call_checkpointed, (function, block, *node.args), dict(node.kwargs))
         node.replace_all_uses_with(call)

@@ -89,9 +89,9 @@ def trace_partial_forward(
 
     def run(stand_ins: Mapping[str, Sequence[StandIn]]) -> None:
         for stack, blocks in stand_ins.items():
-            present = variant.get_submodule(stack)._modules
+            present = variant.get_submodule(stack)
             for number, block in enumerate(blocks):
-                block.stand_for(present.get(str(number)))
+                block.stand_for(getattr(present, str(number), None))
         inner(shadow_of(variant, original_class, stand_ins), *args, **kwargs)
 
     traced = trace_regions(whole, run)
@@ -135,11 +135,11 @@ class _Conductor:
         self.values: dict[int, Any] = {}
 
     def stand_ins(self) -> list[StandIn]:
-        present = self.variant.get_submodule(self.part.region.stack)._modules
+        present = self.variant.get_submodule(self.part.region.stack)
         found = []
         for index in range(len(self.part.region.calls)):
             stand_in = StandIn(f"{self.part.region.stack}.{index}", functools.partial(self.respond, index))
-            stand_in.stand_for(present.get(str(index)))
+            stand_in.stand_for(getattr(present, str(index), None))
             found.append(stand_in)
         return found
 

@@ -15,8 +15,9 @@ import torch
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
-from surgery.errors import RefusedError, TraceError
+from surgery.errors import InternalsError, RefusedError, TraceError
 from surgery.graph.variant import RewrittenForward
+from surgery.torch_internals import export_guards
 from surgery.tracing.arguments import FlatCall, flatten_call
 from surgery.tracing.example_inputs import ExampleCall, example_call
 
@@ -63,6 +64,8 @@ def export_program(variant: nn.Module, *, sizes: Mapping[str, int] | None = None
         with torch.no_grad():
             graph, _ = rewritten.rewritten_graph(variant, call)
             exported = torch.export.export(fx.GraphModule(variant, graph), (), inputs, dynamic_shapes=shapes)
+    except InternalsError:
+        raise
     except TraceError as error:
         raise RefusedError(f"{name} can't be exported: {error}") from error
     except Exception as error:  # torch.export raises errors of many kinds; their first line says why
@@ -87,7 +90,7 @@ def _describe(
 
     A version of torch that keeps its guards elsewhere has all sizes fixed here: none is promised unseen.
     """
-    guards = [compile(text, "guard", "eval") for text in getattr(exported, "_guards_code", ["False"])]
+    guards = [compile(text, "guard", "eval") for text in export_guards(exported)]
     base = _flat(example, rewritten)
     labels: dict[tuple[int, int], list[str]] = {}
     dynamic = []

@@ -1,16 +1,15 @@
 """A model under a plan: a copy that shares all weights, is of the original's class, and runs rewritten graphs."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
-import re
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NoReturn
 
 import torch
 from torch import fx, nn
-from torch.utils._pytree import tree_map
 
 from surgery.anatomy.parts import Anatomy
 from surgery.errors import PartialTraceWarning, RefusedError, TraceError
@@ -19,6 +18,7 @@ from surgery.graph.partial import trace_partial_forward
 from surgery.graph.replace import build_replacement
 from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.plan import Plan
+from surgery.torch_internals import without_freeing
 from surgery.tracing.arguments import FlatCall, flatten_call
 from surgery.tracing.clone import bare_clone, clone_module, share_tensor, without_memory
 from surgery.tracing.example_inputs import example_call
@@ -28,7 +28,6 @@ from surgery.tracing.wrappers import innermost, rewrap
 
 Means = Mapping[str, Mapping[str, torch.Tensor]]
 CompiledForward = Callable[..., Any]
-FREES = re.compile(r";  (?:\w+ = )+None$", re.MULTILINE)
 IN_PART = "its stacks are traced from their first block to their last, the rest of its forward runs as it is"
 
 
@@ -113,7 +112,7 @@ class RewrittenForward:
         if self.keeps_removed_blocks:
             _remove_blocks(variant, self.plan, names)
             self.keeps_removed_blocks = False
-        self.configs.append(vars(variant).get("_internal_dict"))
+        self.configs.append(getattr(variant, "config", None))
         self.sources[key] = source
         self.compiled[key] = forward
         return forward
@@ -152,13 +151,10 @@ class RewrittenForward:
 
         for schedule in self.plan.schedules:
             stack = whole.get_submodule(schedule.stack)
-            present = stack._modules
-            stack._modules = {
-                str(index): bare_clone(self.removed[f"{schedule.stack}.{index}"], with_present_type)
-                if index in schedule.removed
-                else present[str(index)]
-                for index in range(schedule.num_blocks)
-            }
+            for index in range(schedule.num_blocks):
+                removed = self.removed.get(f"{schedule.stack}.{index}")
+                block = stack.get_submodule(str(index)) if removed is None else bare_clone(removed, with_present_type)
+                _put_last(stack, str(index), block)
         mark_checkpointed_calls_(whole)
         return whole
 
@@ -184,7 +180,8 @@ def source_of_variant(variant: nn.Module) -> str:
     example = example_call(variant)
     if example is not None and any(value.is_meta for value in variant.parameters()):
         with contextlib.suppress(TraceError), torch.no_grad():
-            call = flatten_call((), tree_map(_on_cpu, example.kwargs), rewritten.parameters)
+            call = flatten_call((), example.kwargs, rewritten.parameters)
+            call = dataclasses.replace(call, inputs=tuple(_on_cpu(value) for value in call.inputs))
             return _readable(rewritten.rewritten_graph(variant, call)[0].python_code("self", verbose=False).src)
     if not rewritten.sources:
         fact = "has no example inputs" if example is None else "can't be traced whole"
@@ -193,8 +190,7 @@ def source_of_variant(variant: nn.Module) -> str:
 
 
 def _readable(source: str) -> str:
-    """Without the ends of lines that free values which are used no more."""
-    return FREES.sub("", source).strip() + "\n"
+    return without_freeing(source).strip() + "\n"
 
 
 def _on_cpu(value: Any) -> Any:
@@ -292,7 +288,7 @@ def _replace_components(variant: nn.Module, plan: Plan, anatomy: Anatomy, means:
         parent, _, name = replaced.path.rpartition(".")
         original = variant.get_submodule(replaced.path)
         stand_in = build_replacement(replaced.kind, component, original, means.get(replaced.path))
-        variant.get_submodule(parent)._modules[name] = stand_in.train(original.training)
+        variant.get_submodule(parent).add_module(name, stand_in.train(original.training))
 
 
 def _names_in_graph(graph: fx.Graph) -> frozenset[str]:
@@ -306,13 +302,21 @@ def _remove_blocks(variant: nn.Module, plan: Plan, named: frozenset[str]) -> Non
     What the graph names inside a removed block (DiT reads its first block's embedding) stays, alone.
     """
     for schedule in plan.schedules:
-        blocks = variant.get_submodule(schedule.stack)._modules
+        stack = variant.get_submodule(schedule.stack)
         for index in schedule.removed:
             prefix = f"{schedule.stack}.{index}."
-            block = blocks.pop(str(index))
+            block = stack.get_submodule(str(index))
             kept = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
-            if kept and block is not None:
-                blocks[str(index)] = _only(block, kept)
+            delattr(stack, str(index))
+            if kept:
+                stack.add_module(str(index), _only(block, kept))
+
+
+def _put_last(parent: nn.Module, name: str, child: nn.Module) -> None:
+    """Make a module the last child of another, in the place of a child of this name if there is one."""
+    if hasattr(parent, name):
+        delattr(parent, name)
+    parent.add_module(name, child)
 
 
 def _only(block: nn.Module, paths: list[str]) -> nn.Module:
@@ -323,7 +327,7 @@ def _only(block: nn.Module, paths: list[str]) -> nn.Module:
         *parents, last = path.split(".")
         here = bare
         for parent in parents:
-            if parent not in here._modules:
+            if not hasattr(here, parent):
                 here.add_module(parent, nn.Module())
             here = here.get_submodule(parent)
         owner = block.get_submodule(".".join(parents))

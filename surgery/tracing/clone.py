@@ -6,25 +6,16 @@ Moving, casting, hooking or adapting the copy (`.to()`, LoRA layers, processors)
 import copy
 import functools
 import types
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-HOOK_DICTS = (
-    "_backward_pre_hooks",
-    "_backward_hooks",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
+from surgery.torch_internals import drop_hooks_
+
+CONTAINERS = (dict, list, set, OrderedDict)
 
 TensorMap = Callable[[torch.Tensor], torch.Tensor]
 
@@ -50,41 +41,41 @@ def clone_module(module: nn.Module, tensor_map: TensorMap = share_tensor) -> nn.
     functions that are bound to a module of the tree (accelerate puts such a `forward` on instances) are bound to its
     copy.
     """
-    modules: dict[int, nn.Module] = {}
-    tensors: dict[int, torch.Tensor | None] = {}
-
-    def clone_tensor(tensor: torch.Tensor | None) -> torch.Tensor | None:
-        if tensor is None:
-            return None
-        if id(tensor) not in tensors:
-            tensors[id(tensor)] = tensor_map(tensor)
-        return tensors[id(tensor)]
-
+    twins = {id(original): _shallow_twin(original) for original in module.modules()}
+    _clone_tensors(module, twins, tensor_map)
+    by_path: dict[str, nn.Module] = {}
+    for path, original in module.named_modules(remove_duplicate=False):
+        by_path[path] = twin = twins[id(original)]
+        parent, _, name = path.rpartition(".")
+        if path:
+            by_path[parent].add_module(name, twin)
     for original in module.modules():
-        twin = original.__class__.__new__(original.__class__)
-        twin.__dict__ = dict(original.__dict__)
-        modules[id(original)] = twin
-    for original in module.modules():
-        twin = modules[id(original)]
-        state = twin.__dict__
-        state.pop("_compiled_call_impl", None)
         for name, value in original.__dict__.items():
-            if type(value) in (dict, list, set):
-                state[name] = copy.copy(value)
-        state["_parameters"] = {name: clone_tensor(value) for name, value in original._parameters.items()}
-        state["_buffers"] = {name: clone_tensor(value) for name, value in original._buffers.items()}
-        state["_modules"] = {
-            name: None if child is None else modules[id(child)] for name, child in original._modules.items()
-        }
-        state["_non_persistent_buffers_set"] = set(original._non_persistent_buffers_set)
-        for name in HOOK_DICTS:
-            if name in state:
-                state[name] = copy.copy(state[name])
-        for name, value in original.__dict__.items():
-            rebound = _rebind(value, modules)
+            rebound = _rebind(value, twins)
             if rebound is not value:
-                state[name] = rebound
-    return modules[id(module)]
+                twins[id(original)].__dict__[name] = rebound
+    return twins[id(module)]
+
+
+def _shallow_twin(module: nn.Module) -> nn.Module:
+    """An object of its own with the same state, but for what a compile in place left; its containers are its own."""
+    twin = module.__class__.__new__(module.__class__)
+    state = nn.Module.__getstate__(module)
+    twin.__dict__ = {name: copy.copy(value) if type(value) in CONTAINERS else value for name, value in state.items()}
+    return twin
+
+
+def _clone_tensors(module: nn.Module, twins: dict[int, nn.Module], tensor_map: TensorMap) -> None:
+    """Give each twin the clones of its original's tensors, one clone for each tensor."""
+    tensors: dict[int, torch.Tensor] = {}
+    for original in module.modules():
+        twin = twins[id(original)]
+        parameters = original.named_parameters(recurse=False, remove_duplicate=False)
+        buffers = original.named_buffers(recurse=False, remove_duplicate=False)
+        for name, tensor in (*parameters, *buffers):
+            if id(tensor) not in tensors:
+                tensors[id(tensor)] = tensor_map(tensor)
+            setattr(twin, name, tensors[id(tensor)])
 
 
 def _rebind(value: Any, modules: dict[int, nn.Module]) -> Any:
@@ -104,7 +95,5 @@ def bare_clone(module: nn.Module, tensor_map: TensorMap = share_tensor) -> nn.Mo
     twin = clone_module(module, tensor_map)
     for part in twin.modules():
         part.__dict__.pop("forward", None)
-        for name in HOOK_DICTS:
-            if name in part.__dict__:
-                part.__dict__[name] = type(part.__dict__[name])()
+        drop_hooks_(part)
     return twin

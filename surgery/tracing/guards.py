@@ -40,7 +40,7 @@ def key_of_model(model: nn.Module) -> Hashable:
         for name in sorted(state)
         if not name.startswith("_") and isinstance(state[name], (bool, int, float, str))
     )
-    return (plain, id(state.get("_internal_dict")), weights, own)
+    return (plain, id(getattr(model, "config", None)), weights, own)
 
 
 def key_of_modes() -> Hashable:

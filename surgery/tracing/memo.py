@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgery.torch_internals import has_forward_hooks
 from surgery.tracing.values import storage_of
 
 PLAIN_TYPES = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
@@ -48,11 +49,12 @@ class _CannotTellError(Exception):
 def _kind_of(block: nn.Module) -> Hashable:
     found: list[Hashable] = []
     for name, module in block.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+        if has_forward_hooks(module) or "forward" in module.__dict__:
             raise _CannotTellError(name)
         plain = tuple((key, _plain(value)) for key, value in module.__dict__.items() if not key.startswith("_"))
-        tensors = [*module._parameters.items(), *module._buffers.items()]
-        shapes = tuple((key, None if value is None else _shape_of(value)) for key, value in tensors)
+        parameters = module.named_parameters(recurse=False, remove_duplicate=False)
+        buffers = module.named_buffers(recurse=False, remove_duplicate=False)
+        shapes = tuple((key, _shape_of(value)) for key, value in (*parameters, *buffers))
         found.append((name, type(module), plain, shapes))
     return tuple(found)
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from surgery.errors import RefusedError
+from surgery.torch_internals import twin_with_own_children
 
 Respond = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
@@ -35,19 +36,14 @@ def shadow_of(
     model: nn.Module, original_class: type[nn.Module], stacks: Mapping[str, Sequence[nn.Module]]
 ) -> nn.Module:
     """A module of `original_class` that is `model` but for its stacks; nothing of `model` is changed."""
-    shadow = _twin(model)
+    shadow = twin_with_own_children(model)
     shadow.__class__ = original_class
     for path, blocks in stacks.items():
         *parents, last = path.split(".")
         here = shadow
         for parent in parents:
-            here._modules[parent] = below = _twin(here.get_submodule(parent))
+            below = twin_with_own_children(here.get_submodule(parent))
+            here.add_module(parent, below)
             here = below
-        here._modules[last] = nn.ModuleList(blocks)
+        here.add_module(last, nn.ModuleList(blocks))
     return shadow
-
-
-def _twin(module: nn.Module) -> nn.Module:
-    twin = type(module).__new__(type(module))
-    twin.__dict__ = {**module.__dict__, "_modules": dict(module._modules)}
-    return twin

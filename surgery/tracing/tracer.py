@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from surgery.errors import TraceError
+from surgery.errors import InternalsError, TraceError
+from surgery.torch_internals import CallTracer, fake_tensors
 from surgery.tracing.arguments import FlatCall, unflatten_call
 from surgery.tracing.guards import expect
 from surgery.tracing.memo import BlockMemo
@@ -38,7 +38,7 @@ class TracedForward:
     num_decisions: int
 
 
-class ValueTracer(fx.Tracer):
+class ValueTracer(CallTracer):
     """Traces one call of a forward; the values that flow through it are those of the call."""
 
     proxy_buffer_attributes = True
@@ -55,12 +55,7 @@ class ValueTracer(fx.Tracer):
 
     # What torch.fx asks of a tracer.
 
-    def create_args_for_root(
-        self,
-        root_fn: Any,  # noqa: ARG002  (torch.fx's signature)
-        is_module: bool,  # noqa: ARG002  (torch.fx's signature)
-        concrete_args: Any = None,  # noqa: ARG002  (torch.fx's signature)
-    ) -> tuple[Callable[..., Any], list[Any]]:
+    def begin(self) -> Callable[[nn.Module], Any]:
         """Placeholders for the tensors and numbers of the call; everything else of it is constant."""
         inputs = []
         for name, value in zip(self.call.names, self.call.inputs, strict=True):
@@ -68,7 +63,7 @@ class ValueTracer(fx.Tracer):
             node.meta["value"] = value
             inputs.append(self.proxy(node))
         args, kwargs = unflatten_call(self.call.layout, inputs)
-        return lambda root: self.forward(root, *args, **kwargs), [self.root]
+        return lambda root: self.forward(root, *args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002  (torch.fx's signature)
         """Every submodule is a leaf: only the model's own forward is traced."""
@@ -90,14 +85,15 @@ class ValueTracer(fx.Tracer):
     def is_attribute(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor is a weight, a buffer or a plain attribute of the model."""
         held = (*self.root.parameters(), *self.root.buffers())
-        return tensor in self.tensor_attrs or any(tensor is value for value in held)
+        plain = (value for module in self.root.modules() for value in vars(module).values())
+        return any(tensor is value for value in (*held, *plain))
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+    def read_attribute(self, value: Any, read: Callable[[], Any]) -> Any:
         if not self.is_traced_here():
-            return attr_val
-        found = super().getattr(attr, attr_val, parameter_proxy_cache)
+            return value
+        found = read()
         if issubclass(type(found), ValueProxy) and "value" not in found.node.meta:
-            found.node.meta["value"] = attr_val
+            found.node.meta["value"] = value
         return found
 
     def is_traced_here(self) -> bool:
@@ -257,12 +253,12 @@ def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
     return changed
 
 
-def values_mode(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:
-    """Fake tensors; for inputs on the meta device none are needed."""
+def traced_values(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[tuple[Any, ...]]:
+    """The inputs with fake tensors among them; for those on the meta device none are needed."""
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
     if tensors and all(tensor.is_meta for tensor in tensors):
-        return contextlib.nullcontext()
-    return FakeTensorMode(allow_non_fake_inputs=True)
+        return contextlib.nullcontext(tuple(inputs))
+    return fake_tensors(inputs)
 
 
 def trace_forward(build_model: Callable[[], nn.Module], call: FlatCall, forward: Callable[..., Any]) -> TracedForward:
@@ -273,17 +269,16 @@ def trace_forward(build_model: Callable[[], nn.Module], call: FlatCall, forward:
     Raises:
         TraceError: the forward decides on the contents of a tensor, or does what a graph can't hold; the text names
             the line of code.
+        InternalsError: this version of torch has not what it takes.
     """
-    with ONE_TRACE_AT_A_TIME, values_mode(call.inputs) as mode:
-        inputs = tuple(
-            mode.from_tensor(value) if mode is not None and isinstance(value, torch.Tensor) else value
-            for value in call.inputs
-        )
+    with ONE_TRACE_AT_A_TIME, traced_values(call.inputs) as inputs:
         model = build_model()
         tracer = ValueTracer(FlatCall(call.layout, inputs, call.names), forward)
         try:
             with FactoryRecorder(tracer):
                 graph = tracer.trace(model)
+        except InternalsError:
+            raise
         except Exception as error:  # whatever the traced code raises is the user's to read, with its place
             raise TraceError(describe_failure(model, error)) from error
     graph.lint()

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.fx import Node, Proxy
+from torch.multiprocessing.reductions import StorageWeakRef
 
 SPECIALIZED_ATTRIBUTES = frozenset(
     {"dtype", "device", "ndim", "layout", "is_cuda", "is_sparse", "is_quantized", "requires_grad", "is_meta", "names"}
@@ -132,4 +133,4 @@ def has_proxy(item: Any) -> bool:
 
 def storage_of(value: Any) -> int | None:
     """What identifies the memory of a tensor, fake ones too; None for everything else."""
-    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else None
+    return StorageWeakRef(value.untyped_storage()).cdata if isinstance(value, torch.Tensor) else None
