@@ -21,6 +21,7 @@ from surgery.activations.replaced import replaced
 from surgery.activations.streams import parameters_of
 from surgery.activations.trajectories import watched
 from surgery.conditions import conditions_of
+from surgery.diffusers_internals import pack_by_pipeline
 from surgery.errors import InputError, RefusedError
 
 IMAGE_NDIM = 4  # of latents (batch, channels, height, width)
@@ -190,10 +191,9 @@ def pack_latents(pipe: Any, latents: torch.Tensor, given: torch.Tensor) -> torch
     """
     if given.shape == latents.shape:
         return latents
-    if hasattr(pipe, "_pack_latents"):
-        packed: torch.Tensor = pipe._pack_latents(latents, *latents.shape)
-        if packed.shape == given.shape:
-            return packed
+    packed = pack_by_pipeline(pipe, latents)
+    if packed is not None and packed.shape == given.shape:
+        return packed
     raise RefusedError(
         f"{type(pipe).__name__} gives its transformer {tuple(given.shape)}, and a picture's latents are "
         f"{tuple(latents.shape)}; how they are packed is not known"

@@ -14,6 +14,7 @@ import torch
 
 from surgery.anatomy.tensor_files import StoredTensor, TensorFile, Weights
 from surgery.checkpoint.relayering import NewTensor, Segment, join_segments
+from surgery.diffusers_internals import find_converter
 from surgery.errors import InputError, RefusedError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -116,12 +117,9 @@ def convert_numbered(
 
 
 def _converter(class_name: str) -> Callable[..., dict[str, torch.Tensor]]:
-    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
-
-    known = SINGLE_FILE_LOADABLE_CLASSES.get(class_name)
-    if known is None:
+    converter = find_converter(class_name)
+    if converter is None:
         raise InputError(f"diffusers reads no single files of a {class_name}; name a diffusers folder instead")
-    converter: Callable[..., dict[str, torch.Tensor]] = known["checkpoint_mapping_fn"]
     return converter
 
 
