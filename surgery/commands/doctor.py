@@ -15,7 +15,9 @@ from surgery.anatomy.hub_cache import hub_cache_folder
 from surgery.anatomy.known import cache_folder
 from surgery.anatomy.parts import Stack
 from surgery.commands.output import JsonFlag, print_json, table
-from surgery.errors import InputError
+from surgery.errors import InputError, InternalsError
+from surgery.internals import PrivateName, private_names, version_of
+from surgery.tested import TESTED, is_tested, tested_range
 
 if TYPE_CHECKING:
     from surgery.anatomy.sources import ModelSource
@@ -73,6 +75,8 @@ def examine_environment() -> Iterator[Finding]:
     yield from examine_requirements()
     for name in IMPORTED:
         yield from examine_import(name)
+    yield from examine_tested()
+    yield from examine_private_names()
     yield from examine_devices()
     yield examine_folder("anatomies are kept in", str(cache_folder()))
     offline = " (HF_HUB_OFFLINE is set: nothing is downloaded)" if os.environ.get("HF_HUB_OFFLINE") else ""
@@ -123,6 +127,38 @@ def examine_import(name: str) -> Iterator[Finding]:
         yield Finding(Status.fault, name, f"can't be imported: {reason}", "install builds that fit each other")
 
 
+def examine_tested() -> Iterator[Finding]:
+    """Libraries at a version that the tests have not run with."""
+    ranges = ", ".join(tested_range(library) for library in TESTED)
+    for library in TESTED:
+        try:
+            found = version_of(library)
+        except Exception:  # told above
+            continue
+        if not is_tested(library, found):
+            yield Finding(Status.note, library, f"{found} is untested", f"tested with {ranges}")
+
+
+def examine_private_names() -> Iterator[Finding]:
+    """Whether the names that this stands on, and that libraries do not promise to keep, are there."""
+    try:
+        names = private_names()
+    except Exception:  # told above
+        return
+    missing = [name for name in names if not name.is_there]
+    yield from (describe_absence(name) for name in missing)
+    if not missing:
+        libraries = " and ".join(dict.fromkeys(name.library for name in names))
+        yield Finding(Status.ok, "private names", f"all {len(names)} that are used of {libraries} are there")
+
+
+def describe_absence(name: PrivateName) -> Finding:
+    """What a name that is gone takes with it; a note where there is a way without it."""
+    text = f"{name.absence}; it was there from {name.since} on"
+    advice = f"{tested_range(name.library)} are known to work"
+    return Finding(Status.note if name.is_optional else Status.fault, name.library, text, advice)
+
+
 def examine_devices() -> Iterator[Finding]:
     """What torch can compute on."""
     try:
@@ -160,7 +196,7 @@ def examine_model(model: str) -> Iterator[Finding]:
         built = build_on_meta(source)
         started = time.perf_counter()
         anatomy = read_anatomy(built)
-    except InputError as error:
+    except (InputError, InternalsError) as error:
         yield Finding(Status.fault, model, str(error))
         return
     seconds = time.perf_counter() - started
