@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ ROOMS = (
         "files",
         "progress",
         "location",
+        "tested",
+        "internals",
+        "torch_internals",
+        "diffusers_internals",
         "spec",
         "conditions",
         "profiles",
@@ -39,6 +44,8 @@ FORBIDDEN_ARROWS = {
 }
 LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery": {"torch", "diffusers", "transformers", "numpy"},
+    "surgery.internals": {"torch", "diffusers", "numpy"},
+    "surgery.diffusers_internals": {"torch", "diffusers", "numpy"},
     "surgery.spec": {"torch", "diffusers", "transformers", "numpy"},
     "surgery.profiles": {"torch", "diffusers"},
     "surgery.plan": {"torch", "diffusers"},
@@ -53,6 +60,15 @@ LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery.report.plot_profile": {"torch", "diffusers"},
     "surgery.commands.main": {"torch", "diffusers", "numpy", "matplotlib"},
     "surgery.anatomy.resolve": {"torch", "diffusers"},
+}
+FENCES = {"surgery.torch_internals", "surgery.diffusers_internals"}  # where names that libraries keep to themselves are
+PRIVATE_MODULES = {"diffusers.loaders.single_file_utils", "diffusers.loaders.single_file_model"}  # in all but name
+PRIVATE_PATH = re.compile(r"(torch|diffusers|accelerate|transformers)(\.\w+)*\._\w+(\.\w+)*")
+OUR_STRINGS = {  # that look like names which a library keeps to itself, and are not
+    "_surgery": "where a variant keeps its graphs",
+    "_fields": "documented, of named tuples",
+    "_mask": "an ending",
+    **dict.fromkeys(("_class_name", "_diffusers_version", "_name_or_path"), "keys in config.json files"),
 }
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 
@@ -84,15 +100,19 @@ def list_imports(modules: dict[str, Path]) -> list[Import]:
     return [
         Import(source, target, node.lineno, on_load)
         for source, path in modules.items()
-        for node, on_load in import_statements(path.read_text())
+        for node, on_load in imports_in(path)
         for target in targets_of(node, source, path, modules)
     ]
 
 
+@functools.cache  # no file changes while these tests run
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 @functools.cache
-def import_statements(text: str) -> tuple[tuple[ast.Import | ast.ImportFrom, bool], ...]:
-    """The import statements of a module's text, each with whether it runs on loading."""
-    return tuple(import_nodes(ast.parse(text), on_load=True))
+def imports_in(path: Path) -> tuple[tuple[ast.Import | ast.ImportFrom, bool], ...]:
+    return tuple(import_nodes(parse(path), on_load=True))
 
 
 def import_nodes(node: ast.AST, *, on_load: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
@@ -186,6 +206,64 @@ def bad_names(modules: dict[str, Path]) -> list[str]:
     return [name for name in modules if name.rpartition(".")[2] in banned]
 
 
+def is_private(name: str) -> bool:
+    return name.startswith("_") and name.isidentifier() and name.strip("_") != "" and not name.endswith("__")
+
+
+def private_reaches(modules: dict[str, Path]) -> list[str]:
+    """Where a module that is no fence reaches for a private name of a library."""
+    found = []
+    for source, path in modules.items():
+        if source not in FENCES:
+            tree = parse(path)
+            own = own_names(tree)
+            reached = [(node, name) for node in ast.walk(tree) for name in names_reached(node, own)]
+            found += [f"{source}:{getattr(node, 'lineno', 0)} {name}" for node, name in reached]
+    return found
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """What a module defines itself: functions, classes, variables, attributes of self."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_self(node.value):
+            found.add(node.attr)
+    return found
+
+
+def is_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def names_reached(node: ast.AST, own: set[str]) -> list[str]:
+    """What a node reaches for that is private and not the module's own."""
+    match node:
+        case ast.Import(names=names):
+            return [alias.name for alias in names if is_private_path(alias.name)]
+        case ast.ImportFrom(module=str(module), names=names):
+            paths = [f"{module}.{alias.name}" for alias in names]
+            return [path for path in paths if is_private_path(path)]
+        case ast.Attribute(value=value, attr=name) if is_private(name):
+            is_allowed = (is_self(value) and name in own) or ast.unparse(value) in sys.stdlib_module_names
+            return [] if is_allowed else [f".{name}"]
+        case ast.Constant(value=str(text)) if PRIVATE_PATH.fullmatch(text) or is_private(text):
+            return [] if text in own | OUR_STRINGS.keys() else [repr(text)]
+        case ast.ClassDef(bases=bases):
+            return [name for base in bases if (name := ast.unparse(base)) in ("Tracer", "fx.Tracer")]
+    return []
+
+
+def is_private_path(path: str) -> bool:
+    """Whether an import names what a library (not Python's own) keeps to itself."""
+    first, *parts = path.split(".")
+    in_private_module = any(path == name or path.startswith(f"{name}.") for name in PRIVATE_MODULES)
+    return first not in sys.stdlib_module_names and (in_private_module or any(map(is_private, parts)))
+
+
 # The package as it is.
 
 
@@ -218,6 +296,12 @@ def test_no_module_is_nameless_or_named_as_one_of_the_standard_library(modules):
     assert bad_names(modules) == []
 
 
+def test_private_names_of_libraries_are_reached_in_their_modules_only(modules):
+    assert modules.keys() >= FENCES
+    assert private_reaches(modules) == []
+    assert private_reaches(list_modules(PACKAGE.parent / "benchmarks")) == []
+
+
 def loaded_after(statement: str) -> set[str]:
     """The top-level modules that a fresh interpreter has loaded after a statement."""
     code = f"import sys; {statement}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
@@ -248,6 +332,8 @@ GOOD = {
     "plan.lower": "from surgery.spec import load\nfrom ..anatomy.parts import Anatomy",
     "graph.variant": "import torch\nfrom surgery.plan.lower import lower_spec",
     "checkpoint.write": "from surgery.plan import lower",
+    "torch_internals": "import torch._dynamo\ndef f(model):\n    return model._modules",
+    "tracing.values": "import os\nclass A:\n    def f(self):\n        self._x = os._exit\n        return self._x",
     "evaluate.draw": "import torch\nfrom surgery.errors import InputError",
 }
 
@@ -268,7 +354,8 @@ def modules_of(tmp_path: Path, **changed: str) -> dict[str, Path]:
 def findings(modules: dict[str, Path]) -> list[str]:
     """Everything that any of the checks finds."""
     heavy = [chain for start, names in LIGHT.items() for chain in heavy_chains(modules, start, names)]
-    return [*unknown_rooms(modules), *arrows_back(modules), *cycle(modules), *heavy, *bad_names(modules)]
+    reached = private_reaches(modules)
+    return [*unknown_rooms(modules), *arrows_back(modules), *cycle(modules), *heavy, *bad_names(modules), *reached]
 
 
 def test_a_good_tree_has_no_findings(tmp_path):
@@ -343,3 +430,28 @@ def test_a_name_that_says_nothing_or_is_taken_is_found(tmp_path, name):
 def test_a_new_package_must_be_given_its_place(tmp_path):
     modules = modules_of(tmp_path, cellar__wine="")
     assert unknown_rooms(modules) == [f"surgery.cellar{end} is in no room of ROOMS" for end in ("", ".wine")]
+
+
+@pytest.mark.parametrize(
+    ("text", "reached"),
+    [
+        ("import torch._dynamo", "torch._dynamo"),
+        ("from torch._subclasses.fake_tensor import FakeTensorMode", "torch._subclasses.fake_tensor.FakeTensorMode"),
+        ("def f():\n    from torch.utils import _pytree as tree", "torch.utils._pytree"),
+        ("from diffusers.loaders import single_file_utils", "diffusers.loaders.single_file_utils"),
+        ("from diffusers.loaders.single_file_model import TABLE", "diffusers.loaders.single_file_model.TABLE"),
+        ("def f(sums):\n    torch._foreach_add_(sums, sums)", "._foreach_add_"),
+        ("class A(Module):\n    def f(self):\n        return self._modules", "._modules"),
+        ("class A(Module):\n    def f(self, other):\n        self._x = other._x", "._x"),
+        ("def f(model):\n    return vars(model).get('_internal_dict')", "'_internal_dict'"),
+        ("def f(model):\n    return getattr(model, '_hf_hook', None)", "'_hf_hook'"),
+        ("def f(model):\n    model.__dict__['_old_forward'] = None", "'_old_forward'"),
+        ("NAMES = ('_forward_hooks',)", "'_forward_hooks'"),
+        ("mode = importlib.import_module('torch._guards')", "'torch._guards'"),
+        ("class A(fx.Tracer):\n    pass", "fx.Tracer"),
+    ],
+)
+def test_a_private_name_that_is_reached_elsewhere_is_found(tmp_path, text, reached):
+    found = private_reaches(modules_of(tmp_path, plan__cost=text))
+    assert [finding.partition(" ")[2] for finding in found] == [reached]
+    assert found[0].startswith("surgery.plan.cost:")
