@@ -14,7 +14,7 @@ from torch import fx
 
 from surgery.errors import RefusedError
 from surgery.tracing.forms import ARITHMETIC, name_of
-from surgery.tracing.gaps import Column, Gaps, Surroundings
+from surgery.tracing.gaps import Column, Gaps, Surroundings, numbers_in
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def find_bounds(graph: fx.Graph, around: Surroundings) -> Bounds:
     if len(around.calls) > 1 and all(around.is_unchanged(stream) for stream in everything):
         return Bounds(tuple(everything), around.columns, (frozenset(),) * len(around.calls), _outputs_of_last(around))
     finder = _Finder(graph, around)
-    sources = [finder.source_of(stream) for stream in everything]
-    begins = [finder.begin_of(source) for source in sources]
-    streams = tuple(s for s in everything if sources[s] == s and begins[s] not in begins[:s])
-    columns = tuple(begins[s] for s in streams)
-    exits = tuple(finder.exit_of(s, is_opened=begins[s] != around.columns[s]) for s in streams)
-    return Bounds(streams, columns, finder.owned(columns, exits), exits)
+    streams: dict[Column, int] = {}
+    for stream in everything:
+        if not finder.is_made_of_others(stream):
+            streams.setdefault(finder.begin_of(stream), stream)
+    exits = tuple(finder.exit_of(s, is_opened=begin != around.columns[s]) for begin, s in streams.items())
+    return Bounds(tuple(streams.values()), tuple(streams), finder.owned(tuple(streams), exits), exits)
 
 
 def _outputs_of_last(around: Surroundings) -> tuple[fx.Node | None, ...]:
@@ -67,16 +67,16 @@ class _Finder:
         forms = {gap: self.gaps.form(gap, self.gaps.labels(gap), column[gap]) for gap in self.gaps.between}
         return {gap: form for gap, form in forms.items() if form is not None}
 
-    def source_of(self, stream: int) -> int:
-        """The stream that this one is made of in the same way before every block; itself where there is none."""
+    def is_made_of_others(self, stream: int) -> bool:
+        """Whether what enters the blocks is made of what enters them beside it, in one way before all of them."""
         if not self.gaps.between:
-            return stream
-        for other, column in enumerate(self.around.columns):
-            pairs = enumerate(zip(column, self.around.columns[stream], strict=True))
-            forms = {self.gaps.form(gap, {start: "start"}, end) for gap, (start, end) in pairs}
-            if len(forms) == 1 and None not in forms:
-                return self.source_of(other)
-        return stream
+            return False
+        others = [column for s, column in enumerate(self.around.columns) if s != stream]
+        forms = {
+            self.gaps.form(gap, {column[gap]: s for s, column in enumerate(others)}, entry)
+            for gap, entry in enumerate(self.around.columns[stream])
+        }
+        return len(forms) == 1 and None not in forms
 
     def begin_of(self, stream: int) -> Column:
         """What enters the blocks; where something is done to that before each of them, for it alone, what is put in."""
@@ -85,12 +85,13 @@ class _Finder:
         if not starts or any(number not in outputs for outputs in self.around.outputs[:-1]):
             return column
         if len(starts) > 1:
-            self.refuse(f"`{column[0]}` before the first block is the stream and more")
-        if self.ends_of(stream):
-            if self.is_shared(stream, starts[0]):
-                return column
-            self.refuse(f"the same is done before the first block (`{column[0]}`) and behind the last")
-        return (starts[0], *(outputs[number] for outputs in self.around.outputs[:-1]))
+            self.refuse(f"`{column[0]}` is made before the first block of several things that may be the stream")
+        ends = self.ends_of(stream)
+        if not ends:
+            return (starts[0], *(outputs[number] for outputs in self.around.outputs[:-1]))
+        if not self.is_shared(stream, starts[0], ends[0]):
+            self.refuse(f"the same is done before the first block (`{column[0]}`) and behind the last (`{ends[0]}`)")
+        return column
 
     def starts_of(self, stream: int) -> list[fx.Node]:
         """The nodes to which the forward does before the first block what it does between two."""
@@ -106,11 +107,11 @@ class _Finder:
             if self.gaps.form(0, self.gaps.labels_before(stream, node), column[0]) in forms.values()
         ]
 
-    def is_shared(self, stream: int, start: fx.Node) -> bool:
-        """Whether what is done before the first block is done with the same things before the second."""
+    def is_shared(self, stream: int, start: fx.Node, end: fx.Node) -> bool:
+        """Whether what is done before the first block is done with the same things before the second and at the end."""
         first, second = self.around.columns[stream][:2]
         before = self.gaps.own_of(0, self.gaps.labels_before(stream, start), first)
-        return before == self.gaps.own_of(1, self.gaps.labels(1), second)
+        return before == self.own_of(1, second) == self.own_of(self.behind, end)
 
     def ends_of(self, stream: int) -> list[fx.Node]:
         """The nodes behind the last block with which the same has been done as between the blocks."""
@@ -121,7 +122,7 @@ class _Finder:
         start = self.around.outputs[-1].get(self.around.continued[stream])
         ends = [] if is_opened else self.ends_of(stream)
         if len(ends) > 1:
-            self.refuse(f"what is done between the blocks is done twice behind the last (`{ends[0]}`, `{ends[1]}`)")
+            self.refuse(f"what is done between two blocks is done twice behind the last (`{ends[0]}`, `{ends[1]}`)")
         if ends:
             self.refuse_other_number(stream, ends[0])
             return ends[0]
@@ -150,7 +151,7 @@ class _Finder:
         names = {name_of(node) for gap, way in ways for node in self.gaps.joins(gap, way)}
         for node in self.first_joins(start):
             if name_of(node) in names:
-                self.refuse(f"`{node}` behind the last block is nearly what is done between the blocks")
+                self.refuse(f"`{node}` behind the last block is nearly what is done between two")
             if not ways and name_of(node) in ARITHMETIC and len(node.all_input_nodes) > 1:
                 self.refuse(f"`{node}` follows the only block")
 
@@ -168,17 +169,18 @@ class _Finder:
 
     def refuse_other_number(self, stream: int, end: fx.Node) -> None:
         """Refuse if the streams are scaled by one number between all blocks, and by another behind the last."""
-        gaps = [gap for gap, form in self.forms_between(stream).items()]
-        between = {self.numbers_of(gap, self.around.columns[stream][gap]) for gap in gaps}
-        if len(gaps) > 1 and len(between) == 1 and self.numbers_of(self.behind, end) not in between:
-            self.refuse(f"`{end}` behind the last block takes another number than what is done between the blocks")
+        gaps = self.forms_between(stream).keys()
+        between = {numbers_in(self.way_between(stream, gap)) for gap in gaps}
+        behind = numbers_in(self.gaps.way(self.behind, self.gaps.labels(self.behind), {end}))
+        if len(gaps) > 1 and len(between) == 1 and behind not in between:
+            self.refuse(f"`{end}` behind the last block is done between all others with another number")
 
-    def numbers_of(self, gap: int, end: fx.Node) -> frozenset[Hashable]:
-        own = self.gaps.own_of(gap, self.gaps.labels(gap), end)
-        return frozenset(item for item in own if not isinstance(item, fx.Node))
+    def own_of(self, gap: int, end: fx.Node) -> frozenset[Hashable]:
+        return self.gaps.own_of(gap, self.gaps.labels(gap), end)
 
     def way_between(self, stream: int, gap: int) -> list[fx.Node]:
         return self.gaps.way(gap, self.gaps.labels(gap), {self.around.columns[stream][gap]})
 
     def refuse(self, fact: str) -> NoReturn:
-        raise RefusedError(f"{self.around.stack}: {fact}; with which block it goes can't be told")
+        stack = self.around.stack
+        raise RefusedError(f"{stack} can't be edited: {fact}, and with which block that goes can't be told")

@@ -87,18 +87,26 @@ class Gaps:
         return [node for node, form in found.items() if form in forms]
 
     def own_of(self, gap: int, starts: Collection[fx.Node], end: fx.Node) -> frozenset[Hashable]:
-        """What `end` is made of beside these starts: nodes, and the numbers of arithmetic."""
+        """What `end` is made of beside these starts: the values of nodes, and the numbers of arithmetic."""
         inside = {*starts, *self.reached(gap, starts)}
-        return frozenset().union(*(_taken_from_outside(node, inside) for node in self.way(gap, starts, {end})))
+        way = self.way(gap, starts, {end})
+        nodes = {self.forms.values.get(node, node) for node in _others_in(way, inside)}
+        return frozenset({("value", value) for value in nodes} | {("number", number) for number in numbers_in(way)})
 
-    def joins(self, gap: int, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    def joins(self, gap: int, nodes: Collection[fx.Node]) -> list[fx.Node]:
         """Those of the nodes of a gap behind a block that join tensors of the block with other nodes or numbers."""
         inside = {*self.labels(gap), *self.nodes[gap]}
-        return [node for node in nodes if node.target not in READS and _taken_from_outside(node, inside)]
+        return [
+            node for node in nodes if node.target not in READS and (_others_in([node], inside) or numbers_in([node]))
+        ]
 
 
-def _taken_from_outside(node: fx.Node, inside: Collection[fx.Node]) -> frozenset[Hashable]:
-    is_scaled = is_arithmetic(node) and isinstance(node.meta["value"], torch.Tensor)
-    operands = (*node.args, *node.kwargs.values()) if is_scaled else ()
-    numbers = {operand for operand in operands if isinstance(operand, (int, float))}
-    return frozenset(numbers).union(used for used in node.all_input_nodes if used not in inside)
+def _others_in(nodes: Iterable[fx.Node], inside: Collection[fx.Node]) -> set[fx.Node]:
+    return {used for node in nodes for used in node.all_input_nodes if used not in inside}
+
+
+def numbers_in(nodes: Iterable[fx.Node]) -> frozenset[float]:
+    """The numbers that these nodes scale and shift tensors by."""
+    arithmetic = [node for node in nodes if is_arithmetic(node) and isinstance(node.meta["value"], torch.Tensor)]
+    operands = [operand for node in arithmetic for operand in (*node.args, *node.kwargs.values())]
+    return frozenset(operand for operand in operands if isinstance(operand, (int, float)))

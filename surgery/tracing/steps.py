@@ -155,18 +155,18 @@ def _find_streams(
 
 
 def _output_of(name: str, calls: Sequence[fx.Node], arguments: Sequence[Mapping[str, Any]]) -> int | None:
-    """The output that goes on as the argument `name`: a block is given it as it is, or it alone has the shape."""
+    """The output that goes on as the argument `name`: a block is given it as it is, or it alone has the shape.
+
+    None where none does, or several do.
+    """
     outputs = [_outputs_in_use(call) for call in calls]
-    given = [bound.get(name) for bound in arguments[1:]]
-    as_it_is = {n for entry, nodes in zip(given, outputs, strict=False) for n, node in nodes.items() if node is entry}
-    used = {n for n, node in outputs[0].items() if _depends(given[0], node, calls[0])}
-    alike = {n for n in used if _shape(outputs[0][n]) == _shape(given[0])}
-    for candidates in (as_it_is, used, alike):
-        if len(candidates) == 1:
-            return candidates.pop()
-    if not used:
-        return None
-    raise RefusedError(f"which output of `{calls[0].target}` goes on as {name} can't be told")
+    entry = arguments[1][name]
+    pairs = zip(arguments[1:], outputs, strict=False)
+    as_it_is = {n for bound, nodes in pairs for n, node in nodes.items() if node is bound.get(name)}
+    used = {n for n, node in outputs[0].items() if _depends(entry, node, calls[0])}
+    alike = {n for n in used if _shape(outputs[0][n]) == _shape(entry)}
+    candidates = as_it_is or (used if len(used) == 1 else alike)
+    return candidates.pop() if len(candidates) == 1 else None
 
 
 def _depends(value: fx.Node, start: fx.Node, call: fx.Node) -> bool:
@@ -198,6 +198,11 @@ def _streams_by_shape(call: fx.Node, arguments: Mapping[str, Any]) -> tuple[Stre
             and isinstance(argument.meta["value"], torch.Tensor)
             and argument.meta["value"].shape == value.shape
         ]
+        if len(alike) == 1 and alike[0] in [stream.parameter for stream in found]:
+            raise RefusedError(
+                f"`{call.target}` is the only block of its stack, and several of its outputs have the shape of "
+                f"{alike[0]}: which of them continues it can't be told"
+            )
         if len(alike) == 1:
             found.append(Stream(alike[0], output))
         elif alike:

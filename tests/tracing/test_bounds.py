@@ -1,6 +1,7 @@
-"""A step is what its forward does for a block, however that is spelled; the laws are edits by hand of a family of toys."""
+"""A step is what a forward does for a block, however that is spelled: toys against their edits by hand."""
 
 import itertools
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -20,7 +21,7 @@ OWN = torch.randn(6, 2, 3, WIDTH, generator=GENERATOR)
 SUM = (
     lambda x, a: x + a,
     lambda x, a: a + x,
-    lambda x, a: torch.add(x, a),
+    torch.add,
     lambda x, a: torch.add(a, x),
     lambda x, a: torch.add(input=x, other=a),
     lambda x, a: torch.add(other=x, input=a),
@@ -74,7 +75,7 @@ UNIFORM_OPERATIONS = {
 }
 PLACES = ("after", "after some", "before", "between")
 LAYERS = {
-    "all": lambda n: range(n),
+    "all": range,
     "first skipped": lambda n: range(1, n),
     "middle skipped": lambda n: [i for i in range(n) if i != n // 2],
     "last skipped": lambda n: range(n - 1),
@@ -222,3 +223,158 @@ def test_each_of_two_streams_has_steps_of_its_own(by_two_roads, recipe, layers):
 def test_a_residual_that_the_forward_adds_goes_with_its_block(by_two_roads, recipe, layers):
     edited, by_hand = by_two_roads(Residual(recipe), list(LAYERS[layers](recipe.num_blocks)), X, list(OWN))
     assert torch.equal(edited, by_hand)
+
+
+class GatedBlock(Block):
+    def forward(self, x, gate):
+        return x + torch.tanh(x @ self.weight) * gate
+
+
+class TwinBlock(Block):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+class Loop(nn.Module):
+    """`step(model, index, x, other)` is what goes with a block, `start` and `finish` what comes before and after."""
+
+    def __init__(self, step, finish, block=Block, num_blocks=4, start=lambda x, _: x):
+        super().__init__()
+        self.start, self.step, self.finish = start, step, finish
+        self.blocks = nn.ModuleList(block(seed) for seed in range(num_blocks))
+        self.recipe = Recipe("", (), (), num_blocks)
+
+    def forward(self, x, other):
+        return self.run(x, other, range(len(self.blocks)), ())
+
+    def run(self, x, other, layers, _):
+        x = self.start(x, other)
+        for index in layers:
+            x, other = self.step(self, index, x, other)
+        return self.finish(x, other)
+
+
+def gated(model, index, x, own):
+    return model.blocks[index](x, gate=own[index] + x) + own[index], own
+
+
+def gated_by_sign(model, index, x, own):
+    return model.blocks[index](x, (x > 0).to(x.dtype)), own
+
+
+def read_from_the_end(model, index, x, text):
+    outputs = model.blocks[index](x, text)
+    return outputs[-1], outputs[-2]
+
+
+def read_twice(model, index, x, text):
+    outputs = model.blocks[index](x, text)
+    return outputs[1] + outputs[1].mean(), outputs[:1][0]
+
+
+def joined_after(model, index, x, text):
+    text, x = model.blocks[index](x, text)
+    return x + text.mean(1, keepdim=True), text
+
+
+def joined_before(model, index, x, text):
+    text, x = model.blocks[index](text.mean(1, keepdim=True) + x, text)
+    return x, text
+
+
+def crossed(model, index, x, text):
+    return model.blocks[index](x, text)
+
+
+def scaled_by_index(model, index, x, own):
+    return (index + 0.5) * model.blocks[index](x), own
+
+
+def added_before(model, index, x, own):
+    return model.blocks[index](own[index] + x), own
+
+
+def added_after(model, index, x, own):
+    return own[index + 1] + model.blocks[index](x), own
+
+
+def shifted(model, index, x, own):
+    return model.blocks[index](x) + own[0], own
+
+
+def doubled(x, _):
+    return x * 2
+
+
+def both(x, text):
+    return x.mean() * text
+
+
+TOLD = {
+    "an argument made of the stream": Loop(gated_by_sign, doubled, GatedBlock),
+    "an argument made with what is added later": Loop(gated, doubled, GatedBlock),
+    "outputs that are counted from the end": Loop(read_from_the_end, both, JointBlock),
+    "outputs that are read twice": Loop(read_twice, both, JointBlock),
+    "streams that are joined after the blocks": Loop(joined_after, both, JointBlock),
+    "streams that are joined before the blocks": Loop(joined_before, both, JointBlock),
+    "outputs that change places": Loop(crossed, both, JointBlock),
+    "numbers": Loop(scaled_by_index, doubled),
+    "a sum at the end with something else": Loop(added_before, lambda x, own: x + own[0].mean()),
+    "a product at the end": Loop(added_after, doubled),
+    "the same before, between and behind": Loop(shifted, doubled, start=lambda x, own: own[0] + x),
+}
+SAME_LENGTH = torch.flip(X, (0,))
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("name", TOLD)
+def test_what_goes_with_a_block_is_told(by_two_roads, name, layers):
+    model = TOLD[name]
+    other = OWN if model.finish is not both else SAME_LENGTH if model.step is crossed else TEXT
+    edited, by_hand = by_two_roads(model, list(LAYERS[layers](4)), X, other)
+    assert torch.equal(edited, by_hand)
+
+
+def spelled_in_two_ways(model, index, x, own):
+    x = model.blocks[index](x)
+    return x.lerp(own[index], 0.5) if index == 3 else torch.lerp(x, own[index], 0.5), own
+
+
+def less_at_the_end(model, index, x, own):
+    x = model.blocks[index](x) + own[index]
+    return x if index == 3 else x * own[index], own
+
+
+def twice_at_the_end(model, index, x, own):
+    x = model.blocks[index](x)
+    return (x + own[4]) * (x + own[5]) if index == 3 else x + own[index], own
+
+
+def halved_between(model, index, x, own):
+    x = model.blocks[index](x)
+    return x if index == 3 else x * 0.5, own
+
+
+UNTOLD = {
+    "the same is done before the first block (`add`) and behind the last (`add_4`)": Loop(
+        added_after, doubled, start=lambda x, own: x + own[0]
+    ),
+    "`lerp_3` behind the last block is nearly what is done between two": Loop(spelled_in_two_ways, doubled),
+    "`add_3` behind the last block is nearly what is done between two": Loop(less_at_the_end, doubled),
+    "what is done between two blocks is done twice behind the last (`add_3`, `add_4`)": Loop(twice_at_the_end, doubled),
+    "`mul_3` behind the last block is done between all others with another number": Loop(halved_between, doubled),
+    "`add` follows the only block": Loop(added_after, doubled, num_blocks=1),
+}
+
+
+@pytest.mark.parametrize("fact", UNTOLD)
+def test_what_can_not_be_told_is_refused(edit, fact):
+    message = f"blocks can't be edited: {fact}, and with which block that goes can't be told"
+    with pytest.raises(RefusedError, match=re.escape(message)):
+        edit(UNTOLD[fact], [0, 0], X, list(OWN))
+
+
+def test_two_outputs_of_the_only_block_for_one_stream_are_refused(edit):
+    model = Loop(lambda model, index, x, _: model.blocks[index](x), both, TwinBlock, num_blocks=1)
+    with pytest.raises(RefusedError, match=r"several of its outputs have the shape of x: which of them continues it"):
+        edit(model, [0, 0], X, TEXT)
