@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import inspect
 import operator
 import sys
 import threading
 import traceback
+import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,6 +127,9 @@ class ValueTracer(CallTracer):
             return super().create_proxy(kind, target, args, kwargs, name, type_expr)
         if kind == "call_function" and target is operator.setitem:
             return self.assign_item(*args)
+        if kind == "call_function" and works_in_place(target, args, kwargs):
+            name = target.__name__
+            raise TraceError(f"it changes a tensor in place by the function {name}, which a graph can't follow")
         with self.concretely():
             values, named = value_of(args), value_of(kwargs)
             if kind == "call_method":
@@ -161,7 +166,7 @@ class ValueTracer(CallTracer):
 
     def call_method_of(self, receiver: ValueProxy, name: str, *args: Any, **kwargs: Any) -> Any:
         """A method call; one that works in place (`add_`) is done on a copy that takes the receiver's place."""
-        if not (name.endswith("_") and not name.endswith("__")):
+        if not is_name_in_place(name):
             return self.create_proxy("call_method", name, (receiver, *args), kwargs)
         self.replace_by_copy(receiver)
         changed = self.create_proxy("call_method", name, (receiver, *args), kwargs)
@@ -244,6 +249,21 @@ class FactoryRecorder(TorchFunctionMode):
         if not isinstance(result, torch.Tensor):
             return result
         return self.tracer.record("call_function", func, args, kwargs, result)
+
+
+def is_name_in_place(name: str) -> bool:
+    """Whether torch names an operation so that works in place."""
+    return name.endswith("_") and not name.endswith("__")
+
+
+def works_in_place(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call of a function changes an argument, which the graph of its result does not show."""
+    named = dict(kwargs)
+    if isinstance(function, types.FunctionType):  # those of C take these options by name only
+        named = inspect.signature(function).bind(*args, **kwargs).arguments
+    name = getattr(function, "__name__", "").partition(".")[0]
+    is_named_so = is_name_in_place(name) and getattr(operator, name, None) is not function  # and_, not_, ...
+    return is_named_so or named.get("out") is not None or named.get("inplace") is True
 
 
 def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:

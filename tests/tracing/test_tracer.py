@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from surgery.errors import TraceError
 from surgery.testing import TINY_MODELS, build_tiny_model, tiny_call
@@ -36,6 +37,19 @@ class AssignsItem(nn.Module):
         y = x * 2
         y[:, 0] = y[:, 1] + 1
         return y + 1
+
+
+class Changes(nn.Module):
+    """Something is done to a tensor, and what that returns is not used."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, x):
+        x = x + 1
+        self.change(x)
+        return x
 
 
 class ChangesItsArgument(nn.Module):
@@ -204,6 +218,22 @@ def test_tracing_runs_nothing_and_changes_nothing(trace):
 def test_in_place_changes_that_another_value_sees_are_refused(trace, toy):
     with pytest.raises(TraceError, match=rf"{toy.__name__} can't be traced: .*in place while .* same memory"):
         trace(toy(), X)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("relu_", torch.relu_),
+        ("relu", lambda x: functional.relu(x, True)),
+        ("silu", lambda x: functional.silu(x, inplace=True)),
+        ("add", lambda x: torch.add(1, x, out=x)),
+    ],
+)
+def test_in_place_functions_are_refused(trace, name, change):
+    with pytest.raises(
+        TraceError, match=f"it changes a tensor in place by the function {name}, which a graph can't follow"
+    ):
+        trace(Changes(change), X)
 
 
 def test_functionalised_in_place_changes_leave_the_argument(trace, execute):
