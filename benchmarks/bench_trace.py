@@ -3,8 +3,6 @@
 Beside it, what has to be done anyway: building the model on the meta device.
 """
 
-import inspect
-
 import diffusers
 import torch
 from accelerate import init_empty_weights
@@ -15,7 +13,7 @@ from surgery.graph.rewrite import rewrite_graph
 from surgery.graph.variant import build_variant
 from surgery.plan.lower import lower_spec
 from surgery.spec.load import read_spec
-from surgery.tracing.arguments import flatten_call
+from surgery.tracing.arguments import flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone, clone_module, without_memory
 from surgery.tracing.example_inputs import example_call
 from surgery.tracing.tracer import trace_forward
@@ -45,7 +43,7 @@ def main() -> None:
     forward = innermost(type(model).forward)
     example = example_call(model)
     assert example is not None
-    call = flatten_call((), example.kwargs, list(inspect.signature(forward).parameters)[1:])
+    call = flatten_call((), example.kwargs, parameters_of(forward))
     schedules = {schedule.stack: schedule for schedule in plan.schedules}
 
     def trace_and_rewrite() -> None:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from surgery.anatomy.parts import Anatomy, Component, Kind, Stack, TokenOutput
 from surgery.errors import InputError, RefusedError, TraceError
-from surgery.tracing.arguments import flatten_call
+from surgery.tracing.arguments import flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone, without_memory
 from surgery.tracing.example_inputs import example_call
 from surgery.tracing.steps import StackSteps, bind_arguments, find_stack_names, iter_stacks, read_steps
@@ -79,7 +79,7 @@ def _stacks_traced(model: nn.Module, skeleton: nn.Module, kwargs: Mapping[str, A
         for first in _group_by_kind(blocks)[1]:
             probes[f"{name}.{first}"] = _Probe.attach(blocks[first])
     forward = innermost(type(model).forward)
-    call = flatten_call((), kwargs, list(inspect.signature(forward).parameters)[1:])
+    call = flatten_call((), kwargs, parameters_of(forward))
     with torch.no_grad():
         graph = trace_forward(lambda: skeleton, call, forward).graph
     return tuple(

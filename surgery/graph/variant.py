@@ -19,7 +19,7 @@ from surgery.graph.replace import build_replacement
 from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.plan import Plan
 from surgery.torch_internals import without_freeing
-from surgery.tracing.arguments import FlatCall, flatten_call
+from surgery.tracing.arguments import FlatCall, flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone, clone_module, share_tensor, without_memory
 from surgery.tracing.example_inputs import example_call
 from surgery.tracing.guards import GuardViolation, key_of_call, sizes_of_call
@@ -42,7 +42,7 @@ class RewrittenForward:
         self.plan = plan
         self.removed = dict(removed)
         self.inner = innermost(original_class.forward)
-        self.parameters = tuple(inspect.signature(self.inner).parameters)[1:]
+        self.parameters = parameters_of(self.inner)
         self.compiled: dict[Hashable, CompiledForward] = {}
         self.sources: dict[Hashable, str] = {}
         self.weights_dtype: torch.dtype | None = None

@@ -1,8 +1,10 @@
 """A call of a forward, flattened: what becomes an input of the graph, and the constant layout around it."""
 
+import inspect
+import itertools
 import keyword
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +62,17 @@ class FlatCall:
     names: tuple[str, ...]
 
 
-def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Sequence[str]) -> FlatCall:
-    """Flatten a call of a forward whose parameters (without self) have these names; positional ones get their names.
+def parameters_of(forward: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a forward's parameters, without self, that may be given by position or by name."""
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    both = itertools.takewhile(lambda parameter: parameter.kind is parameter.POSITIONAL_OR_KEYWORD, parameters)
+    return tuple(parameter.name for parameter in both)
 
-    Arguments beyond the named parameters keep a place of their own.
+
+def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Sequence[str]) -> FlatCall:
+    """Flatten a call of a forward; `parameters` are the names of those of its arguments that have a position as well.
+
+    Such an argument is the same however it is given. Arguments beyond them (`*rest`) keep their place.
     """
     inputs: list[Any] = []
     names: list[str] = []
@@ -114,5 +123,6 @@ def unflatten_call(layout: Container, inputs: Sequence[Any]) -> tuple[tuple[Any,
                 return kind(*built) if hasattr(kind, "_fields") else kind(built)
 
     named = build(layout)
-    positional = tuple(value for key, value in named.items() if isinstance(key, int))
-    return positional, {key: value for key, value in named.items() if isinstance(key, str)}
+    num_positional = max((key + 1 for key in named if isinstance(key, int)), default=0)  # those before `*rest` too
+    values, names = list(named.values()), list(named)
+    return tuple(values[:num_positional]), dict(zip(names[num_positional:], values[num_positional:], strict=True))

@@ -18,11 +18,14 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from surgery.errors import InternalsError, TraceError
-from surgery.tracing.arguments import Container, flatten_call, unflatten_call
+from surgery.tracing.arguments import Container, flatten_call, parameters_of, unflatten_call
 from surgery.tracing.stand_ins import StandIn
 from surgery.tracing.steps import find_stack_names
 
-READS_CONTENTS = frozenset({"item", "tolist", "__bool__", "__int__", "__float__", "__index__"})
+READS_CONTENTS = frozenset(
+    {"item", "tolist", "numpy", "equal", "allclose", "is_nonzero"}
+    | {"__bool__", "__int__", "__float__", "__index__", "__contains__", "__array__"}
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class Region:
 
 
 def parameters_of_block(block: nn.Module) -> tuple[str, ...]:
-    """The names of the parameters of a block's forward, without self."""
-    return tuple(inspect.signature(inspect.unwrap(type(block).forward)).parameters)[1:]
+    """The names of the parameters of a block's forward that have a position, without self."""
+    return parameters_of(inspect.unwrap(type(block).forward))
 
 
 def trace_regions(model: nn.Module, run: Callable[[Mapping[str, Sequence[StandIn]]], None]) -> tuple[Region, ...]:
@@ -128,12 +131,12 @@ class _Learner:
 
     def origin(self, index: int, name: str, value: Any) -> Output | Input:
         """Where the value of one argument of a block comes from."""
-        if id(value) in self.outputs:
-            return self.outputs[id(value)][0]
         if id(value) in self.derived:
             raise TraceError(
                 f"between {self.stack}[{index - 1}] and [{index}] it computes {name} from what the blocks return"
             )
+        if id(value) in self.outputs:
+            return self.outputs[id(value)][0]
         for number, (other, known) in enumerate(self.inputs):
             is_number = not isinstance(value, torch.Tensor) and other == name and type(known) is type(value)
             if known is value or (is_number and known == value):
@@ -204,10 +207,9 @@ class _Taint(TorchFunctionMode):
             if name in READS_CONTENTS:
                 raise TraceError(f"between the blocks of {learner.stack} it decides on what they return")
             is_in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
-            changed = [args[0]] if is_in_place and args else []
-            for tensor in _tensors_in([result, changed]):
-                if tensor is not None and id(tensor) not in learner.outputs:
-                    learner.derived[id(tensor)] = tensor
+            changed = _tensors_in([result, args[:1]] if is_in_place else [])
+            made = [tensor for tensor in _tensors_in(result) if id(tensor) not in learner.outputs]
+            learner.derived.update((id(tensor), tensor) for tensor in (*changed, *made))
         return result
 
 

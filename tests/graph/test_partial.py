@@ -119,6 +119,23 @@ class ReadsBetween(Reads):
         return text, hidden_states if hidden_states.sum().item() else -hidden_states
 
 
+class ComparesBetween(Reads):
+    """Code between the blocks compares a stream with a context."""
+
+    def run_block(self, index, block, hidden_states, text, shift, scale):
+        text, hidden_states = block(hidden_states, text, shift=shift, scale=scale)
+        return text, hidden_states if torch.equal(hidden_states, shift) else -hidden_states
+
+
+class TurnsBetween(Reads):
+    """Code between the blocks works on a stream in place, which stays the same object."""
+
+    def run_block(self, index, block, hidden_states, text, shift, scale):
+        text, hidden_states = block(hidden_states, text, shift=shift, scale=scale)
+        hidden_states.transpose_(0, 0)
+        return text, hidden_states
+
+
 class Backwards(Reads):
     """The blocks run from the last to the first."""
 
@@ -302,7 +319,9 @@ def test_a_long_skip_connection_stays_or_is_refused(run):
     [
         (AddsBetween, r"between blocks\[0\] and \[1\] it computes hidden_states from what the blocks return"),
         (LongSkipBetween, r"between blocks\[0\] and \[1\] it computes shift from what the blocks return"),
+        (TurnsBetween, r"between blocks\[0\] and \[1\] it computes hidden_states from what the blocks return"),
         (ReadsBetween, "between the blocks of blocks it decides on what they return"),
+        (ComparesBetween, "between the blocks of blocks it decides on what they return"),
         (Backwards, "it does not run the blocks of blocks in their order, each once"),
     ],
 )

@@ -1,13 +1,11 @@
 """Tracing a model for one call, and running its graph."""
 
-import inspect
-
 import pytest
 import torch
 
 from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.schedule import Layer, Schedule
-from surgery.tracing.arguments import flatten_call
+from surgery.tracing.arguments import flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone
 from surgery.tracing.tracer import TracedForward, trace_forward
 from surgery.tracing.wrappers import innermost
@@ -18,8 +16,7 @@ def flatten():
     """A call of a model's forward, flattened."""
 
     def flat(model, *args, **kwargs):
-        names = list(inspect.signature(innermost(type(model).forward)).parameters)[1:]
-        return flatten_call(args, kwargs, names)
+        return flatten_call(args, kwargs, parameters_of(innermost(type(model).forward)))
 
     return flat
 

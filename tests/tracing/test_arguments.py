@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surgery.tracing.arguments import Opaque, flatten_call, unflatten_call
+from surgery.tracing.arguments import Opaque, flatten_call, parameters_of, unflatten_call
 
 PARAMETERS = ["x", "y", "z"]
 LEAVES = st.one_of(
@@ -38,12 +38,25 @@ def same(a, b):
     return type(a) is type(b) and a == b
 
 
-@given(st.lists(VALUES, max_size=5), st.dictionaries(NAMES, VALUES, max_size=3))
-def test_unflatten_undoes_flatten(args, kwargs):
-    call = flatten_call(args, kwargs, PARAMETERS)
+def takes_names(self, x=None, y=None, z=None, **named):
+    return (x, y, z), named
+
+
+def takes_more(self, x=None, y=None, *rest, z=None, **named):
+    return (x, y, *rest), {"z": z, **named}
+
+
+def takes_places(self, x=None, y=None, /, z=None, *rest, **named):
+    return (x, y, z, *rest), named
+
+
+@given(st.sampled_from([takes_names, takes_more, takes_places]), st.lists(VALUES, max_size=5), st.data())
+def test_a_call_that_was_flattened_is_the_same_call(forward, args, data):
+    kwargs = data.draw(st.dictionaries(NAMES, VALUES, max_size=3))
+    args = args[: 3 if forward is takes_names else 5]
+    call = flatten_call(args, kwargs, parameters_of(forward))
     positional, named = unflatten_call(call.layout, call.inputs)
-    assert same(list(positional), args[len(PARAMETERS) :])
-    assert same(named, {**dict(zip(PARAMETERS, args, strict=False)), **kwargs})
+    assert same(forward(None, *positional, **named), forward(None, *args, **kwargs))
 
 
 @given(st.lists(VALUES, max_size=3), st.dictionaries(NAMES, VALUES, max_size=3))
