@@ -7,7 +7,7 @@ where one of the names is looked up.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from surgery.internals import PrivateName
+from surgery.internals import PrivateName, require
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ def _checkpointing_attribute() -> str:
     from diffusers import ModelMixin
 
     name = "_gradient_checkpointing_func"
-    assert name in vars(ModelMixin())
+    require(name in vars(ModelMixin()), "a new model has no such attribute")
     return name
 
 
@@ -35,14 +35,15 @@ def _inference_of_models() -> tuple[Callable[..., str], Callable[..., Mapping[st
 def _table_of_converters() -> Mapping[str, Mapping[str, Any]]:
     from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES as TABLE
 
-    assert any(callable(entry.get("checkpoint_mapping_fn")) for entry in TABLE.values())
+    has_converters = any(callable(entry.get("checkpoint_mapping_fn")) for entry in TABLE.values())
+    require(has_converters, "its entries have no checkpoint_mapping_fn")
     return TABLE
 
 
 def _packing_method() -> str:
     from diffusers import FluxPipeline
 
-    assert callable(getattr(FluxPipeline, PACK_LATENTS))
+    require(hasattr(FluxPipeline, PACK_LATENTS), "the class has no such method")
     return PACK_LATENTS
 
 
@@ -79,7 +80,7 @@ PACKING = PrivateName(
     "diffusers",
     "FluxPipeline._pack_latents",
     since="0.30",
-    purpose="give noised pictures to pipelines that pack their latents (profile --noised, the denoising error)",
+    purpose="give noised pictures to pipelines that pack their latents (profile --pictures, the denoising error)",
     look_up=_packing_method,
     is_optional=True,
 )

@@ -33,13 +33,13 @@ class PrivateName:
     is_optional: bool = False
 
     @property
-    def is_there(self) -> bool:
-        """Whether the installed version has it."""
+    def failure(self) -> str | None:
+        """Why the look-up fails; None where the installed version has it."""
         try:
             self.look_up()
-        except Exception:  # whatever a library answers that has moved
-            return False
-        return True
+        except Exception as error:  # whatever a library answers that has moved
+            return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return None
 
     @property
     def absence(self) -> str:
@@ -56,6 +56,12 @@ class PrivateName:
             return self.look_up()
         except Exception as error:  # whatever a library answers that has moved
             raise InternalsError(f"{self.absence}; `surgery doctor` says which versions have it") from error
+
+
+def require(is_so: bool, fact: str) -> None:
+    """Let a look-up fail with this fact unless it is so."""
+    if not is_so:
+        raise LookupError(fact)
 
 
 def version_of(library: str) -> str:

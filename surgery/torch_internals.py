@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from surgery.internals import PrivateName
+from surgery.internals import PrivateName, require
 
 TRACE = "trace a model (inspect and check of one that is not known yet, and all that runs a variant)"
 HOOK = "_hook"  # in the name of every registry of hooks
@@ -28,43 +28,41 @@ def _new_fake_mode() -> Any:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    assert callable(mode.from_tensor)
+    require(hasattr(mode, "from_tensor"), "it makes no fake tensors of given ones")
     return mode
 
 
 def _check_tracer_methods() -> None:
     for name, parameters in TRACER_METHODS.items():
         found = tuple(inspect.signature(getattr(fx.Tracer, name)).parameters)[1:]
-        if found != parameters:
-            raise TypeError(f"{name} takes {', '.join(found)}")
+        require(found == parameters, f"{name} takes {', '.join(found)}")
 
 
 @functools.cache
 def _hook_registries() -> tuple[str, ...]:
     state = vars(nn.Module())
     found = tuple(name for name, value in state.items() if HOOK in name and isinstance(value, dict))
-    if "_forward_hooks" not in found or "_forward_pre_hooks" not in found:
-        raise LookupError("a new module has no registries of hooks")
+    require({"_forward_hooks", "_forward_pre_hooks"} <= set(found), "a new module has no registries of hooks")
     return found
 
 
 def _children_registry() -> str:
     parent = nn.Module()
     parent.add_module("child", child := nn.Module())
-    assert parent.__dict__["_modules"] == {"child": child}
+    require(vars(parent)["_modules"] == {"child": child}, "it does not hold the children of a module")
     return "_modules"
 
 
 def _freeing_ends() -> re.Pattern[str]:
     graph = fx.Graph()
     graph.output(graph.call_method("neg", (graph.call_method("abs", (graph.placeholder("x"),)),)))
-    assert FREED.search(graph.python_code("self").src)
+    require(FREED.search(graph.python_code("self").src) is not None, "lines of code end in another way")
     return FREED
 
 
 def _guards_attribute() -> str:
     name = "_guards_code"
-    assert name in torch.export.ExportedProgram.__annotations__
+    require(name in torch.export.ExportedProgram.__annotations__, "a program has no such attribute")
     return name
 
 
@@ -193,7 +191,7 @@ def twin_with_own_children(module: nn.Module) -> nn.Module:
 
 def export_guards(program: torch.export.ExportedProgram) -> list[str]:
     """The conditions on its inputs, as Python; one that never holds where this version of torch keeps none."""
-    if not EXPORT_GUARDS.is_there:
+    if EXPORT_GUARDS.failure:
         return ["False"]
     guards: list[str] = getattr(program, EXPORT_GUARDS.find())
     return guards

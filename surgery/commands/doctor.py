@@ -145,16 +145,16 @@ def examine_private_names() -> Iterator[Finding]:
         names = private_names()
     except Exception:  # told above
         return
-    missing = [name for name in names if not name.is_there]
-    yield from (describe_absence(name) for name in missing)
-    if not missing:
+    failures = [(name, name.failure) for name in names]
+    yield from (describe_absence(name, failure) for name, failure in failures if failure)
+    if not any(failure for _, failure in failures):
         libraries = " and ".join(dict.fromkeys(name.library for name in names))
         yield Finding(Status.ok, "private names", f"all {len(names)} that are used of {libraries} are there")
 
 
-def describe_absence(name: PrivateName) -> Finding:
+def describe_absence(name: PrivateName, failure: str) -> Finding:
     """What a name that is gone takes with it; a note where there is a way without it."""
-    text = f"{name.absence}; it was there from {name.since} on"
+    text = f"{name.absence} ({failure}); it was there from {name.since} on"
     advice = f"{tested_range(name.library)} are known to work"
     return Finding(Status.note if name.is_optional else Status.fault, name.library, text, advice)
 

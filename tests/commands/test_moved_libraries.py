@@ -50,7 +50,7 @@ def test_without_the_methods_of_a_tracer_what_is_known_is_checked(
 
 def test_a_method_of_the_tracer_that_takes_something_else_counts_as_gone(monkeypatch):
     monkeypatch.setattr(fx.Tracer, "create_args_for_root", lambda self, root, concrete_args=None: None)
-    assert [name.name for name in private_names() if not name.is_there] == [torch_internals.TRACER.name]
+    assert [name.name for name in private_names() if name.failure] == [torch_internals.TRACER.name]
 
 
 def test_without_the_tables_of_single_files_folders_are_read(surgery_command, pipeline, tmp_path, monkeypatch):
@@ -69,7 +69,7 @@ def test_doctor_names_what_is_missing_and_what_stops(name, monkeypatch):
     (finding,) = examine_private_names()
     assert finding.status is (Status.note if name.is_optional else Status.fault)
     assert finding.text.startswith(f"{name.library} {version_of(name.library)} has no {name.name}, which it takes to ")
-    assert finding.text.endswith(f"{name.purpose}; it was there from {name.since} on")
+    assert finding.text.endswith(f"{name.purpose} (division by zero); it was there from {name.since} on")
     assert finding.advice == f"{name.library} {' to '.join(TESTED[name.library])} are known to work"
 
 
