@@ -355,15 +355,17 @@ def test_the_check_of_every_plan_fails_when_lowering_forgets_the_canonical_form(
         lower([{"order": {"stack": STACK, "as": [1, 1]}}], anatomies["pixart"])
 
 
-def test_components_of_which_one_has_the_beginning_of_the_others_name_are_both_replaced(anatomies):
+@pytest.mark.parametrize("names", [("ff", "ff_context"), ("ff_context", "ff")])
+def test_components_of_which_one_has_the_beginning_of_the_others_name_are_both_replaced(anatomies, names):
     """Only a component within another one is replaced with it: `ff.net`, not `ff_context`, is within `ff`."""
-    replaced = [{"replace": {"component": f"{STACK}[2].{name}", "with": "zero"}} for name in ("ff", "ff_context")]
+    replaced = [{"replace": {"component": f"{STACK}[2].{name}", "with": "zero"}} for name in names]
     assert [item.component for item in lower(replaced, anatomies["sd3"]).replacements] == ["ff", "ff_context"]
+
+
+@pytest.mark.parametrize("names", [("ff", "ff.net.0.proj"), ("ff.net.0.proj", "ff")])
+def test_a_component_and_one_within_it_are_not_both_replaced(anatomies, names):
     with pytest.raises(SpecError, match="are both replaced, and one holds the other"):
-        lower(
-            [{"replace": {"component": f"{STACK}[2].{name}", "with": "zero"}} for name in ("ff", "ff.net.0.proj")],
-            anatomies["pixart"],
-        )
+        lower([{"replace": {"component": f"{STACK}[2].{name}", "with": "zero"}} for name in names], anatomies["pixart"])
 
 
 def test_a_group_that_loses_a_member_keeps_how_it_combines_and_how_often_it_runs(anatomies):
