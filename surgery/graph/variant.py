@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -14,6 +14,7 @@ from torch import fx, nn
 from surgery.anatomy.parts import Anatomy
 from surgery.errors import PartialTraceWarning, RefusedError, TraceError
 from surgery.graph.checkpointing import mark_checkpointed_calls_, restore_checkpointed_calls_
+from surgery.graph.held_graphs import CompiledForward, HeldGraph, HeldGraphs
 from surgery.graph.partial import trace_partial_forward
 from surgery.graph.replace import build_replacement
 from surgery.graph.rewrite import rewrite_graph
@@ -27,7 +28,6 @@ from surgery.tracing.tracer import trace_forward
 from surgery.tracing.wrappers import innermost, rewrap
 
 Means = Mapping[str, Mapping[str, torch.Tensor]]
-CompiledForward = Callable[..., Any]
 IN_PART = "its stacks are traced from their first block to their last, the rest of its forward runs as it is"
 
 
@@ -43,17 +43,16 @@ class RewrittenForward:
         self.removed = dict(removed)
         self.inner = innermost(original_class.forward)
         self.parameters = parameters_of(self.inner)
-        self.compiled: dict[Hashable, CompiledForward] = {}
-        self.sources: dict[Hashable, str] = {}
+        self.graphs = HeldGraphs()
+        self.first_source: str | None = None
         self.weights_dtype: torch.dtype | None = None
         self.keeps_removed_blocks = True
-        self.configs: list[Any] = []  # held, because the keys name them by identity
 
     def run(self, variant: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the graph that fits this call; trace one where there is none."""
         call = flatten_call(args, kwargs, self.parameters)
         key = key_of_call(variant, call)
-        found = self.compiled.get(key) or self.compiled.get((key, sizes_of_call(call)))
+        found = self.graphs.find(key) or self.graphs.find((key, sizes_of_call(call)))
         if found is None:
             found = self.trace(variant, call)
         try:
@@ -112,9 +111,8 @@ class RewrittenForward:
         if self.keeps_removed_blocks:
             _remove_blocks(variant, self.plan, names)
             self.keeps_removed_blocks = False
-        self.configs.append(getattr(variant, "config", None))
-        self.sources[key] = source
-        self.compiled[key] = forward
+        self.first_source = self.first_source or source
+        self.graphs.keep(key, HeldGraph(forward, getattr(variant, "config", None)))
         return forward
 
     def rewritten_graph(self, variant: nn.Module, call: FlatCall) -> tuple[fx.Graph, int]:
@@ -183,10 +181,10 @@ def source_of_variant(variant: nn.Module) -> str:
             call = flatten_call((), example.kwargs, rewritten.parameters)
             call = dataclasses.replace(call, inputs=tuple(_on_cpu(value) for value in call.inputs))
             return _readable(rewritten.rewritten_graph(variant, call)[0].python_code("self", verbose=False).src)
-    if not rewritten.sources:
+    if rewritten.first_source is None:
         fact = "has no example inputs" if example is None else "can't be traced whole"
         raise RefusedError(f"{type(variant).__name__} {fact}; its graph is known once it has run")
-    return _readable(next(iter(rewritten.sources.values())))
+    return _readable(rewritten.first_source)
 
 
 def _readable(source: str) -> str:

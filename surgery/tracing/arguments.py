@@ -5,13 +5,14 @@ import itertools
 import keyword
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 CONSTANT_TYPES = (bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, torch.layout)
 NUMBER_TYPES = (int, float)
+WRITTEN_TYPES = (bool, int, float, complex, str, bytes, type(None))  # Python writes the same only for the same
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,20 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A slice, range or set of plain values: the same where Python writes the same for it, in the same order."""
+
+    kind: type
+    text: str
+    parts: tuple[Any, ...] = field(compare=False)
+
+    def build(self) -> Any:
+        return self.kind(self.parts) if self.kind in (set, frozenset) else self.kind(*self.parts)
+
+
+@dataclass(frozen=True)
 class Opaque:
-    """An object that is neither tensor, number nor container: the same only where it is the same object."""
+    """Any other object: the same only where it is the same object."""
 
     value: Any
 
@@ -50,7 +63,7 @@ class Container:
     items: tuple["Layout", ...]
 
 
-Layout = Slot | Constant | Opaque | Container
+Layout = Slot | Constant | Written | Opaque | Container
 
 
 @dataclass(frozen=True)
@@ -89,11 +102,24 @@ def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Seq
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             items = tuple(flatten(item, f"{name}_{key}") for key, item in value.items())
             return Container(dict, tuple(value), items)
-        return Opaque(value)
+        return _written(value) or Opaque(value)
 
     named = {(parameters[i] if i < len(parameters) else i): value for i, value in enumerate(args)} | dict(kwargs)
     layout = Container(dict, tuple(named), tuple(flatten(value, f"arg_{key}") for key, value in named.items()))
     return FlatCall(layout, tuple(inputs), _identifiers(names))
+
+
+def _written(value: Any) -> Written | None:
+    """None for what is no slice, range or set, has other parts than plain ones, or whose copy has another order."""
+    if type(value) in (slice, range):
+        parts = (value.start, value.stop, value.step)
+    elif type(value) in (set, frozenset):
+        parts = tuple(value)
+    else:
+        return None
+    written = Written(type(value), repr(value), parts)
+    is_plain = all(type(part) in WRITTEN_TYPES for part in parts)
+    return written if is_plain and repr(written.build()) == written.text else None
 
 
 def _identifiers(names: Sequence[str]) -> tuple[str, ...]:
@@ -116,6 +142,8 @@ def unflatten_call(layout: Container, inputs: Sequence[Any]) -> tuple[tuple[Any,
                 return inputs[index]
             case Constant(value) | Opaque(value):
                 return value
+            case Written():
+                return item.build()
             case Container(kind, keys, items):
                 built = [build(child) for child in items]
                 if keys is not None:

@@ -134,7 +134,7 @@ def test_what_is_drawn_is_what_the_rewritten_graph_runs(name, operation):
     model, anatomy = tiny_model(name), tiny_anatomy(name)
     plan = spec_plan(anatomy, operation)
     variant = build_variant(model, plan, anatomy)
-    (source,) = variant.__dict__["_surgery"].sources.values()
+    source = variant.__dict__["_surgery"].first_source
     ran = [(stack, int(index)) for stack, index in re.findall(r'getattr\(self\.(\w+), "(\d+)"\)\(', source)]
     drawn = []
     for layout, schedule in zip(lay_out_plan(plan, anatomy), plan.schedules, strict=True):

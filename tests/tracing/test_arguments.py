@@ -1,5 +1,7 @@
 """A call and its flat form are two spellings of the same thing."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +19,10 @@ LEAVES = st.one_of(
     st.sampled_from([torch.float32, torch.device("cpu"), torch.Size([2, 3])]),
     st.builds(lambda n: torch.full((2,), float(n)), st.integers(0, 9)),
     st.builds(object),
+    st.builds(slice, st.none() | st.integers(), st.integers(), st.none() | st.integers()),
+    st.builds(range, st.integers(-3, 9), st.integers(-3, 9)),
+    st.sets(st.integers(0, 99) | st.text(max_size=2), max_size=4),
+    st.frozensets(st.booleans() | st.floats(allow_nan=False), max_size=3),
 )
 NAMES = st.sampled_from(["a", "b", "mask", "scale"])
 VALUES = st.recursive(
@@ -75,6 +81,40 @@ def test_positional_and_keyword_spellings_are_one_call(value):
 @pytest.mark.parametrize(("one", "other"), [(None, 1.0), (True, False), ("a", "b"), ([1.0], (1.0,)), ({}, [])])
 def test_what_is_no_input_makes_another_layout(one, other):
     assert flatten_call([], {"x": one}, []).layout != flatten_call([], {"x": other}, []).layout
+
+
+WRITTEN = [
+    lambda: slice(1, None),
+    lambda: slice(True, None),
+    lambda: slice(1.0, None),
+    lambda: range(0, 3, 2),
+    lambda: range(0, 4, 2),
+    lambda: {1, 2},
+    lambda: {True, 2},
+    lambda: {"1", 2},
+    lambda: frozenset({1, 2}),
+    lambda: {0.0},
+    lambda: {-0.0},
+    lambda: {float("nan")},
+]
+
+
+def test_fresh_slices_ranges_and_sets_are_the_same_where_they_are_written_the_same():
+    layouts = [[flatten_call([], {"x": make()}, []).layout for _ in range(2)] for make in WRITTEN]
+    assert all(first == second for first, second in layouts)
+    assert len({first for first, _ in layouts}) == len(WRITTEN)
+
+
+@pytest.mark.parametrize("value", [{(1, 2)}, slice(torch.ones(())), {object()}])
+def test_what_has_other_parts_than_plain_ones_is_the_same_object_only(value):
+    first, second = (flatten_call([], {"x": item}, []).layout for item in (value, copy.copy(value)))
+    assert first.items == (Opaque(value),) and first != second
+
+
+def test_a_set_is_made_afresh_for_every_call():
+    call = flatten_call([], {"x": {1, 2}}, [])
+    unflatten_call(call.layout, call.inputs)[1]["x"].add(3)
+    assert unflatten_call(call.layout, call.inputs)[1]["x"] == {1, 2}
 
 
 @pytest.mark.parametrize(("one", "other"), [(1, 2), (1.0, 2.0), (torch.ones(1), torch.ones(2, 2))])
