@@ -11,7 +11,7 @@ from surgery.errors import NotYetError
 from surgery.plan.check import check_plan, misplaced_layer
 from surgery.plan.names import selectors_of
 from surgery.plan.plan import Plan, Replace
-from surgery.plan.profile_groups import find_profile_groups, with_groups
+from surgery.plan.profile_groups import FoundGroup, find_profile_groups, with_groups
 from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, canonical, count_executions, iter_layers
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
@@ -44,9 +44,7 @@ def lower_spec(spec: Spec, anatomy: Anatomy, means: MeanValues | None = None) ->
             lowering.faults.add(place, f'the group "{name}" has the name of a stack; give it another name')
     groups = find_profile_groups(spec, anatomy, lowering.faults)
     for operation in spec.operations:
-        selecting = with_groups(operation, groups)
-        if selecting is not None:
-            lowering.apply(selecting)
+        lowering.apply(operation, groups)
     lowering.faults.raise_if_any()
     plan = lowering.plan()
     check_plan(plan, anatomy)
@@ -77,7 +75,11 @@ def _refuse_not_yet(spec: Spec) -> None:
 
 @dataclass
 class _Lowering:
-    """The schedules as they stand, and what made them so."""
+    """The schedules as they stand, and what made them so.
+
+    `open` are the stacks that an operation with a fault was to edit: how their layers would stand is not known, and
+    faults that may only follow from that are not said.
+    """
 
     anatomy: Anatomy
     faults: Faults
@@ -86,6 +88,7 @@ class _Lowering:
     replacements: dict[tuple[str, int, str], Replace] = field(default_factory=dict)
     edited: dict[str, Place] = field(default_factory=dict)
     gone: dict[tuple[str, int], Place] = field(default_factory=dict)
+    open: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for stack in self.anatomy.stacks:
@@ -102,35 +105,59 @@ class _Lowering:
         )
         return Plan(self.anatomy.class_name, schedules, tuple(replacements))
 
-    def apply(self, operation: ops.AnyOperation) -> None:
+    def apply(self, operation: ops.AnyOperation, groups: tuple[FoundGroup, ...]) -> None:
         """One operation, on all stacks that it selects."""
-        match operation:
+        num_met = self.faults.num_met
+        selecting = with_groups(operation, groups, self.faults)
+        match selecting:
+            case None:
+                pass
             case ops.Replace():
-                self.replace(operation)
+                self.replace(selecting, num_met)
             case ops.Order():
-                self.order(operation)
+                self.order(selecting)
             case _:
-                self.schedule_operation(operation)
+                self.schedule_operation(selecting, num_met)
+        if self.faults.num_met > num_met and not isinstance(operation, ops.Replace):
+            self.leave_open(operation)
+
+    def leave_open(self, operation: ops.AnyOperation) -> None:
+        """How the stacks stand that an operation with a fault names: all, where it names one that there is not."""
+        quiet = Faults(self.faults.file)
+        named = [find_stacks(selector, self.anatomy, quiet) for selector in selectors_of(operation)]
+        self.open |= {stack.name for stacks in ([self.anatomy.stacks] if quiet.found else named) for stack in stacks}
+
+    def judge(self, stack: str, place: Place, text: str) -> None:
+        """A fault in how layers stand; not said where an earlier fault has left that open."""
+        if stack not in self.open:
+            self.faults.add(place, text)
 
     def schedule_operation(
-        self, operation: ops.Skip | ops.Repeat | ops.Reverse | ops.Shuffle | ops.Parallel | ops.Scale
+        self, operation: ops.Skip | ops.Repeat | ops.Reverse | ops.Shuffle | ops.Parallel | ops.Scale, num_met: int
     ) -> None:
-        num_faults = len(self.faults.found)
+        """It is left out where more faults than `num_met` have been met, which then are in its selection."""
         selected = resolve_layers(operation.layers, self.anatomy, self.faults)
-        if len(self.faults.found) == num_faults:
-            self.check_expect(operation, sum(len(layers.indices) for layers in selected), "layer")
-        if isinstance(operation, ops.Parallel) and any("*" in selector.stack for selector in operation.layers):
-            self.faults.add(operation.place, "parallel takes the layers of one stack; write the stack's name, not *")
+        num_layers = sum(len(layers.indices) for layers in selected)
+        if self.faults.num_met > num_met or not self.matches_expected(operation, num_layers, "layer"):
             return
-        if isinstance(operation, ops.Parallel) and len(selected) > 1:
-            names = " and ".join(layers.stack.name for layers in selected)
-            self.faults.add(
-                operation.place, f"parallel takes the layers of one stack, not of {names}; write one for each"
-            )
+        if isinstance(operation, ops.Parallel) and not self.has_one_stack(operation, selected):
             return
         for layers in selected:
             if self.can_edit(layers, operation.place):
                 self.edit(operation, layers)
+
+    def has_one_stack(self, operation: ops.Parallel, selected: list[SelectedLayers]) -> bool:
+        """Whether the layers of a group are of one stack."""
+        if any("*" in selector.stack for selector in operation.layers):
+            self.faults.add(operation.place, "parallel takes the layers of one stack; write the stack's name, not *")
+            return False
+        if len(selected) > 1:
+            names = " and ".join(layers.stack.name for layers in selected)
+            self.faults.add(
+                operation.place, f"parallel takes the layers of one stack, not of {names}; write one for each"
+            )
+            return False
+        return True
 
     def can_edit(self, layers: SelectedLayers, place: Place) -> bool:
         """Whether the stack can be edited, and all selected layers are still there."""
@@ -157,7 +184,7 @@ class _Lowering:
         before = self.schedules[name]
         chosen = frozenset(layers.indices)
         positions = [] if isinstance(operation, ops.Skip) else self.positions(name, chosen, operation.place)
-        if positions is None:
+        if positions is None or False:
             return
         match operation:
             case ops.Skip():
@@ -184,16 +211,16 @@ class _Lowering:
         """Keep a new schedule, unless it is absurdly long or a layer does not fit where it is put."""
         num_executions = sum(count_executions(after).values())
         if num_executions > MAX_EXECUTIONS:
-            self.faults.add(
+            self.judge(
+                stack.name,
                 place,
                 f"{stack.name} would run more than {MAX_EXECUTIONS:,} layers in one forward; "
                 "write smaller times or loops",
             )
             return
         if not all(isfinite(layer.scale) for layer in iter_layers(after)):
-            self.faults.add(
-                place, f"the scales of {stack.name} multiply to more than a number holds; write smaller ones"
-            )
+            fact = f"the scales of {stack.name} multiply to more than a number holds"
+            self.judge(stack.name, place, f"{fact}; write smaller ones")
             return
         misplaced = misplaced_layer(after, stack)
         if misplaced is not None:
@@ -216,7 +243,8 @@ class _Lowering:
             elif inside & chosen:
                 what = "group" if isinstance(item, Group) else "loop"
                 names = f"{stack}[{indices_to_text(inside)}]"
-                self.faults.add(place, f"the selection covers the {what} of {names} partly; select all of it or none")
+                text = f"the selection covers the {what} of {names} partly; select all of it or none"
+                self.judge(stack, place, text)
                 return None
         return found
 
@@ -227,7 +255,8 @@ class _Lowering:
         items = self.schedules[stack]
         between = [items[p] for p in range(positions[0], positions[-1] + 1) if p not in positions]
         names = indices_to_text({layer.index for layer in iter_layers(tuple(between))})
-        self.faults.add(place, f"{what} takes a run of neighbours, but {stack}[{names}] stands between; select it too")
+        text = f"{what} takes a run of neighbours, but {stack}[{names}] stands between; select it too"
+        self.judge(stack, place, text)
         return False
 
     def repeat(
@@ -276,9 +305,8 @@ class _Lowering:
         first, last = positions[0], positions[-1] + 1
         members = [item for item in before[first:last] if isinstance(item, Layer)]
         if len(members) < last - first:
-            self.faults.add(
-                operation.place, "the selection holds a group or a loop; groups do not nest; select layers only"
-            )
+            text = "the selection holds a group or a loop; groups do not nest; select layers only"
+            self.judge(stack, operation.place, text)
             return None
         return (*before[:first], Group(tuple(members), operation.combine, operation.loops), *before[last:])
 
@@ -301,12 +329,11 @@ class _Lowering:
                 "put it first",
             )
             return
-        num_faults = len(self.faults.found)
-        items = [made for item in operation.items for made in self.order_item(item, stack)]
-        if len(self.faults.found) > num_faults:
-            return
-        self.check_expect(operation, len({layer.index for layer in iter_layers(tuple(items))}), "layer")
-        self.settle(stack, tuple(items), operation.place)
+        num_met = self.faults.num_met
+        items = tuple(made for item in operation.items for made in self.order_item(item, stack))
+        layers = {layer.index for layer in iter_layers(items)}
+        if self.faults.num_met == num_met and self.matches_expected(operation, len(layers), "layer"):
+            self.settle(stack, items, operation.place)
 
     def order_item(self, item: ops.OrderGroup | ops.OrderRange, stack: Stack) -> list[Item]:
         last = stack.num_blocks - 1
@@ -333,12 +360,10 @@ class _Lowering:
             )
         return [Layer(index) for index in found]
 
-    def replace(self, operation: ops.Replace) -> None:
-        num_faults = len(self.faults.found)
+    def replace(self, operation: ops.Replace, num_met: int) -> None:
         selected = resolve_components(operation.components, self.anatomy, self.faults)
-        if len(self.faults.found) > num_faults:
+        if self.faults.num_met > num_met or not self.matches_expected(operation, len(selected), "component"):
             return
-        self.check_expect(operation, len(selected), "component")
         refused: dict[tuple[Place, str, str, str], list[int]] = {}
         for item in selected:
             place = item.selector.component_place or item.selector.place
@@ -391,14 +416,22 @@ class _Lowering:
                 )
         return None
 
-    def check_expect(self, operation: ops.AnyOperation, found: int, what: str) -> None:
-        if operation.expect is not None and found != operation.expect and found > 0:
-            plural = "" if found == 1 else "s"
-            self.faults.add(
-                operation.place,
-                f"expect says {operation.expect}, but the operation matches {found} {what}{plural}; "
-                "correct one of the two",
-            )
+    def matches_expected(self, operation: ops.AnyOperation, found: int, what: str) -> bool:
+        """Whether as many layers or components are selected as the spec expects."""
+        if operation.expect is None or found == operation.expect:
+            return True
+        plural = "" if found == 1 else "s"
+        self.faults.add(
+            operation.place,
+            f"expect says {operation.expect}, but the operation matches {found} {what}{plural}; "
+            "correct one of the two",
+        )
+        return False
+
+
+def _depends_on_order(operation: ops.AnyOperation) -> bool:
+    """Whether what an operation does to some layers depends on the order in which they stand."""
+    return isinstance(operation, ops.Shuffle) or (isinstance(operation, ops.Repeat) and operation.using == "center")
 
 
 def _without(items: tuple[Item, ...], chosen: frozenset[int]) -> tuple[Item, ...]:

@@ -27,7 +27,7 @@ def find_name_faults(spec: Spec, anatomy: Anatomy) -> Faults:
     """The faults of all stacks, layers and components that the operations name; none for sweeps."""
     faults = Faults(spec.file)
     groups = find_profile_groups(spec, anatomy, faults)
-    named = (with_groups(operation, groups) for operation in (() if spec.variables else spec.operations))
+    named = (with_groups(operation, groups, faults) for operation in (() if spec.variables else spec.operations))
     for operation in (operation for operation in named if operation is not None):
         selectors = selectors_of(operation)
         match operation:

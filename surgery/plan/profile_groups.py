@@ -79,20 +79,22 @@ def refuse_other_model(profile: "Profile", anatomy: Anatomy, stack: str | None =
         raise InputError(f"{mismatch}; measure a profile of this model")
 
 
-def with_groups(operation: ops.AnyOperation, found: tuple[FoundGroup, ...]) -> ops.AnyOperation | None:
+def with_groups(
+    operation: ops.AnyOperation, found: tuple[FoundGroup, ...], faults: Faults
+) -> ops.AnyOperation | None:
     """An operation with the layers in place of the groups; None where it selects none but groups with faults."""
     match operation:
         case ops.Order():
             return operation
         case ops.Replace():
-            components = _selection(operation.components, found)
+            components = _selection(operation.components, found, faults)
             return replace(operation, components=components) if components else None
         case _:
-            layers = _selection(operation.layers, found)
+            layers = _selection(operation.layers, found, faults)
             return replace(operation, layers=layers) if layers else None
 
 
-def _selection(selection: ops.Selection, found: tuple[FoundGroup, ...]) -> ops.Selection:
+def _selection(selection: ops.Selection, found: tuple[FoundGroup, ...], faults: Faults) -> ops.Selection:
     by_reference = {item.group.reference: item for item in found}
     kept: list[Selector] = []
     for selector in selection:
@@ -102,6 +104,8 @@ def _selection(selection: ops.Selection, found: tuple[FoundGroup, ...]) -> ops.S
             item = by_reference[selector.group]
             part = Range(item.start, item.stop, None, selector.place)
             kept.append(replace(selector, text=item.selector, parts=(part,), group=None))
+        else:
+            faults.meet_again()
     return tuple(kept)
 
 
