@@ -423,8 +423,7 @@ class _Lowering:
         plural = "" if found == 1 else "s"
         self.faults.add(
             operation.place,
-            f"expect says {operation.expect}, but the operation matches {found} {what}{plural}; "
-            "correct one of the two",
+            f"expect says {operation.expect}, but the operation matches {found} {what}{plural}; correct one of the two",
         )
         return False
 

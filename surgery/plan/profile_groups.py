@@ -79,9 +79,7 @@ def refuse_other_model(profile: "Profile", anatomy: Anatomy, stack: str | None =
         raise InputError(f"{mismatch}; measure a profile of this model")
 
 
-def with_groups(
-    operation: ops.AnyOperation, found: tuple[FoundGroup, ...], faults: Faults
-) -> ops.AnyOperation | None:
+def with_groups(operation: ops.AnyOperation, found: tuple[FoundGroup, ...], faults: Faults) -> ops.AnyOperation | None:
     """An operation with the layers in place of the groups; None where it selects none but groups with faults."""
     match operation:
         case ops.Order():
