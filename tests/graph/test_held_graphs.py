@@ -18,7 +18,6 @@ from surgery.spec.load import read_spec
 
 WIDTH = 4
 SKIP = read_spec("surgery: v1\noperations: [{skip: 'blocks[1]'}]")
-MANY = 200
 
 
 class Toy(nn.Module):
@@ -96,29 +95,31 @@ def graphs_of(variant):
     return variant.__dict__["_surgery"].graphs
 
 
-def run_many_sizes(run, variant, edited, num_sizes):
+def run_many_sizes(run, variant, edited, num_sizes, bound):
     """Every size gives what the edit by hand gives, and at no time are more graphs held than may be."""
     for size in range(1, num_sizes + 1):
         x = torch.linspace(-1, 1, size * WIDTH).view(size, WIDTH)
         assert torch.equal(run(variant, x), run(edited, x))
         num_held = len(graphs_of(variant))
-        assert num_held <= MAX_HELD_GRAPHS, f"{num_held} graphs are held after {size} sizes"
+        assert num_held <= bound, f"{num_held} graphs are held after {size} sizes"
 
 
-def test_a_model_that_decides_on_sizes_holds_a_bounded_number_of_graphs(run, traces):
+@pytest.mark.parametrize(("num_sizes", "bound"), [(30, 10), pytest.param(200, MAX_HELD_GRAPHS, marks=pytest.mark.slow)])
+def test_a_model_that_decides_on_sizes_holds_a_bounded_number_of_graphs(run, traces, monkeypatch, num_sizes, bound):
+    monkeypatch.setattr(held_graphs, "MAX_HELD_GRAPHS", bound)
     variant, edited = variant_and_edited(DecidesOnSize)
-    run_many_sizes(run, variant, edited, MANY)
-    assert len(graphs_of(variant)) == MAX_HELD_GRAPHS and len(traces) == MANY
+    run_many_sizes(run, variant, edited, num_sizes, bound)
+    assert len(graphs_of(variant)) == bound and len(traces) == num_sizes
     x = torch.ones(1, WIDTH)
     assert torch.equal(run(variant, x), run(edited, x))
-    assert len(traces) == MANY + 1  # the graph of the first size was let go, and is traced again
+    assert len(traces) == num_sizes + 1  # the graph of the first size was let go, and is traced again
 
 
 def test_without_the_bound_graphs_would_pile_up(run, monkeypatch):
     """The saboteur: the check above must see it."""
-    monkeypatch.setattr(held_graphs, "MAX_HELD_GRAPHS", MANY)
-    with pytest.raises(AssertionError, match=f"{MAX_HELD_GRAPHS + 1} graphs are held"):
-        run_many_sizes(run, *variant_and_edited(DecidesOnSize), MAX_HELD_GRAPHS + 1)
+    monkeypatch.setattr(held_graphs, "MAX_HELD_GRAPHS", 1000)
+    with pytest.raises(AssertionError, match="11 graphs are held after 11 sizes"):
+        run_many_sizes(run, *variant_and_edited(DecidesOnSize), 11, 10)
 
 
 def test_the_least_recently_used_graph_makes_room(run, traces, monkeypatch):
