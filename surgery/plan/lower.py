@@ -184,7 +184,7 @@ class _Lowering:
         before = self.schedules[name]
         chosen = frozenset(layers.indices)
         positions = [] if isinstance(operation, ops.Skip) else self.positions(name, chosen, operation.place)
-        if positions is None or False:
+        if positions is None or (name in self.open and _depends_on_order(operation)):
             return
         match operation:
             case ops.Skip():
