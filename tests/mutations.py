@@ -73,8 +73,8 @@ TRACING = (
     Mutation("tracing/guards.py", "tuple(value.shape) if isinst", "value.ndim if isinst", "graph/test_guards.py"),
     Mutation(
         "tracing/memo.py",
-        "module._forward_hooks or module._forward_pre_hooks or",
-        "module._forward_hooks or",
+        "if has_forward_hooks(module) or",
+        "if",
         "tracing/test_memo.py",
     ),
     Mutation(
@@ -219,7 +219,7 @@ EXPORT = (
     ),
     Mutation("export/contributions.py", "len(of) / sum(", "1 / sum(", "export/test_contributions.py"),
     Mutation("export/components.py", "if not copies and file.size", "if file.size", "export/test_components.py"),
-    Mutation("export/components.py", "os.path.realpath(path), place", "path, place", "export/test_components.py"),
+    Mutation("export/components.py", "if not stat.S_ISREG(", "if stat.S_ISDIR(", "export/test_components.py"),
     Mutation(
         "export/check_config.py",
         "(asked.algo, asked.factor) != (trained.algo, trained.factor)",

@@ -24,6 +24,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 15.0)
     return clock
 
 

@@ -76,7 +76,7 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_judge_and_what_it_is_given_is_on_the_device_of_the_run(own_module, files, moved):
+def test_every_judge_and_what_it_is_given_is_on_the_device_of_the_run(files, moved):
     request = JudgeRequest(
         extractors=("bundled", "own_extractors:Loaded", f"dinov2:{files / 'dinov2'}"),
         clip="bundled",

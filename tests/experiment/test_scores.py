@@ -91,7 +91,7 @@ def test_every_extractor_has_its_distance_and_the_first_pairs(tmp_path):
     assert {score.metric.name for score in scores} >= {"FID", "FD-DINOv2 (dinov2-384)", "feature cosine (inception-v3)"}
 
 
-def test_an_extractor_that_is_named_twice_judges_once(own_module, load):
+def test_an_extractor_that_is_named_twice_judges_once(load):
     judges, _ = load(extractors=("bundled", "own_extractors:Loaded", "own_extractors:Loaded", "bundled"))
     assert [judge.extractor.name for judge in judges.images] == ["emoji-features-v1", "own_extractors:Loaded/colours"]
 

@@ -81,11 +81,6 @@ def test_a_program_computes_what_the_variant_does_at_all_dynamic_sizes(name, ope
     assert ("batch" in program.dynamic) == (name not in STATIC_BATCH)
     assert ("height" in program.fixed) == (name in STATIC_RESOLUTION)
     assert program.inputs["timestep"]["shape"] == ([2] if name in STATIC_BATCH else ["batch"])
-    before = run_both(variant, program)[0]
-    with torch.no_grad():
-        next(variant.get_submodule(f"{stack}.0").parameters()).zero_()
-    after, changed = run_both(variant, program)  # the program holds weights of its own
-    assert torch.equal(after, before) and not torch.equal(changed, before)
 
 
 @pytest.mark.slow
