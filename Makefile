@@ -48,7 +48,7 @@ mutants: $(INSTALLED)  ## make plausible mistakes, one by one, and see whether t
 
 # What moves under us: the laws, the oracles and the tracer, with other versions than the locked ones.
 LAWS := tests/tracing tests/graph tests/anatomy/test_from_model.py tests/checkpoint/test_law.py tests/verify tests/test_architecture.py
-OLDEST := torch==2.11.0 torchvision==0.26.0 diffusers==0.42.0
+OLDEST := torch==2.13.0 torchvision==0.28.0 diffusers==0.42.0
 
 test-oldest: requirements.lock pyproject.toml  ## the laws on the oldest torch and diffusers that are allowed, in .venv-oldest
 	$(PYTHON) -m venv --clear .venv-oldest
