@@ -30,7 +30,7 @@ lock:  ## write requirements.lock anew: the newest versions that pyproject.toml 
 	out/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --upgrade \
 	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
-demo: $(INSTALLED)  ## draw with the bundled pipeline before and after surgery, and measure it (3 minutes, on two cores)
+demo: $(INSTALLED)  ## draw with the bundled pipeline before and after surgery, and measure it (3 to 6 minutes on two cores)
 	$(BIN)/surgery demo --out out/demo
 
 test: $(INSTALLED)  ## run the tests that are not marked slow
