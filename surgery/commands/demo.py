@@ -44,14 +44,14 @@ def run(
 def run_stages(out: Path, seed: int) -> tuple["Gallery", "StockPictures", "Evaluation"]:
     """All that the demo does, each part announced with the time that it takes on two cores."""
     num_specs = len(demo_specs())
-    say_stage(f"1 of 3: drawing {len(DEMO_PROMPTS)} prompts with the bundled pipeline and {num_specs} specs (1/2 minute)")
+    say_stage(f"1 of 3: drawing {len(DEMO_PROMPTS)} prompts with the model and {num_specs} specs (half a minute)")
     from surgery.demo.pruned import draw_pruned
     from surgery.experiment.gallery import GalleryRequest, draw_gallery
 
     targets = tuple(str(path) for path in demo_specs())
     gallery = draw_gallery(GalleryRequest(targets, DEMO_PROMPTS, out, seed=seed, force=True))
     spec = next(path for path in demo_specs() if path.stem == PRUNED)
-    say_stage(f"2 of 3: {spec.name} as a pruned checkpoint, drawn by diffusers alone (1/2 minute)")
+    say_stage(f"2 of 3: {spec.name} as a pruned checkpoint, drawn by diffusers alone (half a minute)")
     stock = draw_pruned(spec, out, gallery.recipe)
     say_stage(f"3 of 3: measuring {num_specs} variants and three controls on {NUM_MEASURED} prompts (2 to 5 minutes)")
     return gallery, stock, measure_variants(out / "measured", seed)
