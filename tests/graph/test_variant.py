@@ -103,6 +103,11 @@ def test_surviving_blocks_keep_their_names(skipped):
     assert set(variant.state_dict()) == expected
 
 
+def test_what_stands_in_for_a_component_is_in_its_mode():
+    variant = apply(tiny_model("pixart"), spec_text('replace: {component: "transformer_blocks[1].attn1", with: zero}'))
+    assert not any(module.training for module in variant.modules())
+
+
 def test_what_the_forward_reads_of_a_skipped_block_stays():
     """DiT's forward takes the time embedding of its first block."""
     original = build_tiny_model("dit")
