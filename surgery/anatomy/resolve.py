@@ -1,6 +1,5 @@
 """Selectors x Anatomy -> exact names. A selection that matches nothing, or a name that does not exist, is a fault."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -51,11 +50,15 @@ def resolve_components(selection: Selection, anatomy: Anatomy, faults: Faults) -
     found: list[SelectedComponent] = []
     for selector in selection:
         for stack in find_stacks(selector, anatomy, faults):
+            lacking: list[int] = []
             indices = _indices(selector, stack, faults)
             for kind in stack.kinds:
                 members = [index for index in indices if stack.kind(index) is kind]
-                names = _components(selector, stack, kind, members, faults) if members else ()
-                found.extend(SelectedComponent(stack, index, name, selector) for index in members for name in names)
+                chosen = _components(selector, kind)
+                found.extend(SelectedComponent(stack, index, name, selector) for index in members for name in chosen)
+                lacking.extend(() if chosen else members)
+            if lacking:
+                faults.add(selector.component_place or selector.place, _no_component(selector, stack, lacking))
     seen: set[tuple[str, int, str]] = set()
     twice: dict[tuple[str, str, Selector], list[int]] = {}
     for item in found:
@@ -101,24 +104,28 @@ def _indices(selector: Selector, stack: Stack, faults: Faults) -> list[int]:
     return found
 
 
-def _components(selector: Selector, stack: Stack, kind: Kind, indices: list[int], faults: Faults) -> Iterable[str]:
+def _components(selector: Selector, kind: Kind) -> list[str]:
     """The names of the selected components in blocks of one kind."""
+    pattern = selector.component or ""
+    if "*" not in pattern:
+        return [] if kind.find_component(pattern) is None else [pattern]
+    depth = pattern.count(".")
+    return [name for name in _replaceable(kind) if name.count(".") == depth and fnmatchcase(name, pattern)]
+
+
+def _replaceable(kind: Kind) -> list[str]:
+    return [component.name for component in kind.components if component.refusal is None]
+
+
+def _no_component(selector: Selector, stack: Stack, indices: list[int]) -> str:
+    """What to say of blocks, of one kind or several, that have no component of this name."""
     blocks = f"{stack.name}[{indices_to_text(indices)}]"
     pattern = selector.component or ""
-    place = selector.component_place or selector.place
-    if "*" in pattern:
-        depth = pattern.count(".")
-        names = [component.name for component in kind.components if component.refusal is None]
-        matching = [name for name in names if name.count(".") == depth and fnmatchcase(name, pattern)]
-        if not matching:
-            exists = ", ".join(name for name in names if name.count(".") <= depth) or "none"
-            faults.add(
-                place, f'"{shorten(pattern)}" matches no component of {blocks} that can be replaced; those are {exists}'
-            )
-        return matching
-    if kind.find_component(pattern) is None:
-        depth = pattern.count(".")
-        names = [component.name for component in kind.components if component.name.count(".") <= depth]
-        faults.add(place, unknown_text("component", pattern, names, f"in {blocks}"))
-        return []
-    return [pattern]
+    any_name = "*" in pattern
+    kinds = [kind for kind in stack.kinds if any(stack.kind(index) is kind for index in indices)]
+    every = [_replaceable(kind) if any_name else [component.name for component in kind.components] for kind in kinds]
+    known = list(dict.fromkeys(name for names in every for name in names if name.count(".") <= pattern.count(".")))
+    if not any_name:
+        return unknown_text("component", pattern, known, f"in {blocks}")
+    exists = ", ".join(known) or "none"
+    return f'"{shorten(pattern)}" matches no component of {blocks} that can be replaced; those are {exists}'

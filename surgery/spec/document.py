@@ -21,16 +21,20 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Scalar:
-    """A single value. `text` is what stands in the file, unquoted; `column_shift` leads to its first character."""
+    """A single value. `text` is what stands in the file, unquoted; `column_shift` leads to its first character.
+
+    A text that `is_made` of another one, which stands in the file, has one place for all of its characters.
+    """
 
     value: str | int | float | bool | None
     text: str
     place: Place
     column_shift: int = 0
+    is_made: bool = False
 
     def place_of(self, offset: int) -> Place:
         """The place of the character at `offset` of the text."""
-        return self.place.after(self.column_shift + offset)
+        return self.place if self.is_made else self.place.after(self.column_shift + offset)
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,8 @@ class _Builder:
         for key_node, value_node in node.value:
             key_place = _mark_place(key_node.start_mark)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.faults.add(key_place, "a key is a list or a mapping; write a plain word before the colon")
+                self.faults.add_final(key_place, "a key is a list or a mapping; write a plain word before the colon")
+                self.faults.settle(place)
                 continue
             key = Scalar(key_node.value, key_node.value, key_place)
             if key.text in found:

@@ -109,7 +109,7 @@ def _read(document: Value | None, text: str | bytes, file: str, folder: Path, fa
         profile=_optional_text(document, "profile", faults),
         group_names=names,
         profile_groups=profile_groups,
-        sweep=Sweep(variables, template, groups, cumulative) if variables and template is not None else None,
+        sweep=Sweep(variables, template, groups or {}, cumulative) if variables and template is not None else None,
     )
 
 
@@ -129,17 +129,19 @@ def _check_version(document: Entries, faults: Faults) -> None:
         )
 
 
-def _read_groups(value: Value | None, faults: Faults) -> tuple[Groups, tuple[ProfileGroup, ...]]:
+def _read_groups(value: Value | None, faults: Faults) -> tuple[Groups | None, tuple[ProfileGroup, ...]]:
+    """The groups by their names, those with faults empty; None where nobody can say which there are."""
     if value is None:
         return {}, ()
     if not isinstance(value, Entries):
         faults.add(value.place, f"groups is {describe(value)}; write names, like middle: transformer_blocks[4:15]")
-        return {}, ()
+        return None, ()
     groups: dict[str, tuple[Selector, ...]] = {}
     from_profiles: list[ProfileGroup] = []
     for key, item in value.entries:
         if GROUP_NAME.fullmatch(key.text) is None:
             faults.add(key.place, f'"{shorten(key.text)}" is no name for a group; write a word of letters and digits')
+            groups[key.text] = ()
         elif isinstance(item, Scalar) and SIGN in item.text:
             found = read_profile_group(key.text, item, faults)
             if found is not None:
@@ -156,6 +158,8 @@ def _selector_of(group: ProfileGroup) -> Selector:
 
 def _read_group(value: Value, groups: Groups, faults: Faults) -> tuple[Selector, ...]:
     scalars = value.items if isinstance(value, Items) else (value,)
+    if not scalars:
+        faults.add(value.place, "a group is an empty list; write a selector, like transformer_blocks[4:15]")
     found: list[Selector] = []
     for scalar in scalars:
         if isinstance(scalar, Scalar) and isinstance(scalar.value, str):
@@ -166,7 +170,7 @@ def _read_group(value: Value, groups: Groups, faults: Faults) -> tuple[Selector,
 
 
 def _read_operations(
-    document: Entries, groups: Groups, variables: tuple[Variable, ...], faults: Faults
+    document: Entries, groups: Groups | None, variables: tuple[Variable, ...], faults: Faults
 ) -> tuple[AnyOperation, ...]:
     value = document.get("operations")
     if value is None:
@@ -180,12 +184,13 @@ def _read_operations(
     found: tuple[AnyOperation, ...] = ()
     for bindings in samples(variables):
         found = reader.read_all(substitute(value, bindings, faults))
+        faults.settle_found()  # with other values most of them would only be said again
     return found
 
 
 def _read_cumulative(document: Entries, variables: tuple[Variable, ...], faults: Faults) -> str | None:
     value = document.get("cumulative")
-    if value is None:
+    if value is None or (document.get("vary") is not None and not variables):
         return None
     names = [variable.name for variable in variables if not variable.cases]
     if not isinstance(value, Scalar) or value.text not in names:

@@ -44,6 +44,10 @@ class Faults:
         """Whatever is still said of what stands at this place only follows from another fault."""
         self.settled.add(place)
 
+    def settle_found(self) -> None:
+        """The same for all places where there is a fault by now."""
+        self.settled |= {place for place, _ in self.found}
+
     def add_final(self, place: Place, text: str) -> None:
         """The last word on what stands at this place: later faults there only follow from this one."""
         self.add(place, text)

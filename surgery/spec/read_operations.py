@@ -33,7 +33,7 @@ from surgery.spec.selector import MAX_INDEX, MODELS, NAME, Groups, Range, Select
 class OperationReader:
     """Reads operations with the groups of one spec at hand."""
 
-    def __init__(self, groups: Groups, faults: Faults) -> None:
+    def __init__(self, groups: Groups | None, faults: Faults) -> None:
         self.groups = groups
         self.faults = faults
         self.readers: dict[str, Callable[[Value, Place], AnyOperation | None]] = {  # one for each of OPERATIONS
@@ -286,9 +286,8 @@ class OperationReader:
             stop = None if value.value == -1 else value.value + 1
             return OrderRange(value.text, value.value, stop, value.place)
         if isinstance(value, Scalar) and isinstance(value.value, str) and ":" in value.text:
-            parsed = read_selector(
-                Scalar(None, f"x[{value.text}]", value.place, value.column_shift - 2), {}, self.faults
-            )
+            subscript = replace(value, value=None, text=f"x[{value.text}]", column_shift=value.column_shift - 2)
+            parsed = read_selector(subscript, {}, self.faults)
             if not parsed:
                 return None
             part = parsed[0].parts[0]

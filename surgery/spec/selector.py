@@ -65,8 +65,11 @@ class Selector:
 Groups = Mapping[str, tuple[Selector, ...]]
 
 
-def read_selector(scalar: Scalar, groups: Groups, faults: Faults) -> tuple[Selector, ...]:
-    """The selectors that a text stands for: one, or those of its group; none (and faults) where it is malformed."""
+def read_selector(scalar: Scalar, groups: Groups | None, faults: Faults) -> tuple[Selector, ...]:
+    """The selectors that a text stands for: one, or those of its group; none (and faults) where it is malformed.
+
+    A group without selectors has a fault, and so have `groups` that are None: then no more is said of what names one.
+    """
     text = scalar.text
     model, rest, offset = None, text, 0
     if "/" in text.split("[")[0] and ".safetensors" not in text:
@@ -76,6 +79,8 @@ def read_selector(scalar: Scalar, groups: Groups, faults: Faults) -> tuple[Selec
             faults.add(scalar.place_of(0), unknown_text("model part", model, MODELS))
             return ()
         model = model.strip()
+    if any(not known and (rest == group or rest.startswith(f"{group}.")) for group, known in (groups or {}).items()):
+        return ()
     name = NAME.match(rest)
     if name is None:
         faults.add(
@@ -90,6 +95,8 @@ def read_selector(scalar: Scalar, groups: Groups, faults: Faults) -> tuple[Selec
             scalar.place_of(offset + name.end()),
             f'unexpected "{shorten(after)}" after {shorten(name.group(0))}; write a subscript in brackets, like [4:15]',
         )
+        return ()
+    if groups is None:
         return ()
     found = _read_group(scalar, name.group(0), offset, groups, faults)
     return found if model is None else tuple(replace(selector, model=model) for selector in found)

@@ -8,7 +8,7 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from surgery.spec.document import Entries, Items, Scalar, Value
 from surgery.spec.fields import describe
@@ -29,11 +29,12 @@ ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
 MAX_NUMBER = 10**9
 
 Binding = int | float | str
+Bindings = Mapping[str, "Binding | Items | None"]  # None: the variable has a fault, and what it stands for too
 
 
 @dataclass(frozen=True)
 class Variable:
-    """Values in order; or cases; or the text of a selector, whose layers only a model tells."""
+    """Values in order; or cases; or the text of a selector, whose layers only a model tells; or nothing: a fault."""
 
     name: str
     place: Place
@@ -42,9 +43,9 @@ class Variable:
     selector: str | None = None
 
     @property
-    def sample(self) -> tuple[Binding, ...]:
-        """Values to check the language with; a selector's layers stand in as 0."""
-        return self.values or (0,)
+    def samples(self) -> tuple[Binding | Items | None, ...]:
+        """What to check the language with; a selector's layers stand in as 0."""
+        return tuple(case for _, case in self.cases) or self.values or ((None,) if self.selector is None else (0,))
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,7 @@ def read_variables(value: Value, faults: Faults) -> tuple[Variable, ...]:
     if not isinstance(value, Entries) or not value.entries:
         faults.add(value.place, f"vary is {describe(value)}; write variables, like s: range(0, 13)")
         return ()
-    return tuple(
-        _read_variable(key, item, faults) or Variable(key.text, key.place, values=(0,)) for key, item in value.entries
-    )
+    return tuple(_read_variable(key, item, faults) or Variable(key.text, key.place) for key, item in value.entries)
 
 
 def _read_variable(key: Scalar, value: Value, faults: Faults) -> Variable | None:
@@ -124,27 +123,26 @@ def _read_range(key: Scalar, value: Scalar, faults: Faults) -> Variable | None:
     return Variable(key.text, key.place, tuple(values))
 
 
-def samples(variables: tuple[Variable, ...]) -> Iterator[dict[str, Variable | Binding | Items]]:
+def samples(variables: tuple[Variable, ...]) -> Iterator[Bindings]:
     """Bindings that use every value and every case of every variable at least once."""
-    first = {v.name: (v.cases[0][1] if v.cases else v.sample[0]) for v in variables}
+    first = {variable.name: variable.samples[0] for variable in variables}
     yield dict(first)
     for variable in variables:
-        others: tuple[Binding | Items, ...] = tuple(case for _, case in variable.cases) or variable.sample
-        for value in others[1:]:
+        for value in variable.samples[1:]:
             yield {**first, variable.name: value}
 
 
-def substitute(value: Value, bindings: Mapping[str, object], faults: Faults) -> Value:
+def substitute(value: Value, bindings: Bindings, faults: Faults) -> Value:
     """The value with every `{...}` worked out, and every name of cases in a list replaced by the case's operations."""
     match value:
         case Items(items, place):
             found: list[Value] = []
             for item in items:
-                case = bindings.get(item.text) if isinstance(item, Scalar) else None
+                case = bindings.get(item.text, "") if isinstance(item, Scalar) else ""
                 if isinstance(case, Items):
                     inner = substitute(case, {**bindings, item.text: ""}, faults)  # type: ignore[union-attr]
                     found.extend(inner.items if isinstance(inner, Items) else ())
-                else:
+                elif case is not None:
                     found.append(substitute(item, bindings, faults))
             return Items(tuple(found), place)
         case Entries(entries, place):
@@ -154,38 +152,48 @@ def substitute(value: Value, bindings: Mapping[str, object], faults: Faults) -> 
     return value
 
 
-def _substitute_text(scalar: Scalar, bindings: Mapping[str, object], faults: Faults) -> Scalar:
+def _substitute_text(scalar: Scalar, bindings: Bindings, faults: Faults) -> Scalar:
+    """Nothing where an expression has a fault, or a variable in it: whatever is read of it only follows from that."""
     whole = TEMPLATE.fullmatch(scalar.text)
-    if whole is not None:
-        result = _evaluate(whole.group(1), bindings, scalar, faults)
-        return Scalar(result, str(result), scalar.place, scalar.column_shift)
-    text = TEMPLATE.sub(lambda match: str(_evaluate(match.group(1), bindings, scalar, faults)), scalar.text)
-    return Scalar(text, text, scalar.place, scalar.column_shift)
+    try:
+        if whole is not None:
+            result = _evaluate(whole.group(1), bindings)
+            return replace(scalar, value=result, text=str(result), is_made=True)
+        text = TEMPLATE.sub(lambda match: str(_evaluate(match.group(1), bindings)), scalar.text)
+        return replace(scalar, value=text, text=text, is_made=True)
+    except _BadExpressionError as error:
+        faults.add_final(scalar.place, str(error))
+    except _OpenError:
+        faults.settle(scalar.place)
+    return replace(scalar, value=None)
 
 
-def _evaluate(text: str, bindings: Mapping[str, object], scalar: Scalar, faults: Faults) -> Binding:
-    """The value of one `{...}`; 0 and a fault where it has none."""
-    bound = bindings.get(text.strip())
-    if isinstance(bound, (int, float, str)):
+def _evaluate(text: str, bindings: Bindings) -> Binding:
+    """The value of one `{...}`."""
+    bound = bindings.get(text.strip(), 0)
+    if bound is None:
+        raise _OpenError
+    if text.strip() in bindings and isinstance(bound, (int, float, str)):
         return bound
     try:
         return _work_out(ast.parse(text.strip(), mode="eval").body, bindings)
-    except _BadExpressionError as error:
-        faults.add_final(scalar.place, str(error))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        faults.add_final(
-            scalar.place, f'"{{{shorten(text)}}}" is no integer arithmetic; write it like {{s+1}} or {{27-s}}'
-        )
+        fact = f'"{{{shorten(text)}}}" is no integer arithmetic'
+        raise _BadExpressionError(f"{fact}; write it like {{s+1}} or {{27-s}}") from None
     except ZeroDivisionError:
-        faults.add_final(scalar.place, f'"{{{shorten(text)}}}" divides by zero for some values; leave those out')
-    return 0
+        fact = f'"{{{shorten(text)}}}" divides by zero for some values'
+        raise _BadExpressionError(f"{fact}; leave those out") from None
 
 
 class _BadExpressionError(Exception):
-    """An expression that the language does not have."""
+    """An expression that the language does not have; the text of its fault."""
 
 
-def _work_out(node: ast.expr, bindings: Mapping[str, object]) -> int:
+class _OpenError(Exception):
+    """An expression with a variable that has a fault of its own."""
+
+
+def _work_out(node: ast.expr, bindings: Bindings) -> int:
     match node:
         case ast.Constant(int() as number) if not isinstance(number, bool) and abs(number) <= MAX_NUMBER:
             return number
@@ -193,6 +201,8 @@ def _work_out(node: ast.expr, bindings: Mapping[str, object]) -> int:
             bound = bindings.get(name)
             if name not in bindings:
                 raise _BadExpressionError(unknown_text("variable", name, bindings))
+            if bound is None:
+                raise _OpenError
             if isinstance(bound, int):
                 return bound
             raise _BadExpressionError(f"the variable {name} is no integer; arithmetic takes integers only")

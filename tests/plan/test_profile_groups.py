@@ -117,11 +117,12 @@ def test_the_number_of_groups_and_the_stream_can_be_asked_for(spec_of, pixart, m
 def test_what_can_not_be_taken_is_a_fault_at_its_place(spec_of, pixart, folder, reference, message):
     (folder / "cut.safetensors").write_bytes((folder / "p.safetensors").read_bytes()[:-64])
     (folder / "text.safetensors").write_text("no profile")
-    spec = spec_of([f'middle: "{reference}"'], "skip: middle", "skip: transformer_blocks[99]")
+    used = f"skip: [middle, '{STACK}[3]']\n    expect: 17"  # what only follows from the group is not told
+    spec = spec_of([f'middle: "{reference}"'], used, "skip: transformer_blocks[99]")
     with pytest.raises(SpecError, match=rf"^spec.yaml:3:11: .*{message}") as caught:
         lower_spec(spec, pixart)
-    assert [fault.split(": ")[0] for fault in caught.value.faults] == ["spec.yaml:3:11", "spec.yaml:6:30"]
-    assert [fault.split(": ")[0] for fault in lines_of(find_name_faults(spec, pixart))] == ["3:11", "6:30"]
+    assert [fault.split(": ")[0] for fault in caught.value.faults] == ["spec.yaml:3:11", "spec.yaml:7:30"]
+    assert [fault.split(": ")[0] for fault in lines_of(find_name_faults(spec, pixart))] == ["3:11", "7:30"]
 
 
 def lines_of(faults):
