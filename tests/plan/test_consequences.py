@@ -168,3 +168,9 @@ def test_a_mistake_in_a_group_is_told_there_and_nowhere_else(anatomies, valid_sp
         mistake(group, [])
         spec = read(using, {"middle": group})
         assert_told_once(faults_of(spec, anatomies[name]), FIRST_LINE, spec)
+
+
+def test_how_large_scales_become_is_not_judged_where_one_is_not_known(anatomies):
+    scales = [("transformer_blocks[3, 99]", 1e-300), *[("transformer_blocks[3]", 1e29)] * 11]
+    spec = read([{"scale": {"layers": [layers], "by": by}} for layers, by in scales])
+    assert_told_once(faults_of(spec, anatomies["pixart"]), FIRST_LINE, spec)
