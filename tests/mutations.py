@@ -34,7 +34,9 @@ SPEC = (
     Mutation(
         "spec/vary.py", "if not 0 < len(values) <= MAX_VAL", "if not 1 < len(values) <= MAX_VAL", "spec/test_vary.py"
     ),
-    Mutation("spec/vary.py", "for value in others[1:]:", "for value in others[2:]:", "spec/test_vary.py"),
+    Mutation(
+        "spec/vary.py", "for value in variable.samples[1:]:", "for value in variable.samples[2:]:", "spec/test_vary.py"
+    ),
     Mutation(
         "spec/load.py",
         "for variable in variables if not variable.cases]",
