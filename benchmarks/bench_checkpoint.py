@@ -179,8 +179,8 @@ def copy_alone(spec: Path, out: Path) -> Taken:
 def compile_cold(spec: str, out: str) -> None:
     """Compile; empty the caches when the copying begins; print the seconds until all bytes are on the disk."""
     from surgery.checkpoint.copy_bytes import ignore_progress
-    from surgery.export.pruned_model import CompileOptions, compile_planned
     from surgery.plan.planned import plan_spec_file
+    from surgery.publish.pruned_model import CompileOptions, compile_planned
 
     dropping = 0.0
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from pairs import median_seconds
 
-from surgery.anatomy.pretrained import load_pretrained
 from surgery.anatomy.sources import find_source
+from surgery.bundled import DEMO_CALL, DEMO_NAME, demo_prompt_file, demo_specs
 from surgery.demo.bundled_judges import bundled_judges
-from surgery.demo.location import DEMO_CALL, DEMO_NAME, demo_prompt_file, demo_specs
-from surgery.evaluate.draw import draw_pictures
 from surgery.experiment.evaluation import RESEED, EvaluationRequest, evaluate
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
 from surgery.graph.apply import apply
+from surgery.pipelines.draw import draw_pictures
+from surgery.pipelines.pretrained import load_pretrained
 from surgery.spec.load import read_spec
 
 SPEC = next(path for path in demo_specs() if path.stem == "skip")

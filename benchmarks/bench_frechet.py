@@ -7,9 +7,9 @@ falls like Inception's. The textbook's formula is printed beside: its own roundi
 import numpy as np
 from pairs import median_seconds
 
-from surgery.evaluate.feature_sets import Features, Origin, Statistics, statistics_of
-from surgery.evaluate.frechet import frechet_distance, frechet_interval
-from surgery.evaluate.kernel_distance import kernel_distance, kernel_reference
+from surgery.metrics.feature_sets import Features, Origin, Statistics, statistics_of
+from surgery.metrics.frechet import frechet_distance, frechet_interval
+from surgery.metrics.kernel_distance import kernel_distance, kernel_reference
 
 CHANNELS, NUM, NUM_REFERENCE = 2048, 1000, 5000
 

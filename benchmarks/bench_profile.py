@@ -22,12 +22,12 @@ import torch
 from diffusers import DiffusionPipeline, PixArtTransformer2DModel
 from pairs import median_ratio
 
-from surgery.activations.guidance import find_guidance
 from surgery.activations.recorder import Recorder
-from surgery.activations.replaced import replaced
 from surgery.activations.trajectories import watched
 from surgery.anatomy.from_model import read_anatomy
-from surgery.demo.location import DEMO_CALL, DEMO_PROMPTS, demo_folder
+from surgery.bundled import DEMO_CALL, DEMO_PROMPTS, demo_folder
+from surgery.pipelines.guidance import find_guidance
+from surgery.pipelines.replaced import replaced
 from surgery.profiles.layer_profile import Profile
 from surgery.tracing.example_inputs import example_call
 

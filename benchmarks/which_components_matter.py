@@ -21,13 +21,13 @@ from scipy.stats import spearmanr, t
 
 from surgery.demo.bundled_judges import bundled_judges
 from surgery.demo.pictures import list_emoji
-from surgery.evaluate.feature_cache import features_of
-from surgery.evaluate.feature_sets import Features
-from surgery.evaluate.frechet import frechet_distance
-from surgery.evaluate.intervals import grouped_jackknife
 from surgery.experiment.evaluation import Evaluation, EvaluationRequest, evaluate
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
+from surgery.metrics.feature_cache import features_of
+from surgery.metrics.feature_sets import Features
+from surgery.metrics.frechet import frechet_distance
+from surgery.metrics.intervals import grouped_jackknife
 
 BLOCKS, COMPONENTS = range(12), ("attn1", "attn2", "ff")
 NUM_PROMPTS = 160

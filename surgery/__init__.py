@@ -3,20 +3,21 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from surgery.version import __version__
+
 if TYPE_CHECKING:
     from surgery.anatomy.sources import inspect as inspect
     from surgery.experiment.profiling import profile as profile
-    from surgery.export.pruned_model import compile_checkpoint as compile_checkpoint
     from surgery.graph.apply import apply as apply
     from surgery.graph.artefact import load_variant as load_variant
+    from surgery.publish.pruned_model import compile_checkpoint as compile_checkpoint
     from surgery.spec.load import load_spec as load_spec
 
-__version__ = "0.1.0"
-__all__ = ["apply", "compile_checkpoint", "inspect", "load_spec", "load_variant", "profile"]
+__all__ = ["__version__", "apply", "compile_checkpoint", "inspect", "load_spec", "load_variant", "profile"]
 
 _HOMES = {
     "apply": "surgery.graph.apply",
-    "compile_checkpoint": "surgery.export.pruned_model",
+    "compile_checkpoint": "surgery.publish.pruned_model",
     "inspect": "surgery.anatomy.sources",
     "load_spec": "surgery.spec.load",
     "load_variant": "surgery.graph.artefact",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from surgery.anatomy.sources import ModelSource, build_on_meta
-from surgery.checkpoint import relayer
+from surgery.checkpoint import compile_plan
 from surgery.verify import numeric
 from surgery.verify.shrink import shrink_source
 
@@ -39,8 +39,8 @@ BUILD_ONCE, SHRINK_ONCE = once_a_config(build_on_meta), once_a_config(shrink_sou
 
 @contextmanager
 def building_once() -> Iterator[None]:
-    """Within it, what is relayered and what is shrunken is built once."""
+    """Within it, what is compiled and what is shrunken is built once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(relayer, "build_on_meta", BUILD_ONCE)
+        patch.setattr(compile_plan, "build_on_meta", BUILD_ONCE)
         patch.setattr(numeric, "shrink_source", lambda source: replace(SHRINK_ONCE(source), name=source.name))
         yield

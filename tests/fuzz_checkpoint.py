@@ -34,14 +34,14 @@ from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import ModelSource, find_source
 from surgery.anatomy.tensor_files import BITS, find_weights
 from surgery.checkpoint.byte_plan import plan_bytes
+from surgery.checkpoint.compile_plan import FittedPlan, fields_of_plan, fit_plan, lay_out
 from surgery.checkpoint.folding import find_folds
-from surgery.checkpoint.relayer import FittedPlan, fields_of_plan, fit_plan, lay_out
+from surgery.checkpoint.unrolled import unroll_plan
 from surgery.checkpoint.write import write_weights
-from surgery.checkpoint.written_out import write_out
 from surgery.errors import SurgeryError
-from surgery.export.pruned_model import CompileOptions, compile_planned
 from surgery.plan.lower import lower_spec
 from surgery.plan.planned import plan_spec_file
+from surgery.publish.pruned_model import CompileOptions, compile_planned
 from surgery.spec.load import read_spec
 from surgery.testing import tiny_call
 
@@ -179,7 +179,7 @@ def fit_surgeries(place: Path) -> list[Fitted]:
         source = find_source(str(place / name))
         anatomy = read_anatomy(model)
         plan = lower_spec(read_spec(surgery.spec), anatomy)
-        layers = write_out(plan, anatomy)
+        layers = unroll_plan(plan, anatomy)
         folds = find_folds(model, tiny_call(model), anatomy, plan, layers)
         fit = fit_plan(source, layers, fields_of_plan(source, layers), folds)
         folders = tuple(read_folder(place / folder) for folder in (name, f"{name}-many"))
@@ -361,8 +361,8 @@ def outcome_of(case: Case, place: Path) -> Outcome:
 def write_pruned(case: Case, folder: Path, written: Path) -> None:
     """The way of files of weights: headers, layout, bytes."""
     weights = find_weights(folder)
-    relayering = lay_out(case.fitted.plan, replace(case.fitted.source, folder=folder), weights)
-    byte_plan = plan_bytes(relayering, weights, max_shard_size=case.shard_size)
+    new = lay_out(case.fitted.plan, replace(case.fitted.source, folder=folder), weights)
+    byte_plan = plan_bytes(new, weights, max_shard_size=case.shard_size)
     write_weights(written, byte_plan, weights, metadata={"format": "pt"})
 
 

@@ -120,7 +120,12 @@ CHECKPOINT = (
     Mutation(
         "checkpoint/byte_plan.py", "piece.file is last.file and piece.start", "piece.start", "checkpoint/test_law.py"
     ),
-    Mutation("checkpoint/fit.py", "if scale != 1.0 and module", "if scale > 1.0 and module", "checkpoint/test_law.py"),
+    Mutation(
+        "checkpoint/fitted_blocks.py",
+        "if scale != 1.0 and module",
+        "if scale > 1.0 and module",
+        "checkpoint/test_law.py",
+    ),
     Mutation(
         "checkpoint/config_fields.py",
         "if layer in listed]",
@@ -139,7 +144,7 @@ CHECKPOINT = (
         "if index > self.stacks",
         "checkpoint/test_adapter_names.py",
     ),
-    Mutation("checkpoint/relayer.py", 'f"{layer}" == index]', 'f"{place}" == index]', "checkpoint/test_law.py"),
+    Mutation("checkpoint/compile_plan.py", 'f"{layer}" == index]', 'f"{place}" == index]', "checkpoint/test_law.py"),
     Mutation("checkpoint/folding.py", "if scales == {0.0}:", "if 0.0 in scales:", "checkpoint/test_carriers.py"),
 )
 
@@ -184,27 +189,27 @@ ACTIVATIONS = (
 )
 
 EVALUATE = (
-    Mutation("evaluate/frechet.py", "np.sqrt(len(values) - 1)", "np.sqrt(len(values))", "evaluate/test_frechet.py"),
+    Mutation("metrics/frechet.py", "np.sqrt(len(values) - 1)", "np.sqrt(len(values))", "metrics/test_frechet.py"),
     Mutation(
-        "evaluate/kernel_distance.py",
+        "metrics/kernel_distance.py",
         "block[rows, start + rows] = 0",
         "block[rows, rows] = 0",
-        "evaluate/test_kernel_distance.py",
+        "metrics/test_kernel_distance.py",
     ),
     Mutation(
-        "evaluate/intervals.py",
+        "metrics/intervals.py",
         "np.sqrt((num_groups - 1) / num_groups *",
         "np.sqrt(1 / num_groups *",
-        "evaluate/test_intervals.py",
+        "metrics/test_intervals.py",
     ),
-    Mutation("evaluate/paired.py", "2 * (side - 1) - at", "2 * side - 1 - at", "evaluate/test_paired.py"),
-    Mutation("evaluate/paired.py", "& (lengths > 0)", "", "evaluate/test_paired.py"),
-    Mutation("evaluate/feature_cache.py", '"batch_size": batch_size,', "", "evaluate/test_feature_cache.py"),
+    Mutation("metrics/paired.py", "2 * (side - 1) - at", "2 * side - 1 - at", "metrics/test_paired.py"),
+    Mutation("metrics/paired.py", "& (lengths > 0)", "", "metrics/test_paired.py"),
+    Mutation("metrics/feature_cache.py", '"batch_size": batch_size,', "", "metrics/test_feature_cache.py"),
     Mutation(
-        "evaluate/clip_score.py",
+        "metrics/clip_score.py",
         "texts[prompt] for prompt in prompts",
         "texts[prompt] for prompt in known",
-        "evaluate/test_clip.py",
+        "metrics/test_clip.py",
     ),
 )
 
@@ -220,8 +225,10 @@ EXPORT = (
         "export/test_lokr_config.py",
     ),
     Mutation("export/contributions.py", "len(of) / sum(", "1 / sum(", "export/test_contributions.py"),
-    Mutation("export/components.py", "if not copies and file.size", "if file.size", "export/test_components.py"),
-    Mutation("export/components.py", "if not stat.S_ISREG(", "if stat.S_ISDIR(", "export/test_components.py"),
+    Mutation(
+        "publish/pipeline_files.py", "if not copies and file.size", "if file.size", "publish/test_pipeline_files.py"
+    ),
+    Mutation("publish/pipeline_files.py", "if not stat.S_ISREG(", "if stat.S_ISDIR(", "publish/test_pipeline_files.py"),
     Mutation(
         "export/check_config.py",
         "(asked.algo, asked.factor) != (trained.algo, trained.factor)",

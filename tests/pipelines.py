@@ -21,7 +21,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from surgery.demo.location import DEMO_CALL, demo_folder
+from surgery.bundled import DEMO_CALL, demo_folder
 from surgery.testing import build_tiny_model
 
 SIZE = {"height": 64, "width": 64, "num_inference_steps": 3}

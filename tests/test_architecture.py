@@ -14,33 +14,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "surgery"
 
-# A room imports from rooms above it only. `location` is surgery.demo.location: plain data that imports nothing.
+# A room imports from rooms above it only.
 ROOMS = (
-    *(
-        "errors",
-        "files",
-        "progress",
-        "location",
-        "tested",
-        "internals",
-        "torch_internals",
-        "diffusers_internals",
-        "spec",
-        "conditions",
-        "profiles",
-        "tracing",
-        "anatomy",
-        "plan",
-        "graph",
-        "checkpoint",
-        "verify",
-    ),
-    *("activations", "evaluate", "experiment", "export", "report", "dit", "demo", "commands", "testing"),
+    *("errors", "version", "bundled", "tested", "files", "progress"),
+    *("internals", "torch_internals", "diffusers_internals"),
+    *("spec", "profiles", "tracing", "anatomy", "pipelines", "plan", "graph", "checkpoint", "verify", "publish"),
+    *("activations", "metrics", "experiment", "export", "report", "dit", "demo", "commands", "testing"),
 )
 FORBIDDEN_ARROWS = {
     "graph": {"checkpoint"},
     "checkpoint": {"graph"},
-    "evaluate": set(ROOMS) - {"errors", "files", "conditions", "evaluate"},
+    "metrics": set(ROOMS) - {"errors", "files", "metrics"},  # knows nothing of surgery
 }
 LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery": {"torch", "diffusers", "transformers", "numpy"},
@@ -52,7 +36,7 @@ LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery.anatomy.parts": {"torch", "diffusers"},
     "surgery.anatomy.known": {"torch", "diffusers", "numpy"},
     "surgery.checkpoint.write": {"torch", "diffusers", "numpy"},
-    "surgery.verify.process": {"torch", "diffusers", "numpy"},
+    "surgery.publish.worker": {"torch", "diffusers", "numpy"},
     "surgery.export": {"torch", "diffusers", "numpy"},
     "surgery.report": {"torch", "diffusers"},
     "surgery.report.draw_text": {"torch", "diffusers", "numpy", "matplotlib"},
@@ -142,8 +126,6 @@ def targets_of(node: ast.Import | ast.ImportFrom, source: str, path: Path, modul
 
 def room_of(module: str) -> str | None:
     """The room of a module of the package; None for the package itself and for everything outside."""
-    if module.startswith("surgery.demo.location"):
-        return "location"
     return module.split(".")[1] if module.startswith("surgery.") else None
 
 
@@ -325,16 +307,16 @@ def test_the_package_itself_loads_neither_numpy_nor_torch():
 
 GOOD = {
     "errors": "",
-    "demo.location": "",
+    "bundled": "",
     "spec.load": "import yaml\nfrom surgery.errors import SpecError",
     "anatomy.parts": "import json",
-    "anatomy.sources": "from surgery.demo.location import demo_folder\ndef f():\n    import torch",
+    "anatomy.sources": "from surgery.bundled import demo_folder\ndef f():\n    import torch",
     "plan.lower": "from surgery.spec import load\nfrom ..anatomy.parts import Anatomy",
     "graph.variant": "import torch\nfrom surgery.plan.lower import lower_spec",
     "checkpoint.write": "from surgery.plan import lower",
     "torch_internals": "import torch._dynamo\ndef f(model):\n    return model._modules",
     "tracing.values": "import os\nclass A:\n    def f(self):\n        self._x = os._exit\n        return self._x",
-    "evaluate.draw": "import torch\nfrom surgery.errors import InputError",
+    "metrics.paired": "import torch\nfrom surgery.errors import InputError",
 }
 
 
@@ -383,9 +365,9 @@ def test_an_arrow_that_runs_back_is_found(tmp_path, text):
     [
         {"graph__variant": "from surgery.checkpoint.write import write"},
         {"checkpoint__write": "def f():\n    import surgery.graph.variant"},
-        {"evaluate__draw": "from surgery.plan.lower import lower_spec"},
+        {"metrics__paired": "from surgery.plan.lower import lower_spec"},
     ],
-    ids=["graph to checkpoint", "checkpoint to graph", "evaluate to plan"],
+    ids=["graph to checkpoint", "checkpoint to graph", "metrics to plan"],
 )
 def test_rooms_that_must_not_know_each_other_are_kept_apart(tmp_path, changed):
     assert len(arrows_back(modules_of(tmp_path, **changed))) == 1

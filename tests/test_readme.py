@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import surgery.demo.location
+import surgery.bundled
 import surgery.experiment.gallery
 from surgery.anatomy.sources import inspect
+from surgery.bundled import DEMO_CALL
 from surgery.commands.main import app
-from surgery.demo.location import DEMO_CALL
 from surgery.plan.lower import lower_spec
 from surgery.plan.sweep import expand_sweep
 from surgery.spec.load import load_spec
@@ -129,7 +129,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 def quick(monkeypatch):
     """Two steps a picture: what is printed does not hang on their number."""
     call = {**DEMO_CALL, "num_inference_steps": 2}
-    for module in (surgery.demo.location, surgery.experiment.gallery):
+    for module in (surgery.bundled, surgery.experiment.gallery):
         monkeypatch.setattr(module, "DEMO_CALL", call)
 
 
@@ -170,7 +170,7 @@ def test_every_link_within_the_repository_leads_somewhere():
 
 
 def test_the_changelog_knows_the_version():
-    version = re.search(r'^__version__ = "(.+)"$', (ROOT / "surgery" / "__init__.py").read_text(), re.MULTILINE)
+    version = re.search(r'^__version__ = "(.+)"$', (ROOT / "surgery" / "version.py").read_text(), re.MULTILINE)
     assert version is not None
     assert f"## [{version[1]}]" in (ROOT / "CHANGELOG.md").read_text()
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["readme"] == "README.md"

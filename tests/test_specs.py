@@ -10,7 +10,7 @@ import yaml
 
 from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import inspect
-from surgery.demo.location import DEMO_NAME, demo_specs
+from surgery.bundled import DEMO_NAME, demo_specs
 from surgery.errors import NotYetError, SpecError
 from surgery.plan.lower import lower_spec
 from surgery.plan.sweep import expand_sweep

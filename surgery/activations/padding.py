@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from surgery.activations.guidance import CONDITIONAL
 from surgery.activations.token_masks import TokenArgument
+from surgery.pipelines.guidance import CONDITIONAL
 
 
 @dataclass(frozen=True)

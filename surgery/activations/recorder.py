@@ -19,13 +19,14 @@ from surgery.activations.accumulate import Accumulator, Measured
 from surgery.activations.branches import TokenWeights, weigh_tokens
 from surgery.activations.output_sums import Weigh
 from surgery.activations.row_sums import Masks, RowSums, compare_states, exact
-from surgery.activations.streams import BlockCall, SeenStream, find_streams, parameters_of, token_arguments
+from surgery.activations.streams import BlockCall, SeenStream, find_streams, token_arguments
 from surgery.activations.token_masks import FindMask, TokenArgument, TokenMasks, no_mask
 from surgery.anatomy.parts import Anatomy, Component
 from surgery.errors import InputError, RefusedError
 from surgery.graph.variant import is_variant
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.parts import PADDING, TEXT
+from surgery.tracing.arguments import parameters_of_module
 
 Token = Literal["all", "last"]
 Layout = Callable[[int], Sequence[str]]  # rows of a forward -> the branch of each
@@ -101,7 +102,7 @@ class Recorder:
         self.sums = Accumulator(num_bins, keep_means=keep_means)
         self._wanted = components
         self._stacks = {s.name: _Stack(s.name, s.num_blocks) for s in anatomy.stacks if s.refusal is None}
-        self._picture = parameters_of(model)[0]
+        self._picture = parameters_of_module(model)[0]
         self._arguments: dict[str, Any] = {}
         self._weights: dict[Any, TokenWeights] = {}  # of the forward at hand
         self._pending: list[Measured] = []
@@ -177,7 +178,7 @@ class Recorder:
         return [c for c in found if not any(c.name.startswith(f"{name}.") for name in names)]
 
     def _start_hook(self) -> Callable[..., None]:
-        names = parameters_of(self.model)
+        names = parameters_of_module(self.model)
 
         def start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001  (torch's)
             self._forget()
@@ -187,7 +188,7 @@ class Recorder:
         return start
 
     def _enter_hook(self, stack: _Stack, block: nn.Module) -> Callable[..., None]:
-        names = parameters_of(block)
+        names = parameters_of_module(block)
         positions = {name: position for position, name in enumerate(names)}
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001  (torch's)

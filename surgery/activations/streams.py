@@ -4,13 +4,11 @@ An argument of a block is a stream where it is what the block before it returned
 forward does something in between, where it changes from block to block and has the shape of one of its outputs.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 TOKEN_NDIM = 3  # (batch, tokens, channels)
 
@@ -34,11 +32,6 @@ class BlockCall:
 
     arguments: Mapping[str, torch.Tensor]
     output: Any
-
-
-def parameters_of(module: nn.Module) -> tuple[str, ...]:
-    """The names of the parameters of a module's forward."""
-    return tuple(inspect.signature(inspect.unwrap(type(module).forward)).parameters)[1:]
 
 
 def token_arguments(arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:

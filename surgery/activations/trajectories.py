@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from surgery.activations.guidance import Guidance
 from surgery.activations.padding import PaddingFinder
 from surgery.activations.recorder import Recorder
-from surgery.activations.replaced import replaced
-from surgery.conditions import conditions_of
 from surgery.errors import InputError
+from surgery.pipelines.conditions import conditions_of
+from surgery.pipelines.guidance import Guidance
+from surgery.pipelines.replaced import replaced
 
 
 class StepClock:

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surgery import __version__
 from surgery.anatomy.as_json import anatomy_from_json, anatomy_to_json
 from surgery.anatomy.parts import Anatomy
-from surgery.demo.location import demo_anatomy
+from surgery.bundled import demo_anatomy
 from surgery.files import write_whole
+from surgery.version import __version__
 
 FORMAT = 1  # of the files; raised when what is read off a model changes
 CACHE_VARIABLE = "SURGERY_CACHE"

@@ -13,7 +13,7 @@ from surgery.anatomy.hub_cache import cached_snapshot, explain_hub_error
 from surgery.anatomy.known import keep_anatomy, key_of_config, recall_anatomy, recall_demo
 from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.tensor_files import WEIGHTS_NAME, TensorFile, Weights, find_weights, read_header
-from surgery.demo.location import DEMO_NAME, demo_folder
+from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.errors import InputError
 
 PIPELINE_INDEX = "model_index.json"

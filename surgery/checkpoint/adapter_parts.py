@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from surgery.anatomy.tensor_files import StoredTensor
-from surgery.checkpoint.relayering import NewTensor, Segment
+from surgery.checkpoint.new_checkpoint import NewTensor, Segment
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surgery.anatomy.tensor_files import BITS, WEIGHTS_NAME, StoredTensor, TensorFile, Weights
-from surgery.checkpoint.relayering import NewTensor, Relayering, Segment
+from surgery.checkpoint.new_checkpoint import NewCheckpoint, NewTensor, Segment
 from surgery.errors import InputError
 
 DEFAULT_SHARD_SIZE = "10GB"
@@ -123,7 +123,7 @@ class BytePlan:
 
 
 def plan_bytes(
-    relayering: Relayering,
+    new: NewCheckpoint,
     weights: Weights,
     *,
     max_shard_size: str | int = DEFAULT_SHARD_SIZE,
@@ -138,7 +138,7 @@ def plan_bytes(
     limit = parse_size(max_shard_size)
     stored = weights.tensors
     rank = {file.path: position for position, file in enumerate(weights.files)}
-    tensors = [_plan_tensor(tensor, stored) for tensor in relayering.tensors]
+    tensors = [_plan_tensor(tensor, stored) for tensor in new.tensors]
     tensors.sort(key=lambda tensor: _place(tensor, rank))
     if single is not None:
         return BytePlan((Shard(single, tuple(tensors)),), None)

@@ -13,8 +13,8 @@ from surgery.checkpoint.carriers import (
     record_calls,
     silence_block,
 )
-from surgery.checkpoint.fit import Folds
-from surgery.checkpoint.written_out import OTHER_BACKEND
+from surgery.checkpoint.fitted_blocks import Folds
+from surgery.checkpoint.unrolled import OTHER_BACKEND
 from surgery.errors import RefusedError
 from surgery.plan.plan import Plan, Replace
 from surgery.plan.schedule import Layer

@@ -13,7 +13,7 @@ from typing import Any
 from surgery.anatomy.tensor_files import StoredTensor
 from surgery.checkpoint.adapter_names import AdapterNames, OfLayer, OfModule, shorten
 from surgery.checkpoint.adapter_parts import follow_rows, is_adapter_part
-from surgery.checkpoint.relayering import NewTensor, Segment, relayering_from_json
+from surgery.checkpoint.new_checkpoint import NewTensor, Segment, new_checkpoint_from_json
 from surgery.errors import InputError, RefusedError
 
 DOES_NOT_RUN = "the layer does not run"
@@ -59,7 +59,7 @@ class FittedClass:
 
 def fitted_from_answer(class_name: str, num_layers: Mapping[str, int], answer: Mapping[str, Any]) -> FittedClass:
     """What the question `fit` is answered with; `num_layers` is the length of each stack of the original."""
-    tensors = {tensor.name: tensor.segments for tensor in relayering_from_json(answer).tensors}
+    tensors = {tensor.name: tensor.segments for tensor in new_checkpoint_from_json(answer).tensors}
     return FittedClass(class_name, answer["shapes"], tensors, answer["orders"], num_layers)
 
 

@@ -16,9 +16,9 @@ from surgery.commands.compiled_checkpoint import (
 from surgery.commands.compiled_graph import Format, compile_graph, describe_artefact
 from surgery.commands.output import JsonFlag, QuietFlag, print_json
 from surgery.errors import InputError
-from surgery.export.pruned_model import CompileOptions, compile_planned
 from surgery.plan.planned import plan_spec_file
 from surgery.progress import quietly
+from surgery.publish.pruned_model import CompileOptions, compile_planned
 
 
 class Target(StrEnum):

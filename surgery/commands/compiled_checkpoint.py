@@ -5,9 +5,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from surgery.commands.output import bytes_text, count_text, share_text, table
-from surgery.export.pruned_model import Progress, PrunedModel
-from surgery.export.recipe import config_changes, describe_check, loading_code
 from surgery.progress import show_progress
+from surgery.publish.pruned_model import Progress, PrunedModel
+from surgery.publish.recipe import config_changes, describe_check, loading_code
 
 NUMERIC = {"numeric", "full"}
 UNCHECKED = "not run: that the forward does not go by the blocks' numbers was not checked"
@@ -40,7 +40,7 @@ def pruned_to_json(pruned: PrunedModel) -> dict[str, Any]:
             }
             for shard in prepared.bytes.shards
         ],
-        "dropped": list(prepared.relayering.dropped),
+        "dropped": list(prepared.new.dropped),
         "components": {file.name: file.size_bytes for file in prepared.components},
     }
 
@@ -48,7 +48,7 @@ def pruned_to_json(pruned: PrunedModel) -> dict[str, Any]:
 def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
     """What was written, or would be; what it was checked against; how it is loaded."""
     prepared, plan = pruned.prepared, pruned.prepared.bytes
-    before, dropped = prepared.weights, prepared.relayering.dropped
+    before, dropped = prepared.weights, prepared.new.dropped
     sizes = before.tensors
     dropped_bytes = sum(sizes[name][1].size_bytes for name in dropped)
     copied = plan.size_bytes - plan.computed_bytes

@@ -55,9 +55,9 @@ def program_writer(planned: PlannedSpec, dtype: str | None) -> Callable[[Path], 
     """What writes the program into the folder of the artefact."""
 
     def write(folder: Path) -> Mapping[str, Any]:
-        from surgery.anatomy.pretrained import load_pretrained
         from surgery.graph.apply import apply
         from surgery.graph.program import export_program, save_program
+        from surgery.pipelines.pretrained import load_pretrained
 
         stored = planned.source.weights_dtype or "auto"
         transformer = load_pretrained(planned.source, dtype=dtype or stored, device="cpu", transformer_only=True)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from surgery.bundled import DEMO_PROMPTS, demo_prompt_file, demo_specs
 from surgery.commands.output import JsonFlag, QuietFlag, print_json
-from surgery.demo.location import DEMO_PROMPTS, demo_prompt_file, demo_specs
 from surgery.progress import quietly, say_stage
 
 if TYPE_CHECKING:

@@ -159,7 +159,7 @@ def _write_sheet(evaluation: "Evaluation", path: Path, columns: int = 8) -> Path
     """The first pictures of every row."""
     from PIL import Image
 
-    from surgery.evaluate.contact_sheet import contact_sheet
+    from surgery.metrics.contact_sheet import contact_sheet
 
     pictures = [
         [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in next(row.pictures.batches(columns))]

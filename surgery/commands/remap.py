@@ -12,7 +12,7 @@ from surgery.spec.selector import indices_to_text
 
 if TYPE_CHECKING:
     from surgery.checkpoint.remap import Fallen
-    from surgery.export.remapped_lora import RemappedLora
+    from surgery.publish.remapped_lora import RemappedLora
 
 SHOWN = 12  # lines of what fell away; --json has all
 
@@ -33,7 +33,7 @@ def run(
     Layers are renumbered and copied as the checkpoint's are. What has no place there falls away, and is listed.
     The graph backend needs none of this: its layers keep their names.
     """
-    from surgery.export.remapped_lora import refuse_out, remap_lora
+    from surgery.publish.remapped_lora import refuse_out, remap_lora
 
     refuse_out(out, lora, force=force)
     planned = plan_spec_file(spec, model=model, profile=profile)

@@ -59,7 +59,7 @@ def run(
         raise typer.BadParameter("greedy leaves layers out; repeat by influence or span", param_hint="--by")
     if out is not None:
         refuse_file(out, force=force, suffixes=(".yaml", ".yml"))
-    from surgery.export.suggested_spec import ProfileFacts, write_suggestion
+    from surgery.profiles.suggested_spec import ProfileFacts, write_suggestion
     from surgery.profiles.suggestion import choose_layers, number_to_remove, read_forbidden
 
     found = read_profile_part(profile, part)

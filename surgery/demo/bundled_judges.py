@@ -13,9 +13,9 @@ from surgery.demo.judge_files import (
 )
 from surgery.demo.reference import load_reference
 from surgery.errors import InputError
-from surgery.evaluate.extractors import Extractor, module_extractor
-from surgery.evaluate.feature_sets import Features
-from surgery.experiment.judges import BundledJudges
+from surgery.metrics.bundled_judges import BundledJudges
+from surgery.metrics.extractors import Extractor, module_extractor
+from surgery.metrics.feature_sets import Features
 
 
 def bundled_judges() -> BundledJudges:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from surgery.demo import stock_draw
 from surgery.errors import SurgeryError
-from surgery.export.pruned_model import CompileOptions, PrunedModel, compile_planned
 from surgery.plan.planned import plan_spec_file
+from surgery.publish.pruned_model import CompileOptions, PrunedModel, compile_planned
 
 
 @dataclass(frozen=True)

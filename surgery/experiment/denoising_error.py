@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from surgery.activations.noised import is_flow, pack_latents, predict_noised
 from surgery.errors import InputError
+from surgery.pipelines.noised import is_flow, pack_latents, predict_noised
 
 Array = NDArray[np.float64]
 

@@ -11,16 +11,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from surgery.activations.noised import encode_picture, picture_size
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.identity import hash_file, identify
-from surgery.anatomy.pretrained import check_device, load_pretrained, pick_device, pick_dtype
 from surgery.anatomy.sources import ModelSource, find_source
-from surgery.demo.location import DEMO_CALL, DEMO_NAME
+from surgery.bundled import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
-from surgery.evaluate.draw import check_call, draw_pictures
-from surgery.evaluate.intervals import difference_interval, mean_interval
-from surgery.evaluate.pictures import PictureSet
 from surgery.experiment.captions import open_picture
 from surgery.experiment.columns import Column, columns_of
 from surgery.experiment.controls import BASELINE, CONTROLS, NO_OP, NOISE, RESEEDED
@@ -29,9 +24,14 @@ from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.scores import Metric, Score, notes_on_number, score_row
-from surgery.experiment.shared_text import text_encoded_once
 from surgery.experiment.variants import library_versions, means_file, plan_variants
 from surgery.graph.apply import apply
+from surgery.metrics.intervals import difference_interval, mean_interval
+from surgery.metrics.pictures import PictureSet
+from surgery.pipelines.draw import check_call, draw_pictures
+from surgery.pipelines.noised import encode_picture, picture_size
+from surgery.pipelines.pretrained import check_device, load_pretrained, pick_device, pick_dtype
+from surgery.pipelines.shared_text import text_encoded_once
 from surgery.plan.plan import Plan
 from surgery.progress import show_progress
 from surgery.spec.load import Spec, load_spec, read_spec

@@ -11,15 +11,15 @@ from typing import Any
 from PIL.PngImagePlugin import PngInfo
 
 from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.pretrained import load_pretrained
 from surgery.anatomy.sources import ModelSource, find_source
-from surgery.demo.location import DEMO_CALL, DEMO_NAME
+from surgery.bundled import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
-from surgery.evaluate.contact_sheet import contact_sheet
-from surgery.evaluate.draw import Drawing, check_call, draw_pictures
 from surgery.experiment.variants import folder_name, library_versions, means_file, plan_variants
 from surgery.graph.apply import apply
 from surgery.graph.artefact import SPEC, find_base, is_artefact, read_artefact
+from surgery.metrics.contact_sheet import contact_sheet
+from surgery.pipelines.draw import Drawing, check_call, draw_pictures
+from surgery.pipelines.pretrained import load_pretrained
 from surgery.plan.plan import Plan
 from surgery.progress import Meter, show_progress
 from surgery.spec.load import Spec, load_spec

@@ -9,23 +9,24 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from surgery.demo.location import DEMO_NAME
+from surgery.bundled import DEMO_NAME
 from surgery.errors import InputError
-from surgery.evaluate.clip_model import HPS_NAME, HPS_TAG, ClipModel, load_clip
-from surgery.evaluate.clip_score import clip_scores
-from surgery.evaluate.extractors import (
+from surgery.experiment.prompts import PromptSet
+from surgery.experiment.scores import MIN_PICTURES, Array, ImageJudge, Judges, TextJudge
+from surgery.metrics.bundled_judges import BundledJudges
+from surgery.metrics.clip_model import HPS_NAME, HPS_TAG, ClipModel, load_clip
+from surgery.metrics.clip_score import clip_scores
+from surgery.metrics.extractors import (
     Extractor,
     dinov2_extractor,
     fidelity_extractor,
     inception_extractor,
 )
-from surgery.evaluate.feature_cache import features_of
-from surgery.evaluate.feature_sets import Features, Statistics, check_same_origin, statistics_of
-from surgery.evaluate.paired import load_lpips
-from surgery.evaluate.pictures import PictureSet, pictures_of_files, read_pictures
-from surgery.evaluate.reference import read_reference, write_features, write_statistics
-from surgery.experiment.prompts import PromptSet
-from surgery.experiment.scores import MIN_PICTURES, Array, ImageJudge, Judges, TextJudge
+from surgery.metrics.feature_cache import features_of
+from surgery.metrics.feature_sets import Features, Statistics, check_same_origin, statistics_of
+from surgery.metrics.paired import load_lpips
+from surgery.metrics.pictures import PictureSet, pictures_of_files, read_pictures
+from surgery.metrics.reference import read_reference, write_features, write_statistics
 
 Judge = TypeVar("Judge")
 AUTO, NONE, BUNDLED, INCEPTION, DINOV2 = "auto", "none", "bundled", "inception", "dinov2:"
@@ -52,19 +53,7 @@ class JudgeRequest:
     reference: Path | None = None
     crop_px: int | None = None
     save_reference: Path | None = None
-    bundled: "BundledJudges | None" = None
-
-
-@dataclass(frozen=True)
-class BundledJudges:
-    """What ships with the bundled pipeline: an extractor, a folder in open_clip's format, features of real emoji.
-
-    `extractor` is told on which device it is to be.
-    """
-
-    extractor: Callable[[str], Extractor]
-    clip_folder: Path
-    reference: Callable[[Extractor], Features]
+    bundled: BundledJudges | None = None
 
 
 def _bundled(request: JudgeRequest) -> BundledJudges:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from surgery.anatomy.identity import hash_file
 from surgery.errors import InputError
-from surgery.evaluate.pictures import PictureSet
 from surgery.experiment.variants import folder_name
 from surgery.files import link_file, write_whole
+from surgery.metrics.pictures import PictureSet
 
 
 def keep_pictures(rows: Mapping[str, PictureSet], folder: Path, store: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from surgery.evaluate.pictures import PictureSet, read_pictures
+from surgery.metrics.pictures import PictureSet, read_pictures
 
 RECIPE = "recipe.json"
 

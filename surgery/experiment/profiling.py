@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surgery.activations.guidance import find_guidance
 from surgery.activations.noised import Sample, measure_noised
 from surgery.activations.recorder import Recorder, Token
 from surgery.activations.trajectories import measure_trajectories
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.identity import identify
 from surgery.anatomy.parts import Component
-from surgery.anatomy.pretrained import load_pretrained
 from surgery.anatomy.sources import ModelSource, find_source
-from surgery.conditions import conditions_of
-from surgery.demo.location import DEMO_CALL, DEMO_NAME
+from surgery.bundled import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
-from surgery.evaluate.draw import check_call
 from surgery.experiment.captions import CaptionedPicture, open_picture, read_captions
 from surgery.experiment.variants import library_versions
 from surgery.files import refuse_file
+from surgery.pipelines.conditions import conditions_of
+from surgery.pipelines.draw import check_call
+from surgery.pipelines.guidance import find_guidance
+from surgery.pipelines.pretrained import load_pretrained
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.profile_file import read_profile, write_profile
 from surgery.progress import Meter, show_progress

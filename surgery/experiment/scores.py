@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from surgery.evaluate.extractors import Extractor
-from surgery.evaluate.feature_cache import features_of
-from surgery.evaluate.feature_sets import Features, Origin, Statistics, digest_of, number_of
-from surgery.evaluate.frechet import RELIABLE_NUM, frechet_distance, frechet_interval
-from surgery.evaluate.intervals import Interval, difference_interval, grouped_jackknife, mean_interval
-from surgery.evaluate.kernel_distance import cmmd, kernel_distance
-from surgery.evaluate.paired import Lpips, feature_cosine, paired_psnr, paired_ssim
-from surgery.evaluate.pictures import PictureSet
-from surgery.evaluate.precision_recall import NUM_NEIGHBOURS, precision_recall
+from surgery.metrics.extractors import Extractor
+from surgery.metrics.feature_cache import features_of
+from surgery.metrics.feature_sets import Features, Origin, Statistics, digest_of, number_of
+from surgery.metrics.frechet import RELIABLE_NUM, frechet_distance, frechet_interval
+from surgery.metrics.intervals import Interval, difference_interval, grouped_jackknife, mean_interval
+from surgery.metrics.kernel_distance import cmmd, kernel_distance
+from surgery.metrics.paired import Lpips, feature_cosine, paired_psnr, paired_ssim
+from surgery.metrics.pictures import PictureSet
+from surgery.metrics.precision_recall import NUM_NEIGHBOURS, precision_recall
 
 Array = NDArray[np.float64]
 FID, DINOV2, LONG = "FID", "FD-DINOv2", "Frechet distance"

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import surgery
 from surgery.anatomy.parts import Anatomy
 from surgery.graph.apply import plan_for_spec
 from surgery.plan.plan import Plan
 from surgery.plan.sweep import expand_sweep
 from surgery.profiles.means import means_for_spec
 from surgery.spec.load import Spec
+from surgery.version import __version__
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def library_versions() -> dict[str, str]:
     import transformers
 
     return {
-        "surgery": surgery.__version__,
+        "surgery": __version__,
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "transformers": transformers.__version__,

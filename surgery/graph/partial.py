@@ -16,9 +16,9 @@ from surgery.errors import RefusedError, TraceError
 from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Schedule
-from surgery.tracing.arguments import Container, FlatCall, flatten_call, unflatten_call
+from surgery.tracing.arguments import Container, FlatCall, flatten_call, parameters_of_module, unflatten_call
 from surgery.tracing.guards import GuardViolation
-from surgery.tracing.regions import Input, Output, Region, parameters_of_block, trace_regions
+from surgery.tracing.regions import Input, Output, Region, trace_regions
 from surgery.tracing.stand_ins import StandIn, shadow_of
 from surgery.tracing.steps import read_steps
 
@@ -121,7 +121,7 @@ def _compile_region(
                 )
     graph = rewrite_graph(region.graph, model, {region.stack: schedule})
     blocks = list(model.get_submodule(region.stack).children())
-    parameters = tuple(parameters_of_block(block) for block in blocks)
+    parameters = tuple(parameters_of_module(block) for block in blocks)
     returned = tuple(call.meta["value"] for call in steps.calls)
     return RegionForward(region, graph, compile_graph(graph), parameters, handed, returned)
 

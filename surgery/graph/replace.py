@@ -1,6 +1,5 @@
 """Components whose output is a constant or their own input: what `replace` puts in a component's place."""
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,23 +8,24 @@ import torch
 from torch import nn
 
 from surgery.anatomy.parts import Component, TokenOutput
+from surgery.tracing.arguments import parameters_of_module
 
 
 class Replacement(nn.Module, ABC):
     """Stands in for a component: each token-shaped output u = g(h) becomes a function of h alone.
 
-    Shapes: h is (batch, tokens, in_channels), u is (batch, tokens, out_channels). `parameters_of` are the names of the
-    arguments of the replaced component's forward, so that h is found whether it comes by position or by keyword.
+    Shapes: h is (batch, tokens, in_channels), u is (batch, tokens, out_channels). `parameter_names` are those of
+    the replaced component's forward, so that h is found whether it comes by position or by keyword.
     """
 
-    def __init__(self, component: Component, parameters_of: Sequence[str]) -> None:
+    def __init__(self, component: Component, parameter_names: Sequence[str]) -> None:
         super().__init__()
         self.component = component
-        self.parameters_of = tuple(parameters_of)
+        self.parameter_names = tuple(parameter_names)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The replaced outputs, in the structure that the component returns."""
-        named = {**dict(zip(self.parameters_of, args, strict=False)), **kwargs}
+        named = {**dict(zip(self.parameter_names, args, strict=False)), **kwargs}
         outputs = tuple(self.replace(output, named[output.stream]) for output in self.component.outputs)
         return outputs if self.component.returns_tuple else outputs[0]
 
@@ -61,8 +61,8 @@ class ChannelMeanReplacement(Replacement):
 class MeanReplacement(Replacement):
     """u = a calibrated vector of one value a channel, the same for every token."""
 
-    def __init__(self, component: Component, parameters_of: Sequence[str], means: Mapping[str, torch.Tensor]) -> None:
-        super().__init__(component, parameters_of)
+    def __init__(self, component: Component, parameter_names: Sequence[str], means: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(component, parameter_names)
         for output in component.outputs:
             self.register_buffer(f"mean_{output.stream}", means[output.stream], persistent=False)
 
@@ -75,7 +75,7 @@ def build_replacement(
     kind: str, component: Component, original: nn.Module, means: Mapping[str, torch.Tensor] | None = None
 ) -> Replacement:
     """The stand-in of one kind (`zero`, `input`, `channel_mean`, `mean`) for `original`, on its device and dtype."""
-    names = list(inspect.signature(inspect.unwrap(type(original).forward)).parameters)[1:]
+    names = parameters_of_module(original)
     match kind:
         case "zero":
             return ZeroReplacement(component, names)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from surgery.anatomy.parts import Anatomy, Stack
 from surgery.plan.plan import Plan, Replace
-from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, iter_layers, written_out
+from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, iter_layers, unroll
 from surgery.spec.selector import indices_to_text
 
 Backend = Literal["graph", "checkpoint"]
@@ -71,7 +71,7 @@ def _item_doubts(schedule: Schedule, items: tuple[Item, ...]) -> Iterator[Doubt]
 
 def _place_doubts(schedule: Schedule, stack: Stack) -> Iterator[Doubt]:
     """Whether the stock class gives the blocks the same context and shape in their new places."""
-    order = [layer.index for layer in written_out(schedule.items)]
+    order = [layer.index for layer in unroll(schedule.items)]
     moved = any(index != position for position, index in enumerate(order))
     if stack.streams is None:
         yield "perhaps", f"{stack.name} has not been traced: whether its blocks depend on their numbers is not known"

@@ -85,7 +85,7 @@ def iter_layers(items: tuple[Item, ...]) -> Iterator[Layer]:
                 yield from iter_layers(inner)
 
 
-def written_out(items: tuple[Item, ...]) -> Iterator[Layer]:
+def unroll(items: tuple[Item, ...]) -> Iterator[Layer]:
     """The layers one after the other: a loop as often as it runs, the members of a group in their order, once."""
     for item in items:
         match item:
@@ -95,7 +95,7 @@ def written_out(items: tuple[Item, ...]) -> Iterator[Layer]:
                 yield from layers
             case Loop(inner, times):
                 for _ in range(times):
-                    yield from written_out(inner)
+                    yield from unroll(inner)
 
 
 def count_executions(items: tuple[Item, ...]) -> dict[int, int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 CONSTANT_TYPES = (bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, torch.layout)
 NUMBER_TYPES = (int, float)
@@ -80,6 +81,11 @@ def parameters_of(forward: Callable[..., Any]) -> tuple[str, ...]:
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     both = itertools.takewhile(lambda parameter: parameter.kind is parameter.POSITIONAL_OR_KEYWORD, parameters)
     return tuple(parameter.name for parameter in both)
+
+
+def parameters_of_module(module: nn.Module) -> tuple[str, ...]:
+    """The same of the forward of a module, whatever wraps it."""
+    return parameters_of(inspect.unwrap(type(module).forward))
 
 
 def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Sequence[str]) -> FlatCall:

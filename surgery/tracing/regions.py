@@ -7,7 +7,6 @@ region. An argument that was computed from an output of an earlier block is code
 """
 
 import functools
-import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from surgery.errors import InternalsError, TraceError
-from surgery.tracing.arguments import Container, flatten_call, parameters_of, unflatten_call
+from surgery.tracing.arguments import Container, flatten_call, parameters_of_module, unflatten_call
 from surgery.tracing.stand_ins import StandIn
 from surgery.tracing.steps import find_stack_names
 
@@ -62,11 +61,6 @@ class Region:
     stack: str
     graph: fx.Graph
     calls: tuple[BlockCall, ...]
-
-
-def parameters_of_block(block: nn.Module) -> tuple[str, ...]:
-    """The names of the parameters of a block's forward that have a position, without self."""
-    return parameters_of(inspect.unwrap(type(block).forward))
 
 
 def trace_regions(model: nn.Module, run: Callable[[Mapping[str, Sequence[StandIn]]], None]) -> tuple[Region, ...]:
@@ -118,7 +112,7 @@ class _Learner:
         """One call of a block: noted, and answered with zeros of the right shapes."""
         if index != len(self.calls):
             raise TraceError(f"it does not run the blocks of {self.stack} in their order, each once")
-        call = flatten_call(args, kwargs, parameters_of_block(self.blocks[index]))
+        call = flatten_call(args, kwargs, parameters_of_module(self.blocks[index]))
         origins = tuple(self.origin(index, name, value) for name, value in zip(call.names, call.inputs, strict=True))
         meta_args, meta_kwargs = unflatten_call(call.layout, [_on_meta(value) for value in call.inputs])
         returned = self.blocks[index](*meta_args, **meta_kwargs)

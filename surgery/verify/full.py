@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from surgery.anatomy.pretrained import load_pretrained
 from surgery.anatomy.sources import ModelSource
 from surgery.errors import InputError
 from surgery.graph.apply import apply
+from surgery.pipelines.pretrained import load_pretrained
 from surgery.plan.plan import Plan
 from surgery.tracing.example_inputs import has_example_inputs
 from surgery.verify.agreement import Agreement, compare

@@ -1,7 +1,7 @@
 """A plan on a shrunken model of the same class: what the weights can carry, and whether graph and checkpoint agree.
 
-The shrunken model has the blocks of the class and few channels, and random weights. It is saved, relayered by the code
-that relayers the real files, and loaded by the stock class; its output must be that of the rewritten graph.
+The shrunken model has the blocks of the class and few channels, and random weights. It is saved, compiled by the code
+that compiles the real files, and loaded by the stock class; its output must be that of the rewritten graph.
 """
 
 import json
@@ -19,12 +19,12 @@ from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import ModelSource
 from surgery.anatomy.tensor_files import find_weights
 from surgery.checkpoint.byte_plan import plan_bytes
+from surgery.checkpoint.compile_plan import compile_plan
 from surgery.checkpoint.config_fields import ConfigFields
-from surgery.checkpoint.fit import Folds
+from surgery.checkpoint.fitted_blocks import Folds
 from surgery.checkpoint.folding import find_folds
-from surgery.checkpoint.relayer import relayer
+from surgery.checkpoint.unrolled import OTHER_BACKEND
 from surgery.checkpoint.write import write_weights
-from surgery.checkpoint.written_out import OTHER_BACKEND
 from surgery.errors import RefusedError
 from surgery.files import write_whole
 from surgery.graph.variant import Means, build_variant
@@ -96,11 +96,11 @@ def _reload(
     after.mkdir()
     source = replace(small.source, folder=before)
     weights = find_weights(before)
-    relayering = relayer(source, weights, layers, fields, folds)
+    new = compile_plan(source, weights, layers, fields, folds)
     vectors = {f"{path}/{stream}": v.numpy() for path, streams in means.items() for stream, v in streams.items()}
-    byte_plan = plan_bytes(relayering, weights, max_shard_size=size)
+    byte_plan = plan_bytes(new, weights, max_shard_size=size)
     write_weights(after, byte_plan, weights, metadata={"format": "pt"}, means=vectors)
-    write_config(after, relayering.config)
+    write_config(after, new.config)
     with library_bars(shown=False):
         loaded: nn.Module = type(small.model).from_pretrained(after)  # type: ignore[attr-defined]
     return loaded.eval()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from surgery.anatomy.sources import ModelSource, build_on_meta
-from surgery.checkpoint.relayer import full_config
+from surgery.checkpoint.compile_plan import full_config
 from surgery.errors import InputError
 from surgery.tracing.example_inputs import example_call
 from surgery.tracing.steps import find_stack_names

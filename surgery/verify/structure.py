@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from surgery.anatomy.sources import ModelSource, build_on_meta
 from surgery.anatomy.tensor_files import Weights
-from surgery.checkpoint.layout import learn_original_layout
+from surgery.checkpoint.file_layout import learn_original_layout
 from surgery.errors import RefusedError
 
 

@@ -419,7 +419,7 @@ def test_a_variant_is_refused():
 
 def test_a_measured_checkpoint_of_a_variant_has_its_layers(tmp_path):
     """A pruned checkpoint is a model like any other."""
-    from surgery.export.pruned_model import compile_checkpoint
+    from surgery.publish.pruned_model import compile_checkpoint
 
     model = build_tiny_model("pixart")
     model.save_pretrained(tmp_path / "model")

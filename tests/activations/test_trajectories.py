@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from surgery.activations.guidance import Guidance, find_guidance
-from surgery.activations.noised import Sample, add_noise, measure_noised
+from surgery.activations.noised import Sample, measure_noised
 from surgery.activations.recorder import Recorder
 from surgery.activations.trajectories import measure_trajectories, watched
 from surgery.anatomy.from_model import read_anatomy
 from surgery.errors import InputError
-from surgery.evaluate.draw import draw_pictures
+from surgery.pipelines.draw import draw_pictures
+from surgery.pipelines.guidance import Guidance, find_guidance
+from surgery.pipelines.noised import add_noise
 
 NAMES = ["demo", "flux", "sd3", "auraflow"]
 PROMPTS = ["red apple", "two dogs and a house"]

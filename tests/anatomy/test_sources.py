@@ -14,7 +14,7 @@ import surgery
 from surgery.anatomy import sources
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import dtype_of_weights, find_source, source_from_json, source_to_json
-from surgery.demo.location import demo_folder
+from surgery.bundled import demo_folder
 from surgery.errors import InputError
 from surgery.testing import build_tiny_model
 

@@ -1,4 +1,4 @@
-"""Tiny models as checkpoints: saved by diffusers, relayered, loaded by the stock class."""
+"""Tiny models as checkpoints: saved by diffusers, compiled, loaded by the stock class."""
 
 import copy
 import json
@@ -17,11 +17,11 @@ from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import ModelSource, find_source, weights_of_source
 from surgery.checkpoint.byte_plan import plan_bytes
+from surgery.checkpoint.compile_plan import compile_plan, fields_of_plan
 from surgery.checkpoint.folding import find_folds
-from surgery.checkpoint.relayer import fields_of_plan, relayer
-from surgery.checkpoint.relayering import Relayering
+from surgery.checkpoint.new_checkpoint import NewCheckpoint
+from surgery.checkpoint.unrolled import unroll_plan
 from surgery.checkpoint.write import write_weights
-from surgery.checkpoint.written_out import write_out
 from surgery.plan.lower import MeanValues, lower_spec
 from surgery.plan.plan import Plan
 from surgery.spec.load import read_spec
@@ -83,11 +83,11 @@ def plan_of() -> Callable[..., Plan]:
     return plan
 
 
-def relayer_source(source: ModelSource, model: nn.Module, anatomy: Anatomy, plan: Plan) -> Relayering:
+def compile_source(source: ModelSource, model: nn.Module, anatomy: Anatomy, plan: Plan) -> NewCheckpoint:
     """What the checkpoint of a model on disk holds under a plan; folds are found on the model itself."""
-    layers = write_out(plan, anatomy)
+    layers = unroll_plan(plan, anatomy)
     folds = find_folds(model.float(), tiny_call(model.float()), anatomy, plan, layers)
-    return relayer(source, weights_of_source(source), layers, fields_of_plan(source, layers), folds)
+    return compile_plan(source, weights_of_source(source), layers, fields_of_plan(source, layers), folds)
 
 
 @pytest.fixture(scope="session")
@@ -107,13 +107,13 @@ def write() -> Callable[..., Path]:
         source = find_source(str(name))
         weights = weights_of_source(source)
         copy = build_copy(model)
-        relayering = relayer_source(source, copy, anatomy, plan)
+        new = compile_source(source, copy, anatomy, plan)
         vectors = {f"{p}/{s}": v.double().numpy() for p, streams in (means or {}).items() for s, v in streams.items()}
         out.mkdir()
-        write_weights(out, plan_bytes(relayering, weights, **sizes), weights, metadata={"format": "pt"}, means=vectors)
+        write_weights(out, plan_bytes(new, weights, **sizes), weights, metadata={"format": "pt"}, means=vectors)
         config = out / "config" if source.file is not None else out
         config.mkdir(exist_ok=True)
-        (config / "config.json").write_text(json.dumps(dict(relayering.config)))
+        (config / "config.json").write_text(json.dumps(dict(new.config)))
         return out
 
     return write

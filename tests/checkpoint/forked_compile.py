@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from surgery.commands.main import app, main
-from surgery.export import pruned_model
-from surgery.verify.process import Ask
+from surgery.publish import pruned_model
+from surgery.publish.worker import Ask
 
 OPERATIONS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "open")
 

@@ -5,7 +5,7 @@ import pytest
 from surgery.anatomy.tensor_files import StoredTensor
 from surgery.checkpoint.adapter_metadata import PEFT_KEY, remap_metadata
 from surgery.checkpoint.adapter_names import AdapterNames, OfLayer, OfModule
-from surgery.checkpoint.relayering import Segment
+from surgery.checkpoint.new_checkpoint import Segment
 from surgery.checkpoint.remap import FittedClass, remap_adapter
 from surgery.errors import InputError, RefusedError
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from surgery.anatomy.tensor_files import StoredTensor, TensorFile, Weights, read_header
 from surgery.checkpoint.byte_plan import Copied, parse_size, plan_bytes
-from surgery.checkpoint.relayering import NewTensor, Relayering, Segment, join_segments, relayering_from_json
+from surgery.checkpoint.new_checkpoint import NewCheckpoint, NewTensor, Segment, join_segments, new_checkpoint_from_json
 from surgery.errors import InputError
 
 SIZES = {"F64": 8, "F32": 4, "BF16": 2, "U8": 1}
@@ -68,25 +68,25 @@ def test_parts_of_a_mean_go_on_in_its_vector():
 
 
 @given(st.lists(st.builds(NewTensor, st.text(min_size=1), st.tuples(segments, segments)), max_size=3))
-def test_a_relayering_survives_json(tensors):
+def test_a_new_checkpoint_survives_json(tensors):
     tensors = tuple({tensor.name: tensor for tensor in tensors}.values())
-    relayering = Relayering({"num_layers": 3}, tensors, ("x",), {"s.1": 2}, ("y",))
-    assert relayering_from_json(json.loads(json.dumps(relayering.to_json()))) == relayering
+    new = NewCheckpoint({"num_layers": 3}, tensors, ("x",), {"s.1": 2}, ("y",))
+    assert new_checkpoint_from_json(json.loads(json.dumps(new.to_json()))) == new
 
 
 def test_what_lies_together_is_one_run():
     file = file_of("f", *((name, "F32", (2, 3)) for name in "abcd"))
     weights = Weights((file,))
-    plan = plan_bytes(Relayering({}, tuple(whole(name, 2) for name in "dbc")), weights)
+    plan = plan_bytes(NewCheckpoint({}, tuple(whole(name, 2) for name in "dbc")), weights)
     assert plan.shards[0].pieces() == [Copied(file, 124, 72)]  # b, c and d, whatever order they are asked in
-    apart = plan_bytes(Relayering({}, tuple(whole(name, 2) for name in "abd")), weights)
+    apart = plan_bytes(NewCheckpoint({}, tuple(whole(name, 2) for name in "abd")), weights)
     assert [piece.size_bytes for piece in apart.shards[0].pieces()] == [48, 24]
 
 
 def test_wider_values_come_first_so_that_all_are_aligned():
     file = file_of("f", ("bytes", "U8", (3,)), ("halves", "BF16", (3,)), ("floats", "F32", (3,)), ("long", "F64", (1,)))
     (shard,) = plan_bytes(
-        Relayering({}, tuple(whole(n, 3 if n != "long" else 1) for n in file.tensors)), Weights((file,))
+        NewCheckpoint({}, tuple(whole(n, 3 if n != "long" else 1) for n in file.tensors)), Weights((file,))
     ).shards
     position = 0
     for tensor in shard.tensors:
@@ -100,7 +100,7 @@ def test_wider_values_come_first_so_that_all_are_aligned():
 def test_shards_hold_everything_once_and_none_is_too_large_but_for_one_tensor(lengths, limit):
     file = file_of("f", *((f"t{number}", "U8", (length,)) for number, length in enumerate(lengths)))
     tensors = tuple(whole(name, tensor.shape[0]) for name, tensor in file.tensors.items())
-    plan = plan_bytes(Relayering({}, tensors), Weights((file,)), max_shard_size=limit)
+    plan = plan_bytes(NewCheckpoint({}, tensors), Weights((file,)), max_shard_size=limit)
     names = [tensor.name for shard in plan.shards for tensor in shard.tensors]
     assert sorted(names) == sorted(file.tensors)
     assert all(shard.size_bytes <= limit or len(shard.tensors) == 1 for shard in plan.shards)
@@ -110,7 +110,7 @@ def test_shards_hold_everything_once_and_none_is_too_large_but_for_one_tensor(le
 
 def test_the_header_is_read_back(tmp_path):
     file = file_of("f", ("a", "F32", (2, 3)), ("scalar", "F32", ()))
-    plan = plan_bytes(Relayering({}, (whole("scalar", 1), whole("a", 2))), Weights((file,)))
+    plan = plan_bytes(NewCheckpoint({}, (whole("scalar", 1), whole("a", 2))), Weights((file,)))
     path = tmp_path / plan.shards[0].name
     path.write_bytes(plan.shards[0].header({"format": "pt", "note": "é"}) + bytes(plan.size_bytes))
     found = read_header(path)
@@ -135,7 +135,7 @@ def test_rows_of_different_kinds_are_not_joined():
     file = file_of("f", ("a", "F32", (2, 3)), ("b", "BF16", (2, 3)))
     mixed = NewTensor("new", (Segment("a", 0, 1), Segment("b", 0, 1)))
     with pytest.raises(InputError, match="new would join a and b, which are of different kinds"):
-        plan_bytes(Relayering({}, (mixed,)), Weights((file,)))
+        plan_bytes(NewCheckpoint({}, (mixed,)), Weights((file,)))
 
 
 def file_of_odd_sizes():
@@ -146,7 +146,7 @@ def file_of_odd_sizes():
 
 
 def test_a_whole_tensor_is_copied_whatever_its_rows_are():
-    plan = plan_bytes(Relayering({}, (whole("halves", 2), whole("unknown", 0))), Weights((file_of_odd_sizes(),)))
+    plan = plan_bytes(NewCheckpoint({}, (whole("halves", 2), whole("unknown", 0))), Weights((file_of_odd_sizes(),)))
     sizes = {tensor.name: (tensor.shape, tensor.size_bytes) for tensor in plan.shards[0].tensors}
     assert sizes == {"halves": ((2, 3), 3), "unknown": ((0, 2), 5)}
 
@@ -154,4 +154,4 @@ def test_a_whole_tensor_is_copied_whatever_its_rows_are():
 def test_a_part_of_rows_that_are_not_whole_bytes_is_refused():
     part = NewTensor("new", (Segment("halves", 0, 1),))
     with pytest.raises(InputError, match="f: 'halves' is of dtype 'F4', whose rows are not whole bytes"):
-        plan_bytes(Relayering({}, (part,)), Weights((file_of_odd_sizes(),)))
+        plan_bytes(NewCheckpoint({}, (part,)), Weights((file_of_odd_sizes(),)))

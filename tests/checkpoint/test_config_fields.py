@@ -5,8 +5,8 @@ import pytest
 from torch import nn
 
 from surgery.anatomy.sources import ModelSource
+from surgery.checkpoint.compile_plan import full_config
 from surgery.checkpoint.config_fields import ConfigFields, edit_config, find_config_fields
-from surgery.checkpoint.relayer import full_config
 from surgery.errors import InputError, RefusedError
 from surgery.testing import TINY_MODELS, build_tiny_model
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from surgery.commands.main import app
 from surgery.errors import InputError
-from surgery.export.pruned_model import CompileOptions, compile_planned
 from surgery.plan.planned import plan_spec_file
+from surgery.publish.pruned_model import CompileOptions, compile_planned
 
 SPEC = 'surgery: v1\noperations:\n  - skip: "single_transformer_blocks[1]"\n'
 OPTIONS = CompileOptions(verify="structure", max_shard_size="60KB")
@@ -161,7 +161,7 @@ def test_the_rest_of_a_pipeline_is_counted_where_it_can_not_be_linked(spec, pipe
 def test_a_disk_that_fills_up_with_the_last_texts(planned, small_disk, monkeypatch):
     disk = small_disk("4M")
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr("surgery.export.pruned_model.write_card", lambda facts: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("surgery.publish.pruned_model.write_card", lambda facts: (_ for _ in ()).throw(full))
     message = f"the disk of {disk / 'out'} is full; nothing was left there: make room, or write to another disk"
     refused(planned, disk / "out", message, progress=while_writing(lambda: None))
 

@@ -18,8 +18,8 @@ import diffusers
 import pytest
 import torch
 
-from surgery.export.pruned_model import CompileOptions, compile_planned
 from surgery.plan.planned import plan_spec_file
+from surgery.publish.pruned_model import CompileOptions, compile_planned
 from surgery.verify import process as verify_process
 
 SPEC = 'surgery: v1\noperations:\n  - skip: "transformer_blocks[1]"\n  - skip: "single_transformer_blocks[2]"\n'
@@ -86,7 +86,7 @@ def record_answers(spec, model, out, shard_size):
         return answers[question]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("surgery.export.pruned_model.open_verifier", lambda: contextlib.nullcontext(ask))
+        patch.setattr("surgery.publish.pruned_model.open_verifier", lambda: contextlib.nullcontext(ask))
         compile_planned(plan_spec_file(spec, model=str(model)), out, CompileOptions("structure", shard_size))
     return answers
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from surgery.checkpoint import adapter_parts
-from surgery.export.pruned_model import CompileOptions, compile_planned
-from surgery.export.remapped_lora import RemappedLora, remap_lora
 from surgery.graph.apply import apply
 from surgery.plan.planned import PlannedSpec, plan_spec_file
+from surgery.publish.pruned_model import CompileOptions, compile_planned
+from surgery.publish.remapped_lora import RemappedLora, remap_lora
 from surgery.testing import build_tiny_model, tiny_call
 
 FOLD_TOLERANCE = 2e-5  # float32: as for folds without an adapter; a factor goes through one product instead of another

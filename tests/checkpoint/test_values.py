@@ -9,7 +9,7 @@ import torch
 from surgery.anatomy.tensor_files import StoredTensor, TensorFile
 from surgery.checkpoint import values
 from surgery.checkpoint.byte_plan import Computed
-from surgery.checkpoint.relayering import Segment
+from surgery.checkpoint.new_checkpoint import Segment
 from surgery.errors import RefusedError
 
 DTYPES = {

@@ -12,8 +12,8 @@ from transformers import T5Config, T5EncoderModel
 from typer.testing import CliRunner
 
 from surgery.commands.main import app
-from surgery.demo.architecture import build_scheduler, build_tokenizer
-from surgery.demo.assemble import save_pipeline
+from surgery.demo.training.architecture import build_scheduler, build_tokenizer
+from surgery.demo.training.assemble import save_pipeline
 from surgery.testing import build_tiny_model
 
 PIXELS = 16

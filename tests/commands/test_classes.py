@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from surgery.activations.guidance import find_guidance
-from surgery.conditions import conditions_of, is_class_conditional
 from surgery.errors import InputError
+from surgery.pipelines.conditions import conditions_of, is_class_conditional
+from surgery.pipelines.guidance import find_guidance
 from surgery.profiles.profile_file import read_profile
 
 

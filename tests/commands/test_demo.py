@@ -10,8 +10,8 @@ from PIL import Image
 import surgery.commands.demo
 import surgery.experiment.evaluation
 import surgery.experiment.gallery
+from surgery.bundled import DEMO_CALL, demo_specs
 from surgery.demo import stock_draw
-from surgery.demo.location import DEMO_CALL, demo_specs
 
 SPECS = [path for path in demo_specs() if path.stem in ("order", "skip")]
 

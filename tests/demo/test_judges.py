@@ -18,9 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from surgery.demo.augment import add_noise, blur
+from surgery.bundled import DEMO_PROMPTS, demo_folder
 from surgery.demo.bundled_judges import bundled_extractor, bundled_judges, bundled_reference
-from surgery.demo.emoji_clip import embed_captions, embed_pictures, load_clip
 from surgery.demo.extractor import NUM_FEATURES, extract_features, load_extractor, read_extractor
 from surgery.demo.fidelity_extractor import EmojiFidelityExtractor, register_extractor
 from surgery.demo.judge_files import (
@@ -35,11 +34,12 @@ from surgery.demo.judge_files import (
     digest_of,
     read_digests,
 )
-from surgery.demo.judge_quality import distance_between, draw_pictures, retrieve, to_bytes
-from surgery.demo.location import DEMO_PROMPTS, demo_folder
 from surgery.demo.reference import load_reference
+from surgery.demo.training.augment import add_noise, blur
+from surgery.demo.training.emoji_clip import embed_captions, embed_pictures, load_clip
+from surgery.demo.training.judge_quality import distance_between, draw_pictures, retrieve, to_bytes
 from surgery.errors import InputError
-from surgery.evaluate.clip_model import load_clip as load_folder
+from surgery.metrics.clip_model import load_clip as load_folder
 
 ROOT = Path(__file__).parents[2]
 MAX_WEIGHTS_BYTES, MAX_REFERENCE_BYTES = 6_000_000, 3_000_000

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from surgery.bundled import DEMO_PROMPTS
 from surgery.demo import pictures
-from surgery.demo.location import DEMO_PROMPTS
 from surgery.demo.pictures import LEFT_OUT_WORDS, Emoji, caption_from_name, find_font, list_emoji
 from surgery.errors import InputError
 

@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 import surgery
-from surgery.demo.location import DEMO_CALL, DEMO_NAME, DEMO_PROMPTS, demo_folder, demo_specs
+from surgery.bundled import DEMO_CALL, DEMO_NAME, DEMO_PROMPTS, demo_folder, demo_specs
 from surgery.plan.lower import lower_spec
 from surgery.spec.load import load_spec, read_spec
 

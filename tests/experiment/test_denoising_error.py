@@ -5,10 +5,10 @@ import pipelines
 import pytest
 import torch
 
-from surgery.activations.noised import add_noise
 from surgery.errors import InputError
 from surgery.experiment.denoising_error import denoising_errors
 from surgery.graph.apply import apply
+from surgery.pipelines.noised import add_noise
 from surgery.spec.load import read_spec
 
 PROMPTS = ("red apple", "rocket", "two dogs")

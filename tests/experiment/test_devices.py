@@ -11,12 +11,12 @@ from torch.overrides import TorchFunctionMode
 
 from surgery.demo.bundled_judges import bundled_clip, bundled_judges
 from surgery.errors import InputError
-from surgery.evaluate import paired
-from surgery.evaluate.pictures import read_pictures
 from surgery.experiment import evaluation, judges
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.scores import score_row
+from surgery.metrics import paired
+from surgery.metrics.pictures import read_pictures
 
 DEVICE = "cpu:1"  # torch takes it for one of its own, and copies what is moved there: a copy has a storage of its own
 SKIP = Path(__file__).parents[2] / "specs" / "demo" / "skip.yaml"

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from surgery.errors import InputError
-from surgery.evaluate.draw import Drawing
 from surgery.experiment.gallery import (
     BASELINE,
     RECIPE_KEY,
@@ -18,6 +17,7 @@ from surgery.experiment.gallery import (
     find_targets,
     write_gallery,
 )
+from surgery.pipelines.draw import Drawing
 from surgery.plan.lower import lower_spec
 from surgery.spec.load import load_spec, read_spec
 

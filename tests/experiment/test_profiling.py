@@ -7,8 +7,8 @@ from diffusers import DiffusionPipeline
 from typer.testing import CliRunner
 
 import surgery
+from surgery.bundled import DEMO_CALL, demo_folder
 from surgery.commands.main import app
-from surgery.demo.location import DEMO_CALL, demo_folder
 from surgery.experiment import profiling
 from surgery.profiles.profile_file import ARRAYS, read_profile
 

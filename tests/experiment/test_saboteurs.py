@@ -12,26 +12,26 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from surgery.anatomy.pretrained import load_pretrained
 from surgery.anatomy.sources import find_source
-from surgery.demo.augment import add_noise, blur
+from surgery.bundled import DEMO_CALL
 from surgery.demo.bundled_judges import bundled_clip, bundled_extractor, bundled_judges, bundled_reference
 from surgery.demo.extractor import EmojiExtractor
-from surgery.demo.judge_quality import to_bytes
-from surgery.demo.location import DEMO_CALL
+from surgery.demo.training.augment import add_noise, blur
+from surgery.demo.training.judge_quality import to_bytes
 from surgery.errors import InputError
-from surgery.evaluate.clip_model import load_clip
-from surgery.evaluate.draw import draw_pictures
-from surgery.evaluate.feature_cache import features_of
-from surgery.evaluate.kernel_distance import cmmd
-from surgery.evaluate.pictures import pictures_of_tensor, read_pictures
 from surgery.experiment import evaluation, picture_store, shared_text
 from surgery.experiment.evaluation import EvaluationRequest, draw_rows, hash_components, list_rows, make_recipe
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.picture_store import PictureStore, key_of
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.scores import ImageJudge, Judges, score_row
-from surgery.experiment.shared_text import text_encoded_once
+from surgery.metrics.clip_model import load_clip
+from surgery.metrics.feature_cache import features_of
+from surgery.metrics.kernel_distance import cmmd
+from surgery.metrics.pictures import pictures_of_tensor, read_pictures
+from surgery.pipelines.draw import draw_pictures
+from surgery.pipelines.pretrained import load_pretrained
+from surgery.pipelines.shared_text import text_encoded_once
 from surgery.spec.load import load_spec
 
 ROOT = Path(__file__).parents[2]
@@ -355,7 +355,7 @@ def test_an_extractor_that_forgets_its_weights_is_refused_before_anything_is_dra
         load_judges(request, PromptSet(PROMPTS), "other", tmp_path)
 
 
-# CMMD, the last of the metrics whose laws are not in tests/evaluate.
+# CMMD, the last of the metrics whose laws are not in tests/metrics.
 
 
 @pytest.mark.parametrize(("damage", "levels"), [(add_noise, (0.05, 0.1, 0.2, 0.4)), (blur, (0.5, 1.0, 2.0, 4.0))])

@@ -10,18 +10,18 @@ from torch import nn
 
 from surgery.demo.bundled_judges import bundled_clip, bundled_judges
 from surgery.errors import InputError
-from surgery.evaluate.clip_model import load_clip
-from surgery.evaluate.extractors import module_extractor
-from surgery.evaluate.feature_cache import features_of
-from surgery.evaluate.feature_sets import Features, Statistics
-from surgery.evaluate.kernel_distance import cmmd
-from surgery.evaluate.pictures import pictures_of_tensor, read_pictures
-from surgery.evaluate.reference import read_reference, write_features
 from surgery.experiment.denoising_error import DenoisingErrors
 from surgery.experiment.evaluation import score_errors
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.scores import ImageJudge, Judges, notes_on_number, score_row
+from surgery.metrics.clip_model import load_clip
+from surgery.metrics.extractors import module_extractor
+from surgery.metrics.feature_cache import features_of
+from surgery.metrics.feature_sets import Features, Statistics
+from surgery.metrics.kernel_distance import cmmd
+from surgery.metrics.pictures import pictures_of_tensor, read_pictures
+from surgery.metrics.reference import read_reference, write_features
 
 PROMPTS = PromptSet(tuple(f"prompt {number}" for number in range(6)))
 CLIP = f"local-dir:{bundled_clip()}"

@@ -15,7 +15,7 @@ from tiny import tiny_anatomy
 import surgery
 from surgery.anatomy.identity import find_difference, identify, identity_from_json
 from surgery.anatomy.sources import find_source
-from surgery.demo.location import DEMO_CALL, demo_folder
+from surgery.bundled import DEMO_CALL, demo_folder
 from surgery.errors import InputError
 from surgery.graph.artefact import FORWARD, MANIFEST, MEANS, PLAN, SPEC, read_artefact, write_artefact
 from surgery.plan.planned import plan_spec_file

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from surgery.demo.location import DEMO_CALL, demo_folder
+from surgery.bundled import DEMO_CALL, demo_folder
 from surgery.errors import InputError, RefusedError
 from surgery.graph.apply import apply
 from surgery.spec.load import read_spec

@@ -7,12 +7,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from surgery.evaluate.extractors import module_extractor
-from surgery.evaluate.feature_cache import features_of
-from surgery.evaluate.frechet import frechet_distance
-from surgery.evaluate.pictures import pictures_of_tensor
 from surgery.experiment.evaluation import EvaluatedRow, Evaluation
 from surgery.experiment.scores import ImageJudge, Judges, score_row
+from surgery.metrics.extractors import module_extractor
+from surgery.metrics.feature_cache import features_of
+from surgery.metrics.frechet import frechet_distance
+from surgery.metrics.pictures import pictures_of_tensor
 from surgery.report.evaluation_figure import draw_evaluation
 from surgery.report.evaluation_table import evaluation_table, evaluation_text, number_text
 

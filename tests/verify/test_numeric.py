@@ -9,15 +9,15 @@ from built_once import building_once
 from tiny import tiny_model
 
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source
-from surgery.checkpoint import fit
-from surgery.checkpoint.relayer import fields_of_plan
-from surgery.checkpoint.written_out import write_out
+from surgery.checkpoint import fitted_blocks as fit
+from surgery.checkpoint.compile_plan import fields_of_plan
+from surgery.checkpoint.unrolled import unroll_plan
 from surgery.errors import InputError, RefusedError
 from surgery.plan.lower import lower_spec
+from surgery.publish.answers import answer
 from surgery.spec.load import read_spec
 from surgery.testing import tiny_call
 from surgery.verify.agreement import relative_difference
-from surgery.verify.answers import answer
 from surgery.verify.numeric import build_small, check_numerically, folds_of_plan
 from surgery.verify.shrink import build_random, shrink_source
 
@@ -36,7 +36,7 @@ def source_of(name):
 def check(source, operation):
     anatomy = anatomy_of_source(source)
     plan = lower_spec(read_spec(f"surgery: v1\noperations:\n  - {operation}\n"), anatomy)
-    layers = write_out(plan, anatomy)
+    layers = unroll_plan(plan, anatomy)
     small = build_small(source)
     fields = fields_of_plan(small.source, layers)
     return check_numerically(small, plan, layers, fields, folds_of_plan(small, plan, layers))
@@ -105,7 +105,7 @@ def test_the_captions_of_hidream_go_with_its_layers_and_it_is_refused(tmp_path):
         plan = lower_spec(read_spec(f'surgery: v1\noperations:\n  - skip: "{stack}[1]"\n'), anatomy)
         about = {"source": source_json(source), "plan": plan.to_json(), "variant": None, "verify": "structure"}
         with pytest.raises(RefusedError, match=f"makes caption_projection follow {field} too: it would have 5 members"):
-            answer("relayer", about)
+            answer("compile_plan", about)
 
 
 @pytest.mark.parametrize("layer", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3)), 4])
@@ -170,9 +170,9 @@ def test_a_class_without_example_inputs_is_checked_by_structure_only(tmp_path):
     plan = lower_spec(read_spec('surgery: v1\noperations:\n  - skip: "transformer_blocks[1]"\n'), anatomy)
     about = {"source": source_json(source), "plan": plan.to_json(), "variant": None}
     with pytest.raises(RefusedError, match="there are no example inputs for LTXVideoTransformer3DModel; with --verify"):
-        answer("relayer", {**about, "verify": "numeric"})
-    found = answer("relayer", {**about, "verify": "structure"})
-    assert found["relayering"]["config"]["num_layers"] == 2 and found["agreement"] is None
+        answer("compile_plan", {**about, "verify": "numeric"})
+    found = answer("compile_plan", {**about, "verify": "structure"})
+    assert found["new"]["config"]["num_layers"] == 2 and found["agreement"] is None
 
 
 def source_json(source):

@@ -1,0 +1,69 @@
+"""A pipeline and prompts -> pictures, reproducibly: picture k of prompt p has a seed of its own, whatever the batch."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from surgery.errors import InputError
+from surgery.pipelines.conditions import CLASS_LABELS, conditions_of
+
+OWN_ARGUMENTS = ("self", "prompt", CLASS_LABELS, "generator", "output_type", "return_dict")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One picture with the prompt and the seed that it was drawn with."""
+
+    image: Image.Image
+    prompt: str
+    seed: int
+
+
+def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
+    """Raise InputError where the pipeline's call has no such argument, or it is `draw_pictures` that sets it."""
+    known = inspect.signature(type(pipe).__call__).parameters
+    for name in call:
+        if name in OWN_ARGUMENTS:
+            raise InputError(f"the argument {name} of {type(pipe).__name__} is set for every batch; leave it out")
+    unknown = [name for name in call if name not in known]
+    if unknown:
+        names = ", ".join(name for name in known if name not in (*OWN_ARGUMENTS, "args", "kwargs"))
+        raise InputError(f"{type(pipe).__name__} takes no argument {unknown[0]}; it takes {names}")
+
+
+def draw_pictures(
+    pipe: Any,
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    batch_size: int,
+    call: Mapping[str, Any],
+    on_batch: Callable[[int], object] = lambda _: None,
+) -> list[Drawing]:
+    """One picture a prompt; prompt k starts from the noise of the CPU generator seeded with `seed + k`.
+
+    Of a class-conditional pipeline, prompts are the names or numbers of classes. `call` are further arguments of the
+    pipeline. `on_batch` is told how many pictures each batch has finished.
+
+    Raises:
+        InputError: the pipeline takes no such argument, refuses a value, or has no class of a prompt's name.
+    """
+    check_call(pipe, call)
+    conditions = conditions_of(pipe, prompts)
+    found: list[Drawing] = []
+    for start in range(0, len(prompts), batch_size):
+        batch = list(prompts[start : start + batch_size])
+        seeds = [seed + start + position for position in range(len(batch))]
+        noise = [torch.Generator().manual_seed(number) for number in seeds]
+        try:
+            given = conditions[start : start + batch_size]
+            images = pipe(given, generator=noise, output_type="pil", **call).images
+        except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
+            raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
+        found.extend(Drawing(*item) for item in zip(images, batch, seeds, strict=True))
+        on_batch(len(batch))
+    return found

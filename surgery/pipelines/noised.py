@@ -1,0 +1,166 @@
+"""A pipeline and a noised picture -> what its transformer predicts there, as in training.
+
+The pipeline itself prepares everything that its transformer is given (text, positions, packing); its scheduler is made
+to visit this one timestep, the noised picture takes the place of the pipeline's noise, and the call ends at its first
+step.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+
+from surgery.diffusers_internals import pack_by_pipeline
+from surgery.errors import InputError, RefusedError
+from surgery.pipelines.conditions import conditions_of
+from surgery.pipelines.guidance import StopSampling
+from surgery.pipelines.replaced import replaced
+from surgery.tracing.arguments import parameters_of_module
+
+IMAGE_NDIM = 4  # of latents (batch, channels, height, width)
+
+
+def predict_noised(
+    pipe: Any,
+    clean: torch.Tensor,
+    noise: torch.Tensor,
+    share: float,
+    captions: Sequence[str],
+    call: Mapping[str, Any],
+) -> torch.Tensor:
+    """What a pipeline hands its scheduler at one share of the noise range, for noised latents (batch, ...), unguided.
+
+    Flow-matching models get x_t = (1 - t) x_0 + t e; others x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e with their
+    scheduler's a_t (DDPM, arXiv 2006.11239, eq. 4).
+
+    Raises:
+        RefusedError: how the pipeline packs its latents is not known.
+        InputError: the pipeline refuses the call.
+    """
+    height, width = picture_size(pipe, call)
+    timestep, noised = add_noise(pipe.scheduler, clean, noise, share)
+    known = inspect.signature(type(pipe).__call__).parameters
+    size = {name: value for name, value in (("height", height), ("width", width)) if name in known}
+    arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1, **size}
+    generators = [torch.Generator().manual_seed(number) for number in range(len(captions))]
+    predictions: list[torch.Tensor] = []
+    name = parameters_of_module(pipe.transformer)[0]
+    with ExitStack() as stack:
+        stack.enter_context(replaced(pipe.scheduler, "step", _keep_and_stop(pipe.scheduler.step, predictions)))
+        stack.enter_context(replaced(pipe.scheduler, "set_timesteps", _visit(pipe.scheduler, timestep)))
+        hook = pipe.transformer.register_forward_pre_hook(_put(pipe, name, noised), with_kwargs=True, prepend=True)
+        stack.callback(hook.remove)
+        try:
+            pipe(conditions_of(pipe, captions), generator=generators, output_type="latent", **arguments)
+        except StopSampling:
+            pass
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
+    return predictions[0]
+
+
+def picture_size(pipe: Any, call: Mapping[str, Any]) -> tuple[int, int]:
+    """The height and width in pixels: the call's, or the pipeline's own."""
+    own = getattr(pipe.transformer.config, "sample_size", None) or getattr(pipe, "default_sample_size", 0)
+    size = own * getattr(pipe, "vae_scale_factor", 8) if isinstance(own, int) else 0
+    height, width = call.get("height", size), call.get("width", size)
+    if not height or not width:
+        raise InputError(f"{type(pipe).__name__} does not say how large its pictures are; give --height and --width")
+    return int(height), int(width)
+
+
+@torch.no_grad()
+def encode_picture(pipe: Any, image: Image.Image, height: int, width: int, generator: torch.Generator) -> torch.Tensor:
+    """A picture as latents (1, channels, height, width) in float32, cut to the middle where its sides differ."""
+    from diffusers.image_processor import VaeImageProcessor
+
+    vae = pipe.vae
+    fitted = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor()
+    pixels = processor.preprocess(fitted, height=height, width=width).to(vae.device, vae.dtype)
+    try:
+        encoded = vae.encode(pixels)
+    except (ValueError, RuntimeError) as error:
+        raise RefusedError(f"{type(vae).__name__} encodes no pictures: {str(error).splitlines()[0]}") from None
+    if hasattr(encoded, "latent_dist"):
+        latents = encoded.latent_dist.sample(generator)
+    else:
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+    if latents.ndim != IMAGE_NDIM:
+        raise RefusedError(f"{type(vae).__name__} makes no (batch, channels, height, width) latents of pictures")
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return ((latents.float() - shift) * vae.config.scaling_factor).cpu()
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether a scheduler's noised samples are (1 - t) x_0 + t e."""
+    return hasattr(scheduler, "scale_noise") or scheduler.config.get("prediction_type") == "flow_prediction"
+
+
+def add_noise(
+    scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, share: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The timestep at a share of the noise range, and the noised sample there."""
+    steps = scheduler.config.num_train_timesteps
+    if is_flow(scheduler):
+        return torch.tensor([share * steps]), (1 - share) * clean + share * noise
+    from diffusers import DDPMScheduler
+
+    timestep = torch.tensor([min(int(share * steps), steps - 1)])
+    return timestep, DDPMScheduler.from_config(scheduler.config).add_noise(clean, noise, timestep)
+
+
+def _visit(scheduler: Any, timestep: torch.Tensor) -> Callable[..., None]:
+    """A `set_timesteps` after which the scheduler has one timestep."""
+    set_timesteps = scheduler.set_timesteps
+
+    @functools.wraps(set_timesteps)  # pipelines look at its signature
+    def visit(*args: Any, **kwargs: Any) -> None:
+        set_timesteps(*args, **kwargs)
+        scheduler.timesteps = timestep.to(scheduler.timesteps.device)
+        scheduler.num_inference_steps = 1
+
+    return visit
+
+
+def _keep_and_stop(take_step: Callable[..., Any], predictions: list[torch.Tensor]) -> Callable[..., None]:
+    """A `step` that keeps the prediction that it is given, and ends the call."""
+
+    @functools.wraps(take_step)  # pipelines look at its signature
+    def stop(model_output: torch.Tensor, *_args: Any, **_kwargs: Any) -> None:
+        predictions.append(model_output)
+        raise StopSampling
+
+    return stop
+
+
+def _put(pipe: Any, name: str, noised: torch.Tensor) -> Callable[..., Any]:
+    """A hook that gives the transformer a noised picture instead of what its pipeline gives."""
+
+    def put(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001  (torch's)
+        given = args[0] if args else kwargs[name]
+        value = pack_latents(pipe, noised, given).to(given)
+        return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, name: value})
+
+    return put
+
+
+def pack_latents(pipe: Any, latents: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """Latents in the shape that the transformer is given, by the pipeline's own packing.
+
+    Raises:
+        RefusedError: the pipeline packs its latents in a way that is not known.
+    """
+    if given.shape == latents.shape:
+        return latents
+    packed = pack_by_pipeline(pipe, latents)
+    if packed is not None and packed.shape == given.shape:
+        return packed
+    raise RefusedError(
+        f"{type(pipe).__name__} gives its transformer {tuple(given.shape)}, and a picture's latents are "
+        f"{tuple(latents.shape)}; how they are packed is not known"
+    )

@@ -1,0 +1,244 @@
+"""A planned spec -> a folder that stock diffusers loads: checkpoint, config, the rest of its pipeline, recipe and card.
+
+Everything is written beside the target and renamed when it is whole and verified. This process copies bytes; what needs
+torch is asked of another one (publish.worker).
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from surgery.anatomy.hub_files import fetch_source
+from surgery.anatomy.identity import identity_from_json
+from surgery.anatomy.needed_files import TRANSFORMER
+from surgery.anatomy.sources import ModelSource, find_source, source_to_json, weights_of_source
+from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE, parse_size, plan_bytes
+from surgery.checkpoint.new_checkpoint import new_checkpoint_from_json
+from surgery.checkpoint.write import refuse_full_disk, write_weights
+from surgery.errors import InputError
+from surgery.files import refuse_target, whole_folder
+from surgery.plan.planned import PlannedSpec, plan_spec_file
+from surgery.publish.model_card import write_card
+from surgery.publish.pipeline_files import can_link, list_components, take_along
+from surgery.publish.recipe import PreparedModel, card_facts, make_manifest, make_metadata, public_name
+from surgery.publish.worker import Ask, open_verifier
+from surgery.version import __version__
+
+MANIFEST, SPEC, PLAN, CARD = "surgery.json", "spec.yaml", "plan.json", "README.md"
+
+Verify = Literal["structure", "numeric", "full"]
+Progress = Callable[[int], Callable[[int], None]]  # bytes in all -> what is told of bytes as they are written
+
+
+def no_progress(total: int) -> Callable[[int], None]:  # noqa: ARG001  (a Progress)
+    """Tell nobody."""
+    return lambda size: None  # noqa: ARG005  (the same)
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """How a checkpoint is written; the command's options of these names say more."""
+
+    verify: Verify = "numeric"
+    max_shard_size: str = DEFAULT_SHARD_SIZE
+    transformer_only: bool = False
+    copies: bool = False
+    variant: str | None = None
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class PrunedModel:
+    """What was written (or, after a dry run, would have been); `manifest` is what `surgery.json` says."""
+
+    folder: Path
+    prepared: PreparedModel
+    manifest: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    checks: Mapping[str, Any]
+
+
+def compile_checkpoint(
+    spec: str | Path,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    profile: str | Path | None = None,
+    verify: Verify = "numeric",
+    max_shard_size: str = DEFAULT_SHARD_SIZE,
+    transformer_only: bool = False,
+    copies: bool = False,
+    variant: str | None = None,
+    force: bool = False,
+) -> Path:
+    """Compile a spec file to a pruned model in the folder `out`, as `surgery compile --to checkpoint` does.
+
+    The arguments are the command's options; `copies` is `--copy`. Returns the folder, which stock diffusers loads.
+
+    Raises:
+        InputError: a file or the model can't be read, the target can't be written, or the disk is full.
+        SpecError: the spec has faults; all of them, with their places.
+        RefusedError: no stock checkpoint can express the plan; or graph and checkpoint do not agree.
+    """
+    planned = plan_spec_file(Path(spec), model=model, profile=None if profile is None else Path(profile))
+    options = CompileOptions(verify, max_shard_size, transformer_only, copies, variant, force)
+    return compile_planned(planned, Path(out), options).folder
+
+
+def compile_planned(
+    planned: PlannedSpec,
+    out: Path,
+    options: CompileOptions = CompileOptions(),
+    *,
+    progress: Progress = no_progress,
+) -> PrunedModel:
+    """Write the pruned checkpoint of a planned spec into the folder `out`.
+
+    Raises:
+        InputError: the model's files are missing or unsound, the target can't be written, or the disk is full.
+        RefusedError: no stock checkpoint can express the plan; or graph and checkpoint do not agree.
+    """
+    parse_size(options.max_shard_size)
+    if not options.dry_run:
+        refuse_target(out, force=options.force)
+    source = fetch_source(planned.source, transformer_only=options.transformer_only, variant=options.variant)
+    if options.transformer_only:
+        source = replace(source, pipeline=None)
+    refuse_own_source(out, source)
+    with open_verifier() as ask:
+        started = time.perf_counter()
+        prepared = _prepare(planned, source, options, ask)
+        seconds = {"discover": time.perf_counter() - started}
+        checks: dict[str, Any] = {"numeric": prepared.agreement} if prepared.agreement else {}
+        if options.dry_run:
+            return PrunedModel(out, prepared, make_manifest(prepared, {}, checks), seconds, checks)
+        with whole_folder(out, force=options.force) as folder:
+            started = time.perf_counter()
+            _write_bytes(prepared, folder, options, progress)
+            seconds["copy"] = time.perf_counter() - started
+            started = time.perf_counter()
+            checks = {**checks, **_verify(prepared, folder, options, ask)}
+            seconds["verify"] = time.perf_counter() - started
+            manifest = _write_texts(prepared, folder, out, checks)
+    return PrunedModel(out, prepared, manifest, seconds, checks)
+
+
+def refuse_own_source(out: Path, source: ModelSource) -> None:
+    """Raise InputError where the target is the model itself, holds it, or lies in it."""
+    paths = [path for path in (source.folder, source.file) if path is not None]
+    target = Path(os.path.realpath(out))  # which takes loops of symlinks as they are
+    for path in paths:
+        original = Path(source.pipeline).resolve() if source.pipeline else path.resolve()
+        if target == original or target in original.parents or original in target.parents:
+            raise InputError(f"{out} and the model {source.name} lie within each other; give a folder elsewhere")
+
+
+def _prepare(planned: PlannedSpec, source: ModelSource, options: CompileOptions, ask: Ask) -> PreparedModel:
+    weights = weights_of_source(source, variant=options.variant)
+    found = ask(
+        "compile_plan",
+        source=source_to_json(source),
+        plan=planned.plan.to_json(),
+        variant=options.variant,
+        verify=options.verify,
+    )
+    new = new_checkpoint_from_json(found["new"])
+    single = None if source.file is None else f"{source.file.stem}-{Path(planned.spec.file).stem}.safetensors"
+    size = options.max_shard_size
+    byte_plan = plan_bytes(new, weights, max_shard_size=size, single=single, variant=options.variant)
+    components = tuple(list_components(source, variant=options.variant))
+    return PreparedModel(
+        planned,
+        source,
+        weights,
+        new,
+        byte_plan,
+        components,
+        replace(identity_from_json(found["identity"]), model=public_name(planned.source.name)),
+        found["agreement"],
+        {"surgery": __version__, **found["versions"]},
+        options.variant,
+        _arguments(options),
+    )
+
+
+def _arguments(options: CompileOptions) -> tuple[str, ...]:
+    """The options of the command that decide what is in the files, as they would be written."""
+    size = () if options.max_shard_size == DEFAULT_SHARD_SIZE else ("--max-shard-size", options.max_shard_size)
+    variant = () if options.variant is None else ("--variant", options.variant)
+    return (*(("--transformer-only",) if options.transformer_only else ()), *size, *variant)
+
+
+def _write_bytes(prepared: PreparedModel, folder: Path, options: CompileOptions, progress: Progress) -> None:
+    total = prepared.bytes.size_bytes + sum(file.size_bytes for file in prepared.components)
+    linked = [file for file in prepared.components if not options.copies and can_link(file, folder)]
+    refuse_full_disk(folder.parent, total - sum(file.size_bytes for file in linked))
+    advance = progress(total)
+    inner = folder / TRANSFORMER if prepared.is_pipeline else folder
+    inner.mkdir(exist_ok=True)
+    write_weights(
+        inner,
+        prepared.bytes,
+        prepared.weights,
+        metadata=make_metadata(prepared),
+        means=_means(prepared.planned),
+        advance=advance,
+    )
+    config = json.dumps(dict(prepared.new.config), indent=2) + "\n"
+    place = inner if prepared.source.file is None else inner / "config"
+    place.mkdir(exist_ok=True)
+    (place / "config.json").write_text(config, encoding="utf-8")
+    for file in prepared.components:
+        take_along(file, folder, copies=options.copies, advance=advance)
+
+
+def _means(planned: PlannedSpec) -> dict[str, Any]:
+    """The vectors of means that the plan uses, by COMPONENT/STREAM."""
+    if planned.means is None or all(item.kind != "mean" for item in planned.plan.replacements):
+        return {}
+    from surgery.profiles.means import read_means
+
+    vectors = read_means(planned.means).vectors
+    return {f"{path}/{stream}": vector for path, streams in vectors.items() for stream, vector in streams.items()}
+
+
+def _verify(prepared: PreparedModel, folder: Path, options: CompileOptions, ask: Ask) -> dict[str, Any]:
+    """What the checks of the written files say; they raise where those are wrong."""
+    written = source_to_json(_written_source(prepared, folder))
+    extra = list(prepared.new.unknown)
+    checks = {"structure": ask("structure", source=written, variant=options.variant, extra=extra)}
+    if options.verify == "full":
+        means = prepared.planned.means
+        checks["full"] = ask(
+            "full",
+            source=written,
+            original=source_to_json(prepared.source),
+            plan=prepared.planned.plan.to_json(),
+            means=None if means is None else str(means),
+            variant=options.variant,
+        )
+    return checks
+
+
+def _written_source(prepared: PreparedModel, folder: Path) -> ModelSource:
+    """What was written, as a model of its own; its config is read back from the file."""
+    source = prepared.source
+    if source.file is not None:
+        return find_source(str(folder / prepared.bytes.shards[0].name))
+    return find_source(str(folder / TRANSFORMER if prepared.is_pipeline else folder))
+
+
+def _write_texts(prepared: PreparedModel, folder: Path, out: Path, checks: Mapping[str, Any]) -> dict[str, Any]:
+    plan = prepared.planned.plan
+    (folder / SPEC).write_bytes(prepared.spec_text.encode())
+    (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(write_card(card_facts(prepared, out.name, checks)), encoding="utf-8")
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    manifest = make_manifest(prepared, sizes, checks)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return manifest

@@ -1,0 +1,206 @@
+"""What a pruned model says of itself: metadata within its files, a manifest and a model card beside them."""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgery.anatomy.identity import Identity
+from surgery.anatomy.sources import ModelSource
+from surgery.anatomy.tensor_files import Weights
+from surgery.bundled import DEMO_NAME, demo_folder
+from surgery.checkpoint.byte_plan import BytePlan
+from surgery.checkpoint.new_checkpoint import NewCheckpoint
+from surgery.plan.planned import PlannedSpec
+from surgery.publish.model_card import CardFacts, Size, amount_text, read_card_head
+from surgery.publish.pipeline_files import ComponentFile, base_folder, count_values
+
+FORMAT = 1
+KEY, BASE_KEY = "surgery", "surgery_of_base"  # in the metadata of safetensors files
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """All that is known before the first byte is written."""
+
+    planned: PlannedSpec
+    source: ModelSource
+    weights: Weights
+    new: NewCheckpoint
+    bytes: BytePlan
+    components: tuple[ComponentFile, ...]
+    identity: Identity
+    agreement: Mapping[str, Any] | None
+    versions: Mapping[str, str]
+    variant: str | None = None
+    arguments: tuple[str, ...] = ()  # of the command
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether the result is a pipeline's folder, not a transformer's."""
+        return self.source.pipeline is not None
+
+    @property
+    def spec_text(self) -> str:
+        """The spec as it is published: paths of this machine by their last parts."""
+        spec = self.planned.spec
+        paths = (spec.model, spec.profile, *(group.file for group in spec.profile_groups))
+        return hide_paths(self.planned.text, [name for name in paths if name is not None])
+
+    @property
+    def repeated_bytes(self) -> int:
+        """The bytes of all copies of a block but its first: the graph backend would share them."""
+        sizes = {name: tensor.size_bytes for name, (_, tensor) in self.weights.tensors.items()}
+        uses: dict[str, int] = {}
+        for tensor in self.new.tensors:
+            for name in {segment.tensor for segment in tensor.segments}:
+                uses[name] = uses.get(name, 0) + 1
+        return sum(sizes[name] * (count - 1) for name, count in uses.items())
+
+
+def make_metadata(prepared: PreparedModel) -> dict[str, str]:
+    """The metadata of the safetensors files: the original's, and the recipe as JSON."""
+    carried = dict(prepared.weights.files[0].metadata)
+    if KEY in carried:
+        carried[BASE_KEY] = carried.pop(KEY)  # the original was pruned itself
+    planned = prepared.planned
+    recipe = {
+        "format": FORMAT,
+        "spec": prepared.spec_text,
+        "plan": planned.plan.text,
+        "plan_hash": planned.plan.hash,
+        "base": prepared.identity.to_json(),
+        "versions": dict(prepared.versions),
+    }
+    return {"format": "pt", **carried, KEY: json.dumps(recipe, ensure_ascii=False)}
+
+
+def make_manifest(prepared: PreparedModel, sizes: Mapping[str, int], checks: Mapping[str, Any]) -> dict[str, Any]:
+    """What the folder is, what it was made from, what is in it (`sizes`, in bytes), and how it was verified."""
+    planned, new = prepared.planned, prepared.new
+    return {
+        "format": FORMAT,
+        "kind": "checkpoint",
+        "title": planned.spec.title,
+        "base": prepared.identity.to_json(),
+        "spec": hashlib.sha256(prepared.spec_text.encode()).hexdigest(),
+        "plan": planned.plan.hash,
+        "config_changes": config_changes(prepared),
+        "weights": {
+            "parameters": [prepared.weights.num_values, prepared.bytes.num_values],
+            "bytes": [prepared.weights.size_bytes, prepared.bytes.size_bytes],
+            "changed_bytes": prepared.bytes.computed_bytes,
+            "repeated_bytes": prepared.repeated_bytes,
+            "dropped_tensors": len(new.dropped),
+        },
+        "files": dict(sizes),
+        "checks": dict(checks),
+        "versions": dict(prepared.versions),
+    }
+
+
+def config_changes(prepared: PreparedModel) -> dict[str, Any]:
+    """The fields of the config that are others now, with their values."""
+    before = prepared.source.config
+    return {name: value for name, value in prepared.new.config.items() if before.get(name) != value}
+
+
+def public_name(name: str) -> str:
+    """What a model or a file is called where strangers read it: a hub id as it is, of a path its last part alone."""
+    path = Path(name).expanduser()
+    is_path = name.startswith((".", "/", "~")) or path.exists() or ("/" in name and not HUB_ID.fullmatch(name))
+    return path.absolute().name if is_path and name != DEMO_NAME else name
+
+
+def hide_paths(text: str, names: Iterable[str]) -> str:
+    """A text in which each of the names is the public one, wherever it stands as a whole."""
+    for name in names:
+        text = re.sub(rf"(?<![\w./~-]){re.escape(name)}(?![\w/-])", lambda found: public_name(found[0]), text)
+    return text
+
+
+def card_facts(prepared: PreparedModel, name: str, checks: Mapping[str, Any]) -> CardFacts:
+    """What the model card of a pruned model is written from; `name` is that of its folder."""
+    weights, written = prepared.weights, prepared.bytes
+    rest_bytes = sum(file.size_bytes for file in prepared.components) if prepared.is_pipeline else None
+    rest = None if rest_bytes is None else Size(count_values(prepared.components), rest_bytes)
+    return CardFacts(
+        name=name,
+        title=prepared.planned.spec.title,
+        spec_text=prepared.spec_text,
+        plan=prepared.planned.plan,
+        base=prepared.identity,
+        base_card=read_card_head(base_card(prepared.source)),
+        before=Size(weights.num_values, weights.size_bytes),
+        after=Size(written.num_values, written.size_bytes),
+        rest=rest,
+        loading=loading_code(prepared, name),
+        command=reproducing_command(prepared, name),
+        versions=prepared.versions,
+        checks=tuple(describe_check(kind, found) for kind, found in checks.items()),
+        notes=tuple(_notes(prepared)),
+    )
+
+
+def _notes(prepared: PreparedModel) -> Iterator[str]:
+    for field, value in config_changes(prepared).items():
+        yield f"the config says `{field}: {json.dumps(value)}`"
+    if prepared.bytes.computed_bytes:
+        yield f"values changed: {amount_text(prepared.bytes.computed_bytes, 'B')}; all others are copied bit for bit"
+    if prepared.repeated_bytes:
+        yield f"layers that run more than once are written out: {amount_text(prepared.repeated_bytes, 'B')} of copies"
+
+
+def base_card(source: ModelSource) -> Path:
+    """Where the original's own model card would lie."""
+    if source.name == DEMO_NAME:
+        return demo_folder().parent / "MODEL_CARD.md"
+    folder = base_folder(source)
+    return Path("README.md") if folder is None else folder / "README.md"
+
+
+def reproducing_command(prepared: PreparedModel, name: str) -> str:
+    """The command that writes the same files, as one would type it beside the spec."""
+    planned = prepared.planned
+    spec, model = planned.spec, public_name(planned.source.name)
+    command = ["surgery", "compile", "spec.yaml", "--to", "checkpoint", "--out", name, *prepared.arguments]
+    if spec.model is None or public_name(spec.model) != model:
+        command += ["--model", model]
+    if planned.means is not None and (spec.profile is None or Path(spec.profile).name != planned.means.name):
+        command += ["--profile", planned.means.name]
+    return shlex.join(command)
+
+
+def loading_code(prepared: PreparedModel, folder: str) -> str:
+    """The Python that loads what is in `folder`, in the dtype of the files."""
+    imports, options = [], []
+    name, target, method = prepared.source.class_name, "transformer", "from_pretrained"
+    place = folder
+    if prepared.is_pipeline:
+        name, target = "DiffusionPipeline", "pipe"
+    elif prepared.source.file is not None:
+        method, place = "from_single_file", f"{folder}/{prepared.bytes.shards[0].name}"
+        options.append(f"config={json.dumps(f'{folder}/config')}")
+    if prepared.variant is not None and prepared.source.file is None:
+        options.append(f"variant={json.dumps(prepared.variant)}")
+    if prepared.source.weights_dtype in ("bfloat16", "float16"):
+        imports.append("import torch\n")
+        options.append(f"dtype=torch.{prepared.source.weights_dtype}")
+    arguments = ", ".join([json.dumps(place, ensure_ascii=False), *options])
+    return f"{''.join(imports)}from diffusers import {name}\n\n{target} = {name}.{method}({arguments})"
+
+
+def describe_check(kind: str, found: Mapping[str, Any]) -> str:
+    """A sentence on one check."""
+    if kind == "structure":
+        return (
+            f"checked: all {found['num_tensors']} tensors have the names and shapes of the stock class with this config"
+        )
+    if not found["difference"]:
+        return f"checked: its output is that of the rewritten graph to the bit, on {found['model']}"
+    return f"checked: its output is that of the rewritten graph but for {found['difference']:.1g}, on {found['model']}"

@@ -1,0 +1,101 @@
+"""Picture k has the noise of seed + k, however the prompts are batched."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from surgery.errors import InputError
+from surgery.pipelines.draw import check_call, draw_pictures
+
+PROMPTS = ["a", "b", "c", "d", "e"]
+
+
+class NoisePipeline:
+    """Draws its noise: a stand-in for a pipeline that takes a list of generators."""
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, prompt, generator=None, output_type="pil", size=4, fail=None):
+        if fail is not None:
+            raise fail
+        self.batches.append((list(prompt), output_type, size))
+        noise = [torch.randint(256, (size, size), generator=own, dtype=torch.uint8) for own in generator]
+        return SimpleNamespace(images=[Image.fromarray(values.numpy()) for values in noise])
+
+
+def draw(prompts=PROMPTS, *, seed=0, batch_size=8, call=None, **options):
+    return draw_pictures(NoisePipeline(), prompts, seed=seed, batch_size=batch_size, call=call or {}, **options)
+
+
+def pixels(drawings):
+    return [np.asarray(drawing.image).tobytes() for drawing in drawings]
+
+
+@given(st.integers(1, 7), st.integers(0, 100))
+def test_noise_does_not_depend_on_the_batch_size(batch_size, seed):
+    found = draw(seed=seed, batch_size=batch_size)
+    assert pixels(found) == pixels(draw(seed=seed, batch_size=1))
+    assert [drawing.seed for drawing in found] == [seed + k for k in range(5)]
+    assert [drawing.prompt for drawing in found] == PROMPTS
+
+
+@given(st.integers(0, 100), st.integers(0, 4))
+def test_prompt_k_has_the_noise_of_seed_plus_k(seed, k):
+    assert pixels(draw(seed=seed))[k] == pixels(draw(["x"], seed=seed + k))[0]
+
+
+def test_every_prompt_has_noise_of_its_own():
+    assert len(set(pixels(draw(["same"] * 5)))) == 5
+
+
+def test_the_global_random_state_is_left_alone():
+    before = torch.get_rng_state()
+    draw()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_batches_are_in_order_and_told():
+    pipe, told = NoisePipeline(), []
+    draw_pictures(pipe, PROMPTS, seed=0, batch_size=2, call={"size": 8}, on_batch=told.append)
+    assert pipe.batches == [(["a", "b"], "pil", 8), (["c", "d"], "pil", 8), (["e"], "pil", 8)]
+    assert told == [2, 2, 1]
+
+
+def test_no_prompt_draws_nothing():
+    assert draw([]) == []
+
+
+def test_arguments_that_the_pipeline_has_pass():
+    check_call(NoisePipeline(), {"size": 3, "fail": None})
+    check_call(NoisePipeline(), {})
+
+
+def test_arguments_that_it_lacks_are_refused_before_it_is_called():
+    pipe = NoisePipeline()
+    message = "NoisePipeline takes no argument colour; it takes size, fail"
+    with pytest.raises(InputError, match=message):
+        draw_pictures(pipe, PROMPTS, seed=0, batch_size=2, call={"size": 8, "colour": "red"})
+    assert pipe.batches == []
+
+
+@pytest.mark.parametrize("name", ["self", "prompt", "generator", "output_type", "return_dict"])
+def test_arguments_that_are_set_for_every_batch_are_refused(name):
+    with pytest.raises(InputError, match=f"the argument {name} of NoisePipeline is set for every batch; leave it out"):
+        draw(call={name: 1})
+
+
+@pytest.mark.parametrize("error", [ValueError("bad size"), TypeError("bad size"), IndexError("bad size")])
+def test_what_the_pipeline_refuses_is_told(error):
+    with pytest.raises(InputError, match="NoisePipeline refuses the call: bad size"):
+        draw(call={"fail": error})
+
+
+def test_a_failure_that_is_nobody_s_input_is_passed_on():
+    with pytest.raises(RuntimeError, match="out of memory"):
+        draw(call={"fail": RuntimeError("out of memory")})
