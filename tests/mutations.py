@@ -106,7 +106,7 @@ GRAPH = (
         "tracing/test_steps.py",
     ),
     Mutation("graph/replace.py", "tokens.mean(dim=-1,", "tokens.mean(dim=-2,", "graph/test_oracle.py"),
-    Mutation("graph/variant.py", "if num_decisions:", "if num_decisions > 1:", "graph/test_guards.py"),
+    Mutation("graph/rewritten_forward.py", "if num_decisions:", "if num_decisions > 1:", "graph/test_guards.py"),
     Mutation(
         "graph/partial.py",
         "known is not value and (isinstance(value, torch.Tensor) or known != value)",

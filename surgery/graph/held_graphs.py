@@ -1,14 +1,14 @@
 """The graphs of a variant, by the keys of their calls; where there are too many, the least recently used make room."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-MAX_HELD_GRAPHS = 64  # more than the sizes that a model is usually run or trained in, by turns
+from surgery.graph.graph_code import CompiledForward
 
-CompiledForward = Callable[..., Any]
+MAX_HELD_GRAPHS = 64  # more than the sizes that a model is usually run or trained in, by turns
 
 
 @dataclass

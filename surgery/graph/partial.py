@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from surgery.errors import RefusedError, TraceError
+from surgery.graph.graph_code import compile_graph, names_in_graph, readable_source
 from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Schedule
@@ -63,10 +64,14 @@ class PartialForward:
     def source(self) -> str:
         """The Python code of the stacks' graphs."""
         return "\n".join(
-            f"# {part.region.stack}, from its first block to its last\n"
-            + part.graph.python_code("self", verbose=False).src.strip()
+            f"# {part.region.stack}, from its first block to its last\n{readable_source(part.graph)}"
             for part in self.regions
         )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The modules and weights that the stacks' graphs name."""
+        return frozenset().union(*(names_in_graph(part.graph) for part in self.regions))
 
 
 def trace_partial_forward(
@@ -77,7 +82,6 @@ def trace_partial_forward(
     *,
     original_class: type[nn.Module],
     inner: Callable[..., Any],
-    compile_graph: Callable[[fx.Graph], Callable[..., Any]],
 ) -> PartialForward:
     """Trace and rewrite the stacks that the plan edits; `whole` is the complete original on the meta device.
 
@@ -100,13 +104,11 @@ def trace_partial_forward(
     for schedule in edited:
         if schedule.stack not in regions:
             raise RefusedError(f"the forward does not run the blocks of {schedule.stack}; they can't be edited")
-    compiled = tuple(_compile_region(regions[item.stack], whole, item, compile_graph) for item in edited)
+    compiled = tuple(_compile_region(regions[item.stack], whole, item) for item in edited)
     return PartialForward(original_class, inner, call.layout, compiled)
 
 
-def _compile_region(
-    region: Region, model: nn.Module, schedule: Schedule, compile_graph: Callable[[fx.Graph], Callable[..., Any]]
-) -> RegionForward:
+def _compile_region(region: Region, model: nn.Module, schedule: Schedule) -> RegionForward:
     steps = read_steps(region.graph, model, region.stack, schedule.num_blocks)
     assert steps is not None, "the blocks of a region run in their order"
     placeholders = [node for node in region.graph.nodes if node.op == "placeholder"]

@@ -16,7 +16,8 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
 from surgery.errors import InternalsError, RefusedError, TraceError
-from surgery.graph.variant import RewrittenForward
+from surgery.graph.rewritten_forward import RewrittenForward
+from surgery.graph.variant import forward_of_variant
 from surgery.torch_internals import export_guards
 from surgery.tracing.arguments import FlatCall, flatten_call
 from surgery.tracing.example_inputs import ExampleCall, example_call
@@ -56,7 +57,7 @@ def export_program(variant: nn.Module, *, sizes: Mapping[str, int] | None = None
     example = example_call(variant, sizes=sizes)
     if example is None:
         raise RefusedError(f"{name} has no example inputs, which an export needs; compile to a folder instead")
-    rewritten: RewrittenForward = variant.__dict__["_surgery"]
+    rewritten = forward_of_variant(variant)
     call = _flat(example, rewritten)
     inputs = dict(zip(call.names, call.inputs, strict=True))
     shapes = {key: dict.fromkeys(range(value.ndim), Dim.AUTO) for key, value in inputs.items()}

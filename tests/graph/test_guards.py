@@ -11,7 +11,7 @@ from tiny import tiny_anatomy, tiny_model
 from surgery.errors import InputError, PartialTraceWarning
 from surgery.graph.apply import apply
 from surgery.graph.held_graphs import HeldGraph
-from surgery.graph.variant import build_variant
+from surgery.graph.variant import build_variant, forward_of_variant
 from surgery.plan.lower import MeanValues
 from surgery.profiles.means import read_means, write_means
 from surgery.spec.load import read_spec
@@ -22,7 +22,7 @@ SQUARE_ONLY = ("dit",)
 
 
 def num_graphs(variant):
-    return len(variant.__dict__["_surgery"].graphs)
+    return len(forward_of_variant(variant).graphs)
 
 
 @pytest.mark.parametrize("name", TINY_MODELS)
@@ -246,12 +246,12 @@ def test_a_broken_check_lets_a_wrong_graph_run(run, monkeypatch):
     """The saboteur: without sizes in the key, and without checks, DiT would run the graph of another size."""
     model = build_tiny_model("dit")
     variant = apply(model, IDENTITY)
-    graphs = variant.__dict__["_surgery"].graphs
+    graphs = forward_of_variant(variant).graphs
     ((key, only),) = graphs.by_key.items()
     broken = dict(only.forward.__globals__.items())
     broken["surgery_tracing_guards_expect"] = lambda *_: None
-    monkeypatch.setattr("surgery.graph.variant.sizes_of_call", lambda _: ())
-    exec(variant.__dict__["_surgery"].first_source, broken)
+    monkeypatch.setattr("surgery.graph.rewritten_forward.sizes_of_call", lambda _: ())
+    exec(forward_of_variant(variant).first_source, broken)
     graphs.by_key = {(key[0], ()): HeldGraph(broken["forward"], only.config)}
     call = tiny_call(model, height=12, width=12)
     with pytest.raises(RuntimeError, match="invalid for input of size"):

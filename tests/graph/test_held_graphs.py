@@ -13,7 +13,8 @@ from surgery.errors import PartialTraceWarning
 from surgery.graph import held_graphs
 from surgery.graph.apply import apply
 from surgery.graph.held_graphs import MAX_HELD_GRAPHS
-from surgery.graph.variant import RewrittenForward, source_of_variant
+from surgery.graph.rewritten_forward import RewrittenForward
+from surgery.graph.variant import forward_of_variant, source_of_variant
 from surgery.spec.load import read_spec
 
 WIDTH = 4
@@ -92,7 +93,7 @@ def variant_and_edited(toy):
 
 
 def graphs_of(variant):
-    return variant.__dict__["_surgery"].graphs
+    return forward_of_variant(variant).graphs
 
 
 def run_many_sizes(run, variant, edited, num_sizes, bound):

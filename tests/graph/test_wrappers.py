@@ -10,6 +10,7 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from surgery.errors import RefusedError, TraceError
 from surgery.graph.apply import apply
 from surgery.graph.held_graphs import HeldGraphs
+from surgery.graph.variant import forward_of_variant
 from surgery.spec.load import read_spec
 from surgery.testing import build_tiny_model, tiny_call
 from surgery.tracing.wrappers import rewrap
@@ -182,7 +183,7 @@ def test_offloaded_weights_are_traced_on_the_device_of_the_call():
     call = tiny_call(variant)
     with torch.no_grad():
         (expected,) = variant(**call, return_dict=False)
-    variant.__dict__["_surgery"].graphs = HeldGraphs()
+    forward_of_variant(variant).graphs = HeldGraphs()
     cpu_offload(variant, execution_device=torch.device("cpu"))
     with torch.no_grad():
         (actual,) = variant(**call, return_dict=False)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_anatomy, tiny_model
 
-from surgery.graph.variant import build_variant
+from surgery.graph.variant import build_variant, forward_of_variant
 from surgery.plan.lower import lower_spec
 from surgery.plan.plan import Plan, Replace
 from surgery.plan.schedule import Group, Layer, Loop, Schedule, canonical, identity_schedule, iter_layers
@@ -134,7 +134,7 @@ def test_what_is_drawn_is_what_the_rewritten_graph_runs(name, operation):
     model, anatomy = tiny_model(name), tiny_anatomy(name)
     plan = spec_plan(anatomy, operation)
     variant = build_variant(model, plan, anatomy)
-    source = variant.__dict__["_surgery"].first_source
+    source = forward_of_variant(variant).first_source
     ran = [(stack, int(index)) for stack, index in re.findall(r'getattr\(self\.(\w+), "(\d+)"\)\(', source)]
     drawn = []
     for layout, schedule in zip(lay_out_plan(plan, anatomy), plan.schedules, strict=True):

@@ -1,0 +1,101 @@
+"""The blocks that a plan never runs: taken out of a variant, and stood in for where its class's forward is traced."""
+
+import torch
+from torch import nn
+
+from surgery.graph.checkpointing import mark_checkpointed_calls_
+from surgery.plan.plan import Plan
+from surgery.tracing.clone import bare_clone, share_tensor, without_memory
+
+
+class RemovedBlocks:
+    """Shapes of the blocks of `model` that a plan removes, without memory, and how the class's own model is made again.
+
+    `is_held` says that the variant still holds them: until a first graph tells which of their weights it reads.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan) -> None:
+        self.plan = plan
+        self.original_class = type(model)
+        self.weights_dtype = next((value.dtype for value in model.parameters()), None)
+        self.is_held = True
+        self.blocks = {
+            f"{schedule.stack}.{index}": bare_clone(model.get_submodule(f"{schedule.stack}.{index}"), without_memory)
+            for schedule in plan.schedules
+            for index in schedule.removed
+        }
+
+    def take_out(self, variant: nn.Module, named: frozenset[str]) -> None:
+        """Take them out of the stacks of a variant, once; the other blocks keep their names.
+
+        What a graph names (`named`) inside a removed block stays, alone: DiT reads its first block's embedding.
+        """
+        if not self.is_held:
+            return
+        self.is_held = False
+        for path in self.blocks:
+            stack, _, index = path.rpartition(".")
+            block = variant.get_submodule(path)
+            kept = [name.removeprefix(f"{path}.") for name in named if name.startswith(f"{path}.")]
+            delattr(variant.get_submodule(stack), index)
+            if kept:
+                variant.get_submodule(stack).add_module(index, _only(block, kept))
+
+    def whole_model(self, variant: nn.Module, device: torch.device) -> nn.Module:
+        """The variant with stand-ins for its removed blocks: what the original class's forward expects.
+
+        Weights that are not on `device`, where the call is (offloaded ones), are stood in for as well.
+        """
+        weight = next(variant.parameters(), None)
+
+        def stand_in(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+            made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device=device)
+            return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
+
+        def with_present_type(tensor: torch.Tensor) -> torch.Tensor:
+            if weight is not None and tensor.dtype == self.weights_dtype:
+                return stand_in(tensor, weight.dtype)
+            return stand_in(tensor, tensor.dtype)
+
+        def on_device(tensor: torch.Tensor) -> torch.Tensor:
+            return share_tensor(tensor) if tensor.device == device else stand_in(tensor, tensor.dtype)
+
+        whole = bare_clone(variant, on_device)
+        whole.__class__ = self.original_class
+        for schedule in self.plan.schedules:
+            stack = whole.get_submodule(schedule.stack)
+            for index in range(schedule.num_blocks):
+                removed = self.blocks.get(f"{schedule.stack}.{index}")
+                block = stack.get_submodule(str(index)) if removed is None else bare_clone(removed, with_present_type)
+                _put_last(stack, str(index), block)
+        mark_checkpointed_calls_(whole)
+        return whole
+
+
+def _put_last(parent: nn.Module, name: str, child: nn.Module) -> None:
+    """Make a module the last child of another, in the place of a child of this name if there is one."""
+    if hasattr(parent, name):
+        delattr(parent, name)
+    parent.add_module(name, child)
+
+
+def _only(block: nn.Module, paths: list[str]) -> nn.Module:
+    """A bare module with these submodules and weights of `block` under their names."""
+    bare = nn.Module()
+    bare.training = block.training
+    for path in paths:
+        *parents, last = path.split(".")
+        here = bare
+        for parent in parents:
+            if not hasattr(here, parent):
+                here.add_module(parent, nn.Module())
+            here = here.get_submodule(parent)
+        owner = block.get_submodule(".".join(parents))
+        value = getattr(owner, last)
+        if isinstance(value, nn.Module):
+            here.add_module(last, value)
+        elif isinstance(value, nn.Parameter):
+            here.register_parameter(last, value)
+        else:
+            here.register_buffer(last, value)
+    return bare

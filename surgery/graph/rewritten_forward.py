@@ -1,0 +1,106 @@
+"""The forward of a variant: the graph that fits a call, of those that it holds, or one that is traced and rewritten."""
+
+import warnings
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from surgery.errors import PartialTraceWarning, TraceError
+from surgery.graph.checkpointing import restore_checkpointed_calls_
+from surgery.graph.graph_code import CompiledForward, compile_graph, names_in_graph, readable_source
+from surgery.graph.held_graphs import HeldGraph, HeldGraphs
+from surgery.graph.partial import trace_partial_forward
+from surgery.graph.removed_blocks import RemovedBlocks
+from surgery.graph.rewrite import rewrite_graph
+from surgery.plan.plan import Plan
+from surgery.tracing.arguments import FlatCall, flatten_call, parameters_of
+from surgery.tracing.guards import GuardViolation, key_of_call, sizes_of_call
+from surgery.tracing.tracer import trace_forward
+from surgery.tracing.wrappers import innermost
+
+IN_PART = "its stacks are traced from their first block to their last, the rest of its forward runs as it is"
+
+
+class RewrittenForward:
+    """The graphs of one variant, by what their calls take for granted, and what it takes to trace another.
+
+    Held by the variant; knows it only as an argument, so that copies of a variant work on their own weights.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan) -> None:
+        self.original_class = type(model)
+        self.plan = plan
+        self.removed = RemovedBlocks(model, plan)
+        self.inner = innermost(self.original_class.forward)
+        self.parameters = parameters_of(self.inner)
+        self.graphs = HeldGraphs()
+        self.first_source: str | None = None
+
+    def run(self, variant: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the graph that fits this call; trace one where there is none."""
+        call = flatten_call(args, kwargs, self.parameters)
+        key = key_of_call(variant, call)
+        found = self.graphs.find(key) or self.graphs.find((key, sizes_of_call(call)))
+        if found is None:
+            found = self.trace(variant, call)
+        try:
+            return found(variant, *call.inputs)
+        except GuardViolation:
+            fresh = self.trace(variant, call)
+        try:
+            return fresh(variant, *call.inputs)
+        except GuardViolation as violation:
+            raise TraceError(
+                f"{self.original_class.__name__} decides on the contents of a tensor ({violation}); it can't be traced"
+            ) from violation
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def trace(self, variant: nn.Module, call: FlatCall, *, is_example: bool = False) -> CompiledForward:
+        """Trace the model's own forward for this call, rewrite it, and keep it for calls like it.
+
+        What can't be traced whole is traced in part, on real calls only: such a forward depends on their contents.
+        """
+        try:
+            graph, num_decisions = self.rewritten_graph(variant, call)
+        except TraceError as failure:
+            if is_example:
+                raise
+            return self.trace_in_part(variant, call, str(failure))
+        key = key_of_call(variant, call)
+        if num_decisions:
+            key = (key, sizes_of_call(call))
+        return self.keep(variant, key, compile_graph(graph), readable_source(graph), names_in_graph(graph))
+
+    def trace_in_part(self, variant: nn.Module, call: FlatCall, failure: str) -> CompiledForward:
+        """The forward as it is around rewritten graphs of its stacks, because it can't be traced whole."""
+        whole = self.removed.whole_model(variant, torch.device("meta"))
+        try:
+            partial = trace_partial_forward(
+                whole, variant, call, self.plan, original_class=self.original_class, inner=self.inner
+            )
+        except TraceError as error:
+            raise TraceError(f"{failure}\nand its stacks can't be traced alone: {error}") from error
+        warnings.warn(f"{failure}; {IN_PART}", PartialTraceWarning, stacklevel=4)
+        source = f"# {failure}\n# {IN_PART}\n{partial.source}"
+        return self.keep(variant, key_of_call(variant, call), partial, source, partial.names)
+
+    def keep(
+        self, variant: nn.Module, key: Hashable, forward: CompiledForward, source: str, names: frozenset[str]
+    ) -> CompiledForward:
+        """Keep what was traced for calls of this key; removed blocks that no graph names are let go."""
+        self.removed.take_out(variant, names)
+        self.first_source = self.first_source or source
+        self.graphs.keep(key, HeldGraph(forward, getattr(variant, "config", None)))
+        return forward
+
+    def rewritten_graph(self, variant: nn.Module, call: FlatCall) -> tuple[fx.Graph, int]:
+        """The rewritten graph for this call, and how many decisions it checks."""
+        tensors = [value for value in call.inputs if isinstance(value, torch.Tensor)]
+        device = tensors[0].device if tensors else torch.device("cpu")
+        traced = trace_forward(lambda: self.removed.whole_model(variant, device), call, self.inner)
+        schedules = {schedule.stack: schedule for schedule in self.plan.schedules}
+        graph = rewrite_graph(traced.graph, traced.model, schedules)
+        restore_checkpointed_calls_(graph)
+        return graph, traced.num_decisions
