@@ -14,9 +14,10 @@ from pairs import median_seconds
 from surgery.anatomy.sources import find_source
 from surgery.bundled import DEMO_CALL, DEMO_NAME, demo_prompt_file, demo_specs
 from surgery.demo.bundled_judges import bundled_judges
-from surgery.experiment.evaluation import RESEED, EvaluationRequest, evaluate
+from surgery.experiment.evaluation import EvaluationRequest, run_evaluation
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
+from surgery.experiment.rows import RESEED
 from surgery.graph.apply import apply
 from surgery.pipelines.draw import draw_pictures
 from surgery.pipelines.pretrained import load_pretrained
@@ -58,7 +59,9 @@ def measure(prompts: PromptSet, *, bins: int) -> None:
     """The same rows drawn and scored, into a new folder."""
     with tempfile.TemporaryDirectory() as folder:
         judges = JudgeRequest(bundled=bundled_judges())
-        evaluate(EvaluationRequest((str(SPEC),), prompts, Path(folder), judges, bins=bins))
+        run_evaluation(
+            EvaluationRequest(specs=(str(SPEC),), prompts=prompts, out=Path(folder), judges=judges, bins=bins)
+        )
 
 
 if __name__ == "__main__":

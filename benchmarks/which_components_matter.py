@@ -21,7 +21,7 @@ from scipy.stats import spearmanr, t
 
 from surgery.demo.bundled_judges import bundled_judges
 from surgery.demo.pictures import list_emoji
-from surgery.experiment.evaluation import Evaluation, EvaluationRequest, evaluate
+from surgery.experiment.evaluation import Evaluation, EvaluationRequest, run_evaluation
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
 from surgery.metrics.feature_cache import features_of
@@ -52,9 +52,14 @@ def main() -> None:
         specs = write_specs(Path(name))
         judges = JudgeRequest(clip="none", bundled=bundled_judges())
         request = EvaluationRequest(
-            tuple(specs), prompts, options.out, judges, bins=options.bins, call={"num_inference_steps": options.steps}
+            specs=tuple(specs),
+            prompts=prompts,
+            out=options.out,
+            judges=judges,
+            bins=options.bins,
+            call={"num_inference_steps": options.steps},
         )
-        found = evaluate(request)
+        found = run_evaluation(request)
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "components.json").write_text(json.dumps(found.to_json(), indent=1))
         report(found, prompts, options.out, options.published)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from surgery.anatomy.sources import inspect as inspect
     from surgery.experiment.profiling import profile as profile
     from surgery.graph.apply import apply as apply
-    from surgery.graph.artefact import load_variant as load_variant
+    from surgery.publish.graph_folder import load_variant as load_variant
     from surgery.publish.pruned_model import compile_checkpoint as compile_checkpoint
     from surgery.spec.load import load_spec as load_spec
 
@@ -20,7 +20,7 @@ _HOMES = {
     "compile_checkpoint": "surgery.publish.pruned_model",
     "inspect": "surgery.anatomy.sources",
     "load_spec": "surgery.spec.load",
-    "load_variant": "surgery.graph.artefact",
+    "load_variant": "surgery.publish.graph_folder",
     "profile": "surgery.experiment.profiling",
 }
 

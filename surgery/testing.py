@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from surgery.plan.plan import Plan, Replace
-from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule
+from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule
 from surgery.tracing.example_inputs import example_call
 
 
@@ -216,13 +216,13 @@ def _schedule_by_hand(model: nn.Module, schedule: Schedule, context: Mapping[str
                     streams = (
                         after if scale == 1.0 else {name: _scaled(streams[name], after[name], scale) for name in names}
                     )
-                case Group(layers, combine, times):
-                    for _ in range(times):
+                case Group(layers, combine, loops):
+                    for _ in range(loops):
                         outputs = [run_items([layer], streams) for layer in layers]
                         streams = {
                             name: _combined(combine, streams[name], [o[name] for o in outputs]) for name in names
                         }
-                case Loop(inner, times):
+                case Repetition(inner, times):
                     for _ in range(times):
                         streams = run_items(inner, streams)
         return streams

@@ -48,3 +48,15 @@ def made() -> ModuleType:
 def study() -> ModuleType:
     """tests/sd35_large.py."""
     return importlib.import_module("sd35_large")
+
+
+@pytest.fixture(scope="session")
+def run():
+    """The output tensor of a model without gradients."""
+    import torch
+
+    def call(model, kwargs):
+        with torch.no_grad():
+            return model(**kwargs).sample
+
+    return call

@@ -46,18 +46,18 @@ SPEC = (
 )
 
 PLAN = (
-    Mutation("plan/schedule.py", "count(layers, times * rounds)", "count(layers, times)", "plan/test_schedule.py"),
+    Mutation("plan/schedule.py", "count(layers, times * loops)", "count(layers, times)", "plan/test_schedule.py"),
     Mutation("plan/lower.py", "(len(positions) - 1) // 2", "len(positions) // 2", "plan/test_lower.py"),
     Mutation(
-        "plan/lower.py",
-        "left.append(Group(members, combine, times))",
+        "plan/edits.py",
+        "left.append(Group(members, combine, loops))",
         "left.append(Group(members))",
         "plan/test_lower.py",
     ),
     Mutation(
-        "plan/lower.py",
-        'other.startswith(f"{item.component}.")',
-        'other.startswith(f"{item.component}")',
+        "plan/replacements.py",
+        'name.startswith(f"{item.component}.")',
+        'name.startswith(f"{item.component}")',
         "plan/test_lower.py",
     ),
     Mutation("plan/cost.py", "        if runs:", "        if not runs:", "plan/test_cost.py"),

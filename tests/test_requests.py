@@ -11,13 +11,21 @@ ENDINGS = ("Request", "Options", "Settings")
 
 
 def fields_of(trees: list[ast.Module]) -> dict[str, list[str]]:
-    """The fields of every request, in their order."""
-    return {
-        node.name: [part.target.id for part in node.body if isinstance(part, ast.AnnAssign)]
+    """The fields of every request, in their order; those of a request that others extend are theirs."""
+    classes = {
+        node.name: node
         for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and node.name.endswith(ENDINGS)
     }
+    bases = {name: [base.id for base in node.bases if isinstance(base, ast.Name)] for name, node in classes.items()}
+
+    def own(name: str) -> list[str]:
+        inherited = [field for base in bases[name] if base in classes for field in own(base)]
+        return [*inherited, *(part.target.id for part in classes[name].body if isinstance(part, ast.AnnAssign))]
+
+    extended = {base for found in bases.values() for base in found}
+    return {name: list(dict.fromkeys(own(name))) for name in classes if name not in extended}
 
 
 def for_show(trees: list[ast.Module]) -> list[str]:

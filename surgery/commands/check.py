@@ -13,7 +13,7 @@ from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.files import write_whole
 from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.cost import Cost
-from surgery.plan.planned import Finder, PlannedSpec, find_once, plan_sweep_file
+from surgery.plan.planned import Finder, PlannedSource, find_once, plan_sweep_file
 from surgery.plan.text import items_to_text
 from surgery.spec.load import load_spec
 from surgery.spec.selector import indices_to_text
@@ -128,7 +128,7 @@ def check_against_model(
     return describe(planned, show)
 
 
-def describe_sweep(path: Path, variants: Sequence[PlannedSpec]) -> tuple[dict[str, Any], str]:
+def describe_sweep(path: Path, variants: Sequence[PlannedSource]) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a sweep."""
     document = {
         "spec": str(path),
@@ -142,7 +142,7 @@ def describe_sweep(path: Path, variants: Sequence[PlannedSpec]) -> tuple[dict[st
     return document, f"{path}: valid, a sweep of {len(variants)} variants{note}"
 
 
-def describe(planned: PlannedSpec, show: Show | None) -> tuple[dict[str, Any], str]:
+def describe(planned: PlannedSource, show: Show | None) -> tuple[dict[str, Any], str]:
     """The JSON document of one valid spec, and its text: a line, or what `show` asks for."""
     plan, anatomy = planned.plan, planned.anatomy
     verdicts = judge_backends(plan, anatomy)
@@ -170,18 +170,17 @@ def describe(planned: PlannedSpec, show: Show | None) -> tuple[dict[str, Any], s
             return {**document, "code": code}, code
 
 
-def code_of_variant(planned: PlannedSpec) -> str:
+def code_of_variant(planned: PlannedSource) -> str:
     """The Python code of the rewritten forward, traced on the example inputs of the model's class."""
     from surgery.anatomy.sources import build_on_meta
     from surgery.graph.apply import tensors_of_means
     from surgery.graph.variant import build_variant, source_of_variant
-    from surgery.profiles.means import read_means
 
-    tensors = None if planned.means is None else tensors_of_means(read_means(planned.means))
+    tensors = None if planned.means is None else tensors_of_means(planned.means)
     return source_of_variant(build_variant(build_on_meta(planned.source), planned.plan, planned.anatomy, tensors))
 
 
-def write_svg(planned: PlannedSpec, path: Path) -> None:
+def write_svg(planned: PlannedSource, path: Path) -> None:
     """Write the drawing of a plan, beside and then renamed."""
     from surgery.report.draw_svg import draw_svg
 
@@ -202,7 +201,7 @@ def cost_to_json(cost: Cost) -> dict[str, Any]:
     }
 
 
-def describe_line(planned: PlannedSpec, verdicts: Sequence[Verdict]) -> str:
+def describe_line(planned: PlannedSource, verdicts: Sequence[Verdict]) -> str:
     """A valid spec in one line: what it saves, and which backends can express it."""
     cost = planned.cost
     saved = share_text(cost.parameters_before - cost.parameters_after, cost.parameters_before)
@@ -210,7 +209,7 @@ def describe_line(planned: PlannedSpec, verdicts: Sequence[Verdict]) -> str:
     return f"{planned.spec.file}: valid, saves {saved}{flops}; {'; '.join(map(describe_verdict, verdicts))}"
 
 
-def describe_plan(planned: PlannedSpec, verdicts: Sequence[Verdict]) -> str:
+def describe_plan(planned: PlannedSource, verdicts: Sequence[Verdict]) -> str:
     """What a spec does, to be read: a line a stack, a line a replacement, what is saved, and what can express it."""
     rows = []
     for schedule in planned.plan.schedules:
@@ -224,7 +223,7 @@ def describe_plan(planned: PlannedSpec, verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines + [f"  {describe_verdict(verdict)}" for verdict in verdicts])
 
 
-def _head(planned: PlannedSpec) -> str:
+def _head(planned: PlannedSource) -> str:
     plan = planned.plan
     title = f"{planned.spec.file}: {planned.spec.title or 'valid'}"
     return f"{title}\n{planned.source.name}: {plan.class_name}, plan {plan.hash[:12]}"
@@ -235,7 +234,7 @@ def describe_verdict(verdict: Verdict) -> str:
     return f"{verdict.backend} {verdict.answer}" + (f": {', and '.join(verdict.reasons)}" if verdict.reasons else "")
 
 
-def describe_cost(planned: PlannedSpec) -> str:
+def describe_cost(planned: PlannedSource) -> str:
     """Parameters, bytes and FLOPs, before and after."""
     cost, anatomy = planned.cost, planned.anatomy
     saved = cost.parameters_before - cost.parameters_after

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgery.commands.output import bytes_text
-from surgery.plan.planned import PlannedSpec, plan_spec_file
+from surgery.plan.planned import PlannedSource, plan_spec_file
 
 if TYPE_CHECKING:
-    from surgery.graph.artefact import Artefact
+    from surgery.publish.graph_folder import Artefact
 
 PROGRAM = "variant.pt2"
 
@@ -37,7 +37,7 @@ def compile_graph(
 
     refuse_target(out, force=force)
     planned = plan_spec_file(spec, model=model, profile=profile)
-    from surgery.graph.artefact import write_artefact
+    from surgery.publish.graph_folder import write_artefact
 
     return write_artefact(
         out,
@@ -51,7 +51,7 @@ def compile_graph(
     )
 
 
-def program_writer(planned: PlannedSpec, dtype: str | None) -> Callable[[Path], Mapping[str, Any]]:
+def program_writer(planned: PlannedSource, dtype: str | None) -> Callable[[Path], Mapping[str, Any]]:
     """What writes the program into the folder of the artefact."""
 
     def write(folder: Path) -> Mapping[str, Any]:
@@ -61,7 +61,7 @@ def program_writer(planned: PlannedSpec, dtype: str | None) -> Callable[[Path], 
 
         stored = planned.source.weights_dtype or "auto"
         transformer = load_pretrained(planned.source, dtype=dtype or stored, device="cpu", transformer_only=True)
-        program = export_program(apply(transformer, planned.plan, profile=planned.means))
+        program = export_program(apply(transformer, planned))
         texts = {name: (folder / name).read_text(encoding="utf-8") for name in ("spec.yaml", "plan.json")}
         save_program(program, folder / PROGRAM, texts)
         return {"program": program.to_json()}

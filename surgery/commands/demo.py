@@ -49,7 +49,7 @@ def run_stages(out: Path, seed: int) -> tuple["Gallery", "StockPictures", "Evalu
     from surgery.experiment.gallery import GalleryRequest, draw_gallery
 
     targets = tuple(str(path) for path in demo_specs())
-    gallery = draw_gallery(GalleryRequest(targets, DEMO_PROMPTS, out, seed=seed, force=True))
+    gallery = draw_gallery(GalleryRequest(targets=targets, prompts=DEMO_PROMPTS, out=out, seed=seed, force=True))
     spec = next(path for path in demo_specs() if path.stem == PRUNED)
     say_stage(f"2 of 3: {spec.name} as a pruned checkpoint, drawn by diffusers alone (half a minute)")
     stock = draw_pruned(spec, out, gallery.recipe)
@@ -61,7 +61,7 @@ def measure_variants(out: Path, seed: int) -> "Evaluation":
     """The same specs evaluated on more prompts; the numbers, their figure and a sheet are written to a folder."""
     from surgery.commands.evaluation import write_evaluation
     from surgery.demo.bundled_judges import bundled_judges
-    from surgery.experiment.evaluation import EvaluationRequest, evaluate
+    from surgery.experiment.evaluation import EvaluationRequest, run_evaluation
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import PromptSet, read_prompt_file
     from surgery.files import locked_folder
@@ -70,6 +70,8 @@ def measure_variants(out: Path, seed: int) -> "Evaluation":
     judges = JudgeRequest(bundled=bundled_judges())
     specs = tuple(str(path) for path in demo_specs())
     with locked_folder(out):
-        found = evaluate(EvaluationRequest(specs, prompts, out, judges, seed=seed, bins=BINS))
+        found = run_evaluation(
+            EvaluationRequest(specs=specs, prompts=prompts, out=out, judges=judges, seed=seed, bins=BINS)
+        )
         write_evaluation(found, out, "grid")
     return found

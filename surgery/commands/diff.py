@@ -10,7 +10,7 @@ import typer
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
-from surgery.plan.planned import PlannedSpec, plan_spec_file
+from surgery.plan.planned import PlannedSource, plan_spec_file
 from surgery.plan.schedule import count_executions
 from surgery.plan.text import items_to_text
 from surgery.spec.selector import indices_to_text
@@ -56,7 +56,7 @@ def run(
         typer.echo(f"the same plan, {sides[0].plan.hash[:12]}")
 
 
-def refuse_different_models(first: PlannedSpec, second: PlannedSpec) -> None:
+def refuse_different_models(first: PlannedSource, second: PlannedSource) -> None:
     """Raise InputError unless both plans are for models with the same stacks."""
     shapes = [
         (side.anatomy.class_name, [(stack.name, stack.num_blocks) for stack in side.anatomy.stacks])
@@ -67,7 +67,7 @@ def refuse_different_models(first: PlannedSpec, second: PlannedSpec) -> None:
         raise InputError(f"{names}, which have other stacks; to plan both for one model, give --model")
 
 
-def compare_plans(first: PlannedSpec, second: PlannedSpec) -> list[Row]:
+def compare_plans(first: PlannedSource, second: PlannedSource) -> list[Row]:
     """Title, model, and for each stack what runs, what is left out on one side only, and how much runs."""
     rows = [
         Row("title", first.spec.title or "", second.spec.title or ""),
@@ -92,7 +92,7 @@ def compare_plans(first: PlannedSpec, second: PlannedSpec) -> list[Row]:
     return rows
 
 
-def compare_costs(first: PlannedSpec, second: PlannedSpec) -> list[Row]:
+def compare_costs(first: PlannedSource, second: PlannedSource) -> list[Row]:
     """What each side saves, and which backends can express it."""
     sides = (first, second)
     costs = [side.cost for side in sides]

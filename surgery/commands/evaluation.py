@@ -88,7 +88,7 @@ def run(
     """Measure variants: against real pictures, the text and the baseline, beside three controls."""
     arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
     from surgery.demo.bundled_judges import bundled_judges
-    from surgery.experiment.evaluation import EvaluationRequest, evaluate
+    from surgery.experiment.evaluation import EvaluationRequest, run_evaluation
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import read_prompt_file
     from surgery.files import locked_folder
@@ -125,7 +125,7 @@ def run(
         call=arguments,
     )
     with locked_folder(out), quietly(quiet):
-        evaluation = evaluate(request, say=lambda text: typer.echo(text, err=True))
+        evaluation = run_evaluation(request, say=lambda text: typer.echo(text, err=True))
         written = write_evaluation(evaluation, out, keep_images)
     if json:
         print_json({**evaluation.to_json(), "files": [str(path) for path in written]})

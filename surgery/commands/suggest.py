@@ -13,7 +13,7 @@ from surgery.errors import InputError
 from surgery.files import refuse_file, write_whole
 
 if TYPE_CHECKING:
-    from surgery.plan.planned import PlannedSpec
+    from surgery.plan.planned import PlannedSource
     from surgery.profiles.layer_profile import Profile
     from surgery.profiles.suggestion import Choice, Method
 
@@ -98,7 +98,7 @@ def choose_stacks(profile: "Profile", stack: str | None, stream: str | None) -> 
 
 def plan_suggestion(
     text: str, profile: "Profile", model: str | None, out: Path | None, *, is_given: bool
-) -> tuple["PlannedSpec | None", str | None]:
+) -> tuple["PlannedSource | None", str | None]:
     """The plan of the suggestion; or None and why not, where the model that was measured is not at hand.
 
     Raises:
@@ -106,7 +106,7 @@ def plan_suggestion(
         SpecError: the model can't take the suggestion.
     """
     from surgery.anatomy.sources import anatomy_of_source, find_source
-    from surgery.plan.planned import plan_spec
+    from surgery.plan.planned import plan_spec, with_source
     from surgery.plan.profile_groups import refuse_other_model
     from surgery.spec.load import read_spec
 
@@ -121,10 +121,10 @@ def plan_suggestion(
         return None, f"not planned, since the model is not at hand: {error}; give --model"
     anatomy = anatomy_of_source(source)
     refuse_other_model(profile, anatomy)
-    return plan_spec(spec, source, anatomy), None
+    return with_source(plan_spec(spec, anatomy), source), None
 
 
-def plan_text(planned: "PlannedSpec | None", reason: str | None) -> str:
+def plan_text(planned: "PlannedSource | None", reason: str | None) -> str:
     """What `surgery check` says of the suggestion."""
     if planned is None:
         return reason or ""
@@ -135,7 +135,7 @@ def plan_text(planned: "PlannedSpec | None", reason: str | None) -> str:
 
 
 def suggestion_to_json(
-    choice: "Choice", text: str, out: Path | None, planned: "PlannedSpec | None", reason: str | None
+    choice: "Choice", text: str, out: Path | None, planned: "PlannedSource | None", reason: str | None
 ) -> dict[str, Any]:
     """The document of `--json`."""
     from surgery.commands.check import Show, describe

@@ -1,59 +1,50 @@
 """A model and its variants -> pictures from the same noise, with their recipes, and a contact sheet."""
 
-import contextlib
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
 
-from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.sources import ModelSource, find_source
-from surgery.bundled import DEMO_CALL, DEMO_NAME
+from surgery.anatomy.sources import ModelSource
 from surgery.errors import InputError
-from surgery.experiment.variants import folder_name, library_versions, means_file, plan_variants
-from surgery.graph.apply import apply
-from surgery.graph.artefact import SPEC, find_base, is_artefact, read_artefact
+from surgery.experiment.drawing import draw_batches
+from surgery.experiment.engines import batches_of
+from surgery.experiment.rows import ModelRow, baseline_row, folder_name, variant_rows
+from surgery.experiment.run import (
+    Run,
+    RunRequest,
+    library_versions,
+    open_run,
+    source_of_specs,
+    source_with_pipeline,
+)
+from surgery.files import write_whole
 from surgery.metrics.contact_sheet import contact_sheet
-from surgery.pipelines.draw import Drawing, check_call, draw_pictures
-from surgery.pipelines.pretrained import load_pretrained
+from surgery.pipelines.draw import Drawing
 from surgery.plan.plan import Plan
-from surgery.progress import Meter, show_progress
+from surgery.publish.graph_folder import find_base, is_artefact, read_artefact
+from surgery.publish.manifest import SPEC
 from surgery.spec.load import Spec, load_spec
 
 SPEC_SUFFIXES = (".yaml", ".yml")
 RECIPE_KEY = "surgery"  # of the text chunk in each PNG
-BASELINE = "baseline"
 
 
-@dataclass(frozen=True)
-class GalleryRequest:
+@dataclass(frozen=True, kw_only=True)
+class GalleryRequest(RunRequest):
     """What to draw. `targets` are specs of one model, or the name of one model; see `surgery generate --help`."""
 
     targets: tuple[str, ...]
     prompts: tuple[str, ...]
     out: Path
-    model: str | None = None
     profile: Path | None = None
-    seed: int = 0
-    batch_size: int = 8
-    dtype: str = "auto"
-    device: str = "auto"
-    call: Mapping[str, Any] = field(default_factory=dict)
     baseline: bool = True
     force: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the gallery: the unedited model (no spec), or a variant."""
-
-    name: str
-    spec: Spec | None = None
-    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ class Gallery:
     model: str
     out: Path
     sheet: Path
-    rows: tuple[Row, ...]
+    rows: tuple[ModelRow, ...]
     recipe: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -95,13 +86,10 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
     """
     specs, source = find_targets(request)
     check_folder(request)
-    call = {**(DEMO_CALL if source.name == DEMO_NAME else {}), **request.call}
-    pipe = load_pipeline(source, request)
-    check_call(pipe, call)
-    rows = plan_rows(specs, pipe, request)
-    variants = [pipe if row.plan is None else apply(pipe, row.plan, profile=_profile(row, request)) for row in rows]
-    pictures = draw_rows(variants, rows, request, call)
-    recipe = make_recipe(source, rows, request, call)
+    run = open_run(source, request, request.prompts)
+    rows = list_rows(specs, run.pipe, request)
+    pictures = draw_rows(rows, run, request)
+    recipe = make_recipe(run, rows, request)
     sheet = write_gallery(rows, pictures, recipe, request.out)
     return Gallery(source.name, request.out, sheet, tuple(rows), recipe)
 
@@ -114,13 +102,9 @@ def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
     if not paths:
         if len(request.targets) > 1:
             raise InputError(f"there are {len(request.targets)} models; give one, or specs (*.yaml) of one model")
-        return [], _with_pipeline(find_source(request.targets[0]))
+        return [], source_with_pipeline(request.targets[0])
     specs = [load_spec(path) if Path(path).suffix in SPEC_SUFFIXES else spec_of_artefact(Path(path)) for path in paths]
-    names = {request.model or spec.model for spec in specs}
-    if None in names or len(names) != 1:
-        shown = ", ".join(sorted(str(name) for name in names))
-        raise InputError(f"the specs name not one model but {shown}; give --model")
-    return specs, _with_pipeline(find_source(str(names.pop())))
+    return specs, source_of_specs(specs, request.model)
 
 
 def spec_of_artefact(folder: Path) -> Spec:
@@ -130,12 +114,6 @@ def spec_of_artefact(folder: Path) -> Spec:
     spec = load_spec(folder / SPEC)
     profile = None if artefact.means is None else artefact.means.name
     return replace(spec, file=str(folder), model=artefact.base.model, profile=profile)
-
-
-def _with_pipeline(source: ModelSource) -> ModelSource:
-    if source.pipeline is None:
-        raise InputError(f"{source.name} is a bare transformer; to draw pictures, give the folder of its pipeline")
-    return source
 
 
 def check_folder(request: GalleryRequest) -> None:
@@ -150,91 +128,49 @@ def check_folder(request: GalleryRequest) -> None:
         raise InputError(f"the folder {out} can't be made: {above} is no folder that can be written to")
 
 
-def load_pipeline(source: ModelSource, request: GalleryRequest) -> Any:
-    """The stock pipeline on the wanted device and dtype."""
-    pipe = load_pretrained(source, dtype=request.dtype, device=request.device)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def plan_rows(specs: Sequence[Spec], pipe: Any, request: GalleryRequest) -> list[Row]:
-    """The baseline and a row a spec, each with its plan."""
-    rows = [Row(BASELINE)] if request.baseline or not specs else []
+def list_rows(specs: Sequence[Spec], pipe: Any, request: GalleryRequest) -> list[ModelRow]:
+    """The baseline and a row a spec."""
+    rows = [baseline_row(pipe, request.seed)] if request.baseline or not specs else []
     taken = [row.name for row in rows]
-    variants = plan_variants(specs, read_anatomy(pipe.transformer), request.profile, taken=taken)
-    return rows + [Row(variant.name, variant.spec, variant.plan) for variant in variants]
+    return rows + variant_rows(pipe, specs, request.seed, profile=request.profile, taken=taken)
 
 
-def _profile(row: Row, request: GalleryRequest) -> Path | None:
-    """The file of means of a row, where its plan uses one."""
-    return request.profile if row.spec is None else means_file(row.spec, request.profile)
+def draw_rows(rows: Sequence[ModelRow], run: Run, request: GalleryRequest) -> list[list[Drawing]]:
+    """The pictures of each row."""
+    found: dict[str, list[Drawing]] = {row.name: [] for row in rows}
+    batches = [batch for row in rows for batch in batches_of(row, len(request.prompts), request.batch_size)]
+    for batch, images in draw_batches(run, batches, request.prompts):
+        for number, image in zip(batch.numbers, images, strict=True):
+            found[batch.row.name].append(Drawing(image, request.prompts[number], batch.row.seed + number))
+    return [found[row.name] for row in rows]
 
 
-def draw_rows(
-    variants: Sequence[Any], rows: Sequence[Row], request: GalleryRequest, call: Mapping[str, Any]
-) -> list[list[Drawing]]:
-    """The pictures of each row, with their progress on standard error."""
-    found = []
-    total = len(rows) * len(request.prompts)
-    with show_progress(total, unit="picture", label="drawing") as meter:
-        for variant, row in zip(variants, rows, strict=True):
-            with _steps_noted(variant, meter, row.name):
-                found.append(
-                    draw_pictures(
-                        variant,
-                        request.prompts,
-                        seed=request.seed,
-                        batch_size=request.batch_size,
-                        call=call,
-                        on_batch=meter.advance,
-                    )
-                )
-    return found
-
-
-@contextlib.contextmanager
-def _steps_noted(pipe: Any, meter: Meter, name: str) -> Iterator[None]:
-    """Count the transformer's forwards for the meter, so that long pictures show life."""
-    forwards = 0
-
-    def count(module: Any, args: Any, output: Any) -> None:  # noqa: ARG001  (torch's signature)
-        nonlocal forwards
-        forwards += 1
-        meter.note(f"{name}, step {forwards}")
-
-    handle = pipe.transformer.register_forward_hook(count)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def make_recipe(
-    source: ModelSource, rows: Sequence[Row], request: GalleryRequest, call: Mapping[str, Any]
-) -> dict[str, Any]:
+def make_recipe(run: Run, rows: Sequence[ModelRow], request: GalleryRequest) -> dict[str, Any]:
     """Everything that it takes to draw the pictures again."""
     return {
-        "model": source.name,
-        "call": dict(call),
+        "model": run.source.name,
+        "call": dict(run.call),
         "seed": request.seed,
         "batch_size": request.batch_size,
         "dtype": request.dtype,
         "device": request.device,
         "prompts": list(request.prompts),
-        "variants": [
-            {"name": row.name}
-            if row.spec is None or row.plan is None
-            else {"name": row.name, "spec": row.spec.text, "plan": row.plan.to_json()}
-            for row in rows
-        ],
+        "variants": [describe_row(row) for row in rows],
         "versions": library_versions(),
     }
 
 
+def describe_row(row: ModelRow) -> dict[str, Any]:
+    """What tells a row from the others, as plain data."""
+    if row.planned is None:
+        return {"name": row.name}
+    return {"name": row.name, "spec": row.planned.spec.text, "plan": row.planned.plan.to_json()}
+
+
 def write_gallery(
-    rows: Sequence[Row], pictures: Sequence[Sequence[Drawing]], recipe: Mapping[str, Any], out: Path
+    rows: Sequence[ModelRow], pictures: Sequence[Sequence[Drawing]], recipe: Mapping[str, Any], out: Path
 ) -> Path:
-    """Write the PNGs, the contact sheet and `recipe.json`, each beside and renamed; returns the sheet's path."""
+    """Write the PNGs, the contact sheet and `recipe.json`, each whole or not at all; returns the sheet's path."""
     shared = {key: value for key, value in recipe.items() if key not in ("prompts", "variants", "seed")}
     for row, drawings, described in zip(rows, pictures, recipe["variants"], strict=True):
         folder = out / folder_name(row.name)
@@ -249,15 +185,13 @@ def write_gallery(
     )
     path = out / "contact_sheet.png"
     _write_png(sheet, path, recipe)
-    beside = out / "recipe.json.partial"
-    beside.write_text(json.dumps(recipe, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(out / "recipe.json")
+    write_whole(out / "recipe.json", json.dumps(recipe, indent=2, ensure_ascii=False) + "\n")
     return path
 
 
 def _write_png(image: Any, path: Path, recipe: Mapping[str, Any]) -> None:
     metadata = PngInfo()
     metadata.add_text(RECIPE_KEY, json.dumps(recipe))
-    beside = path.with_suffix(".png.partial")
-    image.save(beside, format="PNG", pnginfo=metadata)
-    beside.replace(path)
+    content = io.BytesIO()
+    image.save(content, format="PNG", pnginfo=metadata)
+    write_whole(path, content.getvalue())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from surgery.anatomy.identity import hash_file
 from surgery.errors import InputError
-from surgery.experiment.variants import folder_name
+from surgery.experiment.rows import folder_name
 from surgery.files import link_file, write_whole
 from surgery.metrics.pictures import PictureSet
 

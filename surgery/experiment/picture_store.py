@@ -1,47 +1,58 @@
 """Pictures by what they depend on: drawn once, kept as PNG under a hash of their recipe, found again by a later run."""
 
 import hashlib
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from surgery.files import write_whole
 from surgery.metrics.pictures import PictureSet, read_pictures
 
 RECIPE = "recipe.json"
 
 
 @dataclass(frozen=True)
-class PictureStore:
-    """A folder with a folder for each recipe. A picture that is there is whole: it was written beside and renamed."""
+class StoredPictures:
+    """The folder of one recipe. A picture that is there is whole."""
 
     folder: Path
 
-    def draw(
-        self,
-        recipe: Mapping[str, Any],
-        count: int,
-        batch_size: int,
-        draw_batch: Callable[[Sequence[int]], Sequence[Image.Image]],
-        on_batch: Callable[[int], object],
-    ) -> PictureSet:
-        """The pictures 0 to `count` of a recipe; `draw_batch` draws those of a batch that are not all there."""
+    def has(self, numbers: Sequence[int]) -> bool:
+        """Whether all pictures of these numbers are there."""
+        return all(self._path(number).exists() for number in numbers)
+
+    def keep(self, numbers: Sequence[int], images: Sequence[Image.Image]) -> None:
+        """Write pictures under their numbers."""
+        for number, image in zip(numbers, images, strict=True):
+            content = io.BytesIO()
+            image.save(content, format="PNG")
+            write_whole(self._path(number), content.getvalue())
+
+    def read(self) -> PictureSet:
+        """All that are there."""
+        return read_pictures(self.folder, role="scored")
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.png"
+
+
+@dataclass(frozen=True)
+class PictureStore:
+    """A folder with a folder for each recipe."""
+
+    folder: Path
+
+    def open(self, recipe: Mapping[str, Any]) -> StoredPictures:
+        """What is there of a recipe, and what will be."""
         place = self.folder / key_of(recipe)
         place.mkdir(parents=True, exist_ok=True)
-        (place / RECIPE).write_text(json.dumps(recipe, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        for start in range(0, count, batch_size):
-            numbers = range(start, min(start + batch_size, count))
-            paths = [place / f"{number:05d}.png" for number in numbers]
-            if not all(path.exists() for path in paths):
-                for path, image in zip(paths, draw_batch(numbers), strict=True):
-                    beside = path.with_suffix(".png.partial")
-                    image.save(beside, format="PNG")
-                    beside.replace(path)
-            on_batch(len(paths))
-        return read_pictures(place, role="scored")
+        write_whole(place / RECIPE, json.dumps(recipe, indent=2, ensure_ascii=False) + "\n")
+        return StoredPictures(place)
 
 
 def key_of(recipe: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,12 @@ from surgery.activations.noised import Sample, measure_noised
 from surgery.activations.recorder import Recorder, Token
 from surgery.activations.trajectories import measure_trajectories
 from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.identity import identify
 from surgery.anatomy.parts import Component
-from surgery.anatomy.sources import ModelSource, find_source
-from surgery.bundled import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.experiment.captions import CaptionedPicture, open_picture, read_captions
-from surgery.experiment.variants import library_versions
+from surgery.experiment.run import Run, RunRequest, library_versions, open_run, source_with_pipeline
 from surgery.files import refuse_file
-from surgery.pipelines.conditions import conditions_of
-from surgery.pipelines.draw import check_call
 from surgery.pipelines.guidance import find_guidance
-from surgery.pipelines.pretrained import load_pretrained
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.profile_file import read_profile, write_profile
 from surgery.progress import Meter, show_progress
@@ -32,8 +26,8 @@ from surgery.progress import Meter, show_progress
 TRAJECTORIES, NOISED = "trajectories", "noised pictures"
 
 
-@dataclass(frozen=True)
-class ProfileRequest:
+@dataclass(frozen=True, kw_only=True)
+class ProfileRequest(RunRequest):
     """What to measure; see `surgery profile --help`. Without `pictures` the model samples from the prompts."""
 
     model: str
@@ -41,15 +35,10 @@ class ProfileRequest:
     prompts: tuple[str, ...] = ()
     pictures: Path | None = None
     samples: int | None = None
-    seed: int = 0
-    batch_size: int = 8
     bins: int = 10
     token: Token = "all"
     components: tuple[str, ...] = ()
     mean_states: bool = False
-    dtype: str = "auto"
-    device: str = "auto"
-    call: Mapping[str, Any] = field(default_factory=dict)
     force: bool = False
 
 
@@ -96,7 +85,15 @@ def profile(
         RefusedError: the model has no stack that can be measured.
     """
     request = ProfileRequest(
-        "", Path(), tuple(prompts), None, None, seed, batch_size, bins, token, mean_states=mean_states, call=call or {}
+        model="",
+        out=Path(),
+        prompts=tuple(prompts),
+        seed=seed,
+        batch_size=batch_size,
+        bins=bins,
+        token=token,
+        mean_states=mean_states,
+        call=call or {},
     )
     recorder = make_recorder(pipe.transformer, request)
     measure, asked = _measure_prompts(pipe, request.call), list_samples(request, ())
@@ -117,20 +114,15 @@ def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda
         RefusedError: the model has no stack that can be measured.
     """
     refuse_file(request.out, force=request.force, suffixes=(".safetensors",))
-    source = find_source(request.model)
-    if source.pipeline is None:
-        raise InputError(f"{source.name} is a bare transformer; to measure it, give the folder of its pipeline")
-    call = {**(DEMO_CALL if source.name == DEMO_NAME else {}), **request.call}
+    source = source_with_pipeline(request.model, "to measure it")
     pairs = () if request.pictures is None else read_captions(request.pictures)
-    pipe = load_pretrained(source, dtype=request.dtype, device=request.device)
-    pipe.set_progress_bar_config(disable=True)
-    check_call(pipe, call)
+    asked = list_samples(request, pairs)
+    run = open_run(source, request, [one.text for one in asked])
+    pipe, call = run.pipe, run.call
     recorder = make_recorder(pipe.transformer, request)
     recorder.on_means = lambda size: say(f"the mean states of one batch take {size / 1e6:,.1f} MB")
-    asked = list_samples(request, pairs)
-    conditions_of(pipe, [one.text for one in asked])  # a class that is not there is told before anything is measured
     measure = _measure_pictures(pipe, call) if pairs else _measure_prompts(pipe, call)
-    recipe = {**make_recipe(source, request, call), "dtype": str(pipe.transformer.dtype).removeprefix("torch.")}
+    recipe = {**make_recipe(run, request), "dtype": str(pipe.transformer.dtype).removeprefix("torch.")}
     beside = request.out.with_name(f".{request.out.name}.unfinished")
     done = _resume(recorder, beside, recipe, asked, say)
     left = [one for one in asked if one.name not in set(done)]
@@ -227,17 +219,16 @@ def _hash_of(file: Path) -> str:
     raise InputError(f"the picture {file} can't be read")
 
 
-def make_recipe(source: ModelSource, request: ProfileRequest, call: Mapping[str, Any]) -> dict[str, Any]:
+def make_recipe(run: Run, request: ProfileRequest) -> dict[str, Any]:
     """How a profile is made, but for its samples: profiles of the same recipe can be joined."""
-    identity = identify(source)
     return {
-        "model": source.name,
-        "identity": {key: value for key, value in identity.to_json().items() if key != "model"},
+        "model": run.source.name,
+        "identity": run.identity(),
         "mode": TRAJECTORIES if request.pictures is None else NOISED,
         "token": request.token,
         "components": list(request.components),
         "mean_states": request.mean_states,
-        "call": dict(call),
+        "call": dict(run.call),
         "versions": library_versions(),
     }
 

@@ -8,20 +8,19 @@ import torch
 from torch import nn
 
 from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.parts import Anatomy
 from surgery.errors import InputError, RefusedError
 from surgery.graph.variant import Means, build_variant, is_variant
 from surgery.plan.check import check_plan
-from surgery.plan.lower import MeanValues, lower_spec
 from surgery.plan.plan import Plan
-from surgery.profiles.means import MeansFile, means_for_spec, read_means
+from surgery.plan.planned import PlannedSpec, plan_spec
+from surgery.profiles.means import MeansFile, read_means
 from surgery.spec.load import Spec, load_spec
 
 Target = TypeVar("Target", bound=Any)
 
 
-def apply(target: Target, spec: Spec | Plan | str | Path, *, profile: str | Path | None = None) -> Target:
-    """The variant of a pipeline or a transformer under a spec (a `Spec`, the path of one, or a `Plan`).
+def apply(target: Target, spec: Spec | PlannedSpec | Plan | str | Path, *, profile: str | Path | None = None) -> Target:
+    """The variant of a pipeline or a transformer under a spec (a `Spec`, the path of one, or what is planned of it).
 
     The result is of the same class and shares all weights with the original, which is left as it is. For a pipeline
     it is a new pipeline that shares all other components. `profile` overrides the spec's file of means.
@@ -44,18 +43,19 @@ def apply(target: Target, spec: Spec | Plan | str | Path, *, profile: str | Path
 
 
 def apply_to_transformer(
-    model: nn.Module, spec: Spec | Plan | str | Path, *, profile: str | Path | None = None
+    model: nn.Module, spec: Spec | PlannedSpec | Plan | str | Path, *, profile: str | Path | None = None
 ) -> nn.Module:
     """The variant of a transformer; see `apply`."""
     refuse_unfit(model)
     anatomy = read_anatomy(model)
     if isinstance(spec, (str, Path)):
         spec = load_spec(spec)
-    if isinstance(spec, Plan):
-        means = None if profile is None else read_means(profile)
+    if isinstance(spec, Spec):
+        spec = plan_spec(spec, anatomy, profile=profile)
+    if isinstance(spec, PlannedSpec):
+        plan, means = spec.plan, spec.means
     else:
-        means = means_for_spec(spec, profile)
-    plan = spec if isinstance(spec, Plan) else plan_for_spec(spec, anatomy, means)
+        plan, means = spec, None if profile is None else read_means(profile)
     check_plan(plan, anatomy)
     wanted = {replaced.values for replaced in plan.replacements if replaced.values is not None}
     if wanted - {means.digest if means is not None else None}:
@@ -78,11 +78,6 @@ def refuse_unfit(model: nn.Module) -> None:
                 f"{name or 'the model'} carries hooks of diffusers (offload, casting or a cache), which hold on to the "
                 "original; apply the spec first, then enable them on the variant"
             )
-
-
-def plan_for_spec(spec: Spec, anatomy: Anatomy, means: MeansFile | None = None) -> Plan:
-    """The plan of a spec, with the widths of its means checked."""
-    return lower_spec(spec, anatomy, None if means is None else MeanValues(means.digest, means.widths))
 
 
 def tensors_of_means(means: MeansFile) -> Means:

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from surgery.errors import RefusedError
 from surgery.graph.combine import mean_of, scaled_update, sum_of_updates
-from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, count_executions
+from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule, count_executions
 from surgery.tracing.guards import expect
 from surgery.tracing.steps import StackSteps, iter_stacks, read_steps
 
@@ -146,9 +146,9 @@ class _Rewriter:
                     self.keep_for_skips(stack, item.index, after)
                     streams = after
                 case Group():
-                    for _ in range(item.times):
+                    for _ in range(item.loops):
                         streams = self.run_group(stack, item, streams)
-                case Loop(inner, times):
+                case Repetition(inner, times):
                     for _ in range(times):
                         streams = self.run_items(stack, inner, streams)
         return streams

@@ -6,7 +6,7 @@ from typing import Literal
 
 from surgery.anatomy.parts import Anatomy, Stack
 from surgery.plan.plan import Plan, Replace
-from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, iter_layers, unroll
+from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule, iter_layers, unroll
 from surgery.spec.selector import indices_to_text
 
 Backend = Literal["graph", "checkpoint"]
@@ -59,7 +59,7 @@ def _item_doubts(schedule: Schedule, items: tuple[Item, ...]) -> Iterator[Doubt]
             case Group(layers):
                 names = f"{schedule.stack}[{indices_to_text({layer.index for layer in layers})}]"
                 yield "no", f"{names} run in parallel, and a stock class runs its blocks one after the other"
-            case Loop(inner):
+            case Repetition(inner):
                 yield from _item_doubts(schedule, inner)
             case Layer():
                 pass

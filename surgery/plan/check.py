@@ -2,7 +2,7 @@
 
 from surgery.anatomy.parts import Anatomy, Stack
 from surgery.plan.plan import Plan, plan_from_json, plan_from_text
-from surgery.plan.schedule import Group, Item, Layer, Loop, canonical, iter_layers
+from surgery.plan.schedule import Group, Item, Layer, Repetition, canonical, iter_layers
 
 
 def check_plan(plan: Plan, anatomy: Anatomy) -> None:
@@ -36,10 +36,10 @@ def check_plan(plan: Plan, anatomy: Anatomy) -> None:
 def _check_items(items: tuple[Item, ...]) -> None:
     for item in items:
         match item:
-            case Group(layers, _, times):
-                if len(layers) < 2 or times < 1:
+            case Group(layers, _, loops):
+                if len(layers) < 2 or loops < 1:
                     raise ValueError(f"a group has at least two layers and one round: {item}")
-            case Loop(inner, times):
+            case Repetition(inner, times):
                 if not inner or times < 2:
                     raise ValueError(f"a loop has items and at least two rounds: {item}")
                 _check_items(inner)
@@ -57,7 +57,9 @@ def misplaced_layer(items: tuple[Item, ...], stack: Stack) -> str | None:
             missing = stack.kind(layer.index).missing_streams
             if not missing or (is_last and isinstance(item, Layer)):
                 continue
-            where = "in a group" if isinstance(item, Group) else "in a loop" if isinstance(item, Loop) else "earlier"
+            where = (
+                "in a group" if isinstance(item, Group) else "in a loop" if isinstance(item, Repetition) else "earlier"
+            )
             return (
                 f"{stack.name}[{layer.index}] returns no {' and no '.join(missing)}, which the layers after it need; "
                 f"it can't run {where}; leave it last, or out"

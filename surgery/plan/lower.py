@@ -1,18 +1,20 @@
 """Spec x Anatomy -> Plan. Operations apply in order, on schedules; all faults are collected with their places."""
 
-import random
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import assert_never
 
-from surgery.anatomy.parts import Anatomy, Component, Stack
+from surgery.anatomy.parts import Anatomy, Stack
 from surgery.anatomy.resolve import SelectedComponent, SelectedLayers, find_stacks, resolve_components, resolve_layers
 from surgery.errors import NotYetError
+from surgery.plan import edits
 from surgery.plan.check import check_plan, misplaced_layer
+from surgery.plan.edits import Items
 from surgery.plan.names import selectors_of
 from surgery.plan.plan import Plan, Replace
-from surgery.plan.profile_groups import FoundGroup, find_profile_groups, with_groups
-from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, canonical, count_executions, iter_layers
+from surgery.plan.profile_groups import FoundGroup, with_groups
+from surgery.plan.replacements import MeanValues, means_refusal, overlap, refusal_of_component
+from surgery.plan.schedule import Group, Item, Layer, Schedule, canonical, count_executions, iter_layers
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
 from surgery.spec.nearest import shorten
@@ -22,27 +24,28 @@ from surgery.spec.selector import indices_to_text
 MAX_EXECUTIONS = 100_000  # layers in one forward: beyond any model, and before numbers stop being sane
 
 
-@dataclass(frozen=True)
-class MeanValues:
-    """A file of means: its hash, and the number of values of each `component/stream`."""
+def lower_spec(
+    spec: Spec,
+    anatomy: Anatomy,
+    means: MeanValues | None = None,
+    groups: tuple[FoundGroup, ...] = (),
+    faults: Faults | None = None,
+) -> Plan:
+    """What `spec` means for a model of this anatomy; nothing is read.
 
-    digest: str
-    widths: dict[str, int]
-
-
-def lower_spec(spec: Spec, anatomy: Anatomy, means: MeanValues | None = None) -> Plan:
-    """What `spec` means for a model of this anatomy. Profiles that it takes groups from are read.
+    `groups` are those that it takes from profiles, as `find_profile_groups` found them, and `faults` what that met:
+    `planned.plan_spec` does both.
 
     Raises:
         SpecError: the spec does not fit the model; all faults, with their places.
         NotYetError: the spec is valid and uses what this version does not run.
     """
+    assert faults is not None or not spec.profile_groups, "groups are looked up before"
     _refuse_not_yet(spec)
-    lowering = _Lowering(anatomy, Faults(spec.file), means)
+    lowering = _Lowering(anatomy, faults or Faults(spec.file), means)
     for name, place in spec.group_names:
         if anatomy.find_stack(name) is not None:
             lowering.faults.add(place, f'the group "{name}" has the name of a stack; give it another name')
-    groups = find_profile_groups(spec, anatomy, lowering.faults)
     for operation in spec.operations:
         lowering.apply(operation, groups)
     lowering.faults.raise_if_any()
@@ -84,7 +87,7 @@ class _Lowering:
     anatomy: Anatomy
     faults: Faults
     means: MeanValues | None
-    schedules: dict[str, tuple[Item, ...]] = field(default_factory=dict)
+    schedules: dict[str, Items] = field(default_factory=dict)
     replacements: dict[tuple[str, int, str], Replace] = field(default_factory=dict)
     edited: dict[str, Place] = field(default_factory=dict)
     gone: dict[tuple[str, int], Place] = field(default_factory=dict)
@@ -188,26 +191,23 @@ class _Lowering:
             return
         match operation:
             case ops.Skip():
-                after: tuple[Item, ...] | None = _without(before, chosen)
+                after: Items | None = edits.without(before, chosen)
             case ops.Repeat():
                 after = self.repeat(operation, layers.stack, before, positions)
             case ops.Reverse():
-                after = _rearranged(before, positions, [before[position] for position in reversed(positions)])
+                after = edits.reversed_(before, positions)
             case ops.Shuffle():
-                items = [before[position] for position in positions]
-                random.Random(operation.seed).shuffle(items)
-                after = _rearranged(before, positions, items)
+                after = edits.shuffled(before, positions, operation.seed)
             case ops.Parallel():
                 after = self.parallel(operation, name, before, positions)
             case ops.Scale():
-                scaled = [_scaled(before[position], operation.by) for position in positions]
-                after = _rearranged(before, positions, scaled)
+                after = edits.scaled(before, positions, operation.by)
             case _:
                 assert_never(operation)
         if after is not None:
             self.settle(layers.stack, after, operation.place)
 
-    def settle(self, stack: Stack, after: tuple[Item, ...], place: Place) -> None:
+    def settle(self, stack: Stack, after: Items, place: Place) -> None:
         """Keep a new schedule, unless it is absurdly long or a layer does not fit where it is put."""
         num_executions = sum(count_executions(after).values())
         if num_executions > MAX_EXECUTIONS:
@@ -235,46 +235,34 @@ class _Lowering:
 
     def positions(self, stack: str, chosen: frozenset[int], place: Place) -> list[int] | None:
         """The top-level items that are selected; None (and a fault) where one is covered partly."""
-        found: list[int] = []
-        for position, item in enumerate(self.schedules[stack]):
-            inside = {layer.index for layer in iter_layers((item,))}
-            if inside <= chosen:
-                found.append(position)
-            elif inside & chosen:
-                what = "group" if isinstance(item, Group) else "loop"
-                names = f"{stack}[{indices_to_text(inside)}]"
-                text = f"the selection covers the {what} of {names} partly; select all of it or none"
-                self.judge(stack, place, text)
-                return None
-        return found
-
-    def contiguous(self, positions: list[int], stack: str, what: str, place: Place) -> bool:
-        """Whether the positions are a run of the schedule."""
-        if positions == list(range(positions[0], positions[-1] + 1)):
-            return True
         items = self.schedules[stack]
-        between = [items[p] for p in range(positions[0], positions[-1] + 1) if p not in positions]
-        names = indices_to_text({layer.index for layer in iter_layers(tuple(between))})
+        torn = edits.partly_covered(items, chosen)
+        if torn is None:
+            return edits.covered_positions(items, chosen)
+        what = "group" if isinstance(torn, Group) else "loop"
+        names = f"{stack}[{indices_to_text({layer.index for layer in iter_layers((torn,))})}]"
+        self.judge(stack, place, f"the selection covers the {what} of {names} partly; select all of it or none")
+        return None
+
+    def are_neighbours(self, positions: list[int], stack: str, what: str, place: Place) -> bool:
+        """Whether the positions are a run of the schedule."""
+        between = edits.items_between(self.schedules[stack], positions)
+        if not between:
+            return True
+        names = indices_to_text({layer.index for layer in iter_layers(between)})
         text = f"{what} takes a run of neighbours, but {stack}[{names}] stands between; select it too"
         self.judge(stack, place, text)
         return False
 
-    def repeat(
-        self, operation: ops.Repeat, stack: Stack, before: tuple[Item, ...], positions: list[int]
-    ) -> tuple[Item, ...] | None:
+    def repeat(self, operation: ops.Repeat, stack: Stack, before: Items, positions: list[int]) -> Items | None:
         if operation.times is not None:
-            if not self.contiguous(positions, stack.name, "repeat", operation.place):
+            if not self.are_neighbours(positions, stack.name, "repeat", operation.place):
                 return None
-            first, last = positions[0], positions[-1] + 1
-            if operation.times == 1:
-                return before
-            return (*before[:first], Loop(before[first:last], operation.times), *before[last:])
+            return edits.repeated(before, positions, operation.times)
         layer = self.layer_to_use(operation, stack, before, positions)
-        return None if layer is None else _rearranged(before, positions, [layer] * len(positions))
+        return None if layer is None else edits.filled(before, positions, layer)
 
-    def layer_to_use(
-        self, operation: ops.Repeat, stack: Stack, before: tuple[Item, ...], positions: list[int]
-    ) -> Layer | None:
+    def layer_to_use(self, operation: ops.Repeat, stack: Stack, before: Items, positions: list[int]) -> Layer | None:
         """The layer that a middle repeat runs everywhere."""
         if operation.using == "center":
             center = before[positions[(len(positions) - 1) // 2]]
@@ -297,18 +285,14 @@ class _Lowering:
         self.faults.add(operation.place, f"{fact}; write a layer that runs, or center")
         return None
 
-    def parallel(
-        self, operation: ops.Parallel, stack: str, before: tuple[Item, ...], positions: list[int]
-    ) -> tuple[Item, ...] | None:
-        if not self.contiguous(positions, stack, "parallel", operation.place):
+    def parallel(self, operation: ops.Parallel, stack: str, before: Items, positions: list[int]) -> Items | None:
+        if not self.are_neighbours(positions, stack, "parallel", operation.place):
             return None
-        first, last = positions[0], positions[-1] + 1
-        members = [item for item in before[first:last] if isinstance(item, Layer)]
-        if len(members) < last - first:
+        after = edits.grouped(before, positions, operation.combine, operation.loops)
+        if after is None:
             text = "the selection holds a group or a loop; groups do not nest; select layers only"
             self.judge(stack, operation.place, text)
-            return None
-        return (*before[:first], Group(tuple(members), operation.combine, operation.loops), *before[last:])
+        return after
 
     def order(self, operation: ops.Order) -> None:
         if "*" in operation.stack:
@@ -382,39 +366,8 @@ class _Lowering:
         lost = self.gone.get((item.stack.name, item.index))
         if lost is not None:
             return f"is gone since line {lost.line}; leave it out, or replace it earlier"
-        component = item.stack.kind(item.index).find_component(item.component)
-        assert component is not None, "resolve_components returns what exists"
-        if component.refusal is not None:
-            return f"can't be replaced: {component.refusal}"
-        if not component.outputs:
-            return "can't be replaced without example inputs for its class: its streams are unknown"
-        uneven = [out for out in component.outputs if out.in_channels != out.out_channels]
-        if kind == "input" and uneven:
-            shapes = f"{uneven[0].in_channels} channels in, {uneven[0].out_channels} out"
-            return f"can't be replaced with its input ({shapes}); write with: zero"
-        for stack, index, other in self.replacements:
-            if (stack, index) != (item.stack.name, item.index):
-                continue
-            if other == item.component:
-                return "is replaced twice; keep one of the two"
-            if other.startswith(f"{item.component}.") or item.component.startswith(f"{other}."):
-                return f"and {other} are both replaced, and one holds the other; keep one"
-        return self.means_refusal(item, component) if kind == "mean" else None
-
-    def means_refusal(self, item: SelectedComponent, component: Component) -> str | None:
-        """Why the file of means has no vector of the right width for every stream of a component; None if it has."""
-        if self.means is None:
-            return "takes its means from a profile; write profile: FILE in the spec, or --profile"
-        for output in component.outputs:
-            width = self.means.widths.get(f"{item.stack.name}.{item.index}.{item.component}/{output.stream}")
-            if width is None:
-                return f"has no mean of {output.stream} in the profile; profile it, or write with: zero"
-            if width != output.out_channels:
-                return (
-                    f"has {output.out_channels} channels of {output.stream}, but {width} means in the profile; "
-                    "make the profile with this model"
-                )
-        return None
+        found = refusal_of_component(item, kind) or overlap(item, self.replacements.values())
+        return found or (means_refusal(item, self.means) if kind == "mean" else None)
 
     def matches_expected(self, operation: ops.AnyOperation, found: int, what: str) -> bool:
         """Whether as many layers or components are selected as the spec expects."""
@@ -431,40 +384,3 @@ class _Lowering:
 def _depends_on_order(operation: ops.AnyOperation) -> bool:
     """Whether what an operation does to some layers depends on the order in which they stand."""
     return isinstance(operation, ops.Shuffle) or (isinstance(operation, ops.Repeat) and operation.using == "center")
-
-
-def _without(items: tuple[Item, ...], chosen: frozenset[int]) -> tuple[Item, ...]:
-    """The schedule without these layers, in groups and loops too."""
-    left: list[Item] = []
-    for item in items:
-        match item:
-            case Layer():
-                if item.index not in chosen:
-                    left.append(item)
-            case Group(layers, combine, times):
-                members = tuple(layer for layer in layers if layer.index not in chosen)
-                if members:
-                    left.append(Group(members, combine, times))
-            case Loop(inner, times):
-                rest = _without(inner, chosen)
-                if rest:
-                    left.append(Loop(rest, times))
-    return tuple(left)
-
-
-def _rearranged(items: tuple[Item, ...], positions: list[int], placed: list[Item]) -> tuple[Item, ...]:
-    """The items with those at `positions` exchanged for `placed`."""
-    after = list(items)
-    for position, item in zip(positions, placed, strict=True):
-        after[position] = item
-    return tuple(after)
-
-
-def _scaled(item: Item, factor: float) -> Item:
-    match item:
-        case Layer(index, scale):
-            return Layer(index, scale * factor)
-        case Group(layers, combine, times):
-            return Group(tuple(Layer(layer.index, layer.scale * factor) for layer in layers), combine, times)
-        case Loop(inner, times):
-            return Loop(tuple(_scaled(part, factor) for part in inner), times)

@@ -1,42 +1,91 @@
-"""A spec file -> its plan: where the commands begin. Models not seen before need torch."""
+"""A spec -> its plan, with what it reads: the one way there. Models not seen before need torch."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source
 from surgery.errors import InputError, SpecError, SurgeryError
 from surgery.plan.cost import Cost, plan_cost
-from surgery.plan.lower import MeanValues, lower_spec
+from surgery.plan.lower import lower_spec
 from surgery.plan.names import find_name_faults
 from surgery.plan.plan import Plan
 from surgery.plan.profile_groups import FoundGroup, find_profile_groups, self_contained_text
+from surgery.plan.replacements import MeanValues
 from surgery.plan.sweep import expand_sweep
 from surgery.spec.load import Spec, load_spec
 from surgery.spec.places import Faults
 
+if TYPE_CHECKING:
+    from surgery.profiles.means import MeansFile
+
 
 @dataclass(frozen=True)
 class PlannedSpec:
-    """A valid spec, the model it is for, and what it does to it.
+    """A valid spec, and what it does to a model of this anatomy.
 
     `means` is its file of means, None without one; `groups` are those that it takes from profiles.
     """
 
     spec: Spec
-    source: ModelSource
     anatomy: Anatomy
     plan: Plan
-    cost: Cost
-    means: Path | None = None
-    groups: tuple[FoundGroup, ...] = ()
+    means: "MeansFile | None"
+    groups: tuple[FoundGroup, ...]
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What it saves, and what it costs."""
+        return plan_cost(self.plan, self.anatomy)
 
     @property
     def text(self) -> str:
         """The text of the spec, with the layers in place of groups from profiles."""
         return self_contained_text(self.spec, self.groups)
+
+
+@dataclass(frozen=True)
+class PlannedSource(PlannedSpec):
+    """The same, with the model that it is for: where its files are."""
+
+    source: ModelSource
+
+
+def plan_spec(spec: Spec, anatomy: Anatomy, *, profile: str | Path | None = None) -> PlannedSpec:
+    """Plan a spec for a model of this anatomy, whether it runs or is only known. `profile` overrides its file of means.
+
+    Raises:
+        InputError: the file of means is not usable.
+        SpecError: the spec has faults; all of them, with their places.
+        NotYetError: it uses what this version does not run.
+    """
+    return _plan(spec, anatomy, _means_of(spec, profile))
+
+
+def plan_points(spec: Spec, anatomy: Anatomy, *, profile: str | Path | None = None) -> list[PlannedSpec]:
+    """Plan every variant of a spec, one where it is no sweep; raises as `plan_spec` does."""
+    means = _means_of(spec, profile)
+    return [_plan(point, anatomy, means) for point in expand_sweep(spec, anatomy)]
+
+
+def _plan(spec: Spec, anatomy: Anatomy, means: "MeansFile | None") -> PlannedSpec:
+    faults = Faults(spec.file)
+    groups = find_profile_groups(spec, anatomy, faults)
+    values = None if means is None else MeanValues(means.digest, means.widths)
+    return PlannedSpec(spec, anatomy, lower_spec(spec, anatomy, values, groups, faults), means, groups)
+
+
+def _means_of(spec: Spec, override: str | Path | None) -> "MeansFile | None":
+    """The file of means that a spec names (relative to its own folder), or the one given instead; None without one."""
+    if override is None and spec.profile is None:
+        return None
+    from surgery.profiles.means import read_means
+
+    return read_means(spec.folder / str(spec.profile) if override is None else override)
 
 
 Finder = Callable[[str], ModelSource]
@@ -69,7 +118,7 @@ def place_of(fault: str) -> tuple[int, int]:
 
 def plan_spec_file(
     path: Path, *, model: str | None = None, profile: Path | None = None, find: Finder = find_source
-) -> PlannedSpec:
+) -> PlannedSource:
     """Plan a spec for the model that it names, or for `model`; `find` finds models by name.
 
     Raises:
@@ -79,16 +128,21 @@ def plan_spec_file(
         TraceError: the model can't be traced.
     """
     spec, source = _load(path, model, find)
-    return plan_spec(spec, source, anatomy_of_source(source), profile=profile)
+    return with_source(plan_spec(spec, anatomy_of_source(source), profile=profile), source)
 
 
 def plan_sweep_file(
     path: Path, *, model: str | None = None, profile: Path | None = None, find: Finder = find_source
-) -> list[PlannedSpec]:
+) -> list[PlannedSource]:
     """Plan every variant of a spec, one where it is no sweep; raises as `plan_spec_file` does."""
     spec, source = _load(path, model, find)
-    anatomy = anatomy_of_source(source)
-    return [plan_spec(point, source, anatomy, profile=profile) for point in expand_sweep(spec, anatomy)]
+    points = plan_points(spec, anatomy_of_source(source), profile=profile)
+    return [with_source(point, source) for point in points]
+
+
+def with_source(planned: PlannedSpec, source: ModelSource) -> PlannedSource:
+    """What is planned for the anatomy of a source, with the source."""
+    return PlannedSource(planned.spec, planned.anatomy, planned.plan, planned.means, planned.groups, source)
 
 
 def _load(path: Path, model: str | None, find: Finder) -> tuple[Spec, ModelSource]:
@@ -98,14 +152,6 @@ def _load(path: Path, model: str | None, find: Finder) -> tuple[Spec, ModelSourc
     except SpecError as error:
         raise SpecError(merge_faults(error, model, find)) from None
     return spec, find(model_of_spec(spec, model))
-
-
-def plan_spec(spec: Spec, source: ModelSource, anatomy: Anatomy, *, profile: Path | None = None) -> PlannedSpec:
-    """Plan a spec for a model; raises as `plan_spec_file` does."""
-    means = profile if profile is not None or spec.profile is None else spec.folder / spec.profile
-    plan = lower_spec(spec, anatomy, mean_values(means))
-    groups = find_profile_groups(spec, anatomy, Faults(spec.file))
-    return PlannedSpec(spec, source, anatomy, plan, plan_cost(plan, anatomy), means, groups)
 
 
 def find_once() -> Finder:
@@ -124,16 +170,6 @@ def find_once() -> Finder:
         return answer
 
     return find
-
-
-def mean_values(path: Path | None) -> MeanValues | None:
-    """What the plan needs to know of a file of means; None without one."""
-    if path is None:
-        return None
-    from surgery.profiles.means import read_means
-
-    means = read_means(path)
-    return MeanValues(means.digest, means.widths)
 
 
 def model_of_spec(spec: Spec, override: str | None) -> str:

@@ -3,11 +3,11 @@
 Grammar of the canonical text (half open, like the spec language):
 
     schedule := item*                       items separated by one space; an empty schedule is "-"
-    item     := layer | run | group | loop
+    item     := layer | run | group | repeat
     layer    := INDEX ["*" FACTOR]          the layer; its residual update scaled by FACTOR
     run      := FIRST ":" END               layers FIRST, FIRST+1, ..., END-1, each once
-    group    := "(" layer ("|" layer)+ ")" ["+"]  ["x" TIMES]    parallel; "+" sums the updates, otherwise the mean
-    loop     := "(" item+ ")" "x" TIMES
+    group    := "(" layer ("|" layer)+ ")" ["+"]  ["x" LOOPS]    parallel; "+" sums the updates, otherwise the mean
+    repeat   := "(" item+ ")" "x" TIMES
 """
 
 from collections.abc import Iterator
@@ -26,22 +26,22 @@ class Layer:
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that get the same input; their outputs are combined per stream. The whole runs `times` times."""
+    """Layers that get the same input; their outputs are combined per stream. The whole runs `loops` times."""
 
     layers: tuple[Layer, ...]
     combine: Combine = "mean"
-    times: int = 1
+    loops: int = 1
 
 
 @dataclass(frozen=True)
-class Loop:
+class Repetition:
     """Items that run in order, `times` times in a row."""
 
     items: tuple["Item", ...]
     times: int
 
 
-Item = Layer | Group | Loop
+Item = Layer | Group | Repetition
 
 
 @dataclass(frozen=True)
@@ -74,26 +74,26 @@ def identity_schedule(stack: str, num_blocks: int) -> Schedule:
 
 
 def iter_layers(items: tuple[Item, ...]) -> Iterator[Layer]:
-    """The layers of a schedule as written: each once, however often a loop runs it."""
+    """The layers of a schedule as written: each once, however often it is repeated."""
     for item in items:
         match item:
             case Layer():
                 yield item
             case Group(layers):
                 yield from layers
-            case Loop(inner):
+            case Repetition(inner):
                 yield from iter_layers(inner)
 
 
 def unroll(items: tuple[Item, ...]) -> Iterator[Layer]:
-    """The layers one after the other: a loop as often as it runs, the members of a group in their order, once."""
+    """The layers one after the other: a repetition as often as it runs, the members of a group in their order, once."""
     for item in items:
         match item:
             case Layer():
                 yield item
             case Group(layers):
                 yield from layers
-            case Loop(inner, times):
+            case Repetition(inner, times):
                 for _ in range(times):
                     yield from unroll(inner)
 
@@ -107,10 +107,10 @@ def count_executions(items: tuple[Item, ...]) -> dict[int, int]:
             match item:
                 case Layer(index):
                     counts[index] = counts.get(index, 0) + times
-                case Group(layers, _, rounds):
-                    count(layers, times * rounds)
-                case Loop(looped, rounds):
-                    count(looped, times * rounds)
+                case Group(layers, _, loops):
+                    count(layers, times * loops)
+                case Repetition(repeated, rounds):
+                    count(repeated, times * rounds)
 
     count(items, 1)
     return counts
@@ -119,8 +119,8 @@ def count_executions(items: tuple[Item, ...]) -> dict[int, int]:
 def canonical(items: tuple[Item, ...]) -> tuple[Item, ...]:
     """The one form in which a plan holds these items: what runs is the same, to the bit.
 
-    Loops that run once are inlined, a loop of one loop or group is multiplied out, a group of one layer is a loop of
-    it, and a layer that follows itself becomes a loop.
+    What is repeated once is inlined, the repetition of one repetition or group is multiplied out, a group of one layer
+    is the repetition of it, and so is a layer that follows itself.
     """
     flat: list[Item] = []
     for item in items:
@@ -131,7 +131,7 @@ def canonical(items: tuple[Item, ...]) -> tuple[Item, ...]:
         layer, times = _as_repeats(item)
         last_layer, last_times = _as_repeats(previous)
         if layer is not None and layer == last_layer:
-            merged[-1] = Loop((layer,), times + last_times)
+            merged[-1] = Repetition((layer,), times + last_times)
         else:
             merged.append(item)
     return tuple(merged)
@@ -141,34 +141,34 @@ def _canonical_item(item: Item) -> tuple[Item, ...]:
     match item:
         case Layer():
             return (item,)
-        case Group((layer,), _, times):
-            return _canonical_item(Loop((layer,), times))
+        case Group((layer,), _, loops):
+            return _canonical_item(Repetition((layer,), loops))
         case Group():
             return (item,)
-        case Loop(inner, times):
+        case Repetition(inner, times):
             settled = canonical(inner)
             if times == 1:
                 return settled
             if len(settled) == 1:
                 return (_times(settled[0], times),)
-            return (Loop(settled, times),)
+            return (Repetition(settled, times),)
 
 
 def _times(item: Item, times: int) -> Item:
     match item:
         case Layer():
-            return Loop((item,), times)
-        case Group(layers, combine, rounds):
-            return Group(layers, combine, rounds * times)
-        case Loop(inner, rounds):
-            return Loop(inner, rounds * times)
+            return Repetition((item,), times)
+        case Group(layers, combine, loops):
+            return Group(layers, combine, loops * times)
+        case Repetition(inner, rounds):
+            return Repetition(inner, rounds * times)
 
 
 def _as_repeats(item: Item | None) -> tuple[Layer | None, int]:
     match item:
         case Layer():
             return item, 1
-        case Loop((Layer() as layer,), times):
+        case Repetition((Layer() as layer,), times):
             return layer, times
         case _:
             return None, 0

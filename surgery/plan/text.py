@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from surgery.plan.schedule import Group, Item, Layer, Loop
+from surgery.plan.schedule import Group, Item, Layer, Repetition
 from surgery.spec.operations import Combine
 
 TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:e[+-]?\d+)?)|(?P<mark>[()|:*+x-]))")
@@ -42,10 +42,10 @@ def _item_text(item: Item) -> str:
     match item:
         case Layer(index, scale):
             return str(index) if scale == 1.0 else f"{index}*{_number_text(scale)}"
-        case Group(layers, combine, times):
+        case Group(layers, combine, loops):
             members = "|".join(_item_text(layer) for layer in layers)
-            return f"({members})" + ("+" if combine == "sum" else "") + (f"x{times}" if times > 1 else "")
-        case Loop(inner, times):
+            return f"({members})" + ("+" if combine == "sum" else "") + (f"x{loops}" if loops > 1 else "")
+        case Repetition(inner, times):
             return f"({items_to_text(inner)})x{times}"
 
 
@@ -122,7 +122,7 @@ class _Reader:
         if self.peek() != "|":
             self.take(")")
             self.take("x")
-            return [Loop(items, self.integer())]
+            return [Repetition(items, self.integer())]
         members = list(items)
         while self.peek() == "|":
             self.take()
@@ -132,11 +132,11 @@ class _Reader:
         if self.peek() == "+":
             self.take()
             combine = "sum"
-        times = 1
+        loops = 1
         if self.peek() == "x":
             self.take()
-            times = self.integer()
-        return [Group(tuple(_as_layer(member, self.text) for member in members), combine, times)]
+            loops = self.integer()
+        return [Group(tuple(_as_layer(member, self.text) for member in members), combine, loops)]
 
 
 def _as_layer(item: Item, text: str) -> Layer:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from surgery.errors import InputError
-from surgery.spec.load import Spec
+from surgery.files import write_whole
 
 PREFIX = "mean/"
 Vectors = Mapping[str, Mapping[str, NDArray[np.float64]]]
@@ -23,8 +23,9 @@ Vectors = Mapping[str, Mapping[str, NDArray[np.float64]]]
 
 @dataclass(frozen=True)
 class MeansFile:
-    """The vectors of a file, float64, by component and stream, and the SHA-256 of the file."""
+    """The vectors of a file, float64, by component and stream, and the SHA-256 of the file; where it was read."""
 
+    path: Path
     digest: str
     vectors: Vectors
 
@@ -59,25 +60,12 @@ def read_means(path: str | Path) -> MeansFile:
         vectors.setdefault(component, {})[stream] = tensor.astype(np.float64)
     if not vectors:
         raise InputError(f"the profile {path} holds no means (tensors named mean/COMPONENT/STREAM)")
-    return MeansFile(hashlib.sha256(content).hexdigest(), vectors)
-
-
-def means_for_spec(spec: Spec, override: str | Path | None = None) -> MeansFile | None:
-    """The file of means that a spec names (relative to its own folder), or the one given instead; None without one.
-
-    Raises:
-        InputError: the file is not usable; see `read_means`.
-    """
-    if override is not None:
-        return read_means(override)
-    return None if spec.profile is None else read_means(spec.folder / spec.profile)
+    return MeansFile(Path(path), hashlib.sha256(content).hexdigest(), vectors)
 
 
 def write_means(vectors: Vectors, path: str | Path) -> None:
-    """Write a file of means: beside, then renamed."""
-    beside = Path(path).with_suffix(".partial")
+    """Write a file of means, whole or not at all."""
     flat = {
         f"{PREFIX}{name}/{stream}": np.ascontiguousarray(v) for name, s in vectors.items() for stream, v in s.items()
     }
-    beside.write_bytes(save(flat))
-    beside.replace(path)
+    write_whole(Path(path), save(flat))

@@ -21,14 +21,13 @@ from surgery.checkpoint.new_checkpoint import new_checkpoint_from_json
 from surgery.checkpoint.write import refuse_full_disk, write_weights
 from surgery.errors import InputError
 from surgery.files import refuse_target, whole_folder
-from surgery.plan.planned import PlannedSpec, plan_spec_file
+from surgery.plan.planned import PlannedSource, plan_spec_file
+from surgery.publish.manifest import CARD, write_manifest, write_spec_and_plan
 from surgery.publish.model_card import write_card
 from surgery.publish.pipeline_files import can_link, list_components, take_along
-from surgery.publish.recipe import PreparedModel, card_facts, make_manifest, make_metadata, public_name
+from surgery.publish.recipe import PreparedModel, card_facts, make_metadata, manifest_of, public_name
 from surgery.publish.worker import Ask, open_verifier
 from surgery.version import __version__
-
-MANIFEST, SPEC, PLAN, CARD = "surgery.json", "spec.yaml", "plan.json", "README.md"
 
 Verify = Literal["structure", "numeric", "full"]
 Progress = Callable[[int], Callable[[int], None]]  # bytes in all -> what is told of bytes as they are written
@@ -91,7 +90,7 @@ def compile_checkpoint(
 
 
 def compile_planned(
-    planned: PlannedSpec,
+    planned: PlannedSource,
     out: Path,
     options: CompileOptions = CompileOptions(),
     *,
@@ -116,7 +115,7 @@ def compile_planned(
         seconds = {"discover": time.perf_counter() - started}
         checks: dict[str, Any] = {"numeric": prepared.agreement} if prepared.agreement else {}
         if options.dry_run:
-            return PrunedModel(out, prepared, make_manifest(prepared, {}, checks), seconds, checks)
+            return PrunedModel(out, prepared, manifest_of(prepared, {}, checks), seconds, checks)
         with whole_folder(out, force=options.force) as folder:
             started = time.perf_counter()
             _write_bytes(prepared, folder, options, progress)
@@ -138,7 +137,7 @@ def refuse_own_source(out: Path, source: ModelSource) -> None:
             raise InputError(f"{out} and the model {source.name} lie within each other; give a folder elsewhere")
 
 
-def _prepare(planned: PlannedSpec, source: ModelSource, options: CompileOptions, ask: Ask) -> PreparedModel:
+def _prepare(planned: PlannedSource, source: ModelSource, options: CompileOptions, ask: Ask) -> PreparedModel:
     weights = weights_of_source(source, variant=options.variant)
     found = ask(
         "compile_plan",
@@ -197,13 +196,11 @@ def _write_bytes(prepared: PreparedModel, folder: Path, options: CompileOptions,
         take_along(file, folder, copies=options.copies, advance=advance)
 
 
-def _means(planned: PlannedSpec) -> dict[str, Any]:
+def _means(planned: PlannedSource) -> dict[str, Any]:
     """The vectors of means that the plan uses, by COMPONENT/STREAM."""
     if planned.means is None or all(item.kind != "mean" for item in planned.plan.replacements):
         return {}
-    from surgery.profiles.means import read_means
-
-    vectors = read_means(planned.means).vectors
+    vectors = planned.means.vectors
     return {f"{path}/{stream}": vector for path, streams in vectors.items() for stream, vector in streams.items()}
 
 
@@ -219,7 +216,7 @@ def _verify(prepared: PreparedModel, folder: Path, options: CompileOptions, ask:
             source=written,
             original=source_to_json(prepared.source),
             plan=prepared.planned.plan.to_json(),
-            means=None if means is None else str(means),
+            means=None if means is None else str(means.path),
             variant=options.variant,
         )
     return checks
@@ -234,11 +231,9 @@ def _written_source(prepared: PreparedModel, folder: Path) -> ModelSource:
 
 
 def _write_texts(prepared: PreparedModel, folder: Path, out: Path, checks: Mapping[str, Any]) -> dict[str, Any]:
-    plan = prepared.planned.plan
-    (folder / SPEC).write_bytes(prepared.spec_text.encode())
-    (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=2) + "\n", encoding="utf-8")
+    write_spec_and_plan(folder, prepared.spec_text, prepared.planned.plan)
     (folder / CARD).write_text(write_card(card_facts(prepared, out.name, checks)), encoding="utf-8")
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
-    manifest = make_manifest(prepared, sizes, checks)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    manifest = manifest_of(prepared, sizes, checks)
+    write_manifest(folder, manifest)
     return manifest

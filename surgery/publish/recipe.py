@@ -1,6 +1,5 @@
 """What a pruned model says of itself: metadata within its files, a manifest and a model card beside them."""
 
-import hashlib
 import json
 import re
 import shlex
@@ -15,11 +14,11 @@ from surgery.anatomy.tensor_files import Weights
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.checkpoint.byte_plan import BytePlan
 from surgery.checkpoint.new_checkpoint import NewCheckpoint
-from surgery.plan.planned import PlannedSpec
+from surgery.plan.planned import PlannedSource
+from surgery.publish.manifest import FORMAT, make_manifest
 from surgery.publish.model_card import CardFacts, Size, amount_text, read_card_head
 from surgery.publish.pipeline_files import ComponentFile, base_folder, count_values
 
-FORMAT = 1
 KEY, BASE_KEY = "surgery", "surgery_of_base"  # in the metadata of safetensors files
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -28,7 +27,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 class PreparedModel:
     """All that is known before the first byte is written."""
 
-    planned: PlannedSpec
+    planned: PlannedSource
     source: ModelSource
     weights: Weights
     new: NewCheckpoint
@@ -80,28 +79,29 @@ def make_metadata(prepared: PreparedModel) -> dict[str, str]:
     return {"format": "pt", **carried, KEY: json.dumps(recipe, ensure_ascii=False)}
 
 
-def make_manifest(prepared: PreparedModel, sizes: Mapping[str, int], checks: Mapping[str, Any]) -> dict[str, Any]:
+def manifest_of(prepared: PreparedModel, sizes: Mapping[str, int], checks: Mapping[str, Any]) -> dict[str, Any]:
     """What the folder is, what it was made from, what is in it (`sizes`, in bytes), and how it was verified."""
-    planned, new = prepared.planned, prepared.new
-    return {
-        "format": FORMAT,
-        "kind": "checkpoint",
-        "title": planned.spec.title,
-        "base": prepared.identity.to_json(),
-        "spec": hashlib.sha256(prepared.spec_text.encode()).hexdigest(),
-        "plan": planned.plan.hash,
+    facts = {
         "config_changes": config_changes(prepared),
         "weights": {
             "parameters": [prepared.weights.num_values, prepared.bytes.num_values],
             "bytes": [prepared.weights.size_bytes, prepared.bytes.size_bytes],
             "changed_bytes": prepared.bytes.computed_bytes,
             "repeated_bytes": prepared.repeated_bytes,
-            "dropped_tensors": len(new.dropped),
+            "dropped_tensors": len(prepared.new.dropped),
         },
         "files": dict(sizes),
         "checks": dict(checks),
-        "versions": dict(prepared.versions),
     }
+    return make_manifest(
+        "checkpoint",
+        title=prepared.planned.spec.title,
+        base=prepared.identity,
+        spec_text=prepared.spec_text,
+        plan=prepared.planned.plan,
+        facts=facts,
+        versions=prepared.versions,
+    )
 
 
 def config_changes(prepared: PreparedModel) -> dict[str, Any]:
@@ -171,8 +171,8 @@ def reproducing_command(prepared: PreparedModel, name: str) -> str:
     command = ["surgery", "compile", "spec.yaml", "--to", "checkpoint", "--out", name, *prepared.arguments]
     if spec.model is None or public_name(spec.model) != model:
         command += ["--model", model]
-    if planned.means is not None and (spec.profile is None or Path(spec.profile).name != planned.means.name):
-        command += ["--profile", planned.means.name]
+    if planned.means is not None and (spec.profile is None or Path(spec.profile).name != planned.means.path.name):
+        command += ["--profile", planned.means.path.name]
     return shlex.join(command)
 
 

@@ -15,8 +15,9 @@ from surgery.checkpoint.new_checkpoint import NewCheckpoint
 from surgery.checkpoint.remap import Remapped, fitted_from_answer, remap_adapter
 from surgery.errors import InputError, RefusedError
 from surgery.files import refuse_file
-from surgery.plan.planned import PlannedSpec
-from surgery.publish.recipe import BASE_KEY, FORMAT, KEY
+from surgery.plan.planned import PlannedSource
+from surgery.publish.manifest import FORMAT
+from surgery.publish.recipe import BASE_KEY, KEY
 from surgery.publish.worker import open_verifier
 from surgery.version import __version__
 
@@ -32,7 +33,7 @@ class RemappedLora:
     size_bytes: int
 
 
-def remap_lora(planned: PlannedSpec, lora: Path, out: Path, *, force: bool = False) -> RemappedLora:
+def remap_lora(planned: PlannedSource, lora: Path, out: Path, *, force: bool = False) -> RemappedLora:
     """Write an adapter of the original for the checkpoint that `compile_planned` writes.
 
     Raises:
@@ -66,7 +67,7 @@ def refuse_out(out: Path, lora: Path, *, force: bool) -> None:
     refuse_file(out, force=force, suffixes=(".safetensors",))
 
 
-def make_recipe(planned: PlannedSpec, file: TensorFile, remapped: Remapped) -> dict[str, Any]:
+def make_recipe(planned: PlannedSource, file: TensorFile, remapped: Remapped) -> dict[str, Any]:
     """What an adapter's file says of how it was made."""
     return {
         "format": FORMAT,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from surgery.anatomy.parts import Anatomy
 from surgery.plan.plan import Plan
-from surgery.plan.schedule import Group, Item, Layer, Loop, Schedule, count_executions
+from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule, count_executions
 from surgery.spec.operations import Combine
 
 
@@ -114,9 +114,9 @@ class _Layouter:
         match item:
             case Layer():
                 return self.box(item)
-            case Group(layers, combine, times):
-                return Parallel(tuple(self.box(layer) for layer in layers), combine, times)
-            case Loop(inner, times):
+            case Group(layers, combine, loops):
+                return Parallel(tuple(self.box(layer) for layer in layers), combine, loops)
+            case Repetition(inner, times):
                 return Repeated(tuple(self.cell(part) for part in inner), times)
 
     def box(self, layer: Layer) -> Box:
@@ -133,7 +133,7 @@ def _order(items: Sequence[Item]) -> Iterator[int]:
                 yield index
             case Group(layers):
                 yield from sorted(layer.index for layer in layers)
-            case Loop(inner):
+            case Repetition(inner):
                 yield from _order(inner)
 
 

@@ -22,8 +22,9 @@ from surgery.checkpoint.folding import find_folds
 from surgery.checkpoint.new_checkpoint import NewCheckpoint
 from surgery.checkpoint.unrolled import unroll_plan
 from surgery.checkpoint.write import write_weights
-from surgery.plan.lower import MeanValues, lower_spec
+from surgery.plan.lower import lower_spec
 from surgery.plan.plan import Plan
+from surgery.plan.replacements import MeanValues
 from surgery.spec.load import read_spec
 from surgery.testing import build_tiny_model, tiny_call
 from surgery.tracing.example_inputs import example_call

@@ -16,7 +16,7 @@ from torch import nn
 
 from surgery.checkpoint import adapter_parts
 from surgery.graph.apply import apply
-from surgery.plan.planned import PlannedSpec, plan_spec_file
+from surgery.plan.planned import PlannedSource, plan_spec_file
 from surgery.publish.pruned_model import CompileOptions, compile_planned
 from surgery.publish.remapped_lora import RemappedLora, remap_lora
 from surgery.testing import build_tiny_model, tiny_call
@@ -75,7 +75,7 @@ class Case:
     """A planned spec of a tiny model."""
 
     model: nn.Module
-    planned: PlannedSpec
+    planned: PlannedSource
     folder: Path
 
     def graph(self) -> nn.Module:

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 import surgery.commands.demo
-import surgery.experiment.evaluation
-import surgery.experiment.gallery
+import surgery.experiment.run
 from surgery.bundled import DEMO_CALL, demo_specs
 from surgery.demo import stock_draw
 
@@ -19,12 +18,11 @@ SPECS = [path for path in demo_specs() if path.stem in ("order", "skip")]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Two steps, two prompts, two specs: what the command does does not hang on their number."""
-    monkeypatch.setattr(surgery.experiment.gallery, "DEMO_CALL", {**DEMO_CALL, "num_inference_steps": 2})
+    monkeypatch.setattr(surgery.experiment.run, "DEMO_CALL", {**DEMO_CALL, "num_inference_steps": 2})
     monkeypatch.setattr(surgery.commands.demo, "DEMO_PROMPTS", ("red apple", "rocket"))
     monkeypatch.setattr(surgery.commands.demo, "demo_specs", lambda: SPECS)
     monkeypatch.setattr(surgery.commands.demo, "NUM_MEASURED", 2)
     monkeypatch.setattr(surgery.commands.demo, "BINS", 1)
-    monkeypatch.setattr(surgery.experiment.evaluation, "DEMO_CALL", {**DEMO_CALL, "num_inference_steps": 2})
 
 
 def test_text_tells_each_row_and_where_to_look(tmp_path, surgery_command):

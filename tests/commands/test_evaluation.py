@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from surgery.experiment import evaluation
+from surgery.experiment import rows
 from surgery.experiment.picture_store import PictureStore
 
 ROOT = Path(__file__).parents[2]
@@ -137,7 +137,7 @@ def test_the_baseline_is_that_of_generate(measured, surgery_command, here):
 def test_an_interrupted_run_goes_on(here, surgery_command, monkeypatch):
     arguments = ("evaluate", SKIP, "--prompts", "prompts.txt", "--out", "out", *QUICK, "--extractor", "none")
     drawn = []
-    draw = evaluation.draw_pictures
+    draw = rows.draw_pictures
 
     def counted(pipe, prompts, **options):
         if len(drawn) == 3:
@@ -145,11 +145,11 @@ def test_an_interrupted_run_goes_on(here, surgery_command, monkeypatch):
         drawn.append(prompts)
         return draw(pipe, prompts, **options)
 
-    monkeypatch.setattr(evaluation, "draw_pictures", counted)
+    monkeypatch.setattr(rows, "draw_pictures", counted)
     assert surgery_command(*arguments, "--clip", "none").exit_code == 130
     assert len(list((here / "out" / "store" / "pictures").rglob("*.png"))) == 6
     again = []
-    monkeypatch.setattr(evaluation, "draw_pictures", lambda *a, **k: again.append(a) or draw(*a, **k))
+    monkeypatch.setattr(rows, "draw_pictures", lambda *a, **k: again.append(a) or draw(*a, **k))
     result = surgery_command(*arguments, "--clip", "none")
     assert result.exit_code == 0, result.output
     assert len(again) == 2 * 4 - 3  # four rows that a model draws, two batches each, three of them were there
@@ -197,15 +197,13 @@ def test_a_changed_picture_of_the_store_is_no_jpeg_and_of_one_size(tmp_path):
     """What is in the store is read as it is: files that do not belong there are found out."""
     from surgery.errors import InputError
 
-    store = PictureStore(tmp_path)
-
-    def draw(numbers):
-        return [Image.new("RGB", (8 + 8 * number, 8)) for number in numbers]
+    place = PictureStore(tmp_path).open({"a": 1})
+    place.keep((0, 1), [Image.new("RGB", (8 + 8 * number, 8)) for number in range(2)])
 
     with pytest.raises(
         InputError, match=r"2 sizes are mixed: 8 x 8 px \(.*00000\.png\), 16 x 8 px \(.*00001\.png\); pictures of one"
     ):
-        store.draw({"a": 1}, 2, 2, draw, lambda count: None)
+        place.read()
 
 
 @pytest.mark.parametrize(

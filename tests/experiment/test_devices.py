@@ -118,8 +118,10 @@ def test_judges_whose_weights_are_large_are_told_the_device(monkeypatch, tmp_pat
 
 
 def evaluate_on(device, folder):
-    request = evaluation.EvaluationRequest((str(SKIP),), PROMPTS, folder, JudgeRequest(), device=device)
-    return evaluation.evaluate(request)
+    request = evaluation.EvaluationRequest(
+        specs=(str(SKIP),), prompts=PROMPTS, out=folder, judges=JudgeRequest(), device=device
+    )
+    return evaluation.run_evaluation(request)
 
 
 def test_the_run_tells_its_judges_its_device(monkeypatch, tmp_path):

@@ -8,17 +8,16 @@ from PIL import Image
 
 from surgery.errors import InputError
 from surgery.experiment.gallery import (
-    BASELINE,
     RECIPE_KEY,
     Gallery,
     GalleryRequest,
-    Row,
     check_folder,
     find_targets,
     write_gallery,
 )
+from surgery.experiment.rows import ModelRow, baseline_row
 from surgery.pipelines.draw import Drawing
-from surgery.plan.lower import lower_spec
+from surgery.plan.planned import plan_spec
 from surgery.spec.load import load_spec, read_spec
 
 SPEC = "surgery: v1\nmodel: demo\noperations:\n  - skip: transformer_blocks[1]\n"
@@ -37,8 +36,11 @@ def spec(tmp_path):
 
 @pytest.fixture
 def rows(spec, anatomies):
-    loaded = load_spec(spec)
-    return (Row(BASELINE), Row("skip", loaded, lower_spec(loaded, anatomies["pixart"])))
+    return (baseline_row(None, 7), row_of("skip", load_spec(spec), anatomies["pixart"]))
+
+
+def row_of(name, spec, anatomy):
+    return ModelRow(name, "variant", 7, None, plan_spec(spec, anatomy))
 
 
 def test_specs_of_one_model_or_one_model_are_targets(spec):
@@ -99,7 +101,7 @@ def test_everything_written_carries_its_recipe_and_nothing_is_left_beside(tmp_pa
 
 def test_a_gallery_tells_what_each_row_is(tmp_path, rows, anatomies):
     unchanged = read_spec("surgery: v1\noperations: []")
-    rows = (*rows, Row("noop", unchanged, lower_spec(unchanged, anatomies["pixart"])))
+    rows = (*rows, row_of("noop", unchanged, anatomies["pixart"]))
     gallery = Gallery("demo", tmp_path, tmp_path / "contact_sheet.png", rows, {"seed": 3})
     assert gallery.describe().splitlines() == [
         "baseline  the model as it is",
@@ -114,6 +116,6 @@ def test_a_row_whose_name_has_slashes_has_one_folder(tmp_path):
     """As of a sweep over selectors: no name leads out of the folder of the gallery."""
     drawings = [Drawing(Image.new("RGB", (8, 8)), "red apple", 0)]
     recipe = {"prompts": ["red apple"], "variants": [{}]}
-    write_gallery([Row("each s=../../x")], [drawings], recipe, tmp_path / "out")
+    write_gallery([ModelRow("each s=../../x", "variant", 0, None)], [drawings], recipe, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     assert (tmp_path / "out" / "each s=..%2F..%2Fx" / "0000.png").is_file()

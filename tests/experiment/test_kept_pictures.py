@@ -9,7 +9,7 @@ from PIL import Image
 from surgery.errors import InputError
 from surgery.experiment.kept_pictures import keep_pictures
 from surgery.experiment.picture_store import PictureStore
-from surgery.experiment.variants import folder_name
+from surgery.experiment.rows import folder_name
 
 NUM = 3
 
@@ -32,10 +32,9 @@ def keep(store, tmp_path):
 
 
 def draw(store, name, run):
-    def draw_batch(numbers):
-        return [Image.new("RGB", (8, 8), (run, number, len(name))) for number in numbers]
-
-    return store.draw({"row": name, "run": run}, NUM, 2, draw_batch, lambda count: None)
+    place = store.open({"row": name, "run": run})
+    place.keep(range(NUM), [Image.new("RGB", (8, 8), (run, number, len(name))) for number in range(NUM)])
+    return place.read()
 
 
 def refuse_links(*_):

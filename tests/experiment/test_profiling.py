@@ -24,7 +24,7 @@ def test_times_of_pictures_are_uniform_and_each_sample_has_its_own(monkeypatch):
     )
     pairs = [profiling.CaptionedPicture(Path("a.png"), "a"), profiling.CaptionedPicture(Path("b.png"), "b")]
     asked = profiling.list_samples(
-        profiling.ProfileRequest("demo", Path(), pictures=Path(), samples=400, seed=7), pairs
+        profiling.ProfileRequest(model="demo", out=Path(), pictures=Path(), samples=400, seed=7), pairs
     )
     profiling._measure_pictures(None, {})(None, asked, lambda: None)
     times = np.sort([sample.share for sample in shares])

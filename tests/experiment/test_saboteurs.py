@@ -19,25 +19,29 @@ from surgery.demo.extractor import EmojiExtractor
 from surgery.demo.training.augment import add_noise, blur
 from surgery.demo.training.judge_quality import to_bytes
 from surgery.errors import InputError
-from surgery.experiment import evaluation, picture_store, shared_text
-from surgery.experiment.evaluation import EvaluationRequest, draw_rows, hash_components, list_rows, make_recipe
+from surgery.experiment import evaluation, picture_store
+from surgery.experiment import rows as experiment_rows
+from surgery.experiment import run as experiment_run
+from surgery.experiment.evaluation import EvaluationRequest, draw_rows, list_rows
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.picture_store import PictureStore, key_of
 from surgery.experiment.prompts import PromptSet
+from surgery.experiment.run import Run, hash_pipeline_files
 from surgery.experiment.scores import ImageJudge, Judges, score_row
 from surgery.metrics.clip_model import load_clip
 from surgery.metrics.feature_cache import features_of
 from surgery.metrics.kernel_distance import cmmd
 from surgery.metrics.pictures import pictures_of_tensor, read_pictures
+from surgery.pipelines import shared_text
 from surgery.pipelines.draw import draw_pictures
 from surgery.pipelines.pretrained import load_pretrained
-from surgery.pipelines.shared_text import text_encoded_once
 from surgery.spec.load import load_spec
 
 ROOT = Path(__file__).parents[2]
 SKIP, REVERSE = (ROOT / "specs" / "demo" / f"{name}.yaml" for name in ("skip", "reverse"))
 SHEET = ROOT / "tests" / "data" / "emoji.png"  # 36 of the real emoji, row by row
 PROMPTS = ("red apple", "rocket")
+SIZE = (64, 64)
 CALL = {**DEMO_CALL, "num_inference_steps": 2}
 
 
@@ -66,16 +70,17 @@ def make_request(out=Path("nowhere"), **changes):
 
 @pytest.fixture(scope="module")
 def rows(pipe):
-    return list_rows(pipe, [load_spec(SKIP), load_spec(REVERSE)], make_request())
+    return list_rows(pipe, [load_spec(SKIP), load_spec(REVERSE)], make_request(), SIZE)
 
 
 @pytest.fixture
-def draw(rows, tmp_path):
+def draw(pipe, rows, tmp_path):
     """A function: names of rows -> their pictures, drawn as `surgery evaluate` draws them."""
 
     def drawn(*names, rows=rows, **changes):
         wanted = [row for row in rows if row.name in names]
-        return draw_rows(wanted, make_request(tmp_path, **changes), CALL, {})
+        request = make_request(tmp_path, **changes)
+        return draw_rows(wanted, Run(find_source("demo"), pipe, request, CALL), request, {})
 
     return drawn
 
@@ -93,7 +98,7 @@ def sabotage_drawing(pipe, monkeypatch):
         def dispatch(own, prompts, **options):
             return (other if also_stock or own is not pipe else draw_pictures)(own, prompts, **options)
 
-        monkeypatch.setattr(evaluation, "draw_pictures", dispatch)
+        monkeypatch.setattr(experiment_rows, "draw_pictures", dispatch)
 
     return replace
 
@@ -127,7 +132,7 @@ def test_seeds_that_all_rows_swap_are_not_those_of_the_stock_pipeline(draw, stoc
 @pytest.fixture
 def leaking_apply(pipe, monkeypatch):
     """Leaves the original changed behind a variant."""
-    apply, weight = evaluation.apply, pipe.transformer.transformer_blocks[5].ff.net[-1].weight
+    apply, weight = experiment_rows.apply, pipe.transformer.transformer_blocks[5].ff.net[-1].weight
     before = weight.detach().clone()
 
     def leak(target, spec, **options):
@@ -136,25 +141,24 @@ def leaking_apply(pipe, monkeypatch):
             weight.zero_()
         return edited
 
-    monkeypatch.setattr(evaluation, "apply", leak)
+    monkeypatch.setattr(experiment_rows, "apply", leak)
     yield
     with torch.no_grad():
         weight.copy_(before)
 
 
 def test_an_edit_that_leaks_draws_another_baseline_than_the_stock_pipeline(draw, stock, pipe, leaking_apply):
-    leaked = list_rows(pipe, [], make_request())
+    leaked = list_rows(pipe, [], make_request(), SIZE)
     drawn = draw("baseline", rows=leaked)["baseline"].all_pixels()
     assert (drawn != stock).flatten(1).any(1).all()
 
 
 @pytest.mark.parametrize("key", [repr, lambda parts: "the same for all"], ids=["honest", "without the prompt"])
-def test_a_key_of_texts_that_leaves_out_the_prompt_draws_other_pictures(draw, pipe, tmp_path, monkeypatch, key):
-    monkeypatch.setattr(shared_text, "repr", key, raising=False)
+def test_a_key_of_texts_that_leaves_out_the_prompt_draws_other_pictures(draw, tmp_path, monkeypatch, key):
     alone = draw("baseline", batch_size=1)["baseline"].all_pixels()
     shutil.rmtree(tmp_path / evaluation.STORE)
-    with text_encoded_once([pipe]):
-        shared = draw("baseline", batch_size=1)["baseline"].all_pixels()
+    monkeypatch.setattr(shared_text, "repr", key, raising=False)
+    shared = draw("baseline", batch_size=1)["baseline"].all_pixels()
     assert [torch.equal(*pair) for pair in zip(alone, shared, strict=True)] == [True, key is repr]
 
 
@@ -183,12 +187,10 @@ def test_variants_of_another_size_do_not_pair(draw, sabotage_drawing):
 # JPEG, a resize of the reference, a picture too many: what is read is what was written.
 
 
-def solid(numbers):
-    return [Image.new("RGB", (8, 8), (number, 0, 0)) for number in numbers]
-
-
 def store_two(folder):
-    return PictureStore(folder).draw({}, 2, 2, solid, lambda count: None)
+    place = PictureStore(folder).open({})
+    place.keep((0, 1), [Image.new("RGB", (8, 8), (number, 0, 0)) for number in range(2)])
+    return place.read()
 
 
 def test_a_store_that_writes_jpeg_is_refused(tmp_path, monkeypatch):
@@ -267,13 +269,13 @@ def score_against(pictures, judge, cache):
 
 
 @pytest.fixture(scope="module")
-def recipes(rows):
+def recipes(pipe, rows):
     """What the pictures of six rows are kept under, for a request and five that each differ in one thing."""
     seen = []
 
-    def record(store, recipe, *rest):
+    def record(store, recipe):
         seen.append(recipe)
-        return SimpleNamespace(size=(64, 64))
+        return SimpleNamespace(has=lambda numbers: True, read=lambda: None)
 
     changes = [
         {},
@@ -284,10 +286,11 @@ def recipes(rows):
         {"call": {**CALL, "guidance_scale": 2.0}},
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PictureStore, "draw", record)
+        patch.setattr(PictureStore, "open", record)
         for change in changes:
             request = make_request(**change)
-            draw_rows(rows, request, request.call, make_recipe(find_source("demo"), request, request.call))
+            run = Run(find_source("demo"), pipe, request, request.call)
+            draw_rows(rows, run, request, run.recipe())
     return seen
 
 
@@ -319,7 +322,7 @@ def test_a_key_that_leaves_out_the_seed_shows_in_the_reseeded_control(draw, monk
 def test_a_changed_part_of_the_pipeline_is_another_key(tmp_path, file):
     source = dataclasses.replace(find_source("demo"), pipeline=str(tmp_path))
     (tmp_path / file).parent.mkdir(exist_ok=True)
-    found = [hash_components(source) for content in ("one", "two") if (tmp_path / file).write_text(content)]
+    found = [hash_pipeline_files(source) for content in ("one", "two") if (tmp_path / file).write_text(content)]
     assert found[0] != found[1]
 
 
@@ -383,16 +386,16 @@ def quick_request(out, **changes):
 
 @pytest.fixture
 def loaded_once(pipe, monkeypatch):
-    monkeypatch.setattr(evaluation, "load_pretrained", lambda *args, **options: pipe)
+    monkeypatch.setattr(experiment_run, "load_pretrained", lambda *args, **options: pipe)
 
 
 def test_an_edit_that_leaks_shows_in_the_no_op_control(loaded_once, leaking_apply, tmp_path):
-    found = evaluation.evaluate(quick_request(tmp_path))
+    found = evaluation.run_evaluation(quick_request(tmp_path))
     assert any(note.startswith("no-op differs from the baseline in 2 of 2 pictures") for note in found.notes)
 
 
 def test_an_honest_no_op_is_not_noted(loaded_once, tmp_path):
-    assert evaluation.evaluate(quick_request(tmp_path)).notes == ()
+    assert evaluation.run_evaluation(quick_request(tmp_path)).notes == ()
 
 
 def test_a_bundled_extractor_whose_weights_were_not_loaded_is_refused(monkeypatch):

@@ -1,7 +1,6 @@
-"""Plans as they are written, and the outputs of models."""
+"""Plans as they are written."""
 
 import pytest
-import torch
 from tiny import changed_models
 
 from surgery.plan.lower import lower_spec
@@ -23,14 +22,3 @@ def plan_of():
         return lower_spec(read_spec(text if operations else "surgery: v1\noperations: []"), anatomy, means)
 
     return plan
-
-
-@pytest.fixture(scope="session")
-def run():
-    """The output tensor of a model without gradients."""
-
-    def call(model, kwargs):
-        with torch.no_grad():
-            return model(**kwargs).sample
-
-    return call

@@ -12,7 +12,7 @@ from surgery.errors import InputError, PartialTraceWarning
 from surgery.graph.apply import apply
 from surgery.graph.held_graphs import HeldGraph
 from surgery.graph.variant import build_variant, forward_of_variant
-from surgery.plan.lower import MeanValues
+from surgery.plan.replacements import MeanValues
 from surgery.profiles.means import read_means, write_means
 from surgery.spec.load import read_spec
 from surgery.testing import TINY_MODELS, build_tiny_model, run_by_hand, tiny_call

@@ -9,7 +9,7 @@ from random_specs import GRAPH_ONLY, MOVES, random_plan
 from tiny import STACKS, tiny_anatomy, tiny_model
 
 from surgery.graph.variant import build_variant
-from surgery.plan.lower import MeanValues
+from surgery.plan.replacements import MeanValues
 from surgery.testing import run_by_hand, tiny_call
 
 MEAN_TOLERANCE = 2e-6  # a few float32 roundings of the mean of up to four outputs, carried through at most five blocks

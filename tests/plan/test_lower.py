@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgery.errors import SpecError
+from surgery.plan import edits
 from surgery.plan import lower as lower_module
-from surgery.plan.lower import MeanValues, lower_spec
+from surgery.plan.lower import lower_spec
 from surgery.plan.plan import Plan, plan_from_json, plan_from_text
-from surgery.plan.schedule import Group, Layer, Loop, count_executions
+from surgery.plan.replacements import MeanValues
+from surgery.plan.schedule import Group, Layer, Repetition, count_executions
 from surgery.spec.load import read_spec
 from surgery.spec.operations import AnyOperation
 
@@ -39,9 +41,9 @@ def flat(operations: list[object], anatomy, stack: str = STACK) -> list[object]:
             match item:
                 case Layer(index, scale):
                     done.append(index if scale == 1.0 else (index, scale))
-                case Group(layers, combine, times):
-                    done.extend([(frozenset(layer.index for layer in layers), combine)] * times)
-                case Loop(inner, times):
+                case Group(layers, combine, loops):
+                    done.extend([(frozenset(layer.index for layer in layers), combine)] * loops)
+                case Repetition(inner, times):
                     for _ in range(times):
                         run(inner)
 
@@ -326,7 +328,7 @@ def test_any_operations_are_a_plan_that_can_be_read_back_or_have_faults(anatomie
 
 
 def test_the_reverse_law_fails_when_positions_are_not_reversed(anatomies, monkeypatch):
-    monkeypatch.setattr(lower_module, "_rearranged", lambda items, positions, placed: items)
+    monkeypatch.setattr(edits, "reversed_", lambda items, positions: items)
     assert flat([{"reverse": subscript([3, 4, 5])}], anatomies["pixart"])[3:6] != [5, 4, 3]
 
 
@@ -345,7 +347,7 @@ def test_the_shuffle_law_fails_with_another_seed(anatomies, monkeypatch):
     shuffle = {"shuffle": {"layers": f"{STACK}[0:8]", "seed": 1}}
     assert flat([shuffle], anatomies["pixart"])[:8] == expected
     seeded = random.Random
-    monkeypatch.setattr(lower_module.random, "Random", lambda seed: seeded(seed + 1))
+    monkeypatch.setattr(edits.random, "Random", lambda seed: seeded(seed + 1))
     assert flat([shuffle], anatomies["pixart"])[:8] != expected
 
 

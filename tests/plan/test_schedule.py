@@ -12,7 +12,7 @@ from surgery.plan.schedule import (
     Group,
     Item,
     Layer,
-    Loop,
+    Repetition,
     Schedule,
     canonical,
     count_executions,
@@ -31,7 +31,7 @@ GROUPS = st.builds(
 )
 ITEMS = st.recursive(
     LAYERS | GROUPS,
-    lambda inner: st.builds(Loop, st.lists(inner, min_size=1, max_size=3).map(tuple), st.integers(1, 3)),
+    lambda inner: st.builds(Repetition, st.lists(inner, min_size=1, max_size=3).map(tuple), st.integers(1, 3)),
     max_leaves=6,
 )
 SCHEDULES = st.lists(ITEMS, max_size=6).map(tuple)
@@ -45,14 +45,14 @@ def execute(items: tuple[Item, ...]) -> list[Execution]:
     for item in items:
         if isinstance(item, Layer):
             done.append((item,))
-        elif isinstance(item, Loop):
+        elif isinstance(item, Repetition):
             for _ in range(item.times):
                 done.extend(execute(item.items))
         elif len(item.layers) == 1:
-            done.extend([(item.layers[0],)] * item.times)
+            done.extend([(item.layers[0],)] * item.loops)
         else:
             members = frozenset((layer, item.layers.count(layer)) for layer in item.layers)
-            done.extend([(members, item.combine)] * item.times)
+            done.extend([(members, item.combine)] * item.loops)
     return done
 
 
@@ -112,10 +112,13 @@ def test_the_identity_of_28_blocks_is_written_0_28():
         ("0:2", (Layer(0), Layer(1))),
         ("1 0", (Layer(1), Layer(0))),
         ("3*0.5 4*-1", (Layer(3, 0.5), Layer(4, -1.0))),
-        ("(4|5|6)x3", (Group((Layer(4), Layer(5), Layer(6)), times=3),)),
+        ("(4|5|6)x3", (Group((Layer(4), Layer(5), Layer(6)), loops=3),)),
         ("(4|5*0.5)+", (Group((Layer(4), Layer(5, 0.5)), "sum"),)),
-        ("(4:6)x2", (Loop((Layer(4), Layer(5)), 2),)),
-        ("(0 (1|2)x2 (3)x4)x5", (Loop((Layer(0), Group((Layer(1), Layer(2)), times=2), Loop((Layer(3),), 4)), 5),)),
+        ("(4:6)x2", (Repetition((Layer(4), Layer(5)), 2),)),
+        (
+            "(0 (1|2)x2 (3)x4)x5",
+            (Repetition((Layer(0), Group((Layer(1), Layer(2)), loops=2), Repetition((Layer(3),), 4)), 5),),
+        ),
     ],
 )
 def test_a_schedule_has_one_text(text, items):
@@ -126,13 +129,13 @@ def test_a_schedule_has_one_text(text, items):
 @pytest.mark.parametrize(
     ("items", "settled"),
     [
-        ((Layer(1), Layer(1)), (Loop((Layer(1),), 2),)),
-        ((Loop((Layer(1),), 2), Layer(1)), (Loop((Layer(1),), 3),)),
+        ((Layer(1), Layer(1)), (Repetition((Layer(1),), 2),)),
+        ((Repetition((Layer(1),), 2), Layer(1)), (Repetition((Layer(1),), 3),)),
         ((Layer(1, 0.5), Layer(1)), (Layer(1, 0.5), Layer(1))),
-        ((Loop((Layer(1), Layer(2)), 1),), (Layer(1), Layer(2))),
-        ((Loop((Loop((Layer(1), Layer(2)), 2),), 3),), (Loop((Layer(1), Layer(2)), 6),)),
-        ((Loop((Group((Layer(1), Layer(2))),), 3),), (Group((Layer(1), Layer(2)), times=3),)),
-        ((Group((Layer(1),), times=3),), (Loop((Layer(1),), 3),)),
+        ((Repetition((Layer(1), Layer(2)), 1),), (Layer(1), Layer(2))),
+        ((Repetition((Repetition((Layer(1), Layer(2)), 2),), 3),), (Repetition((Layer(1), Layer(2)), 6),)),
+        ((Repetition((Group((Layer(1), Layer(2))),), 3),), (Group((Layer(1), Layer(2)), loops=3),)),
+        ((Group((Layer(1),), loops=3),), (Repetition((Layer(1),), 3),)),
         ((Group((Layer(1),)),), (Layer(1),)),
     ],
 )
@@ -205,7 +208,7 @@ def test_a_malformed_plan_is_refused(text, message):
 def test_the_law_of_canonical_fails_when_a_merge_forgets_a_round(monkeypatch):
     as_repeats = schedule_module._as_repeats
     monkeypatch.setattr(schedule_module, "_as_repeats", lambda item: (as_repeats(item)[0], 1))
-    items = (Loop((Layer(1),), 2), Layer(1))
+    items = (Repetition((Layer(1),), 2), Layer(1))
     assert execute(canonical(items)) != execute(items)
 
 

@@ -11,7 +11,7 @@ from tiny import tiny_anatomy, tiny_model
 from surgery.graph.variant import build_variant, forward_of_variant
 from surgery.plan.lower import lower_spec
 from surgery.plan.plan import Plan, Replace
-from surgery.plan.schedule import Group, Layer, Loop, Schedule, canonical, identity_schedule, iter_layers
+from surgery.plan.schedule import Group, Layer, Repetition, Schedule, canonical, identity_schedule, iter_layers
 from surgery.report.draw_svg import draw_svg
 from surgery.report.draw_text import draw_text
 from surgery.report.layout import Skipped, iter_boxes, lay_out_plan
@@ -25,7 +25,9 @@ GROUPS = st.builds(
     st.integers(1, 4),
 )
 ITEMS = (
-    LAYERS | GROUPS | st.builds(Loop, st.lists(LAYERS | GROUPS, min_size=1, max_size=4).map(tuple), st.integers(2, 4))
+    LAYERS
+    | GROUPS
+    | st.builds(Repetition, st.lists(LAYERS | GROUPS, min_size=1, max_size=4).map(tuple), st.integers(2, 4))
 )
 SCHEDULES = st.lists(ITEMS, max_size=12).map(lambda items: Schedule("transformer_blocks", 28, canonical(tuple(items))))
 
@@ -55,7 +57,7 @@ def test_every_edit_is_marked(anatomies, schedule):
         assert (f"x{layer.scale:g}" in box.notes) == (layer.scale != 1.0)
         assert box.again == (sum(other.index == box.index for other in boxes) > 1)
     still = [box.index for box in boxes if not box.moved and not box.again]
-    assert still == sorted(still) or any(isinstance(item, (Group, Loop)) for item in schedule.items)
+    assert still == sorted(still) or any(isinstance(item, (Group, Repetition)) for item in schedule.items)
 
 
 @given(SCHEDULES)
@@ -146,4 +148,4 @@ def test_what_is_drawn_is_what_the_rewritten_graph_runs(name, operation):
 
 def is_looped(schedule, index):
     """Whether a layer stands in a loop of its own."""
-    return any(isinstance(item, Loop) and item.items[0] == Layer(index) for item in schedule.items)
+    return any(isinstance(item, Repetition) and item.items[0] == Layer(index) for item in schedule.items)

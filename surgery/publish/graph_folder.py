@@ -5,8 +5,6 @@ where the plan uses one, and `surgery.json`, the manifest: what the base model i
 It holds no weights: the variant shares those of its base model.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +22,21 @@ from surgery.graph.apply import apply, tensors_of_means
 from surgery.graph.variant import build_variant, source_of_variant
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.plan.plan import Plan, plan_from_json
-from surgery.profiles.means import MeansFile, read_means
+from surgery.profiles.means import MeansFile
+from surgery.publish.manifest import (
+    FORMAT,
+    FORWARD,
+    MANIFEST,
+    MEANS,
+    PLAN,
+    SPEC,
+    kind_of_folder,
+    make_manifest,
+    write_manifest,
+    write_spec_and_plan,
+)
 from surgery.spec.load import Spec
 from surgery.version import __version__
-
-FORMAT = 1
-MANIFEST = "surgery.json"
-SPEC, PLAN, FORWARD, MEANS = "spec.yaml", "plan.json", "forward.py", "means.safetensors"
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,7 @@ class Artefact:
 
 def is_artefact(folder: Path) -> bool:
     """Whether a folder has the manifest of a graph; that of a pruned checkpoint is a model like any other."""
-    manifest = folder / MANIFEST
-    return manifest.is_file() and read_json(manifest).get("kind", "graph") == "graph"
+    return kind_of_folder(folder) == "graph"
 
 
 def write_artefact(
@@ -57,13 +62,13 @@ def write_artefact(
     source: ModelSource,
     anatomy: Anatomy,
     plan: Plan,
-    means: Path | None = None,
+    means: MeansFile | None = None,
     force: bool = False,
     write_more: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> Artefact:
     """Write the folder of a variant: beside, then renamed, so that it is there whole or not at all.
 
-    `means` is the file that the plan takes its means from. `write_more(folder)` may write more files; what it returns
+    `means` is what the plan takes its means from. `write_more(folder)` may write more files; what it returns
     goes into the manifest.
 
     Raises:
@@ -72,15 +77,23 @@ def write_artefact(
     """
     used = means if any(item.kind == "mean" for item in plan.replacements) else None
     with whole_folder(out, force=force) as folder:
-        (folder / SPEC).write_bytes(spec.text.encode())
-        (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=2) + "\n")
-        forward = describe_forward(spec, source, anatomy, plan, None if used is None else read_means(used))
+        write_spec_and_plan(folder, spec.text, plan)
+        forward = describe_forward(spec, source, anatomy, plan, used)
         (folder / FORWARD).write_text(forward, encoding="utf-8")
         if used is not None:
-            (folder / MEANS).write_bytes(used.read_bytes())
+            (folder / MEANS).write_bytes(used.path.read_bytes())
         more = {} if write_more is None else write_more(folder)
-        manifest = {**make_manifest(folder, spec, source, plan), **more}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
+        manifest = make_manifest(
+            "graph",
+            title=spec.title,
+            base=identify(source),
+            spec_text=spec.text,
+            plan=plan,
+            facts={"files": files},
+            versions={"surgery": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+        )
+        write_manifest(folder, {**manifest, **more})
     return read_artefact(out)
 
 
@@ -96,20 +109,6 @@ def describe_forward(spec: Spec, source: ModelSource, anatomy: Anatomy, plan: Pl
     return "".join(f"# {line}\n" for line in head) + "\n" + code
 
 
-def make_manifest(folder: Path, spec: Spec, source: ModelSource, plan: Plan) -> dict[str, Any]:
-    """What the folder is, what it is for, and the hashes of the files in it."""
-    return {
-        "format": FORMAT,
-        "kind": "graph",
-        "title": spec.title,
-        "base": identify(source).to_json(),
-        "spec": hashlib.sha256(spec.text.encode()).hexdigest(),
-        "plan": plan.hash,
-        "files": {path.name: hash_file(path) for path in sorted(folder.iterdir())},
-        "versions": {"surgery": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
-    }
-
-
 def read_artefact(folder: str | Path) -> Artefact:
     """Read the folder of a variant, and check that nothing in it was changed.
 
@@ -118,7 +117,7 @@ def read_artefact(folder: str | Path) -> Artefact:
     """
     folder = Path(folder)
     if not is_artefact(folder):
-        if (folder / MANIFEST).is_file():
+        if kind_of_folder(folder) is not None:
             raise InputError(f"{folder} is a pruned model of its own; load it with from_pretrained")
         raise InputError(f"{folder} has no {MANIFEST}; give a folder that `surgery compile --to graph` wrote")
     manifest = read_json(folder / MANIFEST)

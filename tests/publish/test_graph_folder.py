@@ -17,9 +17,10 @@ from surgery.anatomy.identity import find_difference, identify, identity_from_js
 from surgery.anatomy.sources import find_source
 from surgery.bundled import DEMO_CALL, demo_folder
 from surgery.errors import InputError
-from surgery.graph.artefact import FORWARD, MANIFEST, MEANS, PLAN, SPEC, read_artefact, write_artefact
 from surgery.plan.planned import plan_spec_file
 from surgery.profiles.means import write_means
+from surgery.publish.graph_folder import read_artefact, write_artefact
+from surgery.publish.manifest import FORWARD, MANIFEST, MEANS, PLAN, SPEC
 from surgery.testing import build_tiny_model, tiny_call
 
 SPEC_TEXT = """surgery: v1
@@ -259,7 +260,7 @@ def test_a_model_of_the_hub_is_loaded_at_its_recorded_revision(tmp_path):
     )
     assert run(code) == "True\n"
     assert "it is at revision bbbb" in run(
-        "from surgery.graph.artefact import read_artefact\nfrom surgery.anatomy.identity import find_difference\n"
+        "from surgery.publish.graph_folder import read_artefact\nfrom surgery.anatomy.identity import find_difference\n"
         "from surgery.anatomy.sources import find_source\n"
         "print(find_difference(read_artefact('v').base, find_source('somebody/tiny')))"
     )

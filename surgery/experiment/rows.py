@@ -1,0 +1,142 @@
+"""The rows of a table or a gallery: each says how its pictures are drawn, and what its recipe adds to the run's."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from surgery.anatomy.from_model import read_anatomy
+from surgery.experiment.controls import BASELINE, NO_OP, NOISE, RESEEDED
+from surgery.graph.apply import apply
+from surgery.pipelines.draw import draw_pictures
+from surgery.plan.plan import Plan
+from surgery.plan.planned import PlannedSpec, plan_points
+from surgery.spec.load import Spec, read_spec
+
+RESEED = 1_000_003  # added to the seeds of the baseline that is drawn again
+
+RowKind = Literal["baseline", "variant", "control"]
+
+
+@dataclass(frozen=True)
+class Row(ABC):
+    """Pictures of the same prompts. Prompt k starts from the noise of `seed + k`."""
+
+    name: str
+    kind: RowKind
+    seed: int
+
+    @abstractmethod
+    def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:
+        """The pictures of the prompts with these (neighbouring) numbers, as one batch."""
+
+    @abstractmethod
+    def recipe(self) -> dict[str, Any]:
+        """What its pictures depend on beside the run and the prompts."""
+
+    @property
+    def plan(self) -> Plan | None:
+        """What its spec does to the model; None where it is of no spec."""
+        return None
+
+    @property
+    def predictor(self) -> Any:
+        """The pipeline whose predictions are a row of their own; None where there are no others than another row's."""
+        return None
+
+
+@dataclass(frozen=True)
+class ModelRow(Row):
+    """Drawn by a pipeline: that of the model as it is, or of a variant."""
+
+    pipe: Any
+    planned: PlannedSpec | None = None
+
+    def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:
+        batch = [prompts[number] for number in numbers]
+        drawings = draw_pictures(self.pipe, batch, seed=self.seed + numbers[0], batch_size=len(batch), call=call)
+        return [drawing.image for drawing in drawings]
+
+    def recipe(self) -> dict[str, Any]:
+        means = None if self.plan is None else [item.values for item in self.plan.replacements]
+        return {
+            "row": "unchanged graph" if self.name == NO_OP else "model",
+            "plan": None if self.plan is None else self.plan.hash,
+            "means": means,
+            "seeds_from": self.seed,
+            "size": None,
+        }
+
+    @property
+    def plan(self) -> Plan | None:
+        return None if self.planned is None else self.planned.plan
+
+    @property
+    def predictor(self) -> Any:
+        return None if self.name == RESEEDED else self.pipe
+
+
+@dataclass(frozen=True)
+class NoiseRow(Row):
+    """Pictures (width, height) of independent uniform pixels: no model draws worse."""
+
+    size: tuple[int, int]
+
+    def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:  # noqa: ARG002  (as its siblings)
+        shape = (self.size[1], self.size[0], 3)
+        generators = [np.random.default_rng([self.seed, number]) for number in numbers]
+        return [Image.fromarray(g.integers(0, 256, shape, dtype=np.uint8)) for g in generators]
+
+    def recipe(self) -> dict[str, Any]:
+        return {"row": NOISE, "plan": None, "means": None, "seeds_from": self.seed, "size": list(self.size)}
+
+
+def baseline_row(pipe: Any, seed: int) -> ModelRow:
+    """The model as it is."""
+    return ModelRow(BASELINE, "baseline", seed, pipe)
+
+
+def variant_rows(
+    pipe: Any, specs: Sequence[Spec], seed: int, *, profile: Path | None = None, taken: Sequence[str] = ()
+) -> list[ModelRow]:
+    """A row for each spec and each point of a sweep, under a name that no other has, and none of those `taken`.
+
+    Raises:
+        SpecError: a spec has faults.
+        InputError: a file of means is not usable.
+        RefusedError: a spec can't be done on this model.
+    """
+    anatomy = read_anatomy(pipe.transformer)
+    planned = [point for spec in specs for point in plan_points(spec, anatomy, profile=profile)]
+    names = names_apart([item.spec.name for item in planned], taken)
+    return [ModelRow(name, "variant", seed, apply(pipe, item), item) for name, item in zip(names, planned, strict=True)]
+
+
+def control_rows(pipe: Any, seed: int, size: tuple[int, int]) -> list[Row]:
+    """What every table has beside the variants: nothing changed, other noise, and no picture at all."""
+    unchanged = apply(pipe, read_spec("surgery: v1\noperations: []"))
+    return [
+        ModelRow(NO_OP, "control", seed, unchanged),
+        ModelRow(RESEEDED, "control", seed + RESEED, pipe),
+        NoiseRow(NOISE, "control", seed, size),
+    ]
+
+
+def names_apart(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """The same names, with a number behind each that was there before."""
+    found: list[str] = []
+    for stem in names:
+        used = {*taken, *found}
+        numbered = (f"{stem}-{number}" for number in range(2, len(used) + 3))
+        found.append(next(name for name in (stem, *numbered) if name not in used))
+    return found
+
+
+def folder_name(name: str) -> str:
+    """A row's name as that of a folder: values of a sweep may hold slashes; no two names are the same folder."""
+    return re.sub(r"[%/\0]|^\.", lambda found: f"%{ord(found[0]):02X}", name)

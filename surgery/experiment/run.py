@@ -1,0 +1,123 @@
+"""What every run of a model has in common: which model, its pipeline, the call that it gets, what is noted of it."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from surgery.anatomy.identity import hash_file, identify
+from surgery.anatomy.sources import ModelSource, find_source
+from surgery.bundled import DEMO_CALL, DEMO_NAME
+from surgery.errors import InputError
+from surgery.pipelines.conditions import conditions_of
+from surgery.pipelines.draw import check_call
+from surgery.pipelines.pretrained import load_pretrained, pick_device, pick_dtype
+from surgery.spec.load import Spec
+from surgery.version import __version__
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """How a pipeline is run: prompt k starts from the noise of `seed + k`; `call` are further arguments of its call."""
+
+    model: str | None = None
+    seed: int = 0
+    batch_size: int = 8
+    dtype: str = "auto"
+    device: str = "auto"
+    call: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pipeline that is open, and how it is called. `texts` are the prompts that its text encoders have encoded."""
+
+    source: ModelSource
+    pipe: Any
+    request: RunRequest
+    call: Mapping[str, Any]
+    texts: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells the model from others, wherever it lies."""
+        return {key: value for key, value in identify(self.source).to_json().items() if key != "model"}
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything that the pictures of a prompt depend on, but for what a row adds."""
+        device = pick_device(self.request.device)
+        return {
+            "model": self.identity(),
+            "components": hash_pipeline_files(self.source),
+            "call": dict(self.call),
+            "seed": self.request.seed,
+            "batch_size": self.request.batch_size,
+            "dtype": str(pick_dtype(self.request.dtype, device)),
+            "device": device,
+            "versions": library_versions(),
+        }
+
+
+def source_of_specs(specs: Sequence[Spec], override: str | None) -> ModelSource:
+    """The one model that all specs are for, or the one given instead; raises InputError where there is none."""
+    names = {override or spec.model for spec in specs}
+    if len(names) != 1 or None in names:
+        shown = ", ".join(sorted(str(name) for name in names))
+        raise InputError(f"the specs name not one model but {shown}; give --model")
+    return source_with_pipeline(str(names.pop()))
+
+
+def source_with_pipeline(name: str, purpose: str = "to draw pictures") -> ModelSource:
+    """A model that has a pipeline; raises InputError where there is none of this name, or only its transformer."""
+    source = find_source(name)
+    if source.pipeline is None:
+        raise InputError(f"{source.name} is a bare transformer; {purpose}, give the folder of its pipeline")
+    return source
+
+
+def open_run(source: ModelSource, request: RunRequest, prompts: Sequence[str]) -> Run:
+    """Load the stock pipeline of a source, and see that it can be called so, before anything is drawn.
+
+    Raises:
+        InputError: it can't be loaded, takes no such argument, or has no class of a prompt's name.
+    """
+    call = call_of(source, request)
+    pipe = load_pretrained(source, dtype=request.dtype, device=request.device)
+    pipe.set_progress_bar_config(disable=True)
+    check_call(pipe, call)
+    conditions_of(pipe, prompts)
+    return Run(source, pipe, request, call)
+
+
+def call_of(source: ModelSource, request: RunRequest) -> dict[str, Any]:
+    """The arguments of the pipeline's call: those of the request before the bundled pipeline's own."""
+    return {**(DEMO_CALL if source.name == DEMO_NAME else {}), **request.call}
+
+
+def hash_pipeline_files(source: ModelSource) -> dict[str, str]:
+    """SHA-256 of every file of a local pipeline but those of its transformer; none for one of the hub, by revision."""
+    if source.revision is not None or source.pipeline is None:
+        return {}
+    folder = Path(source.pipeline)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model")
+    )
+    kept = [path for path in files if path.relative_to(folder).parts[0] != "transformer"]
+    return {path.relative_to(folder).as_posix(): hash_file(path) for path in kept}
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that pictures depend on."""
+    import diffusers
+    import torch
+    import transformers
+
+    return {
+        "surgery": __version__,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }

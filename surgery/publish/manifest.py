@@ -1,0 +1,59 @@
+"""The manifest of a published folder, `surgery.json`, and what lies beside it: the spec and the plan, as text."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from surgery.anatomy.identity import Identity
+from surgery.anatomy.sources import read_json
+from surgery.plan.plan import Plan
+
+FORMAT = 1
+MANIFEST, SPEC, PLAN, CARD = "surgery.json", "spec.yaml", "plan.json", "README.md"
+FORWARD, MEANS = "forward.py", "means.safetensors"  # of a graph's folder
+
+Kind = Literal["graph", "checkpoint"]
+
+
+def kind_of_folder(folder: Path) -> Kind | None:
+    """What a folder was compiled to; None for one without a manifest. The first manifests, of graphs, do not say."""
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        return None
+    return "graph" if read_json(manifest).get("kind", "graph") == "graph" else "checkpoint"
+
+
+def write_spec_and_plan(folder: Path, spec_text: str, plan: Plan) -> None:
+    """Both as they are published."""
+    (folder / SPEC).write_bytes(spec_text.encode())
+    (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def make_manifest(
+    kind: Kind,
+    *,
+    title: str | None,
+    base: Identity,
+    spec_text: str,
+    plan: Plan,
+    facts: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """What a folder is, what it was made from, by what; `facts` are those of its kind."""
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "title": title,
+        "base": base.to_json(),
+        "spec": hashlib.sha256(spec_text.encode()).hexdigest(),
+        "plan": plan.hash,
+        **facts,
+        "versions": dict(versions),
+    }
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write it last: it lists the other files."""
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
