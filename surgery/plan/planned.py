@@ -42,17 +42,15 @@ class PlannedSpec:
 Finder = Callable[[str], ModelSource]
 
 
-def merge_faults(error: SpecError, model: str | None, find: Finder) -> list[str]:
+def merge_faults(error: SpecError, find_anatomy: Callable[[Spec], Anatomy]) -> list[str]:
     """The faults of the language, and with them the names that the model does not have, in the order of their places.
 
-    A model that is not at hand is not what is wrong here: nothing is said of it.
+    `find_anatomy` finds the model of a spec. One that is not at hand is not what is wrong here: nothing is said of it.
     """
-    partial = error.partial
-    if not isinstance(partial, Spec) or (model or partial.model) is None:
+    if not isinstance(error.partial, Spec):
         return list(error.faults)
     try:
-        anatomy = anatomy_of_source(find(model_of_spec(partial, model)))
-        find_name_faults(partial, anatomy).raise_if_any()
+        find_name_faults(error.partial, find_anatomy(error.partial)).raise_if_any()
     except SpecError as more:
         return sorted({*error.faults, *more.faults}, key=place_of)
     except SurgeryError:
@@ -93,16 +91,21 @@ def plan_sweep_file(
 
 def _load(path: Path, model: str | None, find: Finder) -> tuple[Spec, ModelSource]:
     """A spec, and the model that it is planned for."""
-    try:
-        spec = load_spec(path)
-    except SpecError as error:
-        raise SpecError(merge_faults(error, model, find)) from None
+    spec = load_for(path, lambda spec: anatomy_of_source(find(model_of_spec(spec, model))))
     return spec, find(model_of_spec(spec, model))
+
+
+def load_for(path: str | Path, find_anatomy: Callable[[Spec], Anatomy]) -> Spec:
+    """Read a spec for a model; what is wrong with its language comes with the names that the model does not have."""
+    try:
+        return load_spec(path)
+    except SpecError as error:
+        raise SpecError(merge_faults(error, find_anatomy)) from None
 
 
 def plan_spec(spec: Spec, source: ModelSource, anatomy: Anatomy, *, profile: Path | None = None) -> PlannedSpec:
     """Plan a spec for a model; raises as `plan_spec_file` does."""
-    means = profile if profile is not None or spec.profile is None else spec.folder / spec.profile
+    means = file_of_means(spec, profile)
     plan = lower_spec(spec, anatomy, mean_values(means))
     groups = find_profile_groups(spec, anatomy, Faults(spec.file))
     return PlannedSpec(spec, source, anatomy, plan, plan_cost(plan, anatomy), means, groups)
@@ -124,6 +127,11 @@ def find_once() -> Finder:
         return answer
 
     return find
+
+
+def file_of_means(spec: Spec, override: Path | None) -> Path | None:
+    """The file of means that a spec names (relative to its own folder), or the one given instead; None without one."""
+    return override if override is not None or spec.profile is None else spec.folder / spec.profile
 
 
 def mean_values(path: Path | None) -> MeanValues | None:
