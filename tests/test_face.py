@@ -49,6 +49,10 @@ def test_every_error_of_the_package_is_public():
     assert kinds <= set(surgery.__all__)
 
 
+def test_type_checkers_may_read_the_package():
+    assert Path(surgery.__file__).with_name("py.typed").is_file()
+
+
 def test_another_name_is_not_there():
     with pytest.raises(AttributeError, match="module 'surgery' has no attribute 'aply'"):
         surgery.aply  # noqa: B018
