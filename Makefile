@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lock demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz bench train-demo train-judges clean
+.PHONY: help lock docs demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ lock:  ## write requirements.lock anew: the newest versions that pyproject.toml 
 	out/lock/bin/python $(PIP) --upgrade uv
 	out/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --upgrade \
 	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+docs:  ## write docs/api.md anew from the docstrings
+	$(PYTHON) docs/render_api.py
 
 demo: $(INSTALLED)  ## draw with the bundled pipeline before and after surgery, and measure it (3 to 6 minutes on two cores)
 	$(BIN)/surgery demo --out out/demo

@@ -6,22 +6,75 @@ from typing import TYPE_CHECKING, Any
 from surgery.version import __version__
 
 if TYPE_CHECKING:
+    from surgery.anatomy.parts import Anatomy as Anatomy
     from surgery.anatomy.sources import inspect as inspect
+    from surgery.errors import InputError as InputError
+    from surgery.errors import InternalsError as InternalsError
+    from surgery.errors import NotYetError as NotYetError
+    from surgery.errors import PartialTraceWarning as PartialTraceWarning
+    from surgery.errors import RefusedError as RefusedError
+    from surgery.errors import SpecError as SpecError
+    from surgery.errors import SurgeryError as SurgeryError
+    from surgery.errors import TraceError as TraceError
     from surgery.experiment.profiling import profile as profile
     from surgery.graph.apply import apply as apply
+    from surgery.plan.check_spec import check as check
+    from surgery.plan.check_spec import check_sweep as check_sweep
+    from surgery.plan.plan import Plan as Plan
+    from surgery.profiles.layer_profile import Profile as Profile
+    from surgery.profiles.suggesting import suggest as suggest
     from surgery.publish.graph_folder import load_variant as load_variant
     from surgery.publish.pruned_model import compile_checkpoint as compile_checkpoint
+    from surgery.spec.load import Spec as Spec
     from surgery.spec.load import load_spec as load_spec
 
-__all__ = ["__version__", "apply", "compile_checkpoint", "inspect", "load_spec", "load_variant", "profile"]
+__all__ = [
+    "Anatomy",
+    "InputError",
+    "InternalsError",
+    "NotYetError",
+    "PartialTraceWarning",
+    "Plan",
+    "Profile",
+    "RefusedError",
+    "Spec",
+    "SpecError",
+    "SurgeryError",
+    "TraceError",
+    "__version__",
+    "apply",
+    "check",
+    "check_sweep",
+    "compile_checkpoint",
+    "inspect",
+    "load_spec",
+    "load_variant",
+    "profile",
+    "suggest",
+]
 
 _HOMES = {
+    "Anatomy": "surgery.anatomy.parts",
+    "InputError": "surgery.errors",
+    "InternalsError": "surgery.errors",
+    "NotYetError": "surgery.errors",
+    "PartialTraceWarning": "surgery.errors",
+    "Plan": "surgery.plan.plan",
+    "Profile": "surgery.profiles.layer_profile",
+    "RefusedError": "surgery.errors",
+    "Spec": "surgery.spec.load",
+    "SpecError": "surgery.errors",
+    "SurgeryError": "surgery.errors",
+    "TraceError": "surgery.errors",
     "apply": "surgery.graph.apply",
+    "check": "surgery.plan.check_spec",
+    "check_sweep": "surgery.plan.check_spec",
     "compile_checkpoint": "surgery.publish.pruned_model",
     "inspect": "surgery.anatomy.sources",
     "load_spec": "surgery.spec.load",
     "load_variant": "surgery.publish.graph_folder",
     "profile": "surgery.experiment.profiling",
+    "suggest": "surgery.profiles.suggesting",
 }
 
 
@@ -29,3 +82,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'surgery' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

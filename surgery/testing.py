@@ -1,6 +1,8 @@
 """Tiny real models, and the edit by hand: what a plan means, run slowly and obviously, with no graph.
 
-For our tests, and for users who test specs of their own.
+For our tests, and for users who test specs of their own, or this package on their versions of torch and diffusers: see
+[testing](testing.md). `TINY_MODELS` builds models of diffusers' own classes, of three to five blocks a stack and 16
+channels, by name; `RETURNED_STREAMS` says which streams the blocks of a class return, in their order.
 """
 
 import copy
@@ -12,6 +14,7 @@ import diffusers
 import torch
 from torch import nn
 
+from surgery.errors import InputError
 from surgery.plan.plan import Plan, Replace
 from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule
 from surgery.tracing.example_inputs import example_call
@@ -122,7 +125,13 @@ TINY_MODELS: Mapping[str, Callable[[], nn.Module]] = {
 
 
 def build_tiny_model(name: str, *, seed: int = 0) -> nn.Module:
-    """A model of `TINY_MODELS` in evaluation mode, float32, with seeded random weights that make every layer matter."""
+    """A model of `TINY_MODELS` in evaluation mode, float32, with seeded random weights that make every layer matter.
+
+    Raises:
+        InputError: there is no tiny model of this name.
+    """
+    if name not in TINY_MODELS:
+        raise InputError(f"there is no tiny model {name}; there are {', '.join(TINY_MODELS)}")
     torch.manual_seed(seed)
     model = TINY_MODELS[name]().eval()
     generator = torch.Generator().manual_seed(seed)
@@ -133,10 +142,17 @@ def build_tiny_model(name: str, *, seed: int = 0) -> nn.Module:
 
 
 def tiny_call(model: nn.Module, *, seed: int = 1, **sizes: int) -> dict[str, Any]:
-    """Random inputs for a tiny model: 2 pictures, 7 text tokens, and 9 image tokens where it takes a sequence."""
+    """Random inputs for a tiny model: 2 pictures, 7 text tokens, and 9 image tokens where it takes a sequence.
+
+    They are keyword arguments of its forward. `sizes` (`batch`, `height`, `width`, `text`, `image`) overrides those.
+
+    Raises:
+        InputError: the model's class has no example inputs.
+    """
     generator = torch.Generator().manual_seed(seed)
     example = example_call(model, sizes={"text": 7, "image": 9, **sizes}, generator=generator)
-    assert example is not None, f"{type(model).__name__} has no example inputs"
+    if example is None:
+        raise InputError(f"{type(model).__name__} has no example inputs; build the arguments of its forward yourself")
     return example.kwargs
 
 
@@ -163,6 +179,9 @@ def run_by_hand(
     means: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
 ) -> torch.Tensor:
     """The output of a tiny model under a plan, without a graph; the slow oracle that variants are compared with.
+
+    `kwargs` are the arguments of its forward; the result has the shape of its `sample`. `means` are vectors (channels,)
+    by component and stream, for replacements with mean. The model is left as it is.
 
     A first run of the unedited model notes what each block is given beside its streams. In a second run the first
     block of each stack does the work of the whole schedule, and all others hand their inputs through.

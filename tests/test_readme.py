@@ -1,7 +1,9 @@
-"""The README runs: its commands give the text that it shows, its specs are valid, its Python works, its tree exists."""
+"""The README and the pages of docs/ run: commands give the text that is shown, specs are valid, Python works, what is
+named exists."""
 
 import contextlib
 import io
+import itertools
 import re
 import shlex
 import shutil
@@ -25,28 +27,32 @@ from surgery.spec.load import load_spec
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
+}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FAULT = re.compile(r"^\S+\.yaml:\d+:\d+: ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A code block: its language, text and first line, and the text block that follows it at once, if any."""
+    """A code block: its language, text and place, and the text block that follows it at once, if any."""
 
     language: str
     text: str
-    line: int
+    place: str
     shown: str | None = None
 
 
-def blocks_of(readme: str) -> list[Block]:
+def blocks_of(text: str, page: str = "README.md") -> list[Block]:
     """All code blocks in order; a `text` block is what the `bash` or `python` block right before it prints."""
-    matches = list(BLOCK.finditer(readme))
+    matches = list(BLOCK.finditer(text))
     blocks = []
-    for match, after in zip(matches, [*matches[1:], None], strict=True):
-        follows = after is not None and after[1] == "text" and not readme[match.end() : after.start()].strip()
+    for match, after in itertools.zip_longest(matches, matches[1:]):
+        follows = after is not None and after[1] == "text" and not text[match.end() : after.start()].strip()
         shown = after[2] if follows and after is not None else None
-        blocks.append(Block(match[1], match[2], readme.count("\n", 0, match.start()) + 1, shown))
+        place = f"{page}:{text.count(chr(10), 0, match.start()) + 1}"
+        blocks.append(Block(match[1], match[2], place, shown))
     return blocks
 
 
@@ -63,16 +69,16 @@ def run_blocks(blocks: list[Block]) -> None:
             case "python":
                 output = io.StringIO()
                 with contextlib.redirect_stdout(output):
-                    exec(compile(block.text, f"README.md:{block.line}", "exec"), namespace)
+                    exec(compile(block.text, block.place, "exec"), namespace)
                 compare(block, output.getvalue())
             case language:
-                assert language == "text", f"README.md:{block.line}: {language or 'no language'} is not run"
+                assert language == "text", f"{block.place}: {language or 'no language'} is not run"
 
 
 def write_spec(block: Block) -> None:
     """A YAML block begins with a comment that names its file, so that lines in messages are those of the block."""
     name = re.match(r"# (\w+\.yaml)\n", block.text)
-    assert name is not None, f"README.md:{block.line}: the block names no file"
+    assert name is not None, f"{block.place}: the block names no file"
     Path(name[1]).write_text(block.text)
     load_spec(name[1])
 
@@ -99,7 +105,7 @@ def make_targets() -> set[str]:
 
 def compare(block: Block, printed: str) -> None:
     if block.shown is not None:
-        assert printed.rstrip() == block.shown.rstrip(), f"README.md:{block.line} prints something else"
+        assert printed.rstrip() == block.shown.rstrip(), f"{block.place} prints something else"
 
 
 def tree_of(readme: str) -> list[str]:
@@ -138,7 +144,8 @@ def test_every_block_runs_and_prints_what_is_shown(folder):
     blocks = blocks_of(README)
     assert sum(block.shown is not None for block in blocks) >= 6
     assert Counter(block.language for block in blocks) == {"yaml": 4, "bash": 16, "python": 3, "text": 18}
-    run_blocks(blocks)
+    for page, text in PAGES.items():  # each by itself for who reads it, and all in one folder: nothing is made twice
+        run_blocks(blocks_of(text, page))
     assert (folder / "out" / "apple" / "contact_sheet.png").is_file()
     assert (folder / "apple.png").is_file()
     assert (folder / "out" / "plots" / "heatmaps_transformer_blocks.png").is_file()
@@ -163,10 +170,34 @@ def test_every_path_of_the_tree_exists_and_every_package_is_in_it():
     assert packages == {path for path in paths if path.startswith("surgery/") and path.endswith("/")} - {"surgery/"}
 
 
-def test_every_link_within_the_repository_leads_somewhere():
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README)
-    assert len(targets) >= 5
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_within_the_repository_leads_somewhere(page):
+    found = re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", PAGES[page])
+    targets = [((ROOT / page).parent / target if target else ROOT / page, anchor) for target, anchor in found]
+    assert [target for target, _ in targets if not target.exists()] == []
+    assert [f"{target}{anchor}" for target, anchor in targets if anchor and anchor not in anchors_of(target)] == []
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The places of a page that links lead to: its headings in small letters, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_exists(page):
+    named = re.findall(r"`((?:surgery|tests|docs|specs|benchmarks)/[\w./-]+)(?:::(\w+))?`", PAGES[page])
+    assert [path for path, _ in named if not (ROOT / path).exists()] == []
+    assert [f"{path}::{name}" for path, name in named if name and name not in (ROOT / path).read_text()] == []
+
+
+def test_every_page_is_in_the_index():
+    index = PAGES["docs/README.md"]
+    assert {f"docs/{target}" for target in re.findall(r"\]\((\w+\.md)\)", index)} == PAGES.keys() - {
+        "README.md",
+        "docs/README.md",
+    }
+    assert "](docs/README.md)" in README
 
 
 def test_the_changelog_knows_the_version():

@@ -50,7 +50,9 @@ class ModelSource:
 
 
 def inspect(model: Any) -> Anatomy:
-    """The anatomy of a model: a live transformer or pipeline, or the name of one (see `find_source`).
+    """The anatomy of a model: a live transformer or pipeline, or the name of one; no weights are read.
+
+    A name is a hub id, the folder of a pipeline or of a transformer, a single `.safetensors` file, or `demo`.
 
     Raises:
         InputError: there is no such model, or it has no transformer.

@@ -1,6 +1,5 @@
 """`surgery suggest PROFILE --remove N`: a spec that says why, from what layers do; planned at once."""
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from surgery.commands.output import JsonFlag, print_json
-from surgery.commands.profile_options import PartOption, read_profile_part
+from surgery.commands.profile_options import PartOption
 from surgery.errors import InputError
 from surgery.files import refuse_file, write_whole
 
 if TYPE_CHECKING:
     from surgery.plan.planned import PlannedSource
-    from surgery.profiles.layer_profile import Profile
-    from surgery.profiles.suggestion import Choice, Method
+    from surgery.profiles.suggesting import Suggestion
 
 
 def run(
@@ -59,45 +57,26 @@ def run(
         raise typer.BadParameter("greedy leaves layers out; repeat by influence or span", param_hint="--by")
     if out is not None:
         refuse_file(out, force=force, suffixes=(".yaml", ".yml"))
-    from surgery.profiles.suggested_spec import ProfileFacts, write_suggestion
-    from surgery.profiles.suggestion import choose_layers, number_to_remove, read_forbidden
+    from surgery.profiles.suggesting import SuggestionRequest, make_suggestion
 
-    found = read_profile_part(profile, part)
-    method: Method = by or ("influence" if repeat is None else "span")
-    stacks = choose_stacks(found, stack, stream)
-    forbidden = None if forbid is None else read_forbidden(forbid, found, stacks)
-    number = number_to_remove(found, stacks, keep) if keep is not None else remove or repeat or 0
-    choice = choose_layers(found, number, by=method, stacks=stacks, stream=stream, forbidden=forbidden)
-    facts = ProfileFacts(profile.name, hashlib.sha256(profile.read_bytes()).hexdigest(), found.recipe)
-    name = model or found.recipe.get("model")
-    sizes = {item.name: item.num_blocks for item in found.stacks}
-    text = write_suggestion(choice, "remove" if repeat is None else "repeat", facts, sizes, model=name)
-    planned, reason = plan_suggestion(text, found, str(name) if name else None, out, is_given=model is not None)
+    forbidden = None if forbid is None else tuple(forbid)
+    request = SuggestionRequest(remove, keep, repeat, by, stack, stream, part, forbidden, model)
+    suggestion = make_suggestion(profile, request)
+    planned, reason = plan_suggestion(suggestion, out, is_given=model is not None)
     if out is not None:
-        write_whole(out, text)
+        write_whole(out, suggestion.text)
     if json:
-        print_json(suggestion_to_json(choice, text, out, planned, reason))
+        print_json(suggestion_to_json(suggestion, out, planned, reason))
         return
     if out is None:
-        typer.echo(text, nl=False)
+        typer.echo(suggestion.text, nl=False)
     typer.echo(plan_text(planned, reason), err=out is None)
     if out is not None:
         typer.echo(f"written to {out}")
 
 
-def choose_stacks(profile: "Profile", stack: str | None, stream: str | None) -> list[str]:
-    """The stack that is asked for, or all that have the stream that is asked for."""
-    if stack is not None:
-        return [profile.find_stack(stack).name]
-    found = [item.name for item in profile.stacks if stream is None or stream in item.streams]
-    if not found:
-        known = dict.fromkeys(name for item in profile.stacks for name in item.streams)
-        raise InputError(f"the profile has no stream {stream}; it has {', '.join(known)}")
-    return found
-
-
 def plan_suggestion(
-    text: str, profile: "Profile", model: str | None, out: Path | None, *, is_given: bool
+    suggestion: "Suggestion", out: Path | None, *, is_given: bool
 ) -> tuple["PlannedSource | None", str | None]:
     """The plan of the suggestion; or None and why not, where the model that was measured is not at hand.
 
@@ -110,17 +89,17 @@ def plan_suggestion(
     from surgery.plan.profile_groups import refuse_other_model
     from surgery.spec.load import read_spec
 
-    if model is None:
+    if suggestion.model is None:
         return None, "the profile does not say of which model it is; give --model to plan the spec"
-    spec = read_spec(text, file=str(out or "suggestion.yaml"), folder=Path() if out is None else out.parent)
+    spec = read_spec(suggestion.text, file=str(out or "suggestion.yaml"), folder=Path() if out is None else out.parent)
     try:
-        source = find_source(model)
+        source = find_source(suggestion.model)
     except InputError as error:
         if is_given:
             raise
         return None, f"not planned, since the model is not at hand: {error}; give --model"
     anatomy = anatomy_of_source(source)
-    refuse_other_model(profile, anatomy)
+    refuse_other_model(suggestion.profile, anatomy)
     return with_source(plan_spec(spec, anatomy), source), None
 
 
@@ -135,17 +114,18 @@ def plan_text(planned: "PlannedSource | None", reason: str | None) -> str:
 
 
 def suggestion_to_json(
-    choice: "Choice", text: str, out: Path | None, planned: "PlannedSource | None", reason: str | None
+    suggestion: "Suggestion", out: Path | None, planned: "PlannedSource | None", reason: str | None
 ) -> dict[str, Any]:
     """The document of `--json`."""
     from surgery.commands.check import Show, describe
 
+    choice = suggestion.choice
     document: dict[str, Any] = {
         "by": choice.by,
         "layers": [asdict(layer) for layer in choice.layers],
         "forbidden": {stack: sorted(indices) for stack, indices in choice.forbidden.items()},
         "out": None if out is None else str(out),
-        "text": text,
+        "text": suggestion.text,
     }
     if planned is None:
         return {**document, "not_planned": reason}

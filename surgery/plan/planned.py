@@ -91,17 +91,15 @@ def _means_of(spec: Spec, override: str | Path | None) -> "MeansFile | None":
 Finder = Callable[[str], ModelSource]
 
 
-def merge_faults(error: SpecError, model: str | None, find: Finder) -> list[str]:
+def merge_faults(error: SpecError, find_anatomy: Callable[[Spec], Anatomy]) -> list[str]:
     """The faults of the language, and with them the names that the model does not have, in the order of their places.
 
-    A model that is not at hand is not what is wrong here: nothing is said of it.
+    `find_anatomy` finds the model of a spec. One that is not at hand is not what is wrong here: nothing is said of it.
     """
-    partial = error.partial
-    if not isinstance(partial, Spec) or (model or partial.model) is None:
+    if not isinstance(error.partial, Spec):
         return list(error.faults)
     try:
-        anatomy = anatomy_of_source(find(model_of_spec(partial, model)))
-        find_name_faults(partial, anatomy).raise_if_any()
+        find_name_faults(error.partial, find_anatomy(error.partial)).raise_if_any()
     except SpecError as more:
         return sorted({*error.faults, *more.faults}, key=place_of)
     except SurgeryError:
@@ -147,11 +145,16 @@ def with_source(planned: PlannedSpec, source: ModelSource) -> PlannedSource:
 
 def _load(path: Path, model: str | None, find: Finder) -> tuple[Spec, ModelSource]:
     """A spec, and the model that it is planned for."""
-    try:
-        spec = load_spec(path)
-    except SpecError as error:
-        raise SpecError(merge_faults(error, model, find)) from None
+    spec = load_for(path, lambda spec: anatomy_of_source(find(model_of_spec(spec, model))))
     return spec, find(model_of_spec(spec, model))
+
+
+def load_for(path: str | Path, find_anatomy: Callable[[Spec], Anatomy]) -> Spec:
+    """Read a spec for a model; what is wrong with its language comes with the names that the model does not have."""
+    try:
+        return load_spec(path)
+    except SpecError as error:
+        raise SpecError(merge_faults(error, find_anatomy)) from None
 
 
 def find_once() -> Finder:

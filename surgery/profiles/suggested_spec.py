@@ -25,20 +25,20 @@ WARNING = (
 
 @dataclass(frozen=True)
 class ProfileFacts:
-    """The profile that a spec comes from: its file's name and SHA-256, and what its recipe tells."""
+    """The profile that a spec comes from: its file's name and SHA-256 (None of one that is no file), and its recipe."""
 
-    file: str
-    digest: str
+    file: str | None
+    digest: str | None
     recipe: Mapping[str, Any]
 
     def describe(self) -> str:
-        """`p.safetensors, a profile of demo: 24 samples, trajectories; SHA-256 ...`."""
+        """`p.safetensors, a profile of demo: 24 samples, trajectories; SHA-256 ...`, or only what a profile it is."""
         count = len(self.recipe.get("samples", ()))
         model = shorten(str(self.recipe.get("model") or "an unnamed model"), 80)
         mode = shorten(str(self.recipe.get("mode") or "mode unknown"), 40)
-        file = shorten(self.file, 80)
         part = f", part {self.recipe['part']}" if "part" in self.recipe else ""
-        return f"{file}, a profile of {model}: {count} sample{'s' * (count != 1)}, {mode}{part}; SHA-256 {self.digest}"
+        text = f"a profile of {model}: {count} sample{'s' * (count != 1)}, {mode}{part}"
+        return text if self.file is None else f"{shorten(self.file, 80)}, {text}; SHA-256 {self.digest}"
 
 
 def write_suggestion(

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from surgery.errors import InputError, SpecError
-from surgery.plan.lower import lower_spec
+from surgery.plan.planned import plan_spec
 from surgery.plan.names import find_name_faults
 from surgery.plan.profile_groups import find_profile_groups, refuse_other_model, self_contained_text
 from surgery.profiles.groups import find_groups
@@ -45,8 +45,8 @@ def spec_of(folder):
 
 
 def test_a_group_is_the_layers_that_the_profile_says(spec_of, pixart, anatomies):
-    taken = lower_spec(spec_of([f'middle: "{REFERENCE}"'], "skip: middle"), pixart)
-    written = lower_spec(spec_of([f"middle: {STACK}[4:20]"], "skip: middle"), pixart)
+    taken = plan_spec(spec_of([f'middle: "{REFERENCE}"'], "skip: middle"), pixart).plan
+    written = plan_spec(spec_of([f"middle: {STACK}[4:20]"], "skip: middle"), pixart).plan
     assert taken == written and taken.hash == written.hash
 
 
@@ -67,9 +67,8 @@ def test_a_group_is_the_layers_that_the_profile_says(spec_of, pixart, anatomies)
 def test_a_group_stands_wherever_a_selector_can(spec_of, pixart, operation, plain):
     groups = [f"middle: {REFERENCE}", f"both: [middle, '{STACK}[0]']"]
     plain = plain.replace("[transformer_blocks[4:20], transformer_blocks[0]]", "transformer_blocks[0, 4:20]")
-    assert lower_spec(
-        spec_of(groups, operation.replace("transformer_blocks[2]]", "'transformer_blocks[2]']")), pixart
-    ) == (lower_spec(spec_of(groups, plain), pixart))
+    taken = spec_of(groups, operation.replace("transformer_blocks[2]]", "'transformer_blocks[2]']"))
+    assert plan_spec(taken, pixart).plan == plan_spec(spec_of(groups, plain), pixart).plan
 
 
 def test_the_number_of_groups_and_the_stream_can_be_asked_for(spec_of, pixart, made, folder):
@@ -120,7 +119,7 @@ def test_what_can_not_be_taken_is_a_fault_at_its_place(spec_of, pixart, folder, 
     used = f"skip: [middle, '{STACK}[3]']\n    expect: 17"  # what only follows from the group is not told
     spec = spec_of([f'middle: "{reference}"'], used, "skip: transformer_blocks[99]")
     with pytest.raises(SpecError, match=rf"^spec.yaml:3:11: .*{message}") as caught:
-        lower_spec(spec, pixart)
+        plan_spec(spec, pixart)
     assert [fault.split(": ")[0] for fault in caught.value.faults] == ["spec.yaml:3:11", "spec.yaml:7:30"]
     assert [fault.split(": ")[0] for fault in lines_of(find_name_faults(spec, pixart))] == ["3:11", "7:30"]
 
@@ -156,7 +155,7 @@ def test_the_published_text_has_the_layers_and_needs_no_profile(spec_of, pixart,
         f'  flow: "{STACK}[4:20]"  # mine',
     ]
     elsewhere = read_spec(text, folder=tmp_path_factory.mktemp("empty"))
-    assert elsewhere.profile_groups == () and lower_spec(elsewhere, pixart) == lower_spec(spec, pixart)
+    assert elsewhere.profile_groups == () and plan_spec(elsewhere, pixart).plan == plan_spec(spec, pixart).plan
 
 
 def test_a_folder_of_the_profile_is_not_published(spec_of, pixart, folder):
