@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surgery.commands.output import count_text, table
+from surgery.commands.output import count_text
+from surgery.text_table import table
 
 if TYPE_CHECKING:
     from surgery.export.check_config import Judgement
@@ -26,7 +27,7 @@ def describe_plan(layers: "WeightedLayers", plan: "LokrPlan", verified: "Verifie
         lines.append(f"{part.stack} of {layers.class_name}: {weights}{ends}")
         rows = [["layer", "share", "factor", "effective (width: factor)", "parameters"]]
         rows += [_row(layers, part.stack, block, plan) for block in range(len(part.shares))]
-        lines.append(table(rows, indent="  ", right=frozenset({0, 1, 4})))
+        lines.append(table(rows, indent="  ", right={0, 1, 4}, wrap={3}))
     lines.append(f"trained: {len(plan.asked)} modules, {plan.num_parameters:,} parameters in all")
     if plan.capped:
         lines.append(
@@ -123,7 +124,7 @@ def describe_judgement(file: Path, class_name: str, judgement: "Judgement", faul
         lines.append(judgement.failure)
     rows = _rows_of_blocks(judgement)
     if rows:
-        lines.append(table([["", "asked", "trained"], *rows[:SHOWN]], indent="  "))
+        lines.append(table([["", "asked", "trained"], *rows[:SHOWN]], indent="  ", wrap={1, 2}))
     if len(rows) > SHOWN:
         lines.append(f"  and {len(rows) - SHOWN} more; --json lists every module")
     lines += [f"- {fault}" for fault in faults]
