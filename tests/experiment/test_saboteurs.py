@@ -19,7 +19,7 @@ from surgery.demo.extractor import EmojiExtractor
 from surgery.demo.training.augment import add_noise, blur
 from surgery.demo.training.judge_quality import to_bytes
 from surgery.errors import InputError
-from surgery.experiment import evaluation, picture_store, shared_text
+from surgery.experiment import evaluation, picture_store
 from surgery.experiment.evaluation import EvaluationRequest, draw_rows, hash_components, list_rows, make_recipe
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.jury import ImageJudge, Judges
@@ -31,6 +31,7 @@ from surgery.metrics.clip_model import load_clip
 from surgery.metrics.feature_cache import features_of
 from surgery.metrics.kernel_distance import cmmd
 from surgery.metrics.pictures import pictures_of_tensor, read_pictures
+from surgery.pipelines import shared_text
 from surgery.pipelines.draw import draw_pictures
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.pipelines.shared_text import text_encoded_once
