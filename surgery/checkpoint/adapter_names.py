@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from surgery.anatomy.authors_layout import SPELLINGS
 from surgery.errors import InputError
 
 DOTTED_PREFIXES = (
@@ -20,14 +21,6 @@ JOINED_PREFIXES = ("", "lora_", "lycoris_", "lora_transformer_", "lycoris_transf
 SPEAKS_OF_TRANSFORMER = re.compile(r"(model\.)?(lora_|lycoris_)?(transformer|unet|diffusion_model)[._]")
 NUMBERED = re.compile(r"(block|layer)s?[._][0-9]+[._]")
 MAX_SAID = 120
-AUTHORS_STACKS = {  # in files of the models' authors -> what diffusers calls them
-    "double_blocks": "transformer_blocks",
-    "single_blocks": "single_transformer_blocks",
-    "joint_blocks": "transformer_blocks",
-    "double_layers": "joint_transformer_blocks",
-    "single_layers": "single_transformer_blocks",
-    "blocks": "transformer_blocks",
-}
 PART = re.compile(
     r"(?P<module>.+?)\.(?P<part>lora[_.](?:A|B|up|down|mid)(?:\.[^.]+)?\.(?:weight|bias)"
     r"|lora_embedding_[AB](?:\.[^.]+)?|lora_magnitude_vector(?:\.[^.]+)*|[^.]+)"
@@ -79,7 +72,7 @@ class AdapterNames:
                 self.ambiguous.add(joined)
             self.joined[joined] = module
         spelled = {stack: stack for stack in stacks}
-        spelled |= {authors: stack for authors, stack in AUTHORS_STACKS.items() if stack in stacks}
+        spelled |= {authors: stack for authors, stack in SPELLINGS.items() if stack in stacks}
         self.layers = [(stack, _layer_pattern(spelling)) for spelling, stack in spelled.items()]
 
     def find(self, name: str) -> OfModule | OfLayer | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from surgery.commands.inspection import describe_anatomy
-from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
+from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text
 from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.files import write_whole
 from surgery.plan.backends import Verdict, judge_backends
@@ -17,6 +17,7 @@ from surgery.plan.planned import Finder, PlannedSource, find_once, plan_sweep_fi
 from surgery.plan.text import items_to_text
 from surgery.spec.load import load_spec
 from surgery.spec.selector import indices_to_text
+from surgery.text_table import table
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -216,7 +217,7 @@ def describe_plan(planned: PlannedSource, verdicts: Sequence[Verdict]) -> str:
         gone = f"without {indices_to_text(schedule.removed)}" if schedule.removed else ""
         note = "unchanged" if schedule.is_identity else gone
         rows.append([f"{schedule.stack}[{schedule.num_blocks}]", items_to_text(schedule.items), note])
-    lines = [_head(planned), table(rows, indent="  ")]
+    lines = [_head(planned), table(rows, indent="  ", wrap={1, 2})]
     lines += [f"  {item.group.name} = {item.selector}, from {item.group.reference}" for item in planned.groups]
     lines += [f"  {item.stack}[{item.index}].{item.component} = {item.kind}" for item in planned.plan.replacements]
     lines.append(f"  {describe_cost(planned)}")

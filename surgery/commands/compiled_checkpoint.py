@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from surgery.commands.output import bytes_text, count_text, share_text, table
+from surgery.commands.output import bytes_text, count_text, share_text
 from surgery.progress import show_progress
 from surgery.publish.pruned_model import Progress, PrunedModel
 from surgery.publish.recipe import config_changes, describe_check, loading_code
+from surgery.text_table import table
 
 NUMERIC = {"numeric", "full"}
 UNCHECKED = "not run: that the forward does not go by the blocks' numbers was not checked"
@@ -69,7 +70,7 @@ def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
         f"{pruned.folder}: {'would hold' if dry_run else 'holds'} a {prepared.source.class_name}, "
         f"{count_text(plan.num_values)} parameters ({share} of {count_text(before.num_values)}), "
         f"{bytes_text(plan.size_bytes)}",
-        *table(rows, indent="  ", right=frozenset({1})).splitlines(),
+        *table(rows, indent="  ", right={1}, wrap={2}).splitlines(),
         *([f"  config      {changes}"] if changes else []),
         *(f"  {shard.name}  {bytes_text(shard.size_bytes)}" for shard in plan.shards),
         *(f"  {describe_check(kind, found)}" for kind, found in pruned.checks.items()),

@@ -1,21 +1,20 @@
 """`surgery diff A B`: what two specs run and save, side by side."""
 
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
+from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
 from surgery.plan.planned import PlannedSource, plan_spec_file
 from surgery.plan.schedule import count_executions
 from surgery.plan.text import items_to_text
 from surgery.spec.selector import indices_to_text
+from surgery.text_table import table
 
-COLUMN = 44  # characters of a side; longer cells are wrapped
 DIFFERS = "≠"
 
 
@@ -111,13 +110,7 @@ def _saved(before: int, after: int) -> str:
 
 
 def describe_rows(rows: list[Row]) -> str:
-    """A table; cells that are too long go on below."""
-    lines: list[list[str]] = []
-    for row in rows:
-        wrapped = [textwrap.wrap(cell, COLUMN) or [""] for cell in (row.first, row.second)]
-        for number in range(max(map(len, wrapped))):
-            cells = [part[number] if number < len(part) else "" for part in wrapped]
-            is_first = number == 0
-            mark = DIFFERS if row.differs and row.fact and is_first else ""
-            lines.append([mark, row.fact if is_first else "", *cells])
-    return table(lines)
+    """A table of the facts; those that differ are marked."""
+    marks = [DIFFERS if row.differs and row.fact else "" for row in rows]
+    cells = [[mark, row.fact, row.first, row.second] for mark, row in zip(marks, rows, strict=True)]
+    return table(cells, wrap={2, 3})

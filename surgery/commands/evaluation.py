@@ -20,6 +20,7 @@ from surgery.commands.drawing_options import (
     pipeline_arguments,
 )
 from surgery.commands.output import JsonFlag, QuietFlag, print_json
+from surgery.experiment.metric_table import list_metrics
 from surgery.progress import quietly
 
 if TYPE_CHECKING:
@@ -134,6 +135,11 @@ def run(
 
     typer.echo(evaluation_text(evaluation))
     typer.echo("\n".join(str(path) for path in written))
+
+
+def list_measured() -> str:
+    """What is measured, for `--help`; the sign in front keeps its lines."""
+    return f"\b\n{list_metrics()}"
 
 
 def write_evaluation(evaluation: "Evaluation", out: Path, keep_images: str) -> list[Path]:

@@ -9,40 +9,24 @@ import typer
 from surgery.commands.export_text import (
     count_as_asked,
     describe_judgement,
-    describe_plan,
-    describe_simpletuner,
-    describe_target,
+    describe_written,
     judgement_to_json,
     plan_to_json,
-    target_to_json,
-    verified_to_json,
+    written_to_json,
 )
 from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, print_json
 from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
+from surgery.export.target_text import TargetRequest
+from surgery.export.targets import TARGETS, unread_options
 from surgery.files import refuse_file, write_whole
 from surgery.spec.nearest import unknown_text
 
 if TYPE_CHECKING:
-    from surgery.export.verify_lokr import Verified
     from surgery.export.weighted_layers import Settings
     from surgery.profiles.layer_profile import Profile
 
-SIMPLETUNER = "simpletuner"
-TRAINERS = (
-    *(SIMPLETUNER, "peft", "sd-scripts", "sd-scripts-reg-dims", "simpletuner-peft", "diffusers", "ai-toolkit"),
-    *("onetrainer", "musubi-tuner"),
-)
-FACTORS = ("max_factor", "budget", "multiply", "powers_of_two")  # options of LoKr
-READS = {
-    **dict.fromkeys(TRAINERS, ("threshold",)),
-    SIMPLETUNER: (*FACTORS, "layout", "no_verify"),
-    "sd-scripts": FACTORS,
-    **dict.fromkeys(("peft", "sd-scripts-reg-dims"), ("max_rank",)),
-    "ai-toolkit": ("threshold", "max_rank"),
-}  # of the options that not all trainers have
-FOR_SOME = {option for options in READS.values() for option in options}
 LAYOUTS = ("works", "published")
 NORMALIZATIONS = ("apart", "jointly")
 
@@ -58,8 +42,8 @@ def run_lokr(
     context: typer.Context,
     profile: Annotated[Path, typer.Argument(help="A profile: the file that `surgery profile` writes.")],
     trainer: Annotated[
-        str, typer.Option("--for", metavar="TRAINER", help=f"What reads it: {', '.join(TRAINERS)}.")
-    ] = SIMPLETUNER,
+        str, typer.Option("--for", metavar="TRAINER", help=f"What reads it: {', '.join(TARGETS)}.")
+    ] = next(iter(TARGETS)),
     model: Annotated[
         str | None,
         typer.Option(help="The model, instead of the profile's own: a folder (config.json is enough), or id."),
@@ -113,14 +97,14 @@ def run_lokr(
     share 1 gets factor 1, share 0 the largest. A larger factor trains fewer parameters. The config is built by LyCORIS
     as SimpleTuner does it, and compared module by module, before it is written.
     """
-    _refuse_unknown("trainer", trainer, TRAINERS)
+    _refuse_unknown("trainer", trainer, tuple(TARGETS))
     _refuse_unknown("layout", layout, LAYOUTS)
     if budget is not None:
         refuse_options(context, {"max_factor"}, "--budget solves for it")
-    refuse_options(context, FOR_SOME - set(READS[trainer]), f"{trainer} reads none of it")
+    refuse_options(context, unread_options(TARGETS[trainer]), f"{trainer} reads none of it")
     if out is not None:
         refuse_file(out, force=force)
-    from surgery.export import lokr_config, weighted_layers
+    from surgery.export import weighted_layers
 
     settings = _settings(preset, clip_percentile, weight, normalize, ignore_empty_bins=ignore_empty_bins)
     settings = replace(
@@ -136,37 +120,28 @@ def run_lokr(
     layers = weighted_layers.weigh_layers(measured, transformer, settings, stack)
     factors = weighted_layers.choose_factors(layers, settings)
     plan = weighted_layers.plan_layers(layers, factors, settings)
-    verified: Verified | None = None
-    if trainer != SIMPLETUNER:
-        from surgery.export.targets import TARGETS, TargetRequest
-
-        target = TARGETS[trainer](TargetRequest(layers, plan, factors, max_rank, threshold))
-        text, document, description = target.text, target_to_json(target), describe_target(target)
-    else:
-        config = (
-            lokr_config.published_config(factors, layers.block_classes)
-            if layout == "published"
-            else lokr_config.lokr_config(plan.rules, layers.grouped)
-        )
-        text = lokr_config.config_text(config, "published" if layout == "published" else "works")
-        if not no_verify:
-            from surgery.export.verify_lokr import verify_lokr
-
-            verified = verify_lokr(plan, config, transformer, published=layout == "published")
-        document = {"config": config, "simpletuner": lokr_config.simpletuner_lines(str(out or "lycoris_config.json"))}
-        description = describe_plan(layers, plan, verified, layout)
-        description += "\n" + describe_simpletuner(document["simpletuner"])
+    request = TargetRequest(
+        layers,
+        plan,
+        factors,
+        max_rank,
+        threshold,
+        layout="published" if layout == "published" else "works",
+        path=str(out or "lycoris_config.json"),
+        verified_on=None if no_verify else transformer,
+    )
+    written = TARGETS[trainer].write(request)
+    description = describe_written(TARGETS[trainer], request, written)
     if out is not None:
-        write_whole(out, text)
+        write_whole(out, written.text)
     if json:
         print_json(
             {"for": trainer, "out": None if out is None else str(out), **plan_to_json(layers, factors, plan)}
-            | document
-            | verified_to_json(verified)
+            | written_to_json(TARGETS[trainer], written)
         )
         return
     typer.echo(description, err=out is None)
-    typer.echo(text if out is None else f"written to {out}", nl=out is not None)
+    typer.echo(written.text if out is None else f"written to {out}", nl=out is not None)
 
 
 @app.command("check")

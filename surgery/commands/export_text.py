@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surgery.commands.output import count_text, table
+from surgery.commands.output import count_text
+from surgery.export.target_text import LycorisText, TargetRequest, TargetText
+from surgery.text_table import table
 
 if TYPE_CHECKING:
     from surgery.export.check_config import Judgement
     from surgery.export.lokr_config import LokrPlan
-    from surgery.export.targets import TargetText
+    from surgery.export.targets import Target
     from surgery.export.verify_lokr import Verified
     from surgery.export.weighted_layers import WeightedLayers
 
@@ -26,7 +28,7 @@ def describe_plan(layers: "WeightedLayers", plan: "LokrPlan", verified: "Verifie
         lines.append(f"{part.stack} of {layers.class_name}: {weights}{ends}")
         rows = [["layer", "share", "factor", "effective (width: factor)", "parameters"]]
         rows += [_row(layers, part.stack, block, plan) for block in range(len(part.shares))]
-        lines.append(table(rows, indent="  ", right=frozenset({0, 1, 4})))
+        lines.append(table(rows, indent="  ", right={0, 1, 4}, wrap={3}))
     lines.append(f"trained: {len(plan.asked)} modules, {plan.num_parameters:,} parameters in all")
     if plan.capped:
         lines.append(
@@ -77,13 +79,20 @@ def describe_simpletuner(lines: Mapping[str, str]) -> str:
     return f"SimpleTuner's config.json must say:\n{body}"
 
 
-def describe_target(target: "TargetText") -> str:
-    """Where the text goes, how finely the trainer tells layers apart, and what is lost."""
-    return f"{target.name}: {target.granularity}; for {target.place}\nlost: {target.lost}"
+def describe_written(target: "Target", request: TargetRequest, written: TargetText | LycorisText) -> str:
+    """Of a LyCORIS config the factors and what was verified; of others where they go, and what is lost."""
+    if isinstance(written, TargetText):
+        return f"{target.name}: {target.granularity}; for {written.place}\nlost: {written.lost}"
+    plan = describe_plan(request.layers, request.plan, written.verified, request.layout)
+    return f"{plan}\n{describe_simpletuner(written.lines)}"
 
 
-def target_to_json(target: "TargetText") -> dict[str, Any]:
-    return {"granularity": target.granularity, "place": target.place, "lost": target.lost, "text": target.text}
+def written_to_json(target: "Target", written: TargetText | LycorisText) -> dict[str, Any]:
+    if isinstance(written, TargetText):
+        text = {"place": written.place, "lost": written.lost, "text": written.text}
+        return {"granularity": target.granularity, **text, "verified": None}
+    config = {"config": written.config, "simpletuner": written.lines}
+    return {**config, **verified_to_json(written.verified)}
 
 
 def plan_to_json(layers: "WeightedLayers", factors: Mapping[str, Any], plan: "LokrPlan") -> dict[str, Any]:
@@ -123,7 +132,7 @@ def describe_judgement(file: Path, class_name: str, judgement: "Judgement", faul
         lines.append(judgement.failure)
     rows = _rows_of_blocks(judgement)
     if rows:
-        lines.append(table([["", "asked", "trained"], *rows[:SHOWN]], indent="  "))
+        lines.append(table([["", "asked", "trained"], *rows[:SHOWN]], indent="  ", wrap={1, 2}))
     if len(rows) > SHOWN:
         lines.append(f"  and {len(rows) - SHOWN} more; --json lists every module")
     lines += [f"- {fault}" for fault in faults]

@@ -7,8 +7,9 @@ import typer
 
 from surgery.anatomy.as_json import anatomy_to_json
 from surgery.anatomy.parts import Anatomy, Component, Kind, Stack
-from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text, table
+from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text
 from surgery.spec.selector import indices_to_text
+from surgery.text_table import table
 
 
 def run(
@@ -73,7 +74,7 @@ def describe_anatomy(name: str, anatomy: Anatomy, *, depth: int = 1) -> str:
         rows += _describe_kinds(stack, depth)
     rows.append(["└─ everything else", count_text(total - within), share_text(total - within, total), ""])
     head = f"{name}: {anatomy.class_name}, {count_text(total)} parameters, {bytes_text(anatomy.size_bytes)} ({at})"
-    lines = [head, table(rows, right=frozenset({1, 2}))]
+    lines = [head, table(rows, right={1, 2}, cut={0}, wrap={3})]
     if anatomy.example:
         sizes = ", ".join(f"{key} {value}" for key, value in anatomy.example)
         lines += ["", f"shares: of the model for stacks, of the block for components; FLOPs at {sizes}"]

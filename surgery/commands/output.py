@@ -31,16 +31,3 @@ def bytes_text(number: int) -> str:
 def share_text(part: float, whole: float) -> str:
     """`part` as a percentage of `whole`."""
     return f"{100 * part / whole:.1f}%" if whole else "0.0%"
-
-
-def table(rows: list[list[str]], *, indent: str = "", right: frozenset[int] = frozenset()) -> str:
-    """Rows in columns as wide as they need; columns in `right` are aligned to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append((indent + "  ".join(cells)).rstrip())
-    return "\n".join(lines)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from surgery.commands.given_options import refuse_options
-from surgery.commands.output import JsonFlag, print_json, table
+from surgery.commands.output import JsonFlag, print_json
 from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
+from surgery.text_table import table
 
 if TYPE_CHECKING:
     from surgery.profiles.groups import LayerGroups, NumGroups

@@ -19,10 +19,11 @@ from surgery.commands.drawing_options import (
     read_prompts,
 )
 from surgery.commands.given_options import refuse_options
-from surgery.commands.output import JsonFlag, QuietFlag, bytes_text, print_json, table
+from surgery.commands.output import JsonFlag, QuietFlag, bytes_text, print_json
 from surgery.errors import InputError
 from surgery.files import refuse_file
 from surgery.progress import quietly
+from surgery.text_table import table
 
 if TYPE_CHECKING:
     from surgery.profiles.layer_profile import Profile
@@ -160,6 +161,7 @@ def profile_text(profile: "Profile") -> str:
     for stack in profile.stacks:
         streams = described["stacks"][stack.name]
         lines.append(f"{stack.name}: angular distance (in units of pi) and block influence of each layer")
+        every = range(1 + 2 * len(streams))
         rows = [["layer", *(f"{name} {what}" for name in streams for what in ("angle", "influence"))]]
         for index in range(stack.num_blocks):
             cells = [
@@ -168,7 +170,7 @@ def profile_text(profile: "Profile") -> str:
                 for what in ("angular_distance", "block_influence")
             ]
             rows.append([str(index), *cells])
-        lines.append(table(rows, indent="  ", right=frozenset(range(len(rows[0])))))
+        lines.append(table(rows, indent="  ", right=every, wrap=every))
     return "\n".join(lines)
 
 

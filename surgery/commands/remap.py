@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from surgery.commands.output import JsonFlag, bytes_text, print_json, table
+from surgery.commands.output import JsonFlag, bytes_text, print_json
 from surgery.plan.planned import plan_spec_file
 from surgery.spec.selector import indices_to_text
+from surgery.text_table import table
 
 if TYPE_CHECKING:
     from surgery.checkpoint.remap import Fallen
@@ -70,7 +71,7 @@ def describe_remapped(done: "RemappedLora") -> str:
     if not done.remapped.fallen:
         return "\n".join([*lines, "nothing fell away"])
     rows = list_fallen(done.remapped.fallen)
-    lines += [f"{counts['fallen']} tensors fell away:", *table(rows[:SHOWN], indent="  ").splitlines()]
+    lines += [f"{counts['fallen']} tensors fell away:", *table(rows[:SHOWN], indent="  ", wrap={0, 2}).splitlines()]
     if len(rows) > SHOWN:
         lines.append(f"  and {len(rows) - SHOWN} lines more; --json lists all")
     return "\n".join(lines)

@@ -23,8 +23,8 @@ from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.rows import Row, baseline_row, control_rows, variant_rows
 from surgery.experiment.run import Run, RunRequest, open_run, source_of_specs
-from surgery.experiment.scores import Metric, Score, notes_on_number, score_row
-from surgery.metrics.intervals import difference_interval, mean_interval
+from surgery.experiment.scores import Score, notes_on_number, score_row
+from surgery.experiment.sights import Observed
 from surgery.metrics.pictures import PictureSet
 from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
@@ -122,12 +122,18 @@ def run_evaluation(request: EvaluationRequest, say: Say = lambda text: None) -> 
     notes += notes_on_controls(pictures)
     scored = []
     for row in rows:
-        scores = score_row(pictures[row.name], pictures[BASELINE], request.prompts.prompts, judges)
         found = errors.get(row.name)
-        if found is not None:
-            scores += score_errors(found, errors[BASELINE], has_truth=bool(request.prompts.pictures))
+        observed = Observed(
+            pictures[row.name],
+            pictures[BASELINE],
+            request.prompts.prompts,
+            judges,
+            None if found is None else (found, errors[BASELINE]),
+            has_truth=bool(request.prompts.pictures),
+        )
         by_bin = None if found is None else found.to_baseline
-        scored.append(EvaluatedRow(row.name, row.kind, pictures[row.name], tuple(scores), row.plan, by_bin))
+        scores = tuple(score_row(observed))
+        scored.append(EvaluatedRow(row.name, row.kind, pictures[row.name], scores, row.plan, by_bin))
     made_with = {**recipe, "prompts": list(request.prompts.prompts), "judges": judges.to_json()}
     return Evaluation(tuple(scored), made_with, tuple(notes))
 
@@ -228,18 +234,3 @@ def open_pictures(prompts: PromptSet, baseline: PictureSet) -> list[Image.Image]
     if prompts.pictures:
         return [open_picture(file) for file in prompts.pictures]
     return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in baseline.all_pixels()]
-
-
-def score_errors(errors: DenoisingErrors, baseline: DenoisingErrors, *, has_truth: bool) -> list[Score]:
-    """Their means over timesteps, relative to the baseline's predictions; and to the truth, where pictures are real."""
-    made_with = f"{errors.to_baseline.shape[1]} timesteps, unguided"
-    values = errors.to_baseline.mean(1)
-    kind = "denoising error"
-    metric = Metric(kind, kind, "denoise", False, made_with, is_paired=True)
-    scores = [Score(metric, mean_interval(values), None, values)]
-    if has_truth:
-        values, own = errors.to_truth.mean(1), baseline.to_truth.mean(1)
-        kind = "denoising error to the truth"
-        metric = Metric(kind, kind, "to truth", False, f"{made_with}, the prompts' own pictures")
-        scores.append(Score(metric, mean_interval(values), difference_interval(values, own), values))
-    return scores

@@ -30,6 +30,7 @@ from surgery.plan.plan import Plan
 from surgery.publish.graph_folder import find_base, is_artefact, read_artefact
 from surgery.publish.manifest import SPEC
 from surgery.spec.load import Spec, load_spec
+from surgery.text_table import table
 
 SPEC_SUFFIXES = (".yaml", ".yml")
 RECIPE_KEY = "surgery"  # of the text chunk in each PNG
@@ -63,12 +64,10 @@ class Gallery:
 
     def describe(self) -> str:
         """A line a row, and where to look."""
-        width = max(len(row.name) for row in self.rows)
-        lines = []
-        for row in self.rows:
-            what = "the model as it is" if row.plan is None else _schedules_text(row.plan)
-            lines.append(f"{row.name:{width}}  {what}")
-        return "\n".join([*lines, f"pictures in {self.out}/; look at {self.sheet}"])
+        rows = [
+            [row.name, "the model as it is" if row.plan is None else _schedules_text(row.plan)] for row in self.rows
+        ]
+        return f"{table(rows, wrap={1})}\npictures in {self.out}/; look at {self.sheet}"
 
 
 def _schedules_text(plan: Plan) -> str:

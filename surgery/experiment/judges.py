@@ -11,8 +11,9 @@ import torch
 
 from surgery.bundled import DEMO_NAME
 from surgery.errors import InputError
+from surgery.experiment.jury import Array, ImageJudge, Judges, TextJudge
 from surgery.experiment.prompts import PromptSet
-from surgery.experiment.scores import MIN_PICTURES, Array, ImageJudge, Judges, TextJudge
+from surgery.experiment.scores import check_reference
 from surgery.metrics.bundled_judges import BundledJudges
 from surgery.metrics.clip_model import HPS_NAME, HPS_TAG, ClipModel, load_clip
 from surgery.metrics.clip_score import clip_scores
@@ -104,10 +105,8 @@ def _load_images(
             continue
         is_bundled = is_demo and name in (AUTO, BUNDLED)
         reference = _load_reference(request, prompts, extractor, cache, notes, is_bundled=is_bundled)
-        if isinstance(reference, Features) and len(reference) < MIN_PICTURES:
-            raise InputError(
-                f"the reference has {len(reference)} pictures; precision and recall need {MIN_PICTURES} or more"
-            )
+        if isinstance(reference, Features):
+            check_reference(len(reference))
         images.append(ImageJudge(extractor, reference))
     return images
 

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgery.metrics.feature_sets import Array, Features, Statistics, check_same_origin, finite_rows, statistics_of
-from surgery.metrics.intervals import Interval, jackknife_interval, take_groups
-
-RELIABLE_NUM = 2048  # below it FID is mostly its bias, which falls as 1 / N
+from surgery.metrics.intervals import Interval, grouped_jackknife, jackknife_interval, take_groups
 
 
 def frechet_distance(one: Features | Statistics, other: Features | Statistics) -> float:
@@ -49,6 +47,17 @@ def frechet_interval(
     whole = frechet_distance(pictures, target)
     without = _distances_of_subsets(pictures, target, kept)
     return jackknife_interval(whole, without, num=len(pictures), level=level)
+
+
+def paired_frechet_interval(pictures: Features, baseline: Features) -> Interval:
+    """The distance of two sets that pair; leaving out a prompt leaves it out of both. Equal features are at 0.
+
+    Raises:
+        InputError: as `frechet_interval`.
+    """
+    if np.array_equal(pictures.values, baseline.values):
+        return Interval(0.0, 0.0, 0.0, len(pictures), "equal features")
+    return grouped_jackknife(lambda rows: frechet_distance(pictures.take(rows), baseline.take(rows)), len(pictures))
 
 
 def _distances_of_subsets(pictures: Features, target: Statistics, kept: Sequence[NDArray[np.intp]]) -> list[float]:

@@ -5,7 +5,7 @@ like fewer of them, and so inflates every distance that is biased by N.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,11 @@ class Interval:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {name: value for name, value in self.__dict__.items() if name != "bias" or value is not None}
+
+    def times(self, factor: float) -> "Interval":
+        """The same in other units; `factor` is positive."""
+        low, high, bias = (None if number is None else factor * number for number in (self.low, self.high, self.bias))
+        return replace(self, value=factor * self.value, low=low, high=high, bias=bias)
 
 
 def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:

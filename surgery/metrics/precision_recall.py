@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from surgery.errors import InputError
 from surgery.metrics.feature_sets import Features, check_same_origin, finite_rows
+from surgery.metrics.num_pictures import NUM_NEIGHBOURS
 
-NUM_NEIGHBOURS = 3  # as the paper
 BLOCK_ROWS = 2000
 
 

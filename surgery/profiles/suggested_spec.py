@@ -11,6 +11,7 @@ import yaml
 
 from surgery.spec.nearest import shorten
 from surgery.spec.selector import indices_to_text
+from surgery.text_table import lay_out
 
 if TYPE_CHECKING:
     from surgery.profiles.suggestion import Choice
@@ -114,13 +115,8 @@ def _table(choice: "Choice") -> list[str]:
         return [f"{name}: {first.value:.6f} of pi, the least of {choice.num_candidates} spans"]
     what = "influence" if choice.by == "influence" else "distance (of pi)"
     ranks = f"rank (1 is the least of {choice.num_candidates})" if choice.by == "influence" else "turn"
-    names = [f"{layer.stack}[{layer.index}]" for layer in choice.layers]
-    width = max(map(len, ("layer", *names)))
-    lines = [f"{'layer':{width}}  {what}  {ranks}"]
-    return lines + [
-        f"{name:{width}}  {layer.value:>{len(what)}.6f}  {layer.rank}"
-        for name, layer in zip(names, choice.layers, strict=True)
-    ]
+    rows = [[f"{layer.stack}[{layer.index}]", f"{layer.value:.6f}", str(layer.rank)] for layer in choice.layers]
+    return lay_out([["layer", what, ranks], *rows], right={1}).splitlines()
 
 
 def _operations(choice: "Choice", use: Use) -> list[str]:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from surgery.experiment.controls import NOISE, RESEEDED
+from surgery.text_table import table
 
 if TYPE_CHECKING:
     from surgery.experiment.columns import Column
@@ -24,21 +25,12 @@ def evaluation_table(evaluation: "Evaluation") -> list[list[str]]:
 
 def evaluation_text(evaluation: "Evaluation") -> str:
     """The table with its legend and notes."""
-    cells = evaluation_table(evaluation)
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = []
-    for number, row in enumerate(cells):
-        kind = evaluation.rows[number - 1].kind if number else ""
-        before = evaluation.rows[number - 2].kind if number > 1 else ""
-        if kind == "control" and before != "control":
-            lines.append("controls")
-        padded = [
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(padded).rstrip())
+    head, *cells = evaluation_table(evaluation)
+    controls = [row.kind == "control" for row in evaluation.rows].index(True)
+    cells.insert(controls, ["controls", *[""] * len(evaluation.columns)])
+    every = range(len(head))
     num = len(evaluation.row(NOISE).pictures)
-    lines += ["", f"N = {num} prompts; {LEGEND}"]
+    lines = [table([head, *cells], right=every[1:], wrap=every), "", f"N = {num} prompts; {LEGEND}"]
     for column in evaluation.columns:
         flag = column.metric.flag
         if flag or column.head != column.name:

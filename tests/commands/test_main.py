@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from surgery.commands.main import app
-from surgery.commands.output import bytes_text, count_text, share_text, table
+from surgery.commands.output import bytes_text, count_text, share_text
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
@@ -101,12 +101,6 @@ def test_counts_have_three_digits(number, text):
 def test_bytes_and_shares_are_decimal():
     assert (bytes_text(13_000_000), bytes_text(12)) == ("13 MB", "12 bytes")
     assert (share_text(1, 8), share_text(1, 0)) == ("12.5%", "0.0%")
-
-
-def test_tables_align_their_columns():
-    rows = [["a", "10", "x"], ["long", "5", ""]]
-    assert table(rows, indent="  ", right=frozenset({1})) == "  a     10  x\n  long   5"
-    assert table([]) == ""
 
 
 @pytest.mark.parametrize("command", ["demo", "generate", "compile", "profile", "evaluate"])

@@ -15,6 +15,7 @@ from surgery.experiment import evaluation, judges
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.scores import score_row
+from surgery.experiment.sights import Observed
 from surgery.metrics import paired
 from surgery.metrics.pictures import read_pictures
 
@@ -88,7 +89,7 @@ def test_every_judge_and_what_it_is_given_is_on_the_device_of_the_run(files, mov
     )
     found, _ = load_judges(request, PROMPTS, "other", files / "store", device=DEVICE)
     pictures = read_pictures(files / "real", role="scored")
-    score_row(pictures, pictures, PROMPTS.prompts, found)
+    score_row(Observed(pictures, pictures, PROMPTS.prompts, found))
     assert [name for name, on_device in moved.weights.items() if not on_device] == []
     networks = {"EmojiExtractor", "Loaded", "Dinov2Model", "ModifiedResNet", "Embedding", "LPIPS"}  # of CLIP: two sides
     assert networks <= {name for name, on_device in moved.inputs.items() if on_device}

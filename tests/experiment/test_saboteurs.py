@@ -24,10 +24,12 @@ from surgery.experiment import rows as experiment_rows
 from surgery.experiment import run as experiment_run
 from surgery.experiment.evaluation import EvaluationRequest, draw_rows, list_rows
 from surgery.experiment.judges import JudgeRequest, load_judges
+from surgery.experiment.jury import ImageJudge, Judges
 from surgery.experiment.picture_store import PictureStore, key_of
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.run import Run, hash_pipeline_files
-from surgery.experiment.scores import ImageJudge, Judges, score_row
+from surgery.experiment.scores import score_row
+from surgery.experiment.sights import Observed
 from surgery.metrics.clip_model import load_clip
 from surgery.metrics.feature_cache import features_of
 from surgery.metrics.kernel_distance import cmmd
@@ -86,7 +88,7 @@ def draw(pipe, rows, tmp_path):
 
 
 def ssim(found, name):
-    scores = score_row(found[name], found["baseline"], PROMPTS, Judges((), (), None, None, Path("nowhere")))
+    scores = score_row(Observed(found[name], found["baseline"], PROMPTS, Judges((), (), None, None, Path("nowhere"))))
     return next(score.values for score in scores if score.metric.name == "SSIM")
 
 
@@ -262,7 +264,7 @@ def test_a_row_is_not_scored_against_a_reference_made_otherwise(emoji, extractor
 
 
 def score_against(pictures, judge, cache):
-    return score_row(pictures, pictures, ("x",) * len(pictures), Judges((judge,), (), None, None, cache))
+    return score_row(Observed(pictures, pictures, ("x",) * len(pictures), Judges((judge,), (), None, None, cache)))
 
 
 # Keys that leave something out.

@@ -11,10 +11,11 @@ from torch import nn
 from surgery.demo.bundled_judges import bundled_clip, bundled_judges
 from surgery.errors import InputError
 from surgery.experiment.denoising_error import DenoisingErrors
-from surgery.experiment.evaluation import score_errors
 from surgery.experiment.judges import JudgeRequest, load_judges
+from surgery.experiment.jury import ImageJudge, Judges
 from surgery.experiment.prompts import PromptSet
-from surgery.experiment.scores import ImageJudge, Judges, notes_on_number, score_row
+from surgery.experiment.scores import notes_on_number, score_row
+from surgery.experiment.sights import Observed
 from surgery.metrics.clip_model import load_clip
 from surgery.metrics.extractors import module_extractor
 from surgery.metrics.feature_cache import features_of
@@ -76,7 +77,9 @@ def test_every_extractor_has_its_distance_and_the_first_pairs(tmp_path):
         ImageJudge(own, features_of(drawn(50, seed=3), own, cache=tmp_path))
         for own in (extractor("inception-v3"), extractor("dinov2-384"))
     ]
-    scores = score_row(drawn(40), drawn(40, seed=1), ("",) * 40, Judges(tuple(judges), (), None, None, tmp_path))
+    scores = score_row(
+        Observed(drawn(40), drawn(40, seed=1), ("",) * 40, Judges(tuple(judges), (), None, None, tmp_path))
+    )
     assert heads(scores) == [
         "FID",
         "KID x 1000",
@@ -99,7 +102,9 @@ def test_an_extractor_that_is_named_twice_judges_once(load):
 def test_cmmd_is_by_the_clips_image_side(load, real, tmp_path):
     judges, _ = load(extractors=("none",), clip=CLIP, cmmd=True)
     score = next(
-        score for score in score_row(drawn(6), drawn(6), PROMPTS.prompts, judges) if score.metric.short == "CMMD"
+        score
+        for score in score_row(Observed(drawn(6), drawn(6), PROMPTS.prompts, judges))
+        if score.metric.short == "CMMD"
     )
     side = load_clip(CLIP).extractor()
     pictures = [features_of(item, side, cache=tmp_path) for item in (drawn(6), read_pictures(real, role="reference"))]
@@ -149,7 +154,7 @@ def test_a_reference_smaller_than_its_metrics_allow_is_refused(load, real):
 
 def test_few_prompts_leave_out_what_they_do_not_allow_and_it_is_said(load):
     judges, _ = load(extractors=("bundled",))
-    assert heads(score_row(drawn(3), drawn(3), PROMPTS.prompts[:3], judges)) == ["SSIM", "PSNR", "cosine"]
+    assert heads(score_row(Observed(drawn(3), drawn(3), PROMPTS.prompts[:3], judges))) == ["SSIM", "PSNR", "cosine"]
     assert notes_on_number(3, judges) == [
         "no Frechet distances: they need at least 40 prompts",
         "no KID, precision and recall: they need at least 4 prompts",
@@ -160,7 +165,7 @@ def test_few_prompts_leave_out_what_they_do_not_allow_and_it_is_said(load):
 
 def test_one_prompt_has_no_interval(load):
     judges, _ = load(extractors=("bundled",))
-    for score in score_row(drawn(1), drawn(1, seed=1), PROMPTS.prompts[:1], judges):
+    for score in score_row(Observed(drawn(1), drawn(1, seed=1), PROMPTS.prompts[:1], judges)):
         assert (score.interval.low, score.interval.high) == (None, None)
 
 
@@ -168,7 +173,8 @@ def test_the_error_to_the_truth_is_compared_with_the_baselines():
     own, baseline = (
         DenoisingErrors(np.full((3, 2), both), np.full((3, 2), truth)) for both, truth in ((0.2, 0.5), (0, 0.4))
     )
-    to_baseline, to_truth = score_errors(own, baseline, has_truth=True)
+    rest = drawn(3), drawn(3), PROMPTS.prompts[:3], Judges((), (), None, None, Path("nowhere"))
+    *_, to_baseline, to_truth = score_row(Observed(*rest, (own, baseline), has_truth=True))
     assert (to_baseline.interval.value, to_truth.interval.value) == pytest.approx((0.2, 0.5))
     assert to_truth.difference.value == pytest.approx(0.1)
-    assert heads(score_errors(own, baseline, has_truth=False)) == ["denoise"]
+    assert heads(score_row(Observed(*rest, (own, baseline)))) == ["SSIM", "PSNR", "denoise"]

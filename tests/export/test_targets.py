@@ -1,22 +1,28 @@
 """Texts for other trainers, read as those trainers read them: which layers they train, and at which rank or factor."""
 
 import ast
-import inspect
+import importlib
 import json
 import re
 import shlex
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffusers.loaders import single_file_utils
+import typer
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from typer.testing import CliRunner
 
+from surgery.anatomy.authors_layout import AUTHORS_STACKS
+from surgery.commands import export
 from surgery.errors import InputError
-from surgery.export.targets import ORIGINAL_STACKS, TARGETS, TargetRequest
+from surgery.export.target_text import TargetRequest, TargetText
+from surgery.export.targets import TARGETS, Target, unread_options
 from surgery.export.weighted_layers import Settings, choose_factors, plan_layers, weigh_layers
+from surgery.profiles.profile_file import write_profile
 from surgery.testing import build_tiny_model
 from surgery.tracing.steps import find_stack_names
 
@@ -85,7 +91,7 @@ def arguments(text):
 def test_peft_gives_each_layer_its_rank(name, study):
     model, request = build(name, study)
     expected = linear_names(model, request)
-    exec(TARGETS["peft"](request).text, {"transformer": model})
+    exec(TARGETS["peft"].write(request).text, {"transformer": model})
     found = {n: module for n, module in model.named_modules() if isinstance(module, LoraLayer)}
     assert found.keys() == expected
     ranks = set()
@@ -102,22 +108,22 @@ def test_peft_gives_each_layer_its_rank(name, study):
 def test_simpletuner_peft_and_diffusers_name_whole_modules(flux):
     model, request = flux
     expected = linear_names(model, request, kept_of(request))
-    names = json.loads(TARGETS["simpletuner-peft"](request).text)["peft_lora_target_modules"]
+    names = json.loads(TARGETS["simpletuner-peft"].write(request).text)["peft_lora_target_modules"]
     assert set(names) == expected and len(names) == len(expected)
-    assert arguments(TARGETS["diffusers"](request).text)["lora_layers"][0].split(",") == names
+    assert arguments(TARGETS["diffusers"].write(request).text)["lora_layers"][0].split(",") == names
 
 
 def test_peft_takes_exactly_the_named_modules(study):
     """A name is the end of a path: `transformer_blocks.1.x` must not take `single_transformer_blocks.1.x`."""
     model, request = build("flux", study)
-    names = json.loads(TARGETS["simpletuner-peft"](request).text)["peft_lora_target_modules"]
+    names = json.loads(TARGETS["simpletuner-peft"].write(request).text)["peft_lora_target_modules"]
     model.add_adapter(LoraConfig(r=2, target_modules=names))
     assert {n for n, module in model.named_modules() if isinstance(module, LoraLayer)} == set(names)
 
 
 def test_the_sd3_script_of_diffusers_takes_blocks_and_layers(study):
     model, request = build("sd3", study)
-    found = arguments(TARGETS["diffusers"](request).text)
+    found = arguments(TARGETS["diffusers"].write(request).text)
     blocks, layers = found["lora_blocks"][0].split(","), found["lora_layers"][0].split(",")
     targets = [f"transformer_blocks.{block}.{layer}" for block in blocks for layer in layers]
     expected = linear_names(model, request, kept_of(request))
@@ -128,7 +134,7 @@ def test_the_sd3_script_of_diffusers_takes_blocks_and_layers(study):
 def test_ai_toolkit_looks_for_substrings(flux):
     yaml = pytest.importorskip("yaml")
     model, request = flux
-    kwargs = yaml.safe_load(TARGETS["ai-toolkit"](request).text)["network"]["network_kwargs"]
+    kwargs = yaml.safe_load(TARGETS["ai-toolkit"].write(request).text)["network"]["network_kwargs"]
     names = linear_names(model, request)
     taken = {n for n in names if any(part in f"transformer.{n}" for part in kwargs["only_if_contains"])}
     assert taken == linear_names(model, request, kept_of(request))
@@ -136,7 +142,7 @@ def test_ai_toolkit_looks_for_substrings(flux):
 
 def test_onetrainer_searches_for_one_expression_without_a_comma(flux):
     model, request = flux
-    found = json.loads(TARGETS["onetrainer"](request).text)
+    found = json.loads(TARGETS["onetrainer"].write(request).text)
     assert "," not in found["layer_filter"] and found["layer_filter_regex"] is True
     taken = {n for n in linear_names(model, request) if re.search(found["layer_filter"], n)}
     assert taken == linear_names(model, request, kept_of(request))
@@ -148,23 +154,6 @@ def test_ranks_go_from_one_to_the_largest_by_share(share, rank):
     assert TargetRequest(layers, plan=None, factors={}, max_rank=16).rank("blocks", 0) == rank
 
 
-@pytest.mark.parametrize(
-    ("class_name", "converter"),
-    [
-        ("FluxTransformer2DModel", "convert_flux_transformer_checkpoint_to_diffusers"),
-        ("SD3Transformer2DModel", "convert_sd3_transformer_checkpoint_to_diffusers"),
-        ("Lumina2Transformer2DModel", "convert_lumina2_to_diffusers"),
-        ("WanTransformer3DModel", "convert_wan_transformer_to_diffusers"),
-        ("HunyuanVideoTransformer3DModel", "convert_hunyuan_video_transformer_to_diffusers"),
-        ("ZImageTransformer2DModel", "convert_z_image_transformer_checkpoint_to_diffusers"),
-    ],
-)
-def test_the_authors_stacks_are_those_that_diffusers_converts_from(class_name, converter):
-    text = inspect.getsource(getattr(single_file_utils, converter))
-    for ours, author in ORIGINAL_STACKS[class_name].items():
-        assert author == ours or re.search(rf"\b{author}\b", text), author
-
-
 def original(name):
     """A name of diffusers in the layout of Flux's authors, as far as the block."""
     return re.sub(r"^transformer_blocks", "double_blocks", re.sub(r"^single_transformer_blocks", "single_blocks", name))
@@ -172,7 +161,7 @@ def original(name):
 
 def test_musubi_tuner_matches_whole_names_of_the_authors(flux):
     model, request = flux
-    given = dict(part.split("=", 1) for part in arguments(TARGETS["musubi-tuner"](request).text)["network_args"])
+    given = dict(part.split("=", 1) for part in arguments(TARGETS["musubi-tuner"].write(request).text)["network_args"])
     exclude, include = (ast.literal_eval(given[key]) for key in ("exclude_patterns", "include_patterns"))
     taken = {
         n
@@ -185,7 +174,9 @@ def test_musubi_tuner_matches_whole_names_of_the_authors(flux):
 
 def test_network_reg_dims_are_searched_for_in_lora_names(flux):
     _, request = flux
-    given = dict(part.split("=", 1) for part in arguments(TARGETS["sd-scripts-reg-dims"](request).text)["network_args"])
+    given = dict(
+        part.split("=", 1) for part in arguments(TARGETS["sd-scripts-reg-dims"].write(request).text)["network_args"]
+    )
     pairs = [pair.split("=") for pair in given["network_reg_dims"].split(",")]
     for stack, author in (("transformer_blocks", "double_blocks"), ("single_transformer_blocks", "single_blocks")):
         for block in range(NUM_BLOCKS):
@@ -198,7 +189,7 @@ def test_the_toml_gives_each_block_of_the_authors_model_its_factor(flux, tmp_pat
     kohya = pytest.importorskip("lycoris.kohya", reason="LyCORIS is not installed")
     _, request = flux
     preset = tmp_path / "PRESET.toml"
-    target = TARGETS["sd-scripts"](request)
+    target = TARGETS["sd-scripts"].write(request)
     preset.write_text(target.text)
     blocks = {
         name: torch.nn.ModuleList(torch.nn.ModuleDict({"qkv": torch.nn.Linear(840, 840)}) for _ in range(NUM_BLOCKS))
@@ -221,15 +212,22 @@ def test_the_toml_gives_each_block_of_the_authors_model_its_factor(flux, tmp_pat
     }
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "simpletuner"])
 def test_every_target_says_how_finely_it_can_tell_layers_apart_and_what_is_lost(name, flux):
     _, request = flux
-    target = TARGETS[name](request)
-    assert target.name == name and target.place and target.lost and target.text.endswith("\n")
+    target, written = TARGETS[name], TARGETS[name].write(request)
+    assert written.place and written.lost and written.text.endswith("\n")
     if target.granularity == "on or off per layer":
         kept = {stack: len(blocks) for stack, blocks in kept_of(request).items()}
-        assert f"{kept['transformer_blocks']} of 12 transformer_blocks" in target.lost
-        assert f"{kept['single_transformer_blocks']} of 12 single_transformer_blocks" in target.lost
+        assert f"{kept['transformer_blocks']} of 12 transformer_blocks" in written.lost
+        assert f"{kept['single_transformer_blocks']} of 12 single_transformer_blocks" in written.lost
+
+
+def test_the_config_for_simpletuner_names_its_file(flux):
+    _, request = flux
+    written = TARGETS["simpletuner"].write(replace(request, path="my.json"))
+    assert json.loads(written.text) == written.config and written.verified is None
+    assert written.lines["lycoris_config"] == "my.json"
 
 
 @pytest.mark.parametrize("name", ["onetrainer", "musubi-tuner", "diffusers", "ai-toolkit", "simpletuner-peft"])
@@ -237,7 +235,7 @@ def test_a_threshold_that_leaves_nothing_is_refused(name, study):
     _, request = build("flux", study)
     nothing = TargetRequest(request.layers, request.plan, request.factors, threshold=1.5)
     with pytest.raises(InputError, match=re.escape("no layer has a share of 1.5 or more; lower --threshold")):
-        TARGETS[name](nothing)
+        TARGETS[name].write(nothing)
 
 
 def test_a_trainer_whose_names_are_not_known_is_refused(study):
@@ -249,4 +247,53 @@ def test_a_trainer_whose_names_are_not_known_is_refused(study):
     with pytest.raises(
         InputError, match="musubi-tuner does not train PixArtTransformer2DModel by names that are known"
     ):
-        TARGETS["musubi-tuner"](request)
+        TARGETS["musubi-tuner"].write(request)
+
+
+def parameters_of(app):
+    """The parameters of `lokr`."""
+    return {item.name: item for item in typer.main.get_command(app).commands["lokr"].params}
+
+
+def test_every_option_that_a_target_reads_is_one_of_the_command():
+    read = {option for target in TARGETS.values() for option in target.reads}
+    assert read <= parameters_of(export.app).keys()
+    for target in TARGETS.values():
+        assert unread_options(target) == read - set(target.reads)
+
+
+def test_every_class_that_a_target_knows_has_its_authors_names():
+    known = {name for target in TARGETS.values() for name in target.classes}
+    assert known and known <= AUTHORS_STACKS.keys()
+
+
+@pytest.fixture
+def _clay(monkeypatch):
+    """A trainer in the table, for one test."""
+    clay = Target("clay", "on or off per layer", ("threshold",), lambda request: TargetText("a kiln", "mud\n", "hope"))
+    with monkeypatch.context() as patch:
+        patch.setitem(TARGETS, "clay", clay)
+        yield
+    importlib.reload(export)
+
+
+@pytest.mark.usefixtures("_clay")
+def test_a_new_target_is_in_help_messages_and_refused_options(study, tmp_path):
+    app = importlib.reload(export).app  # as of a program that has just been started
+    assert "clay" in parameters_of(app)["trainer"].help
+    model = tmp_path / "model"
+    build_tiny_model("pixart").save_config(model)
+    values = np.random.default_rng(0).random((2, 5))
+    write_profile(study.profile_of({study.IMAGE: values}, 5, recipe={"model": str(model)}), tmp_path / "p.safetensors")
+
+    def run(*options):
+        return CliRunner().invoke(app, ["lokr", str(tmp_path / "p.safetensors"), *options])
+
+    done = run("--for", "clay", "--threshold", "0.1")
+    assert (done.exit_code, done.stdout.strip()) == (0, "mud")
+    assert done.stderr == "clay: on or off per layer; for a kiln\nlost: hope\n"
+    document = json.loads(run("--for", "clay", "--json").stdout)
+    assert (document["for"], document["granularity"], document["text"]) == ("clay", "on or off per layer", "mud\n")
+    assert "--max-rank: clay reads none of it; leave it out" in run("--for", "clay", "--max-rank", "3").stderr
+    assert isinstance(run("--for", "cley").exception, InputError)
+    assert "onetrainer, musubi-tuner, clay" in str(run("--for", "cley").exception)

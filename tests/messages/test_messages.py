@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from surgery.errors import NotYetError, SpecError
-from surgery.plan.lower import lower_spec
 from surgery.plan.plan import Plan
+from surgery.plan.planned import plan_spec
 from surgery.spec.load import read_spec
 
 FOLDER = Path(__file__).parent
@@ -18,7 +18,7 @@ def plan_of(content: bytes, file: str, anatomies) -> Plan:
     """The plan for the anatomy that the first line names."""
     header = re.match(rb"# anatomy: (\w+)\n", content)
     assert header is not None, "the first line names the anatomy"
-    return lower_spec(read_spec(content, file=file), anatomies[header.group(1).decode()])
+    return plan_spec(read_spec(content, file=file), anatomies[header.group(1).decode()]).plan
 
 
 def message_of(content: bytes, file: str, anatomies) -> str:

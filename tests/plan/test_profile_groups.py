@@ -5,8 +5,8 @@ import re
 import pytest
 
 from surgery.errors import InputError, SpecError
-from surgery.plan.planned import plan_spec
 from surgery.plan.names import find_name_faults
+from surgery.plan.planned import plan_spec
 from surgery.plan.profile_groups import find_profile_groups, refuse_other_model, self_contained_text
 from surgery.profiles.groups import find_groups
 from surgery.profiles.profile_file import write_profile

@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from surgery.experiment.evaluation import EvaluatedRow, Evaluation
-from surgery.experiment.scores import ImageJudge, Judges, score_row
+from surgery.experiment.jury import ImageJudge, Judges
+from surgery.experiment.scores import score_row
+from surgery.experiment.sights import Observed
 from surgery.metrics.extractors import module_extractor
 from surgery.metrics.feature_cache import features_of
 from surgery.metrics.frechet import frechet_distance
@@ -53,7 +55,9 @@ def evaluate(tmp_path_factory):
         judges = Judges(tuple(ImageJudge(own, features_of(REAL, own)) for own in extractors), (), None, None, cache)
         pictures = {name: drawn(seed) for seed, name in enumerate(rows)}
         scored = [
-            EvaluatedRow(name, rows[name], own, tuple(score_row(own, pictures["baseline"], ("",) * NUM, judges)))
+            EvaluatedRow(
+                name, rows[name], own, tuple(score_row(Observed(own, pictures["baseline"], ("",) * NUM, judges)))
+            )
             for name, own in pictures.items()
         ]
         return Evaluation(tuple(scored), {}, ())
