@@ -16,7 +16,7 @@ Written by `make docs` from the docstrings. Names are those of `surgery` unless 
 that a user can cause raises a `SurgeryError`, whose text says what is wrong and what to write instead.
 """
 HELD = (  # what the data types hold
-    ("surgery.anatomy.parts", ("Stack", "Kind", "Component", "TokenOutput")),
+    ("surgery.anatomy.anatomy", ("Stack", "BlockKind", "Component", "TokenOutput")),
     ("surgery.plan.schedule", ("Schedule", "Layer", "Group", "Repetition")),
     ("surgery.plan.plan", ("Replace",)),
     ("surgery.profiles.layer_profile", ("ProfiledStack", "StreamSums", "Moments")),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from surgery.version import __version__
 
 if TYPE_CHECKING:
-    from surgery.anatomy.parts import Anatomy as Anatomy
+    from surgery.anatomy.anatomy import Anatomy as Anatomy
     from surgery.anatomy.sources import inspect as inspect
     from surgery.errors import InputError as InputError
     from surgery.errors import InternalsError as InternalsError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from surgery.errors import SurgeryError as SurgeryError
     from surgery.errors import TraceError as TraceError
     from surgery.experiment.profiling import profile as profile
+    from surgery.face import evaluate as evaluate
     from surgery.graph.apply import apply as apply
     from surgery.plan.check_spec import check as check
     from surgery.plan.check_spec import check_sweep as check_sweep
@@ -46,6 +47,7 @@ __all__ = [
     "check",
     "check_sweep",
     "compile_checkpoint",
+    "evaluate",
     "inspect",
     "load_spec",
     "load_variant",
@@ -54,7 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Anatomy": "surgery.anatomy.parts",
+    "Anatomy": "surgery.anatomy.anatomy",
     "InputError": "surgery.errors",
     "InternalsError": "surgery.errors",
     "NotYetError": "surgery.errors",
@@ -70,6 +72,7 @@ _HOMES = {
     "check": "surgery.plan.check_spec",
     "check_sweep": "surgery.plan.check_spec",
     "compile_checkpoint": "surgery.publish.pruned_model",
+    "evaluate": "surgery.face",
     "inspect": "surgery.anatomy.sources",
     "load_spec": "surgery.spec.load",
     "load_variant": "surgery.publish.graph_folder",

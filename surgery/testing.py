@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from surgery.errors import InputError
-from surgery.plan.plan import Plan, Replace
+from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule
 from surgery.tracing.example_inputs import example_call
 
@@ -274,7 +274,7 @@ def _combined(combine: str, before: torch.Tensor | None, outputs: list[torch.Ten
     return torch.stack(present).mean(dim=0)
 
 
-def _replace_by_hand(model: nn.Module, replaced: Replace, means: Mapping[str, torch.Tensor]) -> None:
+def _replace_by_hand(model: nn.Module, replaced: ReplacedComponent, means: Mapping[str, torch.Tensor]) -> None:
     component = model.get_submodule(replaced.path)
     original = component.forward
 

@@ -1,6 +1,6 @@
 """Anatomies of three well-known shapes, as data: no model, no torch."""
 
-from surgery.anatomy.parts import Anatomy, Component, Kind, Stack, TokenOutput
+from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack, TokenOutput
 
 WIDTH = 1152
 
@@ -15,8 +15,8 @@ def _gated_norm(name: str) -> Component:
     return Component(name, "AdaLayerNormZero", 1000, refusal=reason)
 
 
-def _kind(class_name: str, components: tuple[Component, ...], missing: tuple[str, ...] = ()) -> Kind:
-    return Kind(class_name, 10_000, 40_000, 0, components, missing)
+def _kind(class_name: str, components: tuple[Component, ...], missing: tuple[str, ...] = ()) -> BlockKind:
+    return BlockKind(class_name, 10_000, 40_000, 0, components, missing)
 
 
 def _anatomy(class_name: str, *stacks: Stack) -> Anatomy:

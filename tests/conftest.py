@@ -12,7 +12,7 @@ import pytest
 from anatomies import by_name
 from hypothesis import settings
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")

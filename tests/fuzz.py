@@ -17,8 +17,8 @@ from pathlib import Path
 import yaml
 from anatomies import sd3
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.known import recall_demo
-from surgery.anatomy.parts import Anatomy
 from surgery.errors import NotYetError, SpecError
 from surgery.plan.lower import lower_spec
 from surgery.spec.grammar import BESIDE, KEYS, OPERATIONS, ORDER_GROUP, WHEN

@@ -62,7 +62,7 @@ PLAN = (
     ),
     Mutation("plan/cost.py", "        if runs:", "        if not runs:", "plan/test_cost.py"),
     Mutation("plan/backends.py", "last not in order[:-1]", "last not in order", "plan/test_backends.py"),
-    Mutation("plan/check.py", "(is_last and isinstance(item, Layer))", "is_last", "messages"),
+    Mutation("plan/invariants.py", "(is_last and isinstance(item, Layer))", "is_last", "messages"),
 )
 
 TRACING = (

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.errors import SpecError
 from surgery.plan.plan import Plan
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.sources import inspect
 from surgery.bundled import DEMO_NAME, demo_specs
 from surgery.errors import NotYetError, SpecError

@@ -4,8 +4,8 @@ import functools
 
 from torch import nn
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.parts import Anatomy
 from surgery.testing import TINY_MODELS, build_tiny_model
 
 STACKS = {

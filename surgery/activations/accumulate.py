@@ -20,7 +20,7 @@ SUMS = ("tokens", "cosine", "token_cosine", "angle", "angles", "residual")
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredForward:
     """One forward: by (stack, stream) the sums of each set of tokens, and the branch of each row."""
 
     streams: Mapping[tuple[str, str], Mapping[str, RowSums]]
@@ -45,7 +45,7 @@ class Accumulator:
         self.streams = {key: sums + no_sums(self.num_bins, sums.num_states) for key, sums in profile.streams.items()}
         self.outputs.resume(profile.components)
 
-    def add(self, measured: Measured, share: float | Sequence[float]) -> None:
+    def add(self, measured: MeasuredForward, share: float | Sequence[float]) -> None:
         """Count a forward at this share of the noise range; several are those of its rows."""
         rows = len(measured.branches)
         shares = np.broadcast_to(np.asarray(share, dtype=np.float64), (rows,))

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from surgery.activations.accumulate import Accumulator, Measured
+from surgery.activations.accumulate import Accumulator, MeasuredForward
 from surgery.activations.branches import TokenWeights, weigh_tokens
 from surgery.activations.output_sums import Weigh
 from surgery.activations.row_sums import Masks, RowSums, compare_states, exact
 from surgery.activations.streams import BlockCall, SeenStream, find_streams, token_arguments
 from surgery.activations.token_masks import FindMask, TokenArgument, TokenMasks, no_mask
-from surgery.anatomy.parts import Anatomy, Component
+from surgery.anatomy.anatomy import Anatomy, Component
 from surgery.errors import InputError, RefusedError
 from surgery.graph.variant import is_variant
 from surgery.profiles.layer_profile import Profile
@@ -29,11 +29,11 @@ from surgery.profiles.parts import PADDING, TEXT
 from surgery.tracing.arguments import parameters_of_module
 
 Token = Literal["all", "last"]
-Layout = Callable[[int], Sequence[str]]  # rows of a forward -> the branch of each
+BranchesOfRows = Callable[[int], Sequence[str]]  # rows of a forward -> the branch of each
 
 
 def one_branch(rows: int) -> Sequence[str]:
-    """The layout of a model that is called without classifier-free guidance."""
+    """The branches of a model that is called without classifier-free guidance."""
     return ["conditional"] * rows
 
 
@@ -73,9 +73,9 @@ class Recorder:
     `token` says over which tokens angles are averaged: all, or only the last of each sample. `components` chooses among
     the components of blocks; by default those with weights that are not within another one. `keep_means` keeps one mean
     state a layer and sample while a trajectory lasts; `on_means` is told their size in bytes before the first is kept.
-    `layout` and `find_mask` may be set by whoever calls the model. A forward that fails is not counted, but for
-    those outputs of components that had been summed by then, as large ones are at once; nor are forwards that were not
-    settled when an error left the recorder.
+    `branches_of_rows` and `find_mask` may be set by whoever calls the model. A forward that fails is not counted, but
+    for those outputs of components that had been summed by then, as large ones are at once; nor are forwards that were
+    not settled when an error left the recorder.
 
     Raises:
         RefusedError: the model is a variant, or has no stack whose blocks run in their order.
@@ -95,7 +95,7 @@ class Recorder:
         self.model = model
         self.anatomy = anatomy
         self.token = token
-        self.layout: Layout = one_branch
+        self.branches_of_rows: BranchesOfRows = one_branch
         self.find_mask: FindMask = no_mask
         self.on_means: Callable[[int], None] = lambda size: None  # noqa: ARG005  (nobody is told)
         self._has_told = False
@@ -105,7 +105,7 @@ class Recorder:
         self._picture = parameters_of_module(model)[0]
         self._arguments: dict[str, Any] = {}
         self._weights: dict[Any, TokenWeights] = {}  # of the forward at hand
-        self._pending: list[Measured] = []
+        self._pending: list[MeasuredForward] = []
         self._handles: list[RemovableHandle] = []
         if is_variant(model):
             raise RefusedError(
@@ -259,14 +259,14 @@ class Recorder:
         key = (stack.name, stream, value.shape[:2], value.device)
         if key not in self._weights:
             mask = stack.masks.of_output(stream, value.shape[:2])
-            self._weights[key] = weigh_tokens(self.layout(len(value)), value, mask)
+            self._weights[key] = weigh_tokens(self.branches_of_rows(len(value)), value, mask)
         return self._weights[key]
 
     def _find_mask(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
         """Of an argument of a stack's first block, be it a stream or context: components may compute on its tokens."""
         is_picture = name == self._picture
         return self.find_mask(
-            TokenArgument(self._arguments, self.layout(len(value)), name, tuple(value.shape), is_picture)
+            TokenArgument(self._arguments, self.branches_of_rows(len(value)), name, tuple(value.shape), is_picture)
         )
 
     def _finish(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG002  (torch's)
@@ -281,7 +281,7 @@ class Recorder:
             self.on_means(8 * sum(len(found) * found[0].numel() for found in states.values()))
             self._has_told = True
         for (stack, stream), found in states.items():
-            branches = self.layout(len(found[0]))
+            branches = self.branches_of_rows(len(found[0]))
             mask = stack.masks.known.get(stream)
             masks: Masks = {} if mask is None else {TEXT: mask, PADDING: ~mask}
             try:
@@ -292,7 +292,7 @@ class Recorder:
             if self.sums.keep_means:
                 self.sums.add_states(stack.name, stream, found, branches)
         self.sums.outputs.count_waiting()
-        self._pending.append(Measured(streams, branches))
+        self._pending.append(MeasuredForward(streams, branches))
         self._forget()
 
     def _at(self) -> str:

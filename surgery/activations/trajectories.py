@@ -24,9 +24,9 @@ class StepClock:
         self.on_step = on_step
         self.number = 0
 
-    def layout(self, rows: int) -> Sequence[str]:
+    def branches_of_rows(self, rows: int) -> Sequence[str]:
         """The branches of the rows of the forward at hand."""
-        return self.guidance.layout(self.number, rows)
+        return self.guidance.branches_of_rows(self.number, rows)
 
     def count_forward(self, *_hook: Any) -> None:
         """A forward hook."""
@@ -57,7 +57,7 @@ def watched(
 ) -> Iterator[PaddingFinder]:
     """Within it, what the pipeline draws is measured. The finder of padding is to be told of each batch."""
     clock, padding = StepClock(recorder, guidance, on_step), PaddingFinder()
-    recorder.layout, recorder.find_mask = clock.layout, padding.find_mask
+    recorder.branches_of_rows, recorder.find_mask = clock.branches_of_rows, padding.find_mask
     take_step = pipe.scheduler.step
 
     @functools.wraps(take_step)  # pipelines look at its signature

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from surgery.anatomy.parts import Anatomy, Component, Kind, Stack, TokenOutput
+from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack, TokenOutput
 
 
 def anatomy_to_json(anatomy: Anatomy) -> dict[str, Any]:
@@ -40,9 +40,9 @@ def _stack(data: dict[str, Any]) -> Stack:
     return stack
 
 
-def _kind(data: dict[str, Any]) -> Kind:
+def _kind(data: dict[str, Any]) -> BlockKind:
     components = tuple(_component(component) for component in data["components"])
-    return Kind(**{**data, "components": components, "missing_streams": tuple(data["missing_streams"])})
+    return BlockKind(**{**data, "components": components, "missing_streams": tuple(data["missing_streams"])})
 
 
 def _component(data: dict[str, Any]) -> Component:

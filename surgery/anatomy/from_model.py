@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from surgery.anatomy.parts import Anatomy, Component, Kind, Stack, TokenOutput
+from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack, TokenOutput
 from surgery.errors import InputError, RefusedError, TraceError
 from surgery.tracing.arguments import flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone, without_memory
@@ -141,9 +141,9 @@ def _group_by_kind(blocks: list[nn.Module]) -> tuple[tuple[int, ...], list[int]]
     return tuple(kind_of), firsts
 
 
-def _describe_kind(block: nn.Module, probe: "_Probe", missing: tuple[str, ...]) -> Kind:
+def _describe_kind(block: nn.Module, probe: "_Probe", missing: tuple[str, ...]) -> BlockKind:
     parameters = list(block.parameters())
-    return Kind(
+    return BlockKind(
         class_name=type(block).__name__,
         num_parameters=sum(value.numel() for value in parameters),
         size_bytes=sum(value.numel() * value.element_size() for value in parameters),

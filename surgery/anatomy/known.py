@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.as_json import anatomy_from_json, anatomy_to_json
-from surgery.anatomy.parts import Anatomy
 from surgery.bundled import demo_anatomy
 from surgery.files import write_whole
 from surgery.version import __version__

@@ -28,7 +28,7 @@ WEIGHTS = re.compile(  # model.fp16-00001-of-00002.safetensors; older: model-000
 VARIANT_GROUPS = ("variant", "old", "old_index", "index")
 
 
-class Kind(NamedTuple):
+class FileKind(NamedTuple):
     """The format and the variant (None for the plain one) of a file of weights, or of an index of shards."""
 
     format: str
@@ -133,22 +133,22 @@ def _refuse_unusable(names: list[str], part: str, variant: str | None) -> None:
         )
 
 
-def _kinds_in(names: list[str], part: str) -> dict[str, Kind]:
+def _kinds_in(names: list[str], part: str) -> dict[str, FileKind]:
     """The files of weights directly in a component's folder; of a transformer those alone that diffusers names so."""
     stem = WEIGHTS_NAME if part in ("", TRANSFORMER) else ""
     direct = [name for name in names if _is_direct(name, part) and PurePosixPath(name).name.startswith(stem)]
     return {name: kind for name in direct if (kind := _kind_of(name)) is not None}
 
 
-def _pick_kind(kinds: Mapping[str, Kind], variant: str | None) -> Kind | None:
-    preferred = [Kind(form, which) for form in ("safetensors", "bin") for which in dict.fromkeys((variant, None))]
+def _pick_kind(kinds: Mapping[str, FileKind], variant: str | None) -> FileKind | None:
+    preferred = [FileKind(form, which) for form in ("safetensors", "bin") for which in dict.fromkeys((variant, None))]
     files = {kind for name, kind in kinds.items() if not name.endswith(".json")}
     return next((kind for kind in preferred if kind in files), None)
 
 
-def _kind_of(name: str) -> Kind | None:
+def _kind_of(name: str) -> FileKind | None:
     found = WEIGHTS.fullmatch(PurePosixPath(name).name)
-    return None if found is None else Kind(found["format"], next(filter(None, found.group(*VARIANT_GROUPS)), None))
+    return None if found is None else FileKind(found["format"], next(filter(None, found.group(*VARIANT_GROUPS)), None))
 
 
 def _is_direct(name: str, part: str) -> bool:

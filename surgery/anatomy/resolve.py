@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from surgery.anatomy.parts import Anatomy, Kind, Stack
+from surgery.anatomy.anatomy import Anatomy, BlockKind, Stack
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import Selection
 from surgery.spec.places import Faults
@@ -104,7 +104,7 @@ def _indices(selector: Selector, stack: Stack, faults: Faults) -> list[int]:
     return found
 
 
-def _components(selector: Selector, kind: Kind) -> list[str]:
+def _components(selector: Selector, kind: BlockKind) -> list[str]:
     """The names of the selected components in blocks of one kind."""
     pattern = selector.component or ""
     if "*" not in pattern:
@@ -113,7 +113,7 @@ def _components(selector: Selector, kind: Kind) -> list[str]:
     return [name for name in _replaceable(kind) if name.count(".") == depth and fnmatchcase(name, pattern)]
 
 
-def _replaceable(kind: Kind) -> list[str]:
+def _replaceable(kind: BlockKind) -> list[str]:
     return [component.name for component in kind.components if component.refusal is None]
 
 

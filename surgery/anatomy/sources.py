@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.hub_cache import cached_snapshot, explain_hub_error
 from surgery.anatomy.known import keep_anatomy, key_of_config, recall_anatomy, recall_demo
-from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.tensor_files import WEIGHTS_NAME, TensorFile, Weights, find_weights, read_header
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.errors import InputError

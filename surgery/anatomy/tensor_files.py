@@ -9,7 +9,7 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -31,6 +31,11 @@ BITS = {
 }
 ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 PICKLES = {b"PK": "a PyTorch pickle (zip)", b"\x80": "a pickle", b"GGUF": "a GGUF file", b"\x1f\x8b": "a gzip file"}
+
+
+def num_rows(shape: Sequence[int]) -> int:
+    """The size of the first dimension, 1 for a scalar."""
+    return shape[0] if len(shape) else 1
 
 
 @dataclass(frozen=True)

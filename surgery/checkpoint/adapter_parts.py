@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from surgery.anatomy.tensor_files import StoredTensor
+from surgery.anatomy.tensor_files import StoredTensor, num_rows
 from surgery.checkpoint.new_checkpoint import NewTensor, Segment
 
 
@@ -56,11 +56,11 @@ def is_adapter_part(part: str) -> bool:
 
 
 def follow_rows(
-    name: str, part: str, stored: StoredTensor, rows: Sequence[Segment], num_rows: int, *, is_tensor: bool = False
+    name: str, part: str, stored: StoredTensor, rows: Sequence[Segment], rows_before: int, *, is_tensor: bool = False
 ) -> NewTensor | str:
     """The part `stored` of an adapter, under its new name, for a module of which these rows are kept or multiplied.
 
-    `num_rows` is how many the module had. Instead of a tensor comes the reason where there can be none.
+    `rows_before` is how many the module had. Instead of a tensor comes the reason where there can be none.
     """
     role = role_of(part, is_tensor=is_tensor)
     if any(segment.change in ("zero", "mean") for segment in rows):
@@ -69,12 +69,12 @@ def follow_rows(
     factor = factors.pop()
     if factors or (factor != 1.0 and role.factor == "no"):
         return f"its weight is multiplied, and how {part} follows is not known"
-    own_rows = stored.shape[0] if stored.shape else 1
-    if len(rows) == 1 and rows[0].num_rows == num_rows:
+    own_rows = num_rows(stored.shape)
+    if len(rows) == 1 and rows[0].num_rows == rows_before:
         return NewTensor(name, (_multiplied(stored, 0, own_rows, factor, role),))
     if role.rows == "whole":
         return NewTensor(name, (Segment(stored.name, 0, own_rows),))
-    if role.rows == "no" or own_rows != num_rows:
+    if role.rows == "no" or own_rows != rows_before:
         return f"only some rows of its weight are kept, which {part} can't follow"
     return NewTensor(name, tuple(_multiplied(stored, row.start, row.stop, factor, role) for row in rows))
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from surgery.anatomy.tensor_files import BITS, WEIGHTS_NAME, StoredTensor, TensorFile, Weights
+from surgery.anatomy.tensor_files import BITS, WEIGHTS_NAME, StoredTensor, TensorFile, Weights, num_rows
 from surgery.checkpoint.new_checkpoint import NewCheckpoint, NewTensor, Segment
 from surgery.errors import InputError
 
@@ -177,7 +177,7 @@ def _plan_tensor(tensor: NewTensor, stored: Mapping[str, tuple[TensorFile, Store
 
 def _byte_range(file: TensorFile, source: StoredTensor, segment: Segment) -> tuple[int, int]:
     """Where the rows of a segment begin and end, from the first byte of the tensor that they are of."""
-    rows = source.shape[0] if source.shape else 1
+    rows = num_rows(source.shape)
     if segment.num_rows == rows:  # all its bytes, whatever a row of its dtype is
         return 0, source.size_bytes
     row_bytes, rest = divmod(source.size_bytes, rows)

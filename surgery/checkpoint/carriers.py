@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from surgery.anatomy.parts import Component
+from surgery.anatomy.anatomy import Component
 from surgery.errors import RefusedError
 
 TOLERANCE = (

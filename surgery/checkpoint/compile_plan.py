@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from surgery.anatomy.sources import ModelSource, build_on_meta
-from surgery.anatomy.tensor_files import Weights
+from surgery.anatomy.tensor_files import Weights, num_rows
 from surgery.checkpoint.config_fields import ConfigFields, edit_config, find_config_fields, signatures
-from surgery.checkpoint.file_layout import in_original_layout, learn_original_layout, num_rows, stock_layout
+from surgery.checkpoint.file_layout import in_original_layout, learn_original_layout, stock_layout
 from surgery.checkpoint.fitted_blocks import Folds, fit_blocks
 from surgery.checkpoint.new_checkpoint import NewCheckpoint, NewTensor, Segment
 from surgery.errors import InputError, RefusedError

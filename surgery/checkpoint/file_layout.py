@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from surgery.anatomy.tensor_files import StoredTensor, TensorFile, Weights
+from surgery.anatomy.tensor_files import StoredTensor, TensorFile, Weights, num_rows
 from surgery.checkpoint.new_checkpoint import NewTensor, Segment, join_segments
 from surgery.diffusers_internals import find_converter
 from surgery.errors import InputError, RefusedError
@@ -151,11 +151,6 @@ def _same_row(stored: StoredTensor, shape: tuple[int, ...]) -> bool:
         return int(torch.Size(shape[1:]).numel())
 
     return row(stored.shape) == row(shape)
-
-
-def num_rows(shape: Sequence[int]) -> int:
-    """The size of the first dimension, 1 for a scalar."""
-    return shape[0] if len(shape) else 1
 
 
 def block_prefix(layout: Layout, stack: str, index: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from surgery.anatomy.tensor_files import num_rows
 from surgery.checkpoint.new_checkpoint import NewTensor, Segment, join_segments
 from surgery.errors import RefusedError
 from surgery.plan.schedule import Layer
@@ -54,7 +55,7 @@ def fit_blocks(
                 raise RefusedError(
                     f"with other layers {name} would have another shape too, which the original's weights do not say"
                 )
-            fitted.append(NewTensor(name, (Segment(name, 0, _num_rows(wanted)),)))
+            fitted.append(NewTensor(name, (Segment(name, 0, num_rows(wanted.shape)),)))
             continue
         position, _, rest = name.removeprefix(f"{stack}.").partition(".")
         layer = layers[stack][int(position)]
@@ -74,10 +75,10 @@ def _fit_tensor(original: nn.Module, pruned: nn.Module, source: str, place: str,
             f"{source} can't stand at {place}: the stock class wants {rest} there, which the block does not have"
         )
     if given.shape == wanted.shape:
-        return [Segment(name, 0, _num_rows(given))]
+        return [Segment(name, 0, num_rows(given.shape))]
     chunks, parts = NORM_CHUNKS.get(_norm_classes(original, pruned, source, place, rest), ((), 0))
-    size = _num_rows(given) // parts if parts else 0
-    if size * len(chunks) != _num_rows(wanted) or given.shape[1:] != wanted.shape[1:]:
+    size = num_rows(given.shape) // parts if parts else 0
+    if size * len(chunks) != num_rows(wanted.shape) or given.shape[1:] != wanted.shape[1:]:
         shapes = f"{tuple(given.shape)}, not {tuple(wanted.shape)}"
         raise RefusedError(f"{source} can't stand at {place}: its {rest} has the shape {shapes}")
     return [Segment(name, chunk * size, (chunk + 1) * size) for chunk in chunks]
@@ -103,8 +104,3 @@ def _fold(segment: Segment, block: str, rest: str, scale: float, folds: Folds) -
             return replace(segment, change="zero")
         return replace(segment, change="scale", by=scale)
     return segment
-
-
-def _num_rows(tensor: object) -> int:
-    shape: Sequence[int] = tensor.shape  # type: ignore[attr-defined]
-    return shape[0] if len(shape) else 1

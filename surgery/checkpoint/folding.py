@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from surgery.anatomy.parts import Anatomy, Component
+from surgery.anatomy.anatomy import Anatomy, Component
 from surgery.checkpoint.carriers import (
     find_constant_carriers,
     find_scale_carriers,
@@ -16,7 +16,7 @@ from surgery.checkpoint.carriers import (
 from surgery.checkpoint.fitted_blocks import Folds
 from surgery.checkpoint.unrolled import OTHER_BACKEND
 from surgery.errors import RefusedError
-from surgery.plan.plan import Plan, Replace
+from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.schedule import Layer
 
 
@@ -72,19 +72,17 @@ def find_folds(
 def _components(anatomy: Anatomy, path: str) -> list[Component]:
     """The replaceable components of a block that are not within another one."""
     stack_name, _, index = path.rpartition(".")
-    stack = anatomy.find_stack(stack_name)
-    assert stack is not None, "a plan is made for an anatomy"
+    stack = anatomy.stack(stack_name)
     found = [component for component in stack.kind(int(index)).components if component.outputs]
     names = {component.name for component in found}
     return [c for c in found if c.num_parameters and not any(c.name.startswith(f"{name}.") for name in names)]
 
 
 def _fold_replacement(
-    model: nn.Module, anatomy: Anatomy, item: Replace, calls: Mapping[str, Any]
+    model: nn.Module, anatomy: Anatomy, item: ReplacedComponent, calls: Mapping[str, Any]
 ) -> dict[str, dict[str, str | None]]:
     """By module within the block, by tensor: the mean that its values become, None for zero."""
-    stack = anatomy.find_stack(item.stack)
-    assert stack is not None, "a plan is made for an anatomy"
+    stack = anatomy.stack(item.stack)
     known = stack.kind(item.index).find_component(item.component)
     assert known is not None, "a plan is made for an anatomy"
     component, block = model.get_submodule(item.path), f"{item.stack}.{item.index}"

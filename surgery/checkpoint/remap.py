@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from surgery.anatomy.tensor_files import StoredTensor
+from surgery.anatomy.tensor_files import StoredTensor, num_rows
 from surgery.checkpoint.adapter_names import AdapterNames, OfLayer, OfModule, shorten
 from surgery.checkpoint.adapter_parts import follow_rows, is_adapter_part
 from surgery.checkpoint.new_checkpoint import NewTensor, Segment, new_checkpoint_from_json
@@ -49,8 +49,7 @@ class FittedClass:
 
     def num_rows(self, tensor: str) -> int:
         """The size of the first dimension of a tensor of the original, 1 for a scalar."""
-        shape = self.shapes[tensor]
-        return shape[0] if len(shape) else 1
+        return num_rows(self.shapes[tensor])
 
     def is_whole(self, tensor: str, segments: Sequence[Segment]) -> bool:
         """Whether these segments are a tensor of the original, as it is."""
@@ -226,8 +225,8 @@ def _follow(
         if leaf not in present:
             return OF_ANOTHER_KIND
         rows = fitted.tensors[f"{place}.{leaf}"]
-        num_rows = fitted.num_rows(f"{module}.{leaf}")
-        result = follow_rows(named.name_for(place), named.part, tensor, rows, num_rows, is_tensor=is_tensor)
+        rows_before = fitted.num_rows(f"{module}.{leaf}")
+        result = follow_rows(named.name_for(place), named.part, tensor, rows, rows_before, is_tensor=is_tensor)
         if isinstance(result, str):
             return result
         moved.append(result)
@@ -253,7 +252,7 @@ def _renumber(named: OfLayer, tensor: StoredTensor, fitted: FittedClass) -> list
 
 
 def _copy(name: str, tensor: StoredTensor) -> NewTensor:
-    return NewTensor(name, (Segment(tensor.name, 0, tensor.shape[0] if tensor.shape else 1),))
+    return NewTensor(name, (Segment(tensor.name, 0, num_rows(tensor.shape)),))
 
 
 def _refuse_same_names(tensors: Sequence[NewTensor]) -> None:

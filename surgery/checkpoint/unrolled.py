@@ -1,6 +1,6 @@
 """A plan -> the layers that a checkpoint writes out for each stack, one after the other."""
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.errors import RefusedError
 from surgery.plan.backends import judge_backends
 from surgery.plan.plan import Plan

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from surgery.anatomy.tensor_files import num_rows
 from surgery.checkpoint.byte_plan import Computed
 from surgery.errors import RefusedError
 
@@ -68,7 +69,7 @@ def _scaled(piece: Computed, source: BinaryIO) -> Iterator[bytes]:
     import numpy as np
 
     dtype = float_dtype(piece.tensor.dtype)
-    rows = piece.tensor.shape[0] if piece.tensor.shape else 1
+    rows = num_rows(piece.tensor.shape)
     source.seek(piece.tensor.start + piece.segment.start * (piece.tensor.size_bytes // rows))
     left = piece.size_bytes
     while left:

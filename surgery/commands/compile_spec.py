@@ -21,7 +21,7 @@ from surgery.progress import quietly
 from surgery.publish.pruned_model import CompileOptions, compile_planned
 
 
-class Target(StrEnum):
+class Backend(StrEnum):
     """The backends."""
 
     graph = "graph"
@@ -43,7 +43,7 @@ def run(
     context: typer.Context,
     spec: Annotated[Path, typer.Argument(help="The spec.")],
     to: Annotated[
-        Target,
+        Backend,
         typer.Option(
             help="graph: the rewritten forward, on the weights of the base model. checkpoint: a pruned model with "
             "weights of its own, which stock diffusers loads."
@@ -110,7 +110,7 @@ def run(
     Weights of a model in a folder are read to hash them (one on the hub is known by its revision).
     """
     refuse_other_options(context, to)
-    if to is Target.graph:
+    if to is Backend.graph:
         with quietly(quiet):
             artefact = compile_graph(spec, out, model=model, profile=profile, format=format, dtype=dtype, force=force)
         print_json(artefact.manifest) if json else typer.echo(describe_artefact(artefact))
@@ -134,9 +134,9 @@ def run(
         typer.echo(describe_seconds(pruned), err=True)
 
 
-def refuse_other_options(context: typer.Context, to: Target) -> None:
+def refuse_other_options(context: typer.Context, to: Backend) -> None:
     """Raise InputError where an option was given that is for the other backend."""
-    other = CHECKPOINT if to is Target.graph else GRAPH
+    other = CHECKPOINT if to is Backend.graph else GRAPH
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         is_given = source is not None and source.name == "COMMANDLINE"

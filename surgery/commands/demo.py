@@ -59,12 +59,12 @@ def run_stages(out: Path, seed: int) -> tuple["Gallery", "StockPictures", "Evalu
 
 def measure_variants(out: Path, seed: int) -> "Evaluation":
     """The same specs evaluated on more prompts; the numbers, their figure and a sheet are written to a folder."""
-    from surgery.commands.evaluation import write_evaluation
     from surgery.demo.bundled_judges import bundled_judges
     from surgery.experiment.evaluation import EvaluationRequest, run_evaluation
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import PromptSet, read_prompt_file
     from surgery.files import locked_folder
+    from surgery.report.evaluation_folder import write_evaluation
 
     prompts = PromptSet(read_prompt_file(demo_prompt_file()).prompts[:NUM_MEASURED])
     judges = JudgeRequest(bundled=bundled_judges())

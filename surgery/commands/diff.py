@@ -19,7 +19,7 @@ DIFFERS = "≠"
 
 
 @dataclass(frozen=True)
-class Row:
+class Difference:
     """One fact of both sides."""
 
     fact: str
@@ -50,7 +50,7 @@ def run(
         document = {row.fact: {"a": row.first, "b": row.second, "differs": row.differs} for row in rows}
         print_json({"a": str(first), "b": str(second), "same_plan": sides[0].plan == sides[1].plan, "facts": document})
         return
-    typer.echo(describe_rows([Row("", str(first), str(second)), *rows]))
+    typer.echo(describe_rows([Difference("", str(first), str(second)), *rows]))
     if sides[0].plan == sides[1].plan:
         typer.echo(f"the same plan, {sides[0].plan.hash[:12]}")
 
@@ -66,50 +66,50 @@ def refuse_different_models(first: PlannedSource, second: PlannedSource) -> None
         raise InputError(f"{names}, which have other stacks; to plan both for one model, give --model")
 
 
-def compare_plans(first: PlannedSource, second: PlannedSource) -> list[Row]:
+def compare_plans(first: PlannedSource, second: PlannedSource) -> list[Difference]:
     """Title, model, and for each stack what runs, what is left out on one side only, and how much runs."""
     rows = [
-        Row("title", first.spec.title or "", second.spec.title or ""),
-        Row("model", first.source.name, second.source.name),
+        Difference("title", first.spec.title or "", second.spec.title or ""),
+        Difference("model", first.source.name, second.source.name),
     ]
     for one, other in zip(first.plan.schedules, second.plan.schedules, strict=True):
-        rows.append(Row(one.stack, items_to_text(one.items), items_to_text(other.items)))
+        rows.append(Difference(one.stack, items_to_text(one.items), items_to_text(other.items)))
         only = [
             indices_to_text(set(one.removed) - set(other.removed)),
             indices_to_text(set(other.removed) - set(one.removed)),
         ]
         if any(only):
-            rows.append(Row("  without", only[0], only[1]))
+            rows.append(Difference("  without", only[0], only[1]))
         runs = [sum(count_executions(side.items).values()) for side in (one, other)]
-        rows.append(Row("  executions", *map(str, runs)))
+        rows.append(Difference("  executions", *map(str, runs)))
     paths = {item.path: item for side in (first, second) for item in side.plan.replacements}
     for path in paths:
         kinds = [
             next((item.kind for item in side.plan.replacements if item.path == path), "") for side in (first, second)
         ]
-        rows.append(Row(path, *kinds))
+        rows.append(Difference(path, *kinds))
     return rows
 
 
-def compare_costs(first: PlannedSource, second: PlannedSource) -> list[Row]:
+def compare_costs(first: PlannedSource, second: PlannedSource) -> list[Difference]:
     """What each side saves, and which backends can express it."""
     sides = (first, second)
     costs = [side.cost for side in sides]
     rows = [
-        Row("saves parameters", *(_saved(c.parameters_before, c.parameters_after) for c in costs)),
-        Row("saves bytes", *(bytes_text(c.bytes_before - c.bytes_after) for c in costs)),
+        Difference("saves parameters", *(_saved(c.parameters_before, c.parameters_after) for c in costs)),
+        Difference("saves bytes", *(bytes_text(c.bytes_before - c.bytes_after) for c in costs)),
     ]
     if all(cost.flops_share is not None for cost in costs):
-        rows.append(Row("FLOPs of the blocks", *(f"{100 * (cost.flops_share or 0):.1f}%" for cost in costs)))
+        rows.append(Difference("FLOPs of the blocks", *(f"{100 * (cost.flops_share or 0):.1f}%" for cost in costs)))
     verdicts: list[Any] = [judge_backends(side.plan, side.anatomy) for side in sides]
-    return rows + [Row(one.backend, one.answer, other.answer) for one, other in zip(*verdicts, strict=True)]
+    return rows + [Difference(one.backend, one.answer, other.answer) for one, other in zip(*verdicts, strict=True)]
 
 
 def _saved(before: int, after: int) -> str:
     return f"{count_text(before - after)} ({share_text(before - after, before)})"
 
 
-def describe_rows(rows: list[Row]) -> str:
+def describe_rows(rows: list[Difference]) -> str:
     """A table of the facts; those that differ are marked."""
     marks = [DIFFERS if row.differs and row.fact else "" for row in rows]
     cells = [[mark, row.fact, row.first, row.second] for mark, row in zip(marks, rows, strict=True)]

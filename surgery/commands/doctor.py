@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from surgery.anatomy.anatomy import Stack
 from surgery.anatomy.hub_cache import hub_cache_folder
 from surgery.anatomy.known import cache_folder
-from surgery.anatomy.parts import Stack
 from surgery.commands.output import JsonFlag, print_json
 from surgery.errors import InputError, InternalsError
 from surgery.internals import PrivateName, private_names, version_of

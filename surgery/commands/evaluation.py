@@ -1,7 +1,5 @@
 """`surgery evaluate SPEC...`: what surgery did to the pictures, in numbers with intervals and controls."""
 
-import json as json_format
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,7 +22,7 @@ from surgery.experiment.metric_table import list_metrics
 from surgery.progress import quietly
 
 if TYPE_CHECKING:
-    from surgery.experiment.evaluation import Evaluation
+    pass
 
 
 def run(
@@ -93,6 +91,7 @@ def run(
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import read_prompt_file
     from surgery.files import locked_folder
+    from surgery.report.evaluation_folder import write_evaluation
 
     found = read_prompt_file(prompts, pictures=pictures, sample=sample, seed=sample_seed)
 
@@ -140,38 +139,3 @@ def run(
 def list_measured() -> str:
     """What is measured, for `--help`; the sign in front keeps its lines."""
     return f"\b\n{list_metrics()}"
-
-
-def write_evaluation(evaluation: "Evaluation", out: Path, keep_images: str) -> list[Path]:
-    """Write the numbers, their figure and the pictures that are kept; returns the files for people."""
-    from surgery.experiment.kept_pictures import keep_pictures
-    from surgery.files import write_whole
-    from surgery.report.evaluation_figure import draw_evaluation
-
-    document, stored = out / "evaluation.json", out / "store" / "pictures"
-    write_whole(document, json_format.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
-    written = [document, draw_evaluation(evaluation, out / "evaluation.png")]
-    if keep_images != "none":
-        written.append(_write_sheet(evaluation, out / "contact_sheet.png"))
-    if keep_images == "all":
-        keep_pictures({row.name: row.pictures for row in evaluation.rows}, out / "pictures", stored)
-        written.append(out / "pictures")
-    else:
-        shutil.rmtree(stored, ignore_errors=True)
-    return written
-
-
-def _write_sheet(evaluation: "Evaluation", path: Path, columns: int = 8) -> Path:
-    """The first pictures of every row."""
-    from PIL import Image
-
-    from surgery.metrics.contact_sheet import contact_sheet
-
-    pictures = [
-        [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in next(row.pictures.batches(columns))]
-        for row in evaluation.rows
-    ]
-    names = [row.name for row in evaluation.rows]
-    sheet = contact_sheet(pictures, row_names=names, column_names=evaluation.recipe["prompts"][:columns])
-    sheet.save(path)
-    return path

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack
 from surgery.anatomy.as_json import anatomy_to_json
-from surgery.anatomy.parts import Anatomy, Component, Kind, Stack
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text
 from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
@@ -105,7 +105,7 @@ def _describe_kinds(stack: Stack, depth: int) -> list[list[str]]:
     return rows
 
 
-def _describe_components(kind: Kind, guide: str, depth: int) -> list[list[str]]:
+def _describe_components(kind: BlockKind, guide: str, depth: int) -> list[list[str]]:
     shown = [component for component in kind.components if component.name.count(".") < depth]
     rows = []
     for component in shown:

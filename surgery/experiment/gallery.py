@@ -1,6 +1,5 @@
 """A model and its variants -> pictures from the same noise, with their recipes, and a contact sheet."""
 
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from surgery.experiment.run import (
 )
 from surgery.files import write_whole
 from surgery.metrics.contact_sheet import contact_sheet
+from surgery.metrics.pictures import png_of
 from surgery.pipelines.draw import Drawing
 from surgery.plan.plan import Plan
 from surgery.publish.graph_folder import find_base, is_artefact, read_artefact
@@ -191,6 +191,4 @@ def write_gallery(
 def _write_png(image: Any, path: Path, recipe: Mapping[str, Any]) -> None:
     metadata = PngInfo()
     metadata.add_text(RECIPE_KEY, json.dumps(recipe))
-    content = io.BytesIO()
-    image.save(content, format="PNG", pnginfo=metadata)
-    write_whole(path, content.getvalue())
+    write_whole(path, png_of(image, metadata))

@@ -1,7 +1,6 @@
 """Pictures by what they depend on: drawn once, kept as PNG under a hash of their recipe, found again by a later run."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from surgery.files import write_whole
-from surgery.metrics.pictures import PictureSet, read_pictures
+from surgery.metrics.pictures import PictureSet, png_of, read_pictures
 
 RECIPE = "recipe.json"
 
@@ -29,9 +28,7 @@ class StoredPictures:
     def keep(self, numbers: Sequence[int], images: Sequence[Image.Image]) -> None:
         """Write pictures under their numbers."""
         for number, image in zip(numbers, images, strict=True):
-            content = io.BytesIO()
-            image.save(content, format="PNG")
-            write_whole(self._path(number), content.getvalue())
+            write_whole(self._path(number), png_of(image))
 
     def read(self) -> PictureSet:
         """All that are there."""

@@ -12,8 +12,8 @@ from typing import Any
 from surgery.activations.noised import Sample, measure_noised
 from surgery.activations.recorder import Recorder, Token
 from surgery.activations.trajectories import measure_trajectories
+from surgery.anatomy.anatomy import Component
 from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.parts import Component
 from surgery.errors import InputError
 from surgery.experiment.captions import CaptionedPicture, open_picture, read_captions
 from surgery.experiment.run import Run, RunRequest, library_versions, open_run, source_with_pipeline
@@ -43,7 +43,7 @@ class ProfileRequest(RunRequest):
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedSample:
     """One sample: the seed of its noise, and the prompt or the picture that it starts from."""
 
     seed: int
@@ -61,7 +61,9 @@ class Asked:
         return f"{self.seed}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-Measure = Callable[[Recorder, Sequence[Asked], Callable[[], None]], None]  # a batch, and what to call at every step
+Measure = Callable[
+    [Recorder, Sequence[AskedSample], Callable[[], None]], None
+]  # a batch, and what to call at every step
 
 
 def profile(
@@ -179,21 +181,21 @@ def make_recorder(model: Any, request: ProfileRequest) -> Recorder:
     )
 
 
-def list_samples(request: ProfileRequest, pairs: Sequence[CaptionedPicture]) -> list[Asked]:
+def list_samples(request: ProfileRequest, pairs: Sequence[CaptionedPicture]) -> list[AskedSample]:
     """All that a request asks for; pictures come round again where more are asked for than there are."""
     of: Sequence[str | CaptionedPicture] = pairs or request.prompts
     count = (request.samples or len(pairs)) if pairs else len(of)
-    return [Asked(request.seed + number, of[number % len(of)]) for number in range(count)]
+    return [AskedSample(request.seed + number, of[number % len(of)]) for number in range(count)]
 
 
-def _batches(asked: Sequence[Asked], size: int) -> Iterator[Sequence[Asked]]:
+def _batches(asked: Sequence[AskedSample], size: int) -> Iterator[Sequence[AskedSample]]:
     return (asked[start : start + size] for start in range(0, len(asked), size))
 
 
 def _measure_prompts(pipe: Any, call: Mapping[str, Any]) -> Measure:
     guidance = find_guidance(pipe, call)
 
-    def measure(recorder: Recorder, batch: Sequence[Asked], on_step: Callable[[], None]) -> None:
+    def measure(recorder: Recorder, batch: Sequence[AskedSample], on_step: Callable[[], None]) -> None:
         prompts, seeds = [one.text for one in batch], [one.seed for one in batch]
         measure_trajectories(pipe, recorder, guidance, prompts, seeds, call, on_step)
 
@@ -203,7 +205,7 @@ def _measure_prompts(pipe: Any, call: Mapping[str, Any]) -> Measure:
 def _measure_pictures(pipe: Any, call: Mapping[str, Any]) -> Measure:
     """At shares of the noise range that are drawn uniformly, each by its sample's seed."""
 
-    def measure(recorder: Recorder, batch: Sequence[Asked], on_step: Callable[[], None]) -> None:
+    def measure(recorder: Recorder, batch: Sequence[AskedSample], on_step: Callable[[], None]) -> None:
         for one in batch:
             assert isinstance(one.of, CaptionedPicture), "a request is for prompts or for pictures"
             share = random.Random(one.seed).random()
@@ -237,7 +239,7 @@ def _resume(
     recorder: Recorder,
     beside: Path,
     recipe: Mapping[str, Any],
-    asked: Sequence[Asked],
+    asked: Sequence[AskedSample],
     say: Callable[[str], None],
 ) -> list[str]:
     """Take up what an interrupted run of this recipe left, if all its samples are asked for; their names."""

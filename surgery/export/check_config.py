@@ -10,7 +10,7 @@ from surgery.errors import InputError
 from surgery.export.config_values import list_value_faults, refuse_ambiguous
 from surgery.export.factors import count_lokr_parameters
 from surgery.export.lycoris_apply import Trained, apply_config, lycoris_version
-from surgery.export.read_config import Asked, ModelModule, list_model_modules, read_asked, read_preset
+from surgery.export.read_config import AskedModule, ModelModule, list_model_modules, read_asked, read_preset
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Difference:
     """A module that is not trained as asked; None where it was not asked for, or is not trained."""
 
     module: ModelModule
-    asked: Asked | None
+    asked: AskedModule | None
     trained: Trained | None
 
 
@@ -31,7 +31,7 @@ class Judgement:
 
     config: Mapping[str, Any]
     modules: tuple[ModelModule, ...]
-    asked: Mapping[str, Asked]
+    asked: Mapping[str, AskedModule]
     trained: Mapping[str, Trained]
     differences: tuple[Difference, ...]
     failure: str | None
@@ -100,7 +100,7 @@ def judge_config(config: Mapping[str, Any], model: Any) -> Judgement:
     return Judgement(config, modules, asked, trained, differences, failure, version, value_faults)
 
 
-def _agree(module: ModelModule, asked: Asked | None, trained: Trained | None) -> bool:
+def _agree(module: ModelModule, asked: AskedModule | None, trained: Trained | None) -> bool:
     """The same algorithm, and the same factor and rank where they matter."""
     if asked is None or trained is None:
         return asked is None and trained is None
@@ -111,7 +111,7 @@ def _agree(module: ModelModule, asked: Asked | None, trained: Trained | None) ->
     return asked.algo in ("full", "ia3") or (not asked.full_matrix and asked.dim == trained.dim)
 
 
-def _is_full(asked: Asked, shape: Sequence[int]) -> bool:
+def _is_full(asked: AskedModule, shape: Sequence[int]) -> bool:
     """Whether a LoKr has no low-rank part: by request, or because its rank is so large."""
     split = asked.split(shape)
     if split is None:

@@ -29,7 +29,7 @@ class ModelModule:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedModule:
     """What a config asks for one module; `by` is the pattern or class that says so."""
 
     algo: str
@@ -108,7 +108,7 @@ def list_model_modules(model: Any) -> tuple[ModelModule, ...]:
     return tuple(found)
 
 
-def read_asked(config: Mapping[str, Any], modules: Iterable[ModelModule]) -> dict[str, Asked]:
+def read_asked(config: Mapping[str, Any], modules: Iterable[ModelModule]) -> dict[str, AskedModule]:
     """By name, what the config asks for each module that it asks anything for."""
     preset = read_preset(config)
     found = {}
@@ -119,7 +119,7 @@ def read_asked(config: Mapping[str, Any], modules: Iterable[ModelModule]) -> dic
     return found
 
 
-def _asked_for(module: ModelModule, preset: Preset, config: Mapping[str, Any]) -> Asked | None:
+def _asked_for(module: ModelModule, preset: Preset, config: Mapping[str, Any]) -> AskedModule | None:
     if any(pattern == module.name or preset.matches(pattern, module.name) for pattern in preset.excluded):
         return None
     pattern = preset.pattern_of(module.name)
@@ -135,7 +135,7 @@ def _asked_for(module: ModelModule, preset: Preset, config: Mapping[str, Any]) -
     return _options({}, config, around, by_class=True) if around else None
 
 
-def _options(own: Mapping[str, Any], config: Mapping[str, Any], by: str, *, by_class: bool = False) -> Asked:
+def _options(own: Mapping[str, Any], config: Mapping[str, Any], by: str, *, by_class: bool = False) -> AskedModule:
     """An entry over the top level. `linear_dim` in an entry means `dim` to its author."""
     algo = str(own.get("algo") or config.get("algo") or "lora").lower()
     try:
@@ -144,4 +144,4 @@ def _options(own: Mapping[str, Any], config: Mapping[str, Any], by: str, *, by_c
     except (TypeError, ValueError):
         raise InputError(f'the entry "{by}" has a factor or dim that is no number') from None
     full_matrix = bool(own.get("full_matrix", config.get("full_matrix", False)))
-    return Asked(algo, factor if algo == "lokr" else None, full_matrix, dim, by, by_class)
+    return AskedModule(algo, factor if algo == "lokr" else None, full_matrix, dim, by, by_class)

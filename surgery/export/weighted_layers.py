@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from surgery.anatomy.parts import Anatomy, Stack
+from surgery.anatomy.anatomy import Anatomy, Stack
 from surgery.anatomy.resolve import resolve_layers
 from surgery.errors import InputError
 from surgery.export.contributions import (

@@ -10,7 +10,7 @@ from torch import nn
 from surgery.anatomy.from_model import read_anatomy
 from surgery.errors import InputError, RefusedError
 from surgery.graph.variant import Means, build_variant, is_variant
-from surgery.plan.check import check_plan
+from surgery.plan.invariants import check_plan
 from surgery.plan.plan import Plan
 from surgery.plan.planned import PlannedSpec, plan_spec
 from surgery.profiles.means import MeansFile, read_means

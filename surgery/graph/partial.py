@@ -42,11 +42,11 @@ class RegionForward:
 
 @dataclass(frozen=True)
 class PartialForward:
-    """Stands where a compiled graph stands: called with a variant and the inputs of a call of one layout."""
+    """Stands where a compiled graph stands: called with a variant and the inputs of a call of one structure."""
 
     original_class: type[nn.Module]
     inner: Callable[..., Any]
-    layout: Container
+    structure: Container
     regions: tuple[RegionForward, ...]
 
     def __call__(self, variant: nn.Module, *inputs: Any) -> Any:
@@ -56,7 +56,7 @@ class PartialForward:
                 f"{self.original_class.__name__} is traced in part only, and then gradient checkpointing is not "
                 "possible; call disable_gradient_checkpointing() on the variant"
             )
-        args, kwargs = unflatten_call(self.layout, inputs)
+        args, kwargs = unflatten_call(self.structure, inputs)
         stacks = {region.region.stack: _Conductor(region, variant).stand_ins() for region in self.regions}
         return self.inner(shadow_of(variant, self.original_class, stacks), *args, **kwargs)
 
@@ -89,7 +89,7 @@ def trace_partial_forward(
         TraceError: a stack can't be traced from its first block to its last.
         RefusedError: the plan can't be done on a stack.
     """
-    args, kwargs = unflatten_call(call.layout, call.inputs)
+    args, kwargs = unflatten_call(call.structure, call.inputs)
 
     def run(stand_ins: Mapping[str, Sequence[StandIn]]) -> None:
         for stack, blocks in stand_ins.items():
@@ -105,7 +105,7 @@ def trace_partial_forward(
         if schedule.stack not in regions:
             raise RefusedError(f"the forward does not run the blocks of {schedule.stack}; they can't be edited")
     compiled = tuple(_compile_region(regions[item.stack], whole, item) for item in edited)
-    return PartialForward(original_class, inner, call.layout, compiled)
+    return PartialForward(original_class, inner, call.structure, compiled)
 
 
 def _compile_region(region: Region, model: nn.Module, schedule: Schedule) -> RegionForward:
@@ -149,7 +149,7 @@ class _Conductor:
         """What block `index` returns: its streams as they came; the last block returns what the whole stack does."""
         call = flatten_call(args, kwargs, self.part.parameters[index])
         expected = self.part.region.calls[index]
-        if call.layout != expected.layout:
+        if call.structure != expected.structure:
             raise GuardViolation(f"{self.part.region.stack}[{index}] is called in another way")
         for origin, value in zip(expected.origins, call.inputs, strict=True):
             self.note(origin, value)

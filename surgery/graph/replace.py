@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from surgery.anatomy.parts import Component, TokenOutput
+from surgery.anatomy.anatomy import Component, TokenOutput
 from surgery.tracing.arguments import parameters_of_module
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.errors import RefusedError, TraceError
 from surgery.graph.graph_code import readable_source
 from surgery.graph.replace import build_replacement
@@ -132,8 +132,7 @@ def _rebind_forward(variant: nn.Module, original_class: type[nn.Module]) -> None
 
 def _replace_components(variant: nn.Module, plan: Plan, anatomy: Anatomy, means: Means) -> None:
     for replaced in plan.replacements:
-        stack = anatomy.find_stack(replaced.stack)
-        assert stack is not None, "a plan is made for an anatomy"
+        stack = anatomy.stack(replaced.stack)
         component = stack.kind(replaced.index).find_component(replaced.component)
         assert component is not None, "a plan is made for an anatomy"
         if replaced.index in plan.schedule(replaced.stack).removed:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from surgery.errors import InputError
 
@@ -127,13 +128,11 @@ def pictures_of_files(files: Sequence[Path], folder: Path, *, role: Role, crop_p
     )
 
 
-def pictures_of_images(images: Sequence[Image.Image], names: Sequence[str] | None = None) -> PictureSet:
-    """Pictures in memory; raises InputError where there are none, or of mixed sizes."""
-    if not images:
-        raise InputError("there are no pictures to measure")
-    known = tuple(names) if names is not None else tuple(f"{number:04d}" for number in range(len(images)))
-    _refuse_mixed(dict(zip(known, (image.size for image in images), strict=True)), None, "scored")
-    return pictures_of_tensor(torch.stack([_to_pixels(image) for image in images]), known)
+def png_of(image: Image.Image, metadata: PngInfo | None = None) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    content = io.BytesIO()
+    image.save(content, format="PNG", pnginfo=metadata)
+    return content.getvalue()
 
 
 def pictures_of_tensor(pixels: torch.Tensor, names: Sequence[str] | None = None) -> PictureSet:
@@ -146,14 +145,6 @@ def pictures_of_tensor(pixels: torch.Tensor, names: Sequence[str] | None = None)
     known = tuple(names) if names is not None else tuple(f"{number:04d}" for number in range(len(pixels)))
     digests = tuple(_digest_of_pixels(picture) for picture in pixels)
     return PictureSet(known, digests, (width, height), pixels=pixels)
-
-
-def check_pairs(one: PictureSet, other: PictureSet) -> None:
-    """Raise InputError where two sets can't be compared picture by picture."""
-    if len(one) != len(other):
-        raise InputError(f"{len(one)} pictures can't be paired with {len(other)}")
-    if one.size != other.size:
-        raise InputError(f"pictures of {_px(one.size)} can't be paired with ones of {_px(other.size)}")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Guidance:
 
     forwards: tuple[tuple[str, ...], ...]
 
-    def layout(self, number: int, rows: int) -> list[str]:
+    def branches_of_rows(self, number: int, rows: int) -> list[str]:
         """The branch of each row of forward `number` of a step, for a batch of any size."""
         pattern = self.forwards[number % len(self.forwards)]
         times, rest = divmod(rows, len(pattern) // len(PROBES))

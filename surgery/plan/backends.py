@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from surgery.anatomy.parts import Anatomy, Stack
-from surgery.plan.plan import Plan, Replace
+from surgery.anatomy.anatomy import Anatomy, Stack
+from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule, iter_layers, unroll
 from surgery.spec.selector import indices_to_text
 
@@ -39,7 +39,7 @@ def _verdict(backend: Backend, doubts: Iterator[Doubt]) -> Verdict:
 
 def _graph_doubts(plan: Plan, anatomy: Anatomy) -> Iterator[Doubt]:
     for schedule in plan.schedules:
-        if not schedule.is_identity and _stack(schedule, anatomy).streams is None:
+        if not schedule.is_identity and anatomy.stack(schedule.stack).streams is None:
             fact = "has no example inputs" if anatomy.trace_failure is None else "can't be traced whole"
             yield "perhaps", f"{plan.class_name} {fact}; its stacks are traced at its first run"
 
@@ -48,7 +48,7 @@ def _checkpoint_doubts(plan: Plan, anatomy: Anatomy) -> Iterator[Doubt]:
     for schedule in plan.schedules:
         if not schedule.is_identity:
             yield from _item_doubts(schedule, schedule.items)
-            yield from _place_doubts(schedule, _stack(schedule, anatomy))
+            yield from _place_doubts(schedule, anatomy.stack(schedule.stack))
     for replaced in plan.replacements:
         yield _replacement_doubt(replaced, anatomy)
 
@@ -98,9 +98,8 @@ def _place_doubts(schedule: Schedule, stack: Stack) -> Iterator[Doubt]:
         )
 
 
-def _replacement_doubt(replaced: Replace, anatomy: Anatomy) -> Doubt:
-    stack = anatomy.find_stack(replaced.stack)
-    assert stack is not None, "a plan is made for an anatomy"
+def _replacement_doubt(replaced: ReplacedComponent, anatomy: Anatomy) -> Doubt:
+    stack = anatomy.stack(replaced.stack)
     component = stack.kind(replaced.index).find_component(replaced.component)
     assert component is not None, "a plan is made for an anatomy"
     if replaced.kind in ("input", "channel_mean"):
@@ -110,9 +109,3 @@ def _replacement_doubt(replaced: Replace, anatomy: Anatomy) -> Doubt:
         return "no", f"{replaced.component} has no weights that could make its output constant"
     carrier = "weights and a bias" if replaced.kind == "mean" else "weights"
     return "perhaps", f"{replaced.component} = {replaced.kind} needs {carrier} at its end that can carry it"
-
-
-def _stack(schedule: Schedule, anatomy: Anatomy) -> Stack:
-    stack = anatomy.find_stack(schedule.stack)
-    assert stack is not None, "a plan is made for an anatomy"
-    return stack

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.sources import inspect
 from surgery.errors import InputError
 from surgery.plan.plan import Plan

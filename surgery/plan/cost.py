@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import count_executions
 
@@ -31,8 +31,7 @@ def plan_cost(plan: Plan, anatomy: Anatomy) -> Cost:
     """What the variant of a plan costs. Repeats share their weights; replaced components lose theirs."""
     lost_parameters = lost_bytes = flops_before = flops_after = 0
     for schedule in plan.schedules:
-        stack = anatomy.find_stack(schedule.stack)
-        assert stack is not None, "a plan is made for an anatomy"
+        stack = anatomy.stack(schedule.stack)
         executions = count_executions(schedule.items)
         for index in range(stack.num_blocks):
             kind = stack.kind(index)
@@ -42,8 +41,7 @@ def plan_cost(plan: Plan, anatomy: Anatomy) -> Cost:
                 lost_parameters += kind.num_parameters
                 lost_bytes += kind.size_bytes
     for replaced in plan.replacements:
-        stack = anatomy.find_stack(replaced.stack)
-        assert stack is not None, "a plan is made for an anatomy"
+        stack = anatomy.stack(replaced.stack)
         runs = count_executions(plan.schedule(replaced.stack).items).get(replaced.index, 0)
         kind = stack.kind(replaced.index)
         component = kind.find_component(replaced.component)

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import assert_never
 
-from surgery.anatomy.parts import Anatomy, Stack
+from surgery.anatomy.anatomy import Anatomy, Stack
 from surgery.anatomy.resolve import SelectedComponent, SelectedLayers, find_stacks, resolve_components, resolve_layers
 from surgery.errors import NotYetError
 from surgery.plan import edits
-from surgery.plan.check import check_plan, misplaced_layer
 from surgery.plan.edits import Items
+from surgery.plan.invariants import check_plan, misplaced_layer
 from surgery.plan.names import selectors_of
-from surgery.plan.plan import Plan, Replace
+from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.profile_groups import FoundGroup, with_groups
 from surgery.plan.replacements import MeanValues, means_refusal, overlap, refusal_of_component
 from surgery.plan.schedule import Group, Item, Layer, Schedule, canonical, count_executions, iter_layers
@@ -88,7 +88,7 @@ class _Lowering:
     faults: Faults
     means: MeanValues | None
     schedules: dict[str, Items] = field(default_factory=dict)
-    replacements: dict[tuple[str, int, str], Replace] = field(default_factory=dict)
+    replacements: dict[tuple[str, int, str], ReplacedComponent] = field(default_factory=dict)
     edited: dict[str, Place] = field(default_factory=dict)
     gone: dict[tuple[str, int], Place] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
@@ -354,7 +354,7 @@ class _Lowering:
             reason = self.replacement_refusal(item, operation.kind)
             if reason is None:
                 digest = self.means.digest if operation.kind == "mean" and self.means is not None else None
-                made = Replace(item.stack.name, item.index, item.component, operation.kind, digest)
+                made = ReplacedComponent(item.stack.name, item.index, item.component, operation.kind, digest)
                 self.replacements[made.stack, made.index, made.component] = made
             else:
                 refused.setdefault((place, item.stack.name, item.component, reason), []).append(item.index)

@@ -3,7 +3,7 @@
 Whether operations fit each other is not looked at: an operation that was misspelt is missing from what they would do.
 """
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.resolve import find_stacks, resolve_components, resolve_layers
 from surgery.plan.profile_groups import find_profile_groups, with_groups
 from surgery.spec import operations as ops

@@ -10,7 +10,7 @@ from surgery.plan.text import items_from_text, items_to_text
 
 
 @dataclass(frozen=True)
-class Replace:
+class ReplacedComponent:
     """All outputs of one component of one block are replaced. `values` is the file of means of `kind` "mean"."""
 
     stack: str
@@ -31,7 +31,7 @@ class Plan:
 
     class_name: str
     schedules: tuple[Schedule, ...]
-    replacements: tuple[Replace, ...] = field(default=())
+    replacements: tuple[ReplacedComponent, ...] = field(default=())
 
     @property
     def is_identity(self) -> bool:
@@ -94,7 +94,7 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
         Schedule(entry["stack"], entry["num_blocks"], items_from_text(entry["schedule"])) for entry in data["schedules"]
     )
     replacements = tuple(
-        Replace(entry["stack"], entry["index"], entry["component"], entry["with"], entry.get("values"))
+        ReplacedComponent(entry["stack"], entry["index"], entry["component"], entry["with"], entry.get("values"))
         for entry in data["replacements"]
     )
     plan = Plan(data["class"], schedules, replacements)
@@ -113,7 +113,7 @@ def plan_from_text(text: str) -> Plan:
     if not head.startswith("model "):
         raise ValueError(f"a plan begins with `model CLASS`, not {head!r}")
     schedules: list[Schedule] = []
-    replacements: list[Replace] = []
+    replacements: list[ReplacedComponent] = []
     for line in lines:
         left, colon, right = line.partition("]: ")
         if colon and "." not in left.partition("[")[2]:
@@ -126,5 +126,7 @@ def plan_from_text(text: str) -> Plan:
         stack, _, rest = target.partition("[")
         index, _, component = rest.partition("].")
         kind, _, values = value.partition(" from ")
-        replacements.append(Replace(stack, int(index), component, kind, json.loads(values) if values else None))
+        replacements.append(
+            ReplacedComponent(stack, int(index), component, kind, json.loads(values) if values else None)
+        )
     return Plan(head.removeprefix("model "), tuple(schedules), tuple(replacements))

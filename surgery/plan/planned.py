@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source
 from surgery.errors import InputError, SpecError, SurgeryError
 from surgery.plan.cost import Cost, plan_cost

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from surgery.anatomy.parts import Component
+from surgery.anatomy.anatomy import Component
 from surgery.anatomy.resolve import SelectedComponent
-from surgery.plan.plan import Replace
+from surgery.plan.plan import ReplacedComponent
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def refusal_of_component(item: SelectedComponent, kind: str) -> str | None:
     return None
 
 
-def overlap(item: SelectedComponent, others: Iterable[Replace]) -> str | None:
+def overlap(item: SelectedComponent, others: Iterable[ReplacedComponent]) -> str | None:
     """Why it can't be replaced beside those that are; None if it can."""
     for other in (other for other in others if (other.stack, other.index) == (item.stack.name, item.index)):
         name = other.component

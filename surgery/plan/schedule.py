@@ -68,11 +68,6 @@ class Schedule:
         return tuple(index for index in range(self.num_blocks) if index not in self.used)
 
 
-def identity_schedule(stack: str, num_blocks: int) -> Schedule:
-    """Every block once, in order."""
-    return Schedule(stack, num_blocks, tuple(Layer(index) for index in range(num_blocks)))
-
-
 def iter_layers(items: tuple[Item, ...]) -> Iterator[Layer]:
     """The layers of a schedule as written: each once, however often it is repeated."""
     for item in items:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.resolve import resolve_layers
 from surgery.errors import InputError
 from surgery.spec.document import Items, Scalar

@@ -179,9 +179,9 @@ class Profile:
         return 1 - np.diagonal(_mean(sums.token_cosine, sums.tokens), 1)
 
     def residual_norm(self, stack: str, stream: str, part: str | None = None) -> Array:
-        """What each block adds to a token, relative to the token's norm, by bin (B, S - 1)."""
+        """What each block adds to a token, relative to the token's norm (S - 1,)."""
         sums = self.sums(stack, stream, part)
-        return _ratio(sums.residual, sums.tokens[:, None])
+        return _mean(sums.residual, sums.tokens)
 
     def moments(self, component: str, stream: str, part: str | None = None) -> Moments:
         """Of a component's output: of one branch, or of all together; raises InputError where there is none."""

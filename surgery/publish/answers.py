@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.identity import identify
-from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import (
     ModelSource,
     anatomy_of_source,

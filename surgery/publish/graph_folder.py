@@ -13,8 +13,8 @@ from typing import Any
 import diffusers
 import torch
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.identity import Identity, find_difference, hash_file, identify, identity_from_json
-from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, read_json
 from surgery.errors import InputError, RefusedError
 from surgery.files import whole_folder

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.plan.plan import Plan
-from surgery.report.layout import Box, Cell, Parallel, Repeated, Skipped, StackLayout, lay_out_plan
+from surgery.report.cells import Box, Cell, ParallelCell, RepeatedCell, SkippedCell, StackCells, cells_of_plan
 
 WIDTH = 1000
 MARGIN = 24
@@ -58,10 +58,10 @@ class Shape:
 
 def draw_svg(plan: Plan, anatomy: Anatomy, *, title: str) -> str:
     """The drawing as the text of an SVG file."""
-    layouts = lay_out_plan(plan, anatomy)
+    stacks = cells_of_plan(plan, anatomy)
     inner = WIDTH - 2 * MARGIN
-    bands = [_band(layout, inner) for layout in layouts]
-    legend = _legend([cell for layout in layouts for cell in layout.cells])
+    bands = [_band(stack, inner) for stack in stacks]
+    legend = _legend([cell for stack in stacks for cell in stack.cells])
     height = MARGIN + TITLE_HEIGHT + sum(band.height + 2 * GAP for band in bands) + legend.height + MARGIN
     parts = [_text(MARGIN, MARGIN + 14, title, "title")]
     y = float(MARGIN + TITLE_HEIGHT)
@@ -78,12 +78,12 @@ def draw_svg(plan: Plan, anatomy: Anatomy, *, title: str) -> str:
     )
 
 
-def _band(layout: StackLayout, width: float) -> Shape:
-    flow = _flow([_shape(cell, width) for cell in layout.cells], width)
+def _band(stack: StackCells, width: float) -> Shape:
+    flow = _flow([_shape(cell, width) for cell in stack.cells], width)
 
     def draw(x: float, y: float) -> Iterable[str]:
-        yield _text(x, y + 12, layout.name, "stack")
-        yield _text(x + 8 * len(layout.name) + 16, y + 12, f"{layout.num_blocks} layers; streams: {layout.streams}", "")
+        yield _text(x, y + 12, stack.name, "stack")
+        yield _text(x + 8 * len(stack.name) + 16, y + 12, f"{stack.num_blocks} layers; streams: {stack.streams}", "")
         yield from flow.draw(x, y + 24)
 
     return Shape(width, flow.height + 24, 0, draw)
@@ -93,11 +93,11 @@ def _shape(cell: Cell, width: float) -> Shape:
     match cell:
         case Box():
             return _box(cell)
-        case Skipped(first, end):
+        case SkippedCell(first, end):
             return _skipped(first, end)
-        case Parallel():
+        case ParallelCell():
             return _parallel(cell)
-        case Repeated(cells, times):
+        case RepeatedCell(cells, times):
             inner = _flow([_shape(part, width - 2 * GAP) for part in cells], width - 2 * GAP)
             return _framed(inner, "repeated", f"{times} times in a row")
 
@@ -129,7 +129,7 @@ def _skipped(first: int, end: int) -> Shape:
     return Shape(width, BOX_HEIGHT + NOTE_HEIGHT, BOX_HEIGHT / 2, draw)
 
 
-def _parallel(cell: Parallel) -> Shape:
+def _parallel(cell: ParallelCell) -> Shape:
     """The members in columns, within a frame that says how they are combined."""
     shapes = [_box(box) for box in cell.boxes]
     columns = [shapes[start : start + MAX_IN_A_COLUMN] for start in range(0, len(shapes), MAX_IN_A_COLUMN)]
@@ -218,12 +218,12 @@ def _kinds(cells: Sequence[Cell]) -> Iterable[str]:
         match cell:
             case Box():
                 yield "changed" if cell.is_edited else "box"
-            case Skipped():
+            case SkippedCell():
                 yield "skipped"
-            case Parallel(boxes):
+            case ParallelCell(boxes):
                 yield "parallel"
                 yield from _kinds(boxes)
-            case Repeated(inner):
+            case RepeatedCell(inner):
                 yield "repeated"
                 yield from _kinds(inner)
 

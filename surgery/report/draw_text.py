@@ -4,9 +4,18 @@ import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.plan.plan import Plan
-from surgery.report.layout import Box, Cell, Parallel, Repeated, Skipped, StackLayout, iter_boxes, lay_out_plan
+from surgery.report.cells import (
+    Box,
+    Cell,
+    ParallelCell,
+    RepeatedCell,
+    SkippedCell,
+    StackCells,
+    cells_of_plan,
+    iter_boxes,
+)
 
 MARGIN = 4  # columns for the mark
 MAX_IN_A_ROW = 16  # members of a group that are drawn side by side
@@ -16,14 +25,14 @@ LEGEND = {"-": "skipped", "*": "changed", "=": "in parallel", "x": "repeated"}
 
 def draw_text(plan: Plan, anatomy: Anatomy) -> str:
     """The drawing, without a line end at its end; at most about 100 columns wide."""
-    stacks = [list(draw_stack(stack)) for stack in lay_out_plan(plan, anatomy)]
+    stacks = [list(draw_stack(stack)) for stack in cells_of_plan(plan, anatomy)]
     marks = {line[:MARGIN].strip() for lines in stacks for line in lines[1:]} & set(LEGEND)
     legend = ", ".join(f"{mark} {meaning}" for mark, meaning in LEGEND.items() if mark in marks)
     parts = ["\n".join(lines) for lines in stacks]
     return "\n\n".join([*parts, legend] if legend else parts)
 
 
-def draw_stack(stack: StackLayout) -> Iterator[str]:
+def draw_stack(stack: StackCells) -> Iterator[str]:
     """The lines of one stack."""
     yield f"{stack.name}  {stack.num_blocks} layers; streams: {stack.streams}"
     for mark, line in _draw_cells(stack.cells):
@@ -53,11 +62,11 @@ def _draw_cells(cells: Sequence[Cell]) -> Iterator[Line]:
                 continue
             case Box():
                 yield "*", f"│  {cell.index:<7}{_describe(cell)}"
-            case Skipped(first, end):
+            case SkippedCell(first, end):
                 yield "-", f"┊  {_range_text(first, end):<7}skipped"
-            case Parallel():
+            case ParallelCell():
                 yield from _draw_parallel(cell)
-            case Repeated():
+            case RepeatedCell():
                 yield from _draw_repeated(cell)
         position += 1
 
@@ -83,7 +92,7 @@ def _describe(box: Box) -> str:
     return ", ".join(facts)
 
 
-def _draw_parallel(cell: Parallel) -> Iterator[Line]:
+def _draw_parallel(cell: ParallelCell) -> Iterator[Line]:
     """Branches side by side; of a large group the first and the last ones."""
     how = "mean of the outputs" if cell.combine == "mean" else "sum of the updates"
     times = f", {cell.times} times" if cell.times > 1 else ""
@@ -106,7 +115,7 @@ def _rule(widths: Sequence[int], joint: str, end: str) -> str:
     return inner[:-1] + end if inner else ""
 
 
-def _draw_repeated(cell: Repeated) -> Iterator[Line]:
+def _draw_repeated(cell: RepeatedCell) -> Iterator[Line]:
     lines = list(_draw_cells(cell.cells))
     if len(lines) == 1 and (len(cell.cells) == 1 or not lines[0][0]):
         boxes = list(iter_boxes(cell.cells))

@@ -1,11 +1,13 @@
 """An evaluation as a figure: a panel a metric, a row a variant, values with their intervals between the controls."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
 from surgery.experiment.controls import NOISE, RESEEDED
+from surgery.files import write_whole
 from surgery.report.panels import SMALL, new_figure, style_axes
 from surgery.report.themes import LIGHT, Theme
 
@@ -34,9 +36,9 @@ def draw_evaluation(evaluation: "Evaluation", path: Path, theme: Theme = LIGHT) 
             axes.set_visible(False)
             continue
         _draw_metric(axes, evaluation, rows, shown[number], theme, names=number % columns == 0)
-    beside = path.with_name(f".{path.name}.partial")
-    figure.savefig(beside, format="png", dpi=150, facecolor=theme.paper)
-    beside.replace(path)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150, facecolor=theme.paper)
+    write_whole(path, content.getvalue())
     return path
 
 

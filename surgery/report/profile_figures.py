@@ -21,7 +21,7 @@ from surgery.profiles.heatmaps import (
     combine_streams,
     without_outliers,
 )
-from surgery.profiles.layer_profile import Array, Profile, ProfiledStack, StreamSums
+from surgery.profiles.layer_profile import Array, Profile, ProfiledStack
 from surgery.report.panels import (
     LAYER,
     SMALL,
@@ -160,15 +160,13 @@ def _heatmap_grid(
 # Curves.
 
 
-def layer_curves(sums: StreamSums) -> Mapping[str, Array]:
+def layer_curves(profile: Profile, stack: str, stream: str, part: str) -> Mapping[str, Array]:
     """Of each layer over all timesteps: Block Influence, angular distance and relative residual norm."""
-    tokens, angles = sums.tokens.sum(), sums.angles.sum()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "block influence\n(1 - cosine, no unit)": 1 - np.diagonal(sums.token_cosine.sum(0), 1) / tokens,
-            DISTANCE.replace(" (", "\n("): np.diagonal(sums.angle.sum(0), 1) / angles,
-            "relative residual norm\n(‖update‖ / ‖input‖)": sums.residual.sum(0) / tokens,
-        }
+    return {
+        "block influence\n(1 - cosine, no unit)": profile.influence(stack, stream, part),
+        DISTANCE.replace(" (", "\n("): np.diagonal(profile.span_angular(stack, stream, part), 1),
+        "relative residual norm\n(‖update‖ / ‖input‖)": profile.residual_norm(stack, stream, part),
+    }
 
 
 def _series(profile: Profile, stack: ProfiledStack) -> Iterator[tuple[str, str, int, int, Mapping[str, Array]]]:
@@ -179,7 +177,7 @@ def _series(profile: Profile, stack: ProfiledStack) -> Iterator[tuple[str, str, 
         for order, branch in enumerate(branches):
             label = stream_label(stream, streams)
             suffix = f", {branch}" if len(branches) > 1 else ""
-            yield stream, label + suffix, number, order, layer_curves(profile.sums(stack.name, stream, branch))
+            yield stream, label + suffix, number, order, layer_curves(profile, stack.name, stream, branch)
 
 
 def draw_curves(profile: Profile, stack: ProfiledStack, theme: Theme) -> Figure:

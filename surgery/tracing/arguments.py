@@ -1,4 +1,4 @@
-"""A call of a forward, flattened: what becomes an input of the graph, and the constant layout around it."""
+"""A call of a forward, flattened: what becomes an input of the graph, and the constant structure around it."""
 
 import inspect
 import itertools
@@ -18,14 +18,14 @@ WRITTEN_TYPES = (bool, int, float, complex, str, bytes, type(None))  # Python wr
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of input number `index` in the layout of a call."""
+    """The place of input number `index` in the structure of a call."""
 
     index: int
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A value that is part of the layout: calls with another value have another layout."""
+    """A value that is part of the structure: calls with another value have another structure."""
 
     value: Hashable
 
@@ -69,9 +69,9 @@ Layout = Slot | Constant | Written | Opaque | Container
 
 @dataclass(frozen=True)
 class FlatCall:
-    """Positional and keyword arguments as a hashable layout and the tensors and numbers in it, left to right."""
+    """Positional and keyword arguments as a hashable structure and the tensors and numbers in it, left to right."""
 
-    layout: Container
+    structure: Container
     inputs: tuple[Any, ...]
     names: tuple[str, ...]
 
@@ -111,8 +111,8 @@ def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Seq
         return _written(value) or Opaque(value)
 
     named = {(parameters[i] if i < len(parameters) else i): value for i, value in enumerate(args)} | dict(kwargs)
-    layout = Container(dict, tuple(named), tuple(flatten(value, f"arg_{key}") for key, value in named.items()))
-    return FlatCall(layout, tuple(inputs), _identifiers(names))
+    structure = Container(dict, tuple(named), tuple(flatten(value, f"arg_{key}") for key, value in named.items()))
+    return FlatCall(structure, tuple(inputs), _identifiers(names))
 
 
 def _written(value: Any) -> Written | None:
@@ -139,7 +139,7 @@ def _identifiers(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def unflatten_call(layout: Container, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def unflatten_call(structure: Container, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The positional and keyword arguments of a call, with these inputs in its slots."""
 
     def build(item: Layout) -> Any:
@@ -156,7 +156,7 @@ def unflatten_call(layout: Container, inputs: Sequence[Any]) -> tuple[tuple[Any,
                     return dict(zip(keys, built, strict=True))
                 return kind(*built) if hasattr(kind, "_fields") else kind(built)
 
-    named = build(layout)
+    named = build(structure)
     num_positional = max((key + 1 for key in named if isinstance(key, int)), default=0)  # those before `*rest` too
     values, names = list(named.values()), list(named)
     return tuple(values[:num_positional]), dict(zip(names[num_positional:], values[num_positional:], strict=True))

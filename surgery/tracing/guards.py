@@ -54,7 +54,7 @@ def key_of_modes() -> Hashable:
 
 def key_of_call(model: nn.Module, call: FlatCall) -> Hashable:
     """Everything a graph depends on that is known before the call runs, apart from sizes and numbers."""
-    return (call.layout, tuple(_key_of_input(value) for value in call.inputs), key_of_model(model), key_of_modes())
+    return (call.structure, tuple(_key_of_input(value) for value in call.inputs), key_of_model(model), key_of_modes())
 
 
 def sizes_of_call(call: FlatCall) -> Hashable:

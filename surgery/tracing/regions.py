@@ -43,10 +43,10 @@ class Input:
 
 
 @dataclass(frozen=True)
-class BlockCall:
-    """How the forward calls one block: the layout of the call, and where the value of each of its slots comes from."""
+class RegionCall:
+    """How the forward calls one block: the structure of the call, and where the values of its slots come from."""
 
-    layout: Container
+    structure: Container
     origins: tuple[Output | Input, ...]
 
 
@@ -60,7 +60,7 @@ class Region:
 
     stack: str
     graph: fx.Graph
-    calls: tuple[BlockCall, ...]
+    calls: tuple[RegionCall, ...]
 
 
 def trace_regions(model: nn.Module, run: Callable[[Mapping[str, Sequence[StandIn]]], None]) -> tuple[Region, ...]:
@@ -92,7 +92,7 @@ class _Learner:
         self.stack = stack
         self.blocks = blocks
         self.graph = fx.Graph()
-        self.calls: list[BlockCall] = []
+        self.calls: list[RegionCall] = []
         self.inputs: list[tuple[str, Any]] = []
         self.placeholders: list[fx.Node] = []
         self.outputs: dict[int, tuple[Output, torch.Tensor, fx.Node]] = {}
@@ -114,13 +114,13 @@ class _Learner:
             raise TraceError(f"it does not run the blocks of {self.stack} in their order, each once")
         call = flatten_call(args, kwargs, parameters_of_module(self.blocks[index]))
         origins = tuple(self.origin(index, name, value) for name, value in zip(call.names, call.inputs, strict=True))
-        meta_args, meta_kwargs = unflatten_call(call.layout, [_on_meta(value) for value in call.inputs])
+        meta_args, meta_kwargs = unflatten_call(call.structure, [_on_meta(value) for value in call.inputs])
         returned = self.blocks[index](*meta_args, **meta_kwargs)
         given = [self.placeholders[o.index] if isinstance(o, Input) else self.node_of(o) for o in origins]
-        node = self.graph.call_module(f"{self.stack}.{index}", *unflatten_call(call.layout, given))
+        node = self.graph.call_module(f"{self.stack}.{index}", *unflatten_call(call.structure, given))
         node.meta["value"] = returned
         self.result, zeros = self.record(index, node, returned, _device_of(call.inputs))
-        self.calls.append(BlockCall(call.layout, origins))
+        self.calls.append(RegionCall(call.structure, origins))
         return zeros
 
     def origin(self, index: int, name: str, value: Any) -> Output | Input:

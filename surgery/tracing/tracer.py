@@ -64,7 +64,7 @@ class ValueTracer(CallTracer):
             node = self.create_node("placeholder", name, (), {}, name=name)
             node.meta["value"] = value
             inputs.append(self.proxy(node))
-        args, kwargs = unflatten_call(self.call.layout, inputs)
+        args, kwargs = unflatten_call(self.call.structure, inputs)
         return lambda root: self.forward(root, *args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002  (torch.fx's signature)
@@ -293,7 +293,7 @@ def trace_forward(build_model: Callable[[], nn.Module], call: FlatCall, forward:
     """
     with ONE_TRACE_AT_A_TIME, traced_values(call.inputs) as inputs:
         model = build_model()
-        tracer = ValueTracer(FlatCall(call.layout, inputs, call.names), forward)
+        tracer = ValueTracer(FlatCall(call.structure, inputs, call.names), forward)
         try:
             with FactoryRecorder(tracer):
                 graph = tracer.trace(model)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import ModelSource
 from surgery.anatomy.tensor_files import find_weights
 from surgery.checkpoint.byte_plan import plan_bytes
@@ -116,8 +116,7 @@ def random_means(anatomy: Anatomy, plan: Plan) -> dict[str, dict[str, torch.Tens
     generator = torch.Generator().manual_seed(2)
     found = {}
     for item in plan.replacements:
-        stack = anatomy.find_stack(item.stack)
-        assert stack is not None, "a plan is made for an anatomy"
+        stack = anatomy.stack(item.stack)
         component = stack.kind(item.index).find_component(item.component)
         assert component is not None, "a plan is made for an anatomy"
         if item.kind == "mean":

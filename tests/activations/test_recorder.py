@@ -50,7 +50,7 @@ def test_the_sums_are_those_of_all_activations(name, token):
     anatomy = read_anatomy(model)
     text_mask = {"encoder_hidden_states": 3}  # so many tokens are no padding
     recorder = Recorder(model, anatomy, num_bins=4, token=token)
-    recorder.layout = alternate
+    recorder.branches_of_rows = alternate
 
     def find_mask(argument):
         if argument.name not in text_mask:
@@ -101,7 +101,7 @@ def test_means_and_variances_of_outputs_are_those_of_all_of_them(name):
     model, calls = exact_model(name)
     anatomy = read_anatomy(model)
     recorder = Recorder(model, anatomy)
-    recorder.layout = alternate
+    recorder.branches_of_rows = alternate
     with torch.no_grad(), recorder:
         for call in calls:
             model(**call)
@@ -136,7 +136,10 @@ def masks_by_row(name, shape):
 def test_masked_moments_are_those_of_the_tokens_that_are_no_padding(name):
     model, calls = exact_model(name)
     recorder = Recorder(model, read_anatomy(model))
-    recorder.layout, recorder.find_mask = alternate, lambda argument: masks_by_row(argument.name, argument.shape)
+    recorder.branches_of_rows, recorder.find_mask = (
+        alternate,
+        lambda argument: masks_by_row(argument.name, argument.shape),
+    )
     path, seen = "transformer_blocks.0.ff_context", []
     handle = model.get_submodule(path).register_forward_hook(lambda module, args, output: seen.append(output))
     with torch.no_grad(), recorder:
@@ -219,7 +222,9 @@ def test_rows_of_a_forward_may_be_at_times_of_their_own():
         model(**calls[0])
         together.settle(shares)
     for row, share in enumerate(shares):
-        apart.layout = lambda rows, row=row: ["chosen" if number == row else "other" for number in range(rows)]
+        apart.branches_of_rows = lambda rows, row=row: [
+            "chosen" if number == row else "other" for number in range(rows)
+        ]
         with torch.no_grad(), apart:
             model(**calls[0])
             apart.settle(share)
@@ -349,7 +354,7 @@ def test_a_block_that_hands_its_input_through_has_no_influence():
     profile = recorder.profile({})
     influence = profile.influence("transformer_blocks", "hidden_states")
     assert abs(influence[2]) < 1e-14 and influence.argmin() == 2
-    assert profile.residual_norm("transformer_blocks", "hidden_states")[1, 2] < 1e-7
+    assert profile.residual_norm("transformer_blocks", "hidden_states")[2] < 1e-7
     assert np.isnan(profile.angular("transformer_blocks", "hidden_states")[0]).all()
 
 

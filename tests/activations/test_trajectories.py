@@ -72,7 +72,7 @@ def test_branches_in_forwards_of_their_own_are_found(pipeline):
     pipe, call = pipeline("flux")
     found = find_guidance(pipe, {**call, "true_cfg_scale": 4.0, "negative_prompt": ["blurry", "blurry"]})
     assert found == Guidance((("conditional",) * 2, ("unconditional",) * 2))
-    assert [found.layout(number, 3) for number in (0, 1, 2)] == [
+    assert [found.branches_of_rows(number, 3) for number in (0, 1, 2)] == [
         ["conditional"] * 3,
         ["unconditional"] * 3,
         ["conditional"] * 3,
@@ -81,11 +81,11 @@ def test_branches_in_forwards_of_their_own_are_found(pipeline):
 
 def test_rows_follow_the_pattern_whatever_the_batch():
     halves = Guidance((("unconditional", "unconditional", "conditional", "conditional"),))
-    assert halves.layout(0, 6) == ["unconditional"] * 3 + ["conditional"] * 3
+    assert halves.branches_of_rows(0, 6) == ["unconditional"] * 3 + ["conditional"] * 3
     turns = Guidance((("unconditional", "conditional", "unconditional", "conditional"),))
-    assert turns.layout(0, 6) == ["unconditional", "conditional"] * 3
+    assert turns.branches_of_rows(0, 6) == ["unconditional", "conditional"] * 3
     with pytest.raises(InputError, match="a forward of 3 rows is not laid out as one of 4"):
-        halves.layout(0, 3)
+        halves.branches_of_rows(0, 3)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,8 +13,8 @@ from built_once import building_once
 from tiny import tiny_anatomy
 from torch import nn
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.parts import Anatomy
 from surgery.anatomy.sources import ModelSource, find_source, weights_of_source
 from surgery.checkpoint.byte_plan import plan_bytes
 from surgery.checkpoint.compile_plan import compile_plan, fields_of_plan

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from surgery.anatomy.anatomy import Component, TokenOutput
 from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.parts import Component, TokenOutput
 from surgery.checkpoint.carriers import (
     find_constant_carriers,
     find_scale_carriers,

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from surgery.errors import InputError
-from surgery.metrics.pictures import check_pairs, pictures_of_images, pictures_of_tensor, read_pictures
+from surgery.metrics.pictures import pictures_of_tensor, read_pictures
 
 
 def test_a_folder_of_pngs_is_read_as_it_was_written(make_pixels, save_folder):
@@ -16,12 +16,6 @@ def test_a_folder_of_pngs_is_read_as_it_was_written(make_pixels, save_folder):
     assert found.size == (32, 32)
     assert found.names == tuple(f"{number:04d}.png" for number in range(5))
     assert [len(batch) for batch in found.batches(2)] == [2, 2, 1]
-
-
-def test_files_images_and_tensors_have_the_same_pixels(make_pixels, save_folder):
-    pixels = make_pixels(3)
-    images = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
-    assert torch.equal(pictures_of_images(images).all_pixels(), pictures_of_tensor(pixels).all_pixels())
 
 
 def test_the_digest_is_of_contents_not_of_names_places_or_order(make_pixels, save_folder):
@@ -117,8 +111,6 @@ def test_no_pictures_is_an_error(tmp_path):
         read_pictures(tmp_path / "none", role="scored")
     with pytest.raises(InputError, match="holds no pictures"):
         read_pictures(tmp_path, role="scored")
-    with pytest.raises(InputError, match="there are no pictures to measure"):
-        pictures_of_images([])
 
 
 def test_transparency_is_put_over_white_and_told(tmp_path):
@@ -150,11 +142,3 @@ def test_a_file_that_changes_while_it_is_measured_is_noticed(make_pixels, save_f
 def test_tensors_that_are_no_pictures_are_refused(pixels):
     with pytest.raises(InputError, match=r"pictures are uint8 of shape \(N, 3, H, W\), not "):
         pictures_of_tensor(pixels)
-
-
-def test_what_does_not_pair_is_refused(make_pixels):
-    check_pairs(pictures_of_tensor(make_pixels(2)), pictures_of_tensor(make_pixels(2, seed=1)))
-    with pytest.raises(InputError, match="2 pictures can't be paired with 3"):
-        check_pairs(pictures_of_tensor(make_pixels(2)), pictures_of_tensor(make_pixels(3)))
-    with pytest.raises(InputError, match="32 x 32 px can't be paired with ones of 48 x 48 px"):
-        check_pairs(pictures_of_tensor(make_pixels(2)), pictures_of_tensor(make_pixels(2, side=48)))

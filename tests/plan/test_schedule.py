@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surgery.plan import schedule as schedule_module
-from surgery.plan.plan import Plan, Replace, plan_from_json, plan_from_text
+from surgery.plan.plan import Plan, ReplacedComponent, plan_from_json, plan_from_text
 from surgery.plan.schedule import (
     Group,
     Item,
@@ -16,7 +16,6 @@ from surgery.plan.schedule import (
     Schedule,
     canonical,
     count_executions,
-    identity_schedule,
     iter_layers,
 )
 from surgery.plan.text import items_from_text, items_to_text
@@ -98,7 +97,7 @@ def test_layers_are_used_or_removed(items):
 
 
 def test_the_identity_of_28_blocks_is_written_0_28():
-    schedule = identity_schedule("transformer_blocks", 28)
+    schedule = Schedule("transformer_blocks", 28, tuple(Layer(index) for index in range(28)))
     assert schedule.is_identity
     assert items_to_text(schedule.items) == "0:28"
     assert schedule.removed == ()
@@ -152,8 +151,8 @@ def test_a_malformed_schedule_is_refused(text):
 
 
 REPLACED = (
-    Replace("blocks", 3, "attn1", "mean", "sha256:0123"),
-    Replace("blocks", 4, "ff.net.0.proj", "zero"),
+    ReplacedComponent("blocks", 3, "attn1", "mean", "sha256:0123"),
+    ReplacedComponent("blocks", 4, "ff.net.0.proj", "zero"),
 )
 PLAN = Plan("PixArtTransformer2DModel", (Schedule("blocks", 8, canonical((Layer(0), Layer(0), Layer(5)))),), REPLACED)
 
@@ -180,7 +179,7 @@ def test_the_hash_differs_where_plans_differ():
     others = [
         replace(PLAN, class_name="Other"),
         replace(PLAN, replacements=()),
-        replace(PLAN, schedules=(identity_schedule("blocks", 8),)),
+        replace(PLAN, schedules=(Schedule("blocks", 8, tuple(Layer(index) for index in range(8))),)),
         replace(PLAN, schedules=(replace(PLAN.schedules[0], num_blocks=9),)),
     ]
     assert len({PLAN.hash, *(other.hash for other in others)}) == 1 + len(others)

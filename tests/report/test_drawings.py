@@ -10,11 +10,11 @@ from tiny import tiny_anatomy, tiny_model
 
 from surgery.graph.variant import build_variant, forward_of_variant
 from surgery.plan.lower import lower_spec
-from surgery.plan.plan import Plan, Replace
-from surgery.plan.schedule import Group, Layer, Repetition, Schedule, canonical, identity_schedule, iter_layers
+from surgery.plan.plan import Plan, ReplacedComponent
+from surgery.plan.schedule import Group, Layer, Repetition, Schedule, canonical, iter_layers
+from surgery.report.cells import SkippedCell, cells_of_plan, iter_boxes
 from surgery.report.draw_svg import draw_svg
 from surgery.report.draw_text import draw_text
-from surgery.report.layout import Skipped, iter_boxes, lay_out_plan
 from surgery.spec.load import read_spec
 
 LAYERS = st.builds(Layer, st.integers(0, 27), st.sampled_from((1.0, 1.0, 1.0, 0.5)))
@@ -43,15 +43,15 @@ def spec_plan(anatomy, *operations):
 
 @given(SCHEDULES)
 def test_every_execution_is_a_box_and_every_layer_is_shown(anatomies, schedule):
-    (layout,) = lay_out_plan(plan_of(schedule), anatomies["pixart"])
+    (layout,) = cells_of_plan(plan_of(schedule), anatomies["pixart"])
     assert [box.index for box in iter_boxes(layout.cells)] == [layer.index for layer in iter_layers(schedule.items)]
-    skipped = [index for cell in layout.cells if isinstance(cell, Skipped) for index in range(cell.first, cell.end)]
+    skipped = [index for cell in layout.cells if isinstance(cell, SkippedCell) for index in range(cell.first, cell.end)]
     assert sorted(skipped) == list(schedule.removed)
 
 
 @given(SCHEDULES)
 def test_every_edit_is_marked(anatomies, schedule):
-    (layout,) = lay_out_plan(plan_of(schedule), anatomies["pixart"])
+    (layout,) = cells_of_plan(plan_of(schedule), anatomies["pixart"])
     boxes = list(iter_boxes(layout.cells))
     for box, layer in zip(boxes, iter_layers(schedule.items), strict=True):
         assert (f"x{layer.scale:g}" in box.notes) == (layer.scale != 1.0)
@@ -62,7 +62,7 @@ def test_every_edit_is_marked(anatomies, schedule):
 
 @given(SCHEDULES)
 def test_the_svg_is_xml_and_names_every_layer(anatomies, schedule):
-    plan = plan_of(schedule, Replace("transformer_blocks", 3, "ff", "zero"))
+    plan = plan_of(schedule, ReplacedComponent("transformer_blocks", 3, "ff", "zero"))
     root = ElementTree.fromstring(draw_svg(plan, anatomies["pixart"], title="<b> & 'c' \"d\""))
     texts = [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert texts[0] == "<b> & 'c' \"d\""
@@ -83,7 +83,10 @@ def test_the_text_fits_a_terminal(anatomies, schedule):
 
 def test_an_unedited_model_has_no_marks(anatomies):
     for anatomy in anatomies.values():
-        schedules = tuple(identity_schedule(stack.name, stack.num_blocks) for stack in anatomy.stacks)
+        schedules = tuple(
+            Schedule(stack.name, stack.num_blocks, tuple(Layer(index) for index in range(stack.num_blocks)))
+            for stack in anatomy.stacks
+        )
         plan = Plan(anatomy.class_name, schedules)
         for line in draw_text(plan, anatomy).splitlines():
             assert re.fullmatch(r"\w+  \d+ layers; .*|    │  0:\d+|    ▼|", line)
@@ -139,7 +142,7 @@ def test_what_is_drawn_is_what_the_rewritten_graph_runs(name, operation):
     source = forward_of_variant(variant).first_source
     ran = [(stack, int(index)) for stack, index in re.findall(r'getattr\(self\.(\w+), "(\d+)"\)\(', source)]
     drawn = []
-    for layout, schedule in zip(lay_out_plan(plan, anatomy), plan.schedules, strict=True):
+    for layout, schedule in zip(cells_of_plan(plan, anatomy), plan.schedules, strict=True):
         times = schedule.items[1].times if "using" in operation and not schedule.is_identity else 1
         for box in iter_boxes(layout.cells):
             drawn += [(layout.name, box.index)] * (times if is_looped(schedule, box.index) else 1)

@@ -59,26 +59,26 @@ def test_a_call_that_was_flattened_is_the_same_call(forward, args, data):
     kwargs = data.draw(st.dictionaries(NAMES, VALUES, max_size=3))
     args = args[: 3 if forward is takes_names else 5]
     call = flatten_call(args, kwargs, parameters_of(forward))
-    positional, named = unflatten_call(call.layout, call.inputs)
+    positional, named = unflatten_call(call.structure, call.inputs)
     assert same(forward(None, *positional, **named), forward(None, *args, **kwargs))
 
 
 @given(st.lists(VALUES, max_size=3), st.dictionaries(NAMES, VALUES, max_size=3))
 def test_layouts_are_hashable_and_equal_for_equal_calls(args, kwargs):
     first, second = (flatten_call(args, kwargs, PARAMETERS) for _ in range(2))
-    assert first.layout == second.layout
-    assert hash(first.layout) == hash(second.layout)
+    assert first.structure == second.structure
+    assert hash(first.structure) == hash(second.structure)
     assert len(first.names) == len(first.inputs)
 
 
 @given(VALUES)
 def test_positional_and_keyword_spellings_are_one_call(value):
-    assert flatten_call([value], {}, ["x"]).layout == flatten_call([], {"x": value}, ["x"]).layout
+    assert flatten_call([value], {}, ["x"]).structure == flatten_call([], {"x": value}, ["x"]).structure
 
 
 @pytest.mark.parametrize(("one", "other"), [(None, 1.0), (True, False), ("a", "b"), ([1.0], (1.0,)), ({}, [])])
 def test_what_is_no_input_makes_another_layout(one, other):
-    assert flatten_call([], {"x": one}, []).layout != flatten_call([], {"x": other}, []).layout
+    assert flatten_call([], {"x": one}, []).structure != flatten_call([], {"x": other}, []).structure
 
 
 WRITTEN = [
@@ -98,7 +98,7 @@ WRITTEN = [
 
 
 def test_fresh_slices_ranges_and_sets_are_the_same_where_they_are_written_the_same():
-    layouts = [[flatten_call([], {"x": make()}, []).layout for _ in range(2)] for make in WRITTEN]
+    layouts = [[flatten_call([], {"x": make()}, []).structure for _ in range(2)] for make in WRITTEN]
     assert all(first == second for first, second in layouts)
     assert len({first for first, _ in layouts}) == len(WRITTEN)
 
@@ -106,19 +106,19 @@ def test_fresh_slices_ranges_and_sets_are_the_same_where_they_are_written_the_sa
 @pytest.mark.parametrize("make", [lambda: {(1, 2)}, lambda: slice(torch.ones(())), lambda: {object()}])
 def test_what_has_other_parts_than_plain_ones_is_the_same_object_only(make):
     one, other = make(), make()
-    layouts = [flatten_call([], {"x": value}, []).layout.items for value in (one, one, other)]
+    layouts = [flatten_call([], {"x": value}, []).structure.items for value in (one, one, other)]
     assert layouts[0] == layouts[1] == (Opaque(one),) and layouts[2] == (Opaque(other),) != layouts[0]
 
 
 def test_a_set_is_made_afresh_for_every_call():
     call = flatten_call([], {"x": {1, 2}}, [])
-    unflatten_call(call.layout, call.inputs)[1]["x"].add(3)
-    assert unflatten_call(call.layout, call.inputs)[1]["x"] == {1, 2}
+    unflatten_call(call.structure, call.inputs)[1]["x"].add(3)
+    assert unflatten_call(call.structure, call.inputs)[1]["x"] == {1, 2}
 
 
 @pytest.mark.parametrize(("one", "other"), [(1, 2), (1.0, 2.0), (torch.ones(1), torch.ones(2, 2))])
 def test_inputs_make_the_same_layout(one, other):
-    assert flatten_call([], {"x": one}, []).layout == flatten_call([], {"x": other}, []).layout
+    assert flatten_call([], {"x": one}, []).structure == flatten_call([], {"x": other}, []).structure
 
 
 def test_names_tell_where_an_input_is_from():

@@ -14,7 +14,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingSchedule:
     """Linear warm-up, a plateau, and a linear decay to zero over the last `decay_share` of the steps."""
 
     num_steps: int
@@ -61,7 +61,7 @@ def train_(
     *,
     optimizers: Sequence[torch.optim.Optimizer],
     loss_at_step: Callable[[int], torch.Tensor],
-    schedule: Schedule,
+    schedule: TrainingSchedule,
     checkpoint: Path,
     ema_decay: float,
     label: str,

@@ -20,7 +20,7 @@ from surgery.demo.training.architecture import (
     build_transformer,
 )
 from surgery.demo.training.assemble import assemble_pipeline, save_pipeline
-from surgery.demo.training.resumable import Schedule, generator_for_step, train_
+from surgery.demo.training.resumable import TrainingSchedule, generator_for_step, train_
 
 AUTOENCODER_STEPS = 2400
 AUTOENCODER_BATCH = 16
@@ -75,7 +75,7 @@ def train_autoencoder(pixels: torch.Tensor, *, work: Path, num_steps: int, seed:
         model,
         optimizers=[optimizer],
         loss_at_step=loss_at_step,
-        schedule=Schedule(num_steps),
+        schedule=TrainingSchedule(num_steps),
         checkpoint=work / "autoencoder.pt",
         ema_decay=0.998,
         label="autoencoder",
@@ -131,7 +131,7 @@ def train_denoiser(
         denoiser,
         optimizers=optimizers_for(denoiser, rate=TRANSFORMER_RATE),
         loss_at_step=loss_at_step,
-        schedule=Schedule(num_steps),
+        schedule=TrainingSchedule(num_steps),
         checkpoint=work / "denoiser.pt",
         ema_decay=0.999,
         label="transformer",

@@ -22,7 +22,7 @@ from surgery.demo.pictures import load_pictures
 from surgery.demo.reference import make_reference
 from surgery.demo.training.augment import Limits, augment
 from surgery.demo.training.emoji_clip import build_clip, save_clip, to_float16
-from surgery.demo.training.resumable import Schedule, generator_for_step, train_
+from surgery.demo.training.resumable import TrainingSchedule, generator_for_step, train_
 
 CPU = torch.device("cpu")
 EXTRACTOR_STEPS = 1500
@@ -83,7 +83,7 @@ def train_extractor(pixels: torch.Tensor, *, work: Path, num_steps: int, seed: i
         task,
         optimizers=[optimizer_for(task, EXTRACTOR_RATE)],
         loss_at_step=loss_at_step,
-        schedule=Schedule(num_steps),
+        schedule=TrainingSchedule(num_steps),
         checkpoint=work / "extractor.pt",
         ema_decay=0.995,
         label="extractor",
@@ -132,7 +132,7 @@ def train_clip(pixels: torch.Tensor, captions: Sequence[str], *, work: Path, num
         model,
         optimizers=[optimizer_for(model, CLIP_RATE)],
         loss_at_step=loss_at_step,
-        schedule=Schedule(num_steps),
+        schedule=TrainingSchedule(num_steps),
         checkpoint=work / "clip.pt",
         ema_decay=0.995,
         label="clip",

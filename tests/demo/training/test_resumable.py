@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from surgery.demo.training import resumable
-from surgery.demo.training.resumable import Averaged, Schedule, generator_for_step, train_
+from surgery.demo.training.resumable import Averaged, TrainingSchedule, generator_for_step, train_
 
 NUM_STEPS = 20
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def train(checkpoint, *, killed_at=None, seed=0):
         module,
         optimizers=[optimizer],
         loss_at_step=loss_at_step,
-        schedule=Schedule(NUM_STEPS, warmup_steps=4),
+        schedule=TrainingSchedule(NUM_STEPS, warmup_steps=4),
         checkpoint=checkpoint,
         ema_decay=0.9,
         label="test",
@@ -101,7 +101,7 @@ def test_another_seed_is_another_run(tmp_path):
 
 @given(st.integers(1, 500), st.integers(1, 200), st.floats(0.0, 1.0))
 def test_the_rate_rises_stays_and_falls_to_almost_nothing(num_steps, warmup_steps, decay_share):
-    schedule = Schedule(num_steps, warmup_steps, decay_share)
+    schedule = TrainingSchedule(num_steps, warmup_steps, decay_share)
     factors = [schedule.factor(step) for step in range(num_steps)]
     peak = factors.index(max(factors))
     assert all(0 < factor <= 1 for factor in factors)
@@ -110,7 +110,7 @@ def test_the_rate_rises_stays_and_falls_to_almost_nothing(num_steps, warmup_step
 
 
 def test_factors_of_a_round_schedule():
-    schedule = Schedule(100, warmup_steps=10, decay_share=0.4)
+    schedule = TrainingSchedule(100, warmup_steps=10, decay_share=0.4)
     assert [schedule.factor(step) for step in (0, 4, 9, 30, 60, 80, 99)] == [0.1, 0.5, 1.0, 1.0, 1.0, 0.5, 0.025]
 
 

@@ -33,7 +33,7 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Kind:
+class BlockKind:
     """What blocks with parameters of the same names and shapes have in common.
 
     `flops` are floating-point operations of one forward of one block at the example sizes (0 where unknown);
@@ -62,7 +62,7 @@ class Stack:
     """
 
     name: str
-    kinds: tuple[Kind, ...]
+    kinds: tuple[BlockKind, ...]
     kind_of: tuple[int, ...]
     streams: tuple[str, ...] | None = None
     refusal: str | None = None
@@ -73,7 +73,7 @@ class Stack:
         """The number of blocks of the unedited model."""
         return len(self.kind_of)
 
-    def kind(self, index: int) -> Kind:
+    def kind(self, index: int) -> BlockKind:
         """The kind of block `index`."""
         return self.kinds[self.kind_of[index]]
 
@@ -99,6 +99,12 @@ class Anatomy:
     has_weights: bool
     example: tuple[tuple[str, int], ...] = field(default=())
     trace_failure: str | None = None
+
+    def stack(self, name: str) -> Stack:
+        """The stack of this dotted name, which is of this model: in a plan for it, say."""
+        found = self.find_stack(name)
+        assert found is not None, f"{self.class_name} has no stack {name}"
+        return found
 
     def find_stack(self, name: str) -> Stack | None:
         """The stack of this dotted name, or None."""

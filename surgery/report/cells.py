@@ -7,7 +7,7 @@ were.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from surgery.anatomy.parts import Anatomy
+from surgery.anatomy.anatomy import Anatomy
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule, count_executions
 from surgery.spec.operations import Combine
@@ -33,7 +33,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedCell:
     """Layers `first` to `end` (half open), which never run."""
 
     first: int
@@ -41,7 +41,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Parallel:
+class ParallelCell:
     """Boxes on one input, outputs combined; `times` rounds."""
 
     boxes: tuple[Box, ...]
@@ -50,18 +50,18 @@ class Parallel:
 
 
 @dataclass(frozen=True)
-class Repeated:
+class RepeatedCell:
     """Cells that run `times` times in a row."""
 
     cells: tuple["Cell", ...]
     times: int
 
 
-Cell = Box | Skipped | Parallel | Repeated
+Cell = Box | SkippedCell | ParallelCell | RepeatedCell
 
 
 @dataclass(frozen=True)
-class StackLayout:
+class StackCells:
     """One stack: its name, how many blocks it had, its streams ("unknown until run" where they are), its cells."""
 
     name: str
@@ -70,14 +70,13 @@ class StackLayout:
     cells: tuple[Cell, ...]
 
 
-def lay_out_plan(plan: Plan, anatomy: Anatomy) -> tuple[StackLayout, ...]:
+def cells_of_plan(plan: Plan, anatomy: Anatomy) -> tuple[StackCells, ...]:
     """The stacks of a plan in the order in which they run."""
     found = []
     for schedule in plan.schedules:
-        stack = anatomy.find_stack(schedule.stack)
-        assert stack is not None, "a plan is made for an anatomy"
+        stack = anatomy.stack(schedule.stack)
         streams = "unknown until run" if stack.streams is None else ", ".join(stack.streams)
-        found.append(StackLayout(schedule.stack, schedule.num_blocks, streams, _Layouter(plan, schedule).cells()))
+        found.append(StackCells(schedule.stack, schedule.num_blocks, streams, _Layouter(plan, schedule).cells()))
     return tuple(found)
 
 
@@ -115,9 +114,9 @@ class _Layouter:
             case Layer():
                 return self.box(item)
             case Group(layers, combine, loops):
-                return Parallel(tuple(self.box(layer) for layer in layers), combine, loops)
+                return ParallelCell(tuple(self.box(layer) for layer in layers), combine, loops)
             case Repetition(inner, times):
-                return Repeated(tuple(self.cell(part) for part in inner), times)
+                return RepeatedCell(tuple(self.cell(part) for part in inner), times)
 
     def box(self, layer: Layer) -> Box:
         scale = () if layer.scale == 1.0 else (f"x{layer.scale:g}",)
@@ -137,15 +136,15 @@ def _order(items: Sequence[Item]) -> Iterator[int]:
                 yield from _order(inner)
 
 
-def _skipped(indices: Sequence[int]) -> Iterator[Skipped]:
+def _skipped(indices: Sequence[int]) -> Iterator[SkippedCell]:
     run: list[int] = []
     for index in indices:
         if run and index != run[-1] + 1:
-            yield Skipped(run[0], run[-1] + 1)
+            yield SkippedCell(run[0], run[-1] + 1)
             run = []
         run.append(index)
     if run:
-        yield Skipped(run[0], run[-1] + 1)
+        yield SkippedCell(run[0], run[-1] + 1)
 
 
 def iter_boxes(cells: Sequence[Cell]) -> Iterator[Box]:
@@ -154,9 +153,9 @@ def iter_boxes(cells: Sequence[Cell]) -> Iterator[Box]:
         match cell:
             case Box():
                 yield cell
-            case Parallel(boxes):
+            case ParallelCell(boxes):
                 yield from boxes
-            case Repeated(inner):
+            case RepeatedCell(inner):
                 yield from iter_boxes(inner)
-            case Skipped():
+            case SkippedCell():
                 pass

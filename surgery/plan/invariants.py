@@ -1,6 +1,6 @@
 """What must hold of every plan, checked where one is made and where one is used."""
 
-from surgery.anatomy.parts import Anatomy, Stack
+from surgery.anatomy.anatomy import Anatomy, Stack
 from surgery.plan.plan import Plan, plan_from_json, plan_from_text
 from surgery.plan.schedule import Group, Item, Layer, Repetition, canonical, iter_layers
 

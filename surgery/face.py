@@ -1,0 +1,72 @@
+"""Functions of the package's face that join rooms; see `surgery.evaluate`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from surgery.demo.bundled_judges import bundled_judges
+from surgery.experiment.evaluation import Evaluation, EvaluationRequest, run_evaluation
+from surgery.experiment.judges import JudgeRequest
+from surgery.experiment.prompts import PromptSet, read_prompt_file
+from surgery.files import locked_folder
+from surgery.report.evaluation_folder import KeepImages, write_evaluation
+
+
+def evaluate(
+    specs: str | Path | Sequence[str | Path],
+    prompts: str | Path | Sequence[str],
+    out: str | Path,
+    *,
+    model: str | None = None,
+    profile: str | Path | None = None,
+    reference: str | Path | None = None,
+    extractors: Sequence[str] = ("auto",),
+    clip: str = "auto",
+    lpips: str = "auto",
+    cmmd: bool = False,
+    seed: int = 0,
+    batch_size: int = 8,
+    bins: int = 10,
+    dtype: str = "auto",
+    device: str = "auto",
+    call: Mapping[str, Any] | None = None,
+    keep_images: KeepImages = "grid",
+) -> Evaluation:
+    """Measure variants of one model as `surgery evaluate` does: beside the baseline and three controls.
+
+    `specs` are files of specs, sweeps among them; `prompts` a list of prompts, or the file of them that the command
+    takes; what is measured is written to the folder `out`, where an interrupted call goes on. The other arguments are
+    the command's options; `call` are arguments of the pipeline's call. Each row of the result has its `scores`, one a
+    metric, with an interval over the N prompts, and its denoising `errors` by prompt and timestep bin (N, bins).
+
+    Raises:
+        InputError: a spec, the model, a judge, the prompts or an option is not usable.
+        SpecError: a spec has faults; all of them, with their places.
+        RefusedError: a spec can't be done on this model.
+    """
+    folder = Path(out)
+    request = EvaluationRequest(
+        specs=tuple(map(str, [specs] if isinstance(specs, (str, Path)) else specs)),
+        prompts=read_prompt_file(Path(prompts)) if isinstance(prompts, (str, Path)) else PromptSet(tuple(prompts)),
+        out=folder,
+        judges=JudgeRequest(
+            extractors=tuple(dict.fromkeys(extractors)),
+            clip=clip,
+            lpips=lpips,
+            cmmd=cmmd,
+            reference=None if reference is None else Path(reference),
+            bundled=bundled_judges(),
+        ),
+        model=model,
+        profile=None if profile is None else Path(profile),
+        seed=seed,
+        batch_size=batch_size,
+        bins=bins,
+        dtype=dtype,
+        device=device,
+        call=dict(call or {}),
+    )
+    with locked_folder(folder):
+        evaluation = run_evaluation(request)
+        write_evaluation(evaluation, folder, keep_images)
+    return evaluation
