@@ -18,7 +18,7 @@ that a user can cause raises a `SurgeryError`, whose text says what is wrong and
 HELD = (  # what the data types hold
     ("surgery.anatomy.anatomy", ("Stack", "BlockKind", "Component", "TokenOutput")),
     ("surgery.plan.schedule", ("Schedule", "Layer", "Group", "Repetition")),
-    ("surgery.plan.plan", ("Replace",)),
+    ("surgery.plan.plan", ("ReplacedComponent",)),
     ("surgery.profiles.layer_profile", ("ProfiledStack", "StreamSums", "Moments")),
 )
 FURTHER = (  # public, and not named by the package itself
