@@ -8,7 +8,7 @@ channels, by name; `RETURNED_STREAMS` says which streams the blocks of a class r
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import diffusers
 import torch
@@ -244,6 +244,8 @@ def _schedule_by_hand(model: nn.Module, schedule: Schedule, context: Mapping[str
                 case Repetition(inner, times):
                     for _ in range(times):
                         streams = run_items(inner, streams)
+                case _:
+                    assert_never(item)
         return streams
 
     def hand_back(streams: Tensors) -> Any:

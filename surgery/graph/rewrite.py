@@ -8,6 +8,7 @@ copied with the block, wherever the schedule puts it.
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from torch import fx, nn
 
@@ -151,6 +152,8 @@ class _Rewriter:
                 case Repetition(inner, times):
                     for _ in range(times):
                         streams = self.run_items(stack, inner, streams)
+                case _:
+                    assert_never(item)
         return streams
 
     def run_layer(self, stack: StackSteps, layer: Layer, streams: Streams) -> Streams:

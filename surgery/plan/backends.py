@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 from surgery.anatomy.anatomy import Anatomy, Stack
 from surgery.plan.plan import Plan, ReplacedComponent
@@ -63,6 +63,8 @@ def _item_doubts(schedule: Schedule, items: tuple[Item, ...]) -> Iterator[Doubt]
                 yield from _item_doubts(schedule, inner)
             case Layer():
                 pass
+            case _:
+                assert_never(item)
     scaled = {layer.index for layer in iter_layers(items) if layer.scale != 1.0}
     if scaled:
         names = f"{schedule.stack}[{indices_to_text(scaled)}]"

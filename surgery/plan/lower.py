@@ -119,8 +119,10 @@ class _Lowering:
                 self.replace(selecting, num_met)
             case ops.Order():
                 self.order(selecting)
-            case _:
+            case ops.OnLayers():
                 self.schedule_operation(selecting, num_met)
+            case _:
+                assert_never(selecting)
         if self.faults.num_met > num_met and not isinstance(operation, ops.Replace):
             self.leave_open(operation)
 
@@ -135,9 +137,7 @@ class _Lowering:
         if stack not in self.open:
             self.faults.add(place, text)
 
-    def schedule_operation(
-        self, operation: ops.Skip | ops.Repeat | ops.Reverse | ops.Shuffle | ops.Parallel | ops.Scale, num_met: int
-    ) -> None:
+    def schedule_operation(self, operation: ops.LayerOperation, num_met: int) -> None:
         """It is left out where more faults than `num_met` have been met, which then are in its selection."""
         selected = resolve_layers(operation.layers, self.anatomy, self.faults)
         num_layers = sum(len(layers.indices) for layers in selected)
@@ -179,7 +179,7 @@ class _Lowering:
 
     def edit(
         self,
-        operation: ops.Skip | ops.Repeat | ops.Reverse | ops.Shuffle | ops.Parallel | ops.Scale,
+        operation: ops.LayerOperation,
         layers: SelectedLayers,
     ) -> None:
         """One operation on one stack; the schedule stays as it is where it has a fault."""

@@ -3,6 +3,8 @@
 Whether operations fit each other is not looked at: an operation that was misspelt is missing from what they would do.
 """
 
+from typing import assert_never
+
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.resolve import find_stacks, resolve_components, resolve_layers
 from surgery.plan.profile_groups import find_profile_groups, with_groups
@@ -19,8 +21,10 @@ def selectors_of(operation: ops.AnyOperation) -> tuple[Selector, ...]:
             return operation.components
         case ops.Order():
             return (Selector(operation.stack, operation.stack_place, operation.stack, (), model=operation.model),)
-        case _:
+        case ops.OnLayers():
             return operation.layers
+        case _:
+            assert_never(operation)
 
 
 def find_name_faults(spec: Spec, anatomy: Anatomy) -> Faults:
@@ -35,6 +39,8 @@ def find_name_faults(spec: Spec, anatomy: Anatomy) -> Faults:
                 resolve_components(selectors, anatomy, faults)
             case ops.Order():
                 find_stacks(selectors[0], anatomy, faults)
-            case _:
+            case ops.OnLayers():
                 resolve_layers(selectors, anatomy, faults)
+            case _:
+                assert_never(operation)
     return faults

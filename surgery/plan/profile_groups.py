@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.errors import InputError
@@ -87,9 +87,11 @@ def with_groups(operation: ops.AnyOperation, found: tuple[FoundGroup, ...], faul
         case ops.Replace():
             components = _selection(operation.components, found, faults)
             return replace(operation, components=components) if components else None
-        case _:
+        case ops.OnLayers():
             layers = _selection(operation.layers, found, faults)
             return replace(operation, layers=layers) if layers else None
+        case _:
+            assert_never(operation)
 
 
 def _selection(selection: ops.Selection, found: tuple[FoundGroup, ...], faults: Faults) -> ops.Selection:

@@ -12,6 +12,7 @@ Grammar of the canonical text (half open, like the spec language):
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from surgery.spec.operations import Combine
 
@@ -78,6 +79,8 @@ def iter_layers(items: tuple[Item, ...]) -> Iterator[Layer]:
                 yield from layers
             case Repetition(inner):
                 yield from iter_layers(inner)
+            case _:
+                assert_never(item)
 
 
 def unroll(items: tuple[Item, ...]) -> Iterator[Layer]:
@@ -91,6 +94,8 @@ def unroll(items: tuple[Item, ...]) -> Iterator[Layer]:
             case Repetition(inner, times):
                 for _ in range(times):
                     yield from unroll(inner)
+            case _:
+                assert_never(item)
 
 
 def count_executions(items: tuple[Item, ...]) -> dict[int, int]:
@@ -106,6 +111,8 @@ def count_executions(items: tuple[Item, ...]) -> dict[int, int]:
                     count(layers, times * loops)
                 case Repetition(repeated, rounds):
                     count(repeated, times * rounds)
+                case _:
+                    assert_never(item)
 
     count(items, 1)
     return counts
@@ -147,6 +154,8 @@ def _canonical_item(item: Item) -> tuple[Item, ...]:
             if len(settled) == 1:
                 return (_times(settled[0], times),)
             return (Repetition(settled, times),)
+        case _:
+            assert_never(item)
 
 
 def _times(item: Item, times: int) -> Item:
@@ -157,6 +166,8 @@ def _times(item: Item, times: int) -> Item:
             return Group(layers, combine, loops * times)
         case Repetition(inner, rounds):
             return Repetition(inner, rounds * times)
+        case _:
+            assert_never(item)
 
 
 def _as_repeats(item: Item | None) -> tuple[Layer | None, int]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import assert_never
 
 from surgery.plan.schedule import Group, Item, Layer, Repetition
 from surgery.spec.operations import Combine
@@ -47,6 +48,8 @@ def _item_text(item: Item) -> str:
             return f"({members})" + ("+" if combine == "sum" else "") + (f"x{loops}" if loops > 1 else "")
         case Repetition(inner, times):
             return f"({items_to_text(inner)})x{times}"
+        case _:
+            assert_never(item)
 
 
 def _number_text(value: float) -> str:

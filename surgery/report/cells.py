@@ -6,6 +6,7 @@ were.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.plan.plan import Plan
@@ -117,6 +118,8 @@ class _Layouter:
                 return ParallelCell(tuple(self.box(layer) for layer in layers), combine, loops)
             case Repetition(inner, times):
                 return RepeatedCell(tuple(self.cell(part) for part in inner), times)
+            case _:
+                assert_never(item)
 
     def box(self, layer: Layer) -> Box:
         scale = () if layer.scale == 1.0 else (f"x{layer.scale:g}",)
@@ -134,6 +137,8 @@ def _order(items: Sequence[Item]) -> Iterator[int]:
                 yield from sorted(layer.index for layer in layers)
             case Repetition(inner):
                 yield from _order(inner)
+            case _:
+                assert_never(item)
 
 
 def _skipped(indices: Sequence[int]) -> Iterator[SkippedCell]:

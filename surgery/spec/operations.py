@@ -33,33 +33,34 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Skip(Operation):
-    """The selected blocks are left out."""
+class OnLayers(Operation):
+    """What the operations have in common that edit where selected layers stand in a schedule."""
 
     layers: Selection
 
 
 @dataclass(frozen=True)
-class Repeat(Operation):
+class Skip(OnLayers):
+    """The selected blocks are left out."""
+
+
+@dataclass(frozen=True)
+class Repeat(OnLayers):
     """The selected run is executed `times` times, or every position of it runs one layer: `using`."""
 
-    layers: Selection
     times: int | None
     using: int | Literal["center"] | None
 
 
 @dataclass(frozen=True)
-class Reverse(Operation):
+class Reverse(OnLayers):
     """The selected positions run their layers in reverse order."""
-
-    layers: Selection
 
 
 @dataclass(frozen=True)
-class Shuffle(Operation):
+class Shuffle(OnLayers):
     """The selected positions run their layers in the order of `random.Random(seed).shuffle`."""
 
-    layers: Selection
     seed: int
 
 
@@ -94,19 +95,17 @@ class Order(Operation):
 
 
 @dataclass(frozen=True)
-class Parallel(Operation):
+class Parallel(OnLayers):
     """The selected run becomes a group: all on the same input, outputs combined, `loops` times in all."""
 
-    layers: Selection
     combine: Combine
     loops: int
 
 
 @dataclass(frozen=True)
-class Scale(Operation):
+class Scale(OnLayers):
     """The residual update of the selected layers is multiplied by `by`."""
 
-    layers: Selection
     by: float
 
 
@@ -118,4 +117,5 @@ class Replace(Operation):
     kind: str
 
 
+LayerOperation = Skip | Repeat | Reverse | Shuffle | Parallel | Scale
 AnyOperation = Skip | Repeat | Reverse | Shuffle | Order | Parallel | Scale | Replace
