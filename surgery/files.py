@@ -2,11 +2,14 @@
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from surgery.errors import InputError
 
@@ -214,3 +217,8 @@ def write_whole(path: Path, content: bytes | str) -> None:
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+def key_of_recipe(recipe: Mapping[str, Any]) -> str:
+    """The SHA-256 of plain data, whatever the order of its keys: what was made so is kept under it, and found again."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,6 +1,5 @@
 """Pictures by what they depend on: drawn once, kept as PNG under a hash of their recipe, found again by a later run."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +8,11 @@ from typing import Any
 
 from PIL import Image
 
-from surgery.files import write_whole
+from surgery.files import key_of_recipe, write_whole
 from surgery.metrics.pictures import PictureSet, png_of, read_pictures
 
 RECIPE = "recipe.json"
+KEY_LENGTH = 32
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,7 @@ class PictureStore:
 
     def open(self, recipe: Mapping[str, Any]) -> StoredPictures:
         """What is there of a recipe, and what will be."""
-        place = self.folder / key_of(recipe)
+        place = self.folder / key_of_recipe(recipe)[:KEY_LENGTH]
         place.mkdir(parents=True, exist_ok=True)
         write_whole(place / RECIPE, json.dumps(recipe, indent=2, ensure_ascii=False) + "\n")
         return StoredPictures(place)
-
-
-def key_of(recipe: Mapping[str, Any]) -> str:
-    """A hash of everything in a recipe, as the name of a folder."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]

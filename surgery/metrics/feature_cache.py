@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from surgery.errors import InputError
-from surgery.files import write_whole
+from surgery.files import key_of_recipe, write_whole
 from surgery.metrics.extractors import Extractor, package_versions
 from surgery.metrics.feature_sets import Features
 from surgery.metrics.pictures import PictureSet
@@ -42,7 +42,7 @@ def features_of(
         InputError: the extractor refuses the pictures, or gives values that are no finite numbers.
     """
     recipe = feature_recipe(pictures, extractor, batch_size)
-    path = None if cache is None else cache / f"features-{key_of(recipe)[:32]}.safetensors"
+    path = None if cache is None else cache / f"features-{key_of_recipe(recipe)[:32]}.safetensors"
     known = None if path is None else _lookup(path, recipe)
     if known is not None:
         return Features(_in_order(*known, pictures.digests), extractor.origin, pictures.digests)
@@ -66,11 +66,6 @@ def feature_recipe(pictures: PictureSet, extractor: Extractor, batch_size: int) 
         "batch_size": batch_size,
         "device": extractor.device.partition(":")[0],
     }
-
-
-def key_of(recipe: dict[str, Any]) -> str:
-    """The SHA-256 of a recipe."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
 def _extract(

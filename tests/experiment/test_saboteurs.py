@@ -25,11 +25,12 @@ from surgery.experiment import run as experiment_run
 from surgery.experiment.evaluation import EvaluationRequest, draw_rows, list_rows
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.jury import ImageJudge, Judges
-from surgery.experiment.picture_store import PictureStore, key_of
+from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.run import Run, hash_pipeline_files
 from surgery.experiment.scores import score_row
 from surgery.experiment.sights import Observed
+from surgery.files import key_of_recipe
 from surgery.metrics.clip_model import load_clip
 from surgery.metrics.feature_cache import features_of
 from surgery.metrics.kernel_distance import cmmd
@@ -298,7 +299,7 @@ def recipes(pipe, rows):
 
 def num_keys(recipes, *left_out):
     kept = [{name: value for name, value in recipe.items() if name not in left_out} for recipe in recipes]
-    return len({key_of(recipe) for recipe in kept})
+    return len({key_of_recipe(recipe) for recipe in kept})
 
 
 def test_no_two_rows_or_requests_share_their_pictures(recipes):
@@ -312,9 +313,9 @@ def test_a_key_that_leaves_something_out_is_noticed(recipes, left_out):
 
 def test_a_key_that_leaves_out_the_seed_shows_in_the_reseeded_control(draw, monkeypatch):
     def careless(recipe):
-        return key_of({name: value for name, value in recipe.items() if name != "seeds_from"})
+        return key_of_recipe({name: value for name, value in recipe.items() if name != "seeds_from"})
 
-    monkeypatch.setattr(picture_store, "key_of", careless)
+    monkeypatch.setattr(picture_store, "key_of_recipe", careless)
     assert (ssim(draw("baseline", "reseeded"), "reseeded") == 1).all()
 
 

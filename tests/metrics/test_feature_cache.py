@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from surgery.errors import InputError
-from surgery.metrics.feature_cache import feature_recipe, features_of, key_of
+from surgery.files import key_of_recipe
+from surgery.metrics.feature_cache import feature_recipe, features_of
 from surgery.metrics.pictures import pictures_of_tensor, read_pictures
 
 
@@ -72,7 +73,7 @@ def test_everything_that_features_depend_on_is_in_the_key(extractor, make_pixels
             }.items()
         ),
     ]  # fmt: skip
-    assert len({key_of(recipe) for recipe in changed}) == len(changed)
+    assert len({key_of_recipe(recipe) for recipe in changed}) == len(changed)
 
 
 @pytest.mark.parametrize("where", ["a bit within", "cut off", "no file of ours"])
