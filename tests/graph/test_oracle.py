@@ -77,20 +77,6 @@ def test_schedules_are_what_the_edit_by_hand_gives(plan_of, name, stack, operati
     assert is_edited(name, compare(name, plan, exact=operation not in NEEDS_TOLERANCE))
 
 
-@pytest.mark.parametrize(
-    ("name", "operations"),
-    [
-        pytest.param(name, each, marks=[pytest.mark.slow] * (name in ONE_STREAM_OR_TWO and each != "moved"))
-        for name in STACKS
-        for each in TOGETHER
-    ],
-)
-def test_schedules_of_all_stacks_of_every_class_are_what_the_edit_by_hand_gives(plan_of, name, operations):
-    written = [operation.format(s=stack) for stack in STACKS[name] for operation in TOGETHER[operations]]
-    plan = plan_of(written, tiny_anatomy(name))
-    assert is_edited(name, compare(name, plan, exact=operations == "moved"))
-
-
 def components_by_block(name, stack, kind):
     """The components to replace, at most one in a block, so that none hides what another does; as many plans as needed.
 
@@ -126,6 +112,20 @@ def test_replacements_are_what_the_edit_by_hand_gives(plan_of, name, stack, kind
             MeanValues("0" * 64, widths),
         )
         compare(name, plan, exact=True, means=means)
+
+
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [
+        pytest.param(name, each, marks=[pytest.mark.slow] * (name in ONE_STREAM_OR_TWO and each != "moved"))
+        for name in STACKS
+        for each in TOGETHER
+    ],
+)
+def test_schedules_of_all_stacks_of_every_class_are_what_the_edit_by_hand_gives(plan_of, name, operations):
+    written = [operation.format(s=stack) for stack in STACKS[name] for operation in TOGETHER[operations]]
+    plan = plan_of(written, tiny_anatomy(name))
+    assert is_edited(name, compare(name, plan, exact=operations == "moved"))
 
 
 def test_every_stream_of_a_joint_attention_gets_a_mean_of_its_own(plan_of):
