@@ -4,6 +4,7 @@ Modules of this folder are imported by their plain names (`pythonpath` in pyproj
 claims the name `tests`.
 """
 
+import gc
 import importlib
 from collections.abc import Iterator
 from types import ModuleType
@@ -16,6 +17,7 @@ from surgery.anatomy.anatomy import Anatomy
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
+gc.set_threshold(50_000)  # not 700: tracing makes so many objects that looking for dead ones took a tenth of the time
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -44,13 +44,15 @@ class RemovedBlocks:
     def whole_model(self, variant: nn.Module, device: torch.device) -> nn.Module:
         """The variant with stand-ins for its removed blocks: what the original class's forward expects.
 
-        Weights that are not on `device`, where the call is (offloaded ones), are stood in for as well.
+        Parameters are stood in for as well, on `device`, where the call is: nothing reads their contents, and where
+        tensors are fake a new one costs far less than a copy of a real one.
         """
         weight = next(variant.parameters(), None)
 
         def stand_in(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
             made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device=device)
-            return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
+            needs_gradient = tensor.requires_grad and dtype.is_floating_point
+            return nn.Parameter(made, needs_gradient) if isinstance(tensor, nn.Parameter) else made
 
         def with_present_type(tensor: torch.Tensor) -> torch.Tensor:
             if weight is not None and tensor.dtype == self.weights_dtype:
@@ -58,7 +60,8 @@ class RemovedBlocks:
             return stand_in(tensor, tensor.dtype)
 
         def on_device(tensor: torch.Tensor) -> torch.Tensor:
-            return share_tensor(tensor) if tensor.device == device else stand_in(tensor, tensor.dtype)
+            is_shared = tensor.device == device and type(tensor) is not nn.Parameter
+            return share_tensor(tensor) if is_shared else stand_in(tensor, tensor.dtype)
 
         whole = bare_clone(variant, on_device)
         whole.__class__ = self.original_class

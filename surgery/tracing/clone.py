@@ -3,7 +3,6 @@
 Moving, casting, hooking or adapting the copy (`.to()`, LoRA layers, processors) leaves the original as it was.
 """
 
-import copy
 import functools
 import types
 from collections import OrderedDict
@@ -61,7 +60,7 @@ def _shallow_twin(module: nn.Module) -> nn.Module:
     """An object of its own with the same state, but for what a compile in place left; its containers are its own."""
     twin = module.__class__.__new__(module.__class__)
     state = nn.Module.__getstate__(module)
-    twin.__dict__ = {name: copy.copy(value) if type(value) in CONTAINERS else value for name, value in state.items()}
+    twin.__dict__ = {name: value.copy() if type(value) in CONTAINERS else value for name, value in state.items()}
     return twin
 
 

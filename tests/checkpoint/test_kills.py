@@ -20,7 +20,7 @@ import torch
 
 from surgery.plan.planned import plan_spec_file
 from surgery.publish.pruned_model import CompileOptions, compile_planned
-from surgery.verify import process as verify_process
+from surgery.publish.worker import ask_here
 
 SPEC = 'surgery: v1\noperations:\n  - skip: "transformer_blocks[1]"\n  - skip: "single_transformer_blocks[2]"\n'
 COMMAND = [sys.executable, "-c", "from surgery.commands.main import main; main()"]
@@ -82,7 +82,7 @@ def record_answers(spec, model, out, shard_size):
     answers = {}
 
     def ask(question, **about):
-        answers[question] = verify_process.ask_here(question, **about)
+        answers[question] = ask_here(question, **about)
         return answers[question]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -306,4 +306,4 @@ def is_running(pid):
 
 def test_killed_at_random_moments(large, tmp_path):
     seconds = writing_seconds(large, tmp_path)
-    assert {kill_at_random(large, tmp_path, number, seconds) for number in range(5)} & {"absent", "old"}
+    assert {kill_at_random(large, tmp_path, number, seconds) for number in range(1, 4)} & {"absent", "old"}

@@ -12,12 +12,12 @@ import surgery.experiment.run
 from surgery.bundled import DEMO_CALL, demo_specs
 from surgery.demo import stock_draw
 
-SPECS = [path for path in demo_specs() if path.stem in ("order", "skip")]
+SPECS = [path for path in demo_specs() if path.stem == "skip"]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Two steps, two prompts, two specs: what the command does does not hang on their number."""
+    """Two steps, two prompts, one spec: what the command does does not hang on their number."""
     monkeypatch.setattr(surgery.experiment.run, "DEMO_CALL", {**DEMO_CALL, "num_inference_steps": 2})
     monkeypatch.setattr(surgery.commands.demo, "DEMO_PROMPTS", ("red apple", "rocket"))
     monkeypatch.setattr(surgery.commands.demo, "demo_specs", lambda: SPECS)

@@ -135,7 +135,19 @@ def test_the_baseline_is_that_of_generate(measured, surgery_command, here):
 
 
 def test_an_interrupted_run_goes_on(here, surgery_command, monkeypatch):
-    arguments = ("evaluate", SKIP, "--prompts", "prompts.txt", "--out", "out", *QUICK, "--extractor", "none")
+    arguments = (
+        "evaluate",
+        SKIP,
+        "--prompts",
+        "prompts.txt",
+        "--out",
+        "out",
+        *QUICK,
+        "--bins",
+        "1",
+        "--extractor",
+        "none",
+    )
     drawn = []
     draw = rows.draw_pictures
 

@@ -15,8 +15,9 @@ from surgery.testing import run_by_hand, tiny_call
 MEAN_TOLERANCE = 2e-6  # a few float32 roundings of the mean of up to four outputs, carried through at most five blocks
 
 CASES = [(name, stack) for name, stacks in STACKS.items() for stack in stacks]
+ONE_STREAM_OR_TWO = ("pixart", "sd3")
 ONE_STREAM_AND_TWO = [  # every operation on these: the rewriting knows streams, not classes
-    pytest.param(*case, marks=[pytest.mark.slow] * (case[0] not in ("pixart", "sd3"))) for case in CASES
+    pytest.param(*case, marks=[pytest.mark.slow] * (case[0] not in ONE_STREAM_OR_TWO)) for case in CASES
 ]
 
 SCHEDULE_OPERATIONS = {
@@ -40,6 +41,15 @@ TOGETHER = {  # on all stacks of a class at once; each layer has an edit of its 
     "grouped": ['scale: {{layers: "{s}[0]", by: 0.3}}', 'parallel: {{layers: "{s}[1:3]", loops: 2, combine: sum}}'],
     "order-and-mean": ['order: {{stack: "{s}", as: [1, 0, 2, 2]}}', 'parallel: {{layers: "{s}[1, 0]"}}'],
 }
+KINDS = ["zero", "input", "channel_mean", "mean"]
+OF_THE_FORWARD = ("input", "mean")  # they hang on what a class's forward gives a component, and which streams come back
+REPLACEMENTS = [
+    pytest.param(
+        *case, kind, marks=[pytest.mark.slow] * (case[0] not in ONE_STREAM_OR_TWO and kind not in OF_THE_FORWARD)
+    )
+    for case in CASES
+    for kind in KINDS
+]
 
 
 def relative_error(actual, expected):
@@ -67,14 +77,6 @@ def test_schedules_are_what_the_edit_by_hand_gives(plan_of, name, stack, operati
     assert is_edited(name, compare(name, plan, exact=operation not in NEEDS_TOLERANCE))
 
 
-@pytest.mark.parametrize("operations", TOGETHER)
-@pytest.mark.parametrize("name", STACKS)
-def test_schedules_of_all_stacks_of_every_class_are_what_the_edit_by_hand_gives(plan_of, name, operations):
-    written = [operation.format(s=stack) for stack in STACKS[name] for operation in TOGETHER[operations]]
-    plan = plan_of(written, tiny_anatomy(name))
-    assert is_edited(name, compare(name, plan, exact=operations == "moved"))
-
-
 def components_by_block(name, stack, kind):
     """The components to replace, at most one in a block, so that none hides what another does; as many plans as needed.
 
@@ -93,8 +95,7 @@ def components_by_block(name, stack, kind):
     return [list(zip(blocks, part, strict=False)) for part in parts]
 
 
-@pytest.mark.parametrize("kind", ["zero", "input", "channel_mean", "mean"])
-@pytest.mark.parametrize(("name", "stack"), CASES)
+@pytest.mark.parametrize(("name", "stack", "kind"), REPLACEMENTS)
 def test_replacements_are_what_the_edit_by_hand_gives(plan_of, name, stack, kind):
     generator = torch.Generator().manual_seed(5)
     for chosen in components_by_block(name, stack, kind):
@@ -111,6 +112,20 @@ def test_replacements_are_what_the_edit_by_hand_gives(plan_of, name, stack, kind
             MeanValues("0" * 64, widths),
         )
         compare(name, plan, exact=True, means=means)
+
+
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [
+        pytest.param(name, each, marks=[pytest.mark.slow] * (name in ONE_STREAM_OR_TWO and each != "moved"))
+        for name in STACKS
+        for each in TOGETHER
+    ],
+)
+def test_schedules_of_all_stacks_of_every_class_are_what_the_edit_by_hand_gives(plan_of, name, operations):
+    written = [operation.format(s=stack) for stack in STACKS[name] for operation in TOGETHER[operations]]
+    plan = plan_of(written, tiny_anatomy(name))
+    assert is_edited(name, compare(name, plan, exact=operations == "moved"))
 
 
 def test_every_stream_of_a_joint_attention_gets_a_mean_of_its_own(plan_of):

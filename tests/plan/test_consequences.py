@@ -21,7 +21,7 @@ STACKS = {
 }
 SHARES = {"skip": 3, "parallel": 3, "times": 2, "using": 2, "shuffle": 2, "reverse": 1, "scale": 1, "replace": 1}
 FIRST_LINE = 3  # of the operations, where there are no groups
-EVERY = range(150)  # seeds of specs
+EVERY = range(60)  # seeds of specs
 
 
 def selection_at(chance: random.Random, stacks: dict[str, int]) -> list[str]:

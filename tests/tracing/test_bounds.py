@@ -196,7 +196,6 @@ def by_two_roads(edit, execute):
     return outputs
 
 
-@settings(max_examples=80)
 @given(recipes(OPERATIONS, is_uniform=False), st.sampled_from(sorted(LAYERS)), st.sampled_from(["list", "stacked"]))
 def test_neither_the_order_of_operands_nor_keywords_matter(by_two_roads, recipe, layers, kind):
     model = Toy(recipe)
