@@ -9,6 +9,7 @@ import typer
 
 from surgery.commands.inspection import describe_anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text
+from surgery.commands.spec_options import MeansOption, ModelOption
 from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.files import write_whole
 from surgery.plan.backends import Verdict, judge_backends
@@ -33,8 +34,8 @@ class Show(StrEnum):
 
 def run(
     specs: Annotated[list[Path], typer.Argument(help="Specs, or folders of specs (*.yaml, *.yml).")],
-    model: Annotated[str | None, typer.Option(help="The model, instead of the one that the spec names.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the spec's own.")] = None,
+    model: ModelOption = None,
+    profile: MeansOption = None,
     show: Annotated[
         Show | None,
         typer.Option(

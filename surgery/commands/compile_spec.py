@@ -15,6 +15,7 @@ from surgery.commands.compiled_checkpoint import (
 )
 from surgery.commands.compiled_graph import Format, compile_graph, describe_artefact
 from surgery.commands.output import JsonFlag, QuietFlag, print_json
+from surgery.commands.spec_options import MeansOption, ModelOption
 from surgery.errors import InputError
 from surgery.plan.planned import plan_spec_file
 from surgery.progress import quietly
@@ -50,8 +51,8 @@ def run(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; it must be new or empty.")],
-    model: Annotated[str | None, typer.Option(help="The model, instead of the one that the spec names.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the spec's own.")] = None,
+    model: ModelOption = None,
+    profile: MeansOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a folder that is not empty.")] = False,
     format: Annotated[  # noqa: A002  (the option is called --format)
         Format,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text
+from surgery.commands.spec_options import MeansOption, ModelOption
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
 from surgery.plan.planned import PlannedSource, plan_spec_file
@@ -35,8 +36,8 @@ class Difference:
 def run(
     first: Annotated[Path, typer.Argument(metavar="A", help="A spec.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another spec of the same model.")],
-    model: Annotated[str | None, typer.Option(help="The model, instead of those that the specs name.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the specs' own.")] = None,
+    model: ModelOption = None,
+    profile: MeansOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Show the schedules and savings of two specs side by side; lines that differ are marked.

@@ -18,6 +18,7 @@ from surgery.commands.drawing_options import (
     pipeline_arguments,
 )
 from surgery.commands.output import JsonFlag, QuietFlag, print_json
+from surgery.commands.spec_options import MeansOption, ModelOption
 from surgery.experiment.metric_table import list_metrics
 from surgery.progress import quietly
 
@@ -46,8 +47,8 @@ def run(
         Path | None,
         typer.Option(help="Write the reference for other runs: features (.safetensors), or statistics (.npz)."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The model, instead of the one that the specs name.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the specs' own.")] = None,
+    model: ModelOption = None,
+    profile: MeansOption = None,
     extractor: Annotated[
         list[str] | None,
         typer.Option(

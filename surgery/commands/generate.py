@@ -21,6 +21,7 @@ from surgery.commands.drawing_options import (
     read_prompts,
 )
 from surgery.commands.output import JsonFlag, QuietFlag, print_json
+from surgery.commands.spec_options import MeansOption, ModelOption
 from surgery.progress import quietly
 
 
@@ -32,8 +33,8 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the pictures; it must be new or empty.")],
     prompt: PromptOption = None,
     prompts: PromptsOption = None,
-    model: Annotated[str | None, typer.Option(help="The model, instead of the one that the spec names.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the spec's own.")] = None,
+    model: ModelOption = None,
+    profile: MeansOption = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
     height: HeightOption = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from surgery.commands.output import JsonFlag, bytes_text, print_json
+from surgery.commands.spec_options import MeansOption
 from surgery.plan.planned import plan_spec_file
 from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
@@ -25,7 +26,7 @@ def run(
     spec: Annotated[Path, typer.Option(help="The spec that the checkpoint is compiled from.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     model: Annotated[str | None, typer.Option(help="The original, instead of the one that the spec names.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="File of means, instead of the spec's own.")] = None,
+    profile: MeansOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     json: JsonFlag = False,
 ) -> None:
