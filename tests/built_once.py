@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from surgery.anatomy.parts import Stack
 from torch import nn
 
 from surgery.anatomy import from_model
+from surgery.anatomy.anatomy import Stack
 from surgery.anatomy.sources import ModelSource, build_on_meta
 from surgery.checkpoint import compile_plan
 from surgery.verify import numeric
