@@ -5,10 +5,12 @@ import dataclasses
 import diffusers.loaders.single_file_utils
 import pytest
 import torch
+from built_once import TRACE_ONCE
 from safetensors.torch import save_file
 from torch import fx
 
 from surgery import diffusers_internals, torch_internals
+from surgery.anatomy import from_model
 from surgery.commands.doctor import Status, examine_private_names, examine_tested
 from surgery.internals import private_names, version_of
 from surgery.tested import TESTED
@@ -18,6 +20,12 @@ from surgery.tested import TESTED
 def _nothing_is_known(tmp_path, monkeypatch):
     """Anatomies that other tests have kept would need no tracing."""
     monkeypatch.setenv("SURGERY_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _every_model_is_traced(monkeypatch):
+    """What other tests have read of models like these would hide that they can't be traced."""
+    monkeypatch.setattr(from_model, "_stacks_traced", TRACE_ONCE.__wrapped__)
 
 
 def assert_ends_in_a_message(result, *words):
