@@ -163,7 +163,7 @@ def _put_in_place(beside: Path, out: Path, replaced: Path) -> None:
         if replaced.exists():
             replaced.rename(out)
         raise
-    _sync(out.parent)
+    sync_file(out.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -179,11 +179,12 @@ def sync_folder(folder: Path) -> None:
     """Wait until all files of a folder, and the names of them, are on the disk."""
     for root, _, names in os.walk(folder):
         for name in names:
-            _sync(Path(root) / name)
-        _sync(Path(root))
+            sync_file(Path(root) / name)
+        sync_file(Path(root))
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

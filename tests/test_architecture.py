@@ -19,7 +19,7 @@ ROOMS = (
     *("errors", "version", "bundled", "tested", "files", "progress", "text_table"),
     *("internals", "torch_internals", "diffusers_internals"),
     *("spec", "profiles", "tracing", "anatomy", "pipelines", "plan", "graph", "checkpoint", "verify", "publish"),
-    *("activations", "metrics", "experiment", "export", "report", "dit", "demo", "face", "commands", "testing"),
+    *("activations", "metrics", "experiment", "export", "report", "demo", "face", "commands", "testing"),
 )
 FORBIDDEN_ARROWS = {
     "graph": {"checkpoint"},

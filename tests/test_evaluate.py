@@ -40,7 +40,7 @@ def requests(monkeypatch, tmp_path):
     (tmp_path / "prompts.txt").write_text("red apple\nrocket\n")
     seen = []
 
-    def refuse(request, say=None):
+    def refuse(request):
         seen.append(request)
         raise InputError("enough")
 

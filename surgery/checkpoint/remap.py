@@ -1,8 +1,8 @@
 """An adapter of the original (LoRA, LoKr, ...) -> the same for its pruned checkpoint: tensors under new names.
 
-Which rows of which module of the original a module of the pruned class is made of is known (see fit.py); an adapter
-follows its module: copied to every place where its layer runs, multiplied where the weight is, and cut where only rows
-are kept. What has no place falls away, and is listed.
+Which rows of which module of the original a module of the pruned class is made of is known (see fitted_blocks.py); an
+adapter follows its module: copied to every place where its layer runs, multiplied where the weight is, and cut where
+only rows are kept. What has no place falls away, and is listed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

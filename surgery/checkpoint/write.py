@@ -16,6 +16,7 @@ from surgery.checkpoint.byte_plan import BytePlan, Computed, Copied, Shard
 from surgery.checkpoint.copy_bytes import copy_range, ignore_progress
 from surgery.checkpoint.values import Means, compute_bytes, refuse_unknown_dtypes
 from surgery.errors import InputError
+from surgery.files import sync_file
 
 SPARE_BYTES = 2**20  # for headers, configs and texts
 
@@ -45,7 +46,7 @@ def write_weights(
             for file in weights.files:
                 file.refuse_change()
         for shard in plan.shards:
-            _sync(folder / shard.name)
+            sync_file(folder / shard.name)
         if plan.index is not None:
             (folder / plan.index).write_text(plan.index_text(), encoding="utf-8")
     except EOFError:
@@ -93,8 +94,3 @@ def _write_all(target: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(target, view) :]
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

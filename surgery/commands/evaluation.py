@@ -126,7 +126,7 @@ def run(
         call=arguments,
     )
     with locked_folder(out), quietly(quiet):
-        evaluation = run_evaluation(request, say=lambda text: typer.echo(text, err=True))
+        evaluation = run_evaluation(request)
         written = write_evaluation(evaluation, out, keep_images)
     if json:
         print_json({**evaluation.to_json(), "files": [str(path) for path in written]})

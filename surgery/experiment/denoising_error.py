@@ -21,10 +21,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DenoisingErrors:
-    """Of one model, by prompt and timestep bin (N, bins), each relative: to the baseline's prediction, to the truth."""
+    """Of one model, by prompt and timestep bin (N, bins), each relative: to the baseline's prediction, and to
+    the truth, where pictures are real.
+    """
 
     to_baseline: Array
-    to_truth: Array
+    to_truth: Array | None
 
 
 def denoising_errors(
@@ -37,12 +39,13 @@ def denoising_errors(
     bins: int,
     batch_size: int,
     call: Mapping[str, Any],
+    has_truth: bool = False,
     on_batch: Callable[[int], object] = lambda count: None,  # noqa: ARG005  (nobody is told)
 ) -> dict[str, DenoisingErrors]:
     """The errors of several pipelines that share all but their transformers, in the middle of each timestep bin.
 
-    `clean` are latents (N, channels, height, width), one a prompt; `seeds` are those of their noise. `on_batch` is told
-    how many predictions each batch has finished.
+    `clean` are latents (N, channels, height, width), one a prompt, of real pictures where `has_truth`; `seeds` are
+    those of their noise. `on_batch` is told how many predictions each batch has finished.
 
     Raises:
         InputError: prompts, latents and seeds are not equally many, or the pipeline refuses the call.
@@ -53,7 +56,7 @@ def denoising_errors(
             f"there are {len(clean)} latents, {len(prompts)} prompts and {len(seeds)} seeds; give one each"
         )
     shape = (len(prompts), bins)
-    errors = {name: DenoisingErrors(np.zeros(shape), np.zeros(shape)) for name in pipes}
+    errors = {name: DenoisingErrors(np.zeros(shape), np.zeros(shape) if has_truth else None) for name in pipes}
     for number in range(bins):
         share = (number + 0.5) / bins
         for start in range(0, len(prompts), batch_size):
@@ -63,11 +66,13 @@ def denoising_errors(
             )
             given = (clean[rows], noise, share, prompts[rows], call)
             expected = predict_noised(baseline, *given)
-            truth = _truth(baseline, clean[rows], noise, share, expected)
+            truth = _truth(baseline, clean[rows], noise, share, expected) if has_truth else None
             for name, pipe in pipes.items():
                 found = expected if pipe is baseline else predict_noised(pipe, *given)
                 errors[name].to_baseline[rows, number] = _relative(found, expected)
-                errors[name].to_truth[rows, number] = _relative(found, truth)
+                to_truth = errors[name].to_truth
+                if truth is not None and to_truth is not None:
+                    to_truth[rows, number] = _relative(found, truth)
                 on_batch(len(noise))
     return errors
 
@@ -95,7 +100,9 @@ def _truth(pipe: Any, clean: torch.Tensor, noise: torch.Tensor, share: float, pr
     truths = {"epsilon": lambda: noise, "sample": lambda: clean}
     truths["v_prediction"] = lambda: scheduler.get_velocity(clean, noise, timestep)
     if kind not in truths:
-        raise InputError(f"{type(pipe.scheduler).__name__} predicts {kind}, which is not known; leave the truth out")
+        raise InputError(
+            f"{type(pipe.scheduler).__name__} predicts {kind}, which is not known; measure without --pictures"
+        )
     return pack_latents(pipe, truths[kind](), prediction).to(prediction.device)
 
 

@@ -51,9 +51,8 @@ class StepNotes:
     def announced(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches; each is told as it is taken."""
         for batch in batches:
-            if batch.row.name != self.name:
-                self.name, self.forwards = batch.row.name, 0
-                self.meter.note(self.name)
+            self.name, self.forwards = batch.row.name, 0
+            self.meter.note(self.name)
             yield batch
 
     @contextmanager

@@ -1,6 +1,6 @@
 """Variants of a model, measured: pictures from shared noise and text; scores beside baseline and three controls."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from surgery.errors import InputError
+from surgery.errors import InputError, RefusedError
 from surgery.experiment.captions import open_picture
 from surgery.experiment.columns import Column, columns_of
 from surgery.experiment.controls import BASELINE, CONTROLS, NO_OP
@@ -22,7 +22,7 @@ from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.rows import Row, baseline_row, control_rows, variant_rows
-from surgery.experiment.run import Run, RunRequest, open_run, source_of_specs
+from surgery.experiment.run import Run, RunRequest, model_of_specs, open_run, source_with_pipeline
 from surgery.experiment.scores import Score, notes_on_number, score_row
 from surgery.experiment.sights import Observed
 from surgery.metrics.pictures import PictureSet
@@ -36,7 +36,6 @@ from surgery.spec.load import Spec, load_spec
 STORE = "store"
 
 Array = NDArray[np.float64]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +101,7 @@ class Evaluation:
         return {"rows": rows, "notes": list(self.notes), "recipe": dict(self.recipe)}
 
 
-def run_evaluation(request: EvaluationRequest, say: Say = lambda text: None) -> Evaluation:  # noqa: ARG005  (nobody)
+def run_evaluation(request: EvaluationRequest) -> Evaluation:
     """Draw and score all rows. What was drawn lies under a hash of its recipe in the target: a later run goes on.
 
     Raises:
@@ -111,14 +110,18 @@ def run_evaluation(request: EvaluationRequest, say: Say = lambda text: None) -> 
         RefusedError: a spec can't be done on this model.
     """
     specs = [load_spec(path) for path in request.specs]
-    source = source_of_specs(specs, request.model)
+    source = source_with_pipeline(model_of_specs(specs, request.model))
     device = check_device(request.device)
     judges, notes = load_judges(request.judges, request.prompts, source.name, request.out / STORE, device=device)
     notes += notes_on_number(len(request.prompts.prompts), judges)
     run = open_run(source, request, request.prompts.prompts)
     recipe = run.recipe()
     rows, pictures = draw_all(run, specs, request, recipe)
-    errors = measure_errors(run, rows, pictures[BASELINE], request, say)
+    try:
+        errors = measure_errors(run, rows, pictures[BASELINE], request)
+    except (InputError, RefusedError) as error:  # what was drawn is scored all the same
+        errors = {}
+        notes.append(f"no denoising error: {error}")
     notes += notes_on_controls(pictures)
     scored = []
     for row in rows:
@@ -192,41 +195,40 @@ def draw_rows(
 
 
 def measure_errors(
-    run: Run, rows: Sequence[Row], baseline: PictureSet, request: EvaluationRequest, say: Say
+    run: Run, rows: Sequence[Row], baseline: PictureSet, request: EvaluationRequest
 ) -> dict[str, DenoisingErrors]:
     """The denoising errors of all rows with predictions of their own, on the prompts' pictures, or the baseline's.
 
     Pictures of other sizes are scaled and cut to the middle.
+
+    Raises:
+        InputError, RefusedError: the pipeline encodes no pictures, refuses the call, or packs latents in unknown ways.
     """
     pipe, call = run.pipe, run.call
     height, width = picture_size(pipe, {**call, "height": baseline.size[1], "width": baseline.size[0]})
     pipes = {row.name: row.predictor for row in rows if row.predictor is not None}
     images = open_pictures(request.prompts, baseline)
-    try:
-        clean = [
-            encode_picture(pipe, image, height, width, torch.Generator().manual_seed(request.seed + number))
-            for number, image in enumerate(images)
-        ]
-        total = request.bins * len(images) * len(pipes)
-        with (
-            text_encoded_once(list(pipes.values()), run.texts),
-            show_progress(total, unit="prediction", label="denoising error") as meter,
-        ):
-            found = denoising_errors(
-                pipes,
-                pipe,
-                torch.cat(clean),
-                request.prompts.prompts,
-                seeds=[request.seed + number for number in range(len(images))],
-                bins=request.bins,
-                batch_size=request.batch_size,
-                call=call,
-                on_batch=meter.advance,
-            )
-    except InputError as error:
-        say(f"no denoising error: {error}")
-        return {}
-    return found
+    clean = [
+        encode_picture(pipe, image, height, width, torch.Generator().manual_seed(request.seed + number))
+        for number, image in enumerate(images)
+    ]
+    total = request.bins * len(images) * len(pipes)
+    with (
+        text_encoded_once(list(pipes.values()), run.texts),
+        show_progress(total, unit="prediction", label="denoising error") as meter,
+    ):
+        return denoising_errors(
+            pipes,
+            pipe,
+            torch.cat(clean),
+            request.prompts.prompts,
+            seeds=[request.seed + number for number in range(len(images))],
+            bins=request.bins,
+            batch_size=request.batch_size,
+            call=call,
+            has_truth=bool(request.prompts.pictures),
+            on_batch=meter.advance,
+        )
 
 
 def open_pictures(prompts: PromptSet, baseline: PictureSet) -> list[Image.Image]:

@@ -17,9 +17,10 @@ from surgery.experiment.rows import ModelRow, baseline_row, folder_name, variant
 from surgery.experiment.run import (
     Run,
     RunRequest,
+    having_pipeline,
     library_versions,
+    model_of_specs,
     open_run,
-    source_of_specs,
     source_with_pipeline,
 )
 from surgery.files import write_whole
@@ -27,7 +28,7 @@ from surgery.metrics.contact_sheet import contact_sheet
 from surgery.metrics.pictures import png_of
 from surgery.pipelines.draw import Drawing
 from surgery.plan.plan import Plan
-from surgery.publish.graph_folder import find_base, is_artefact, read_artefact
+from surgery.publish.graph_folder import Artefact, find_base, is_artefact, read_artefact
 from surgery.publish.manifest import SPEC
 from surgery.spec.load import Spec, load_spec
 from surgery.text_table import table
@@ -102,17 +103,21 @@ def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
         if len(request.targets) > 1:
             raise InputError(f"there are {len(request.targets)} models; give one, or specs (*.yaml) of one model")
         return [], source_with_pipeline(request.targets[0])
-    specs = [load_spec(path) if Path(path).suffix in SPEC_SUFFIXES else spec_of_artefact(Path(path)) for path in paths]
-    return specs, source_of_specs(specs, request.model)
+    artefacts = {path: read_artefact(Path(path)) for path in paths if Path(path).suffix not in SPEC_SUFFIXES}
+    specs = [spec_of_artefact(artefacts[path]) if path in artefacts else load_spec(path) for path in paths]
+    name = model_of_specs(specs, request.model)
+    bases = {base.revision: base for base in (find_base(each, request.model) for each in artefacts.values())}
+    if len(bases) > 1:
+        shown = ", ".join(sorted(str(revision) for revision in bases))
+        raise InputError(f"the folders are for {name} at the revisions {shown}; draw them one by one")
+    return specs, having_pipeline(next(iter(bases.values()))) if bases else source_with_pipeline(name)
 
 
-def spec_of_artefact(folder: Path) -> Spec:
-    """The spec of a compiled variant, for its base model, which is compared with what was recorded, and its means."""
-    artefact = read_artefact(folder)
-    find_base(artefact)
-    spec = load_spec(folder / SPEC)
+def spec_of_artefact(artefact: Artefact) -> Spec:
+    """The spec of a compiled variant, for its base model, with its means."""
+    spec = load_spec(artefact.folder / SPEC)
     profile = None if artefact.means is None else artefact.means.name
-    return replace(spec, file=str(folder), model=artefact.base.model, profile=profile)
+    return replace(spec, file=str(artefact.folder), model=artefact.base.model, profile=profile)
 
 
 def check_folder(request: GalleryRequest) -> None:
@@ -163,7 +168,7 @@ def describe_row(row: ModelRow) -> dict[str, Any]:
     """What tells a row from the others, as plain data."""
     if row.planned is None:
         return {"name": row.name}
-    return {"name": row.name, "spec": row.planned.spec.text, "plan": row.planned.plan.to_json()}
+    return {"name": row.name, "spec": row.planned.text, "plan": row.planned.plan.to_json()}
 
 
 def write_gallery(

@@ -127,7 +127,8 @@ def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda
     recipe = {**make_recipe(run, request), "dtype": str(pipe.transformer.dtype).removeprefix("torch.")}
     beside = request.out.with_name(f".{request.out.name}.unfinished")
     done = _resume(recorder, beside, recipe, asked, say)
-    left = [one for one in asked if one.name not in set(done)]
+    finished = set(done)
+    left = [one for one in asked if one.name not in finished]
     with show_progress(len(asked), unit="sample", label="measuring", done=len(done)) as meter:
         for batch in _batches(left, request.batch_size):
             measure(recorder, batch, _steps_noted(meter))

@@ -58,18 +58,22 @@ class Run:
         }
 
 
-def source_of_specs(specs: Sequence[Spec], override: str | None) -> ModelSource:
-    """The one model that all specs are for, or the one given instead; raises InputError where there is none."""
+def model_of_specs(specs: Sequence[Spec], override: str | None) -> str:
+    """The name of the one model that all specs are for, or the one given instead; InputError where there is none."""
     names = {override or spec.model for spec in specs}
     if len(names) != 1 or None in names:
         shown = ", ".join(sorted(str(name) for name in names))
         raise InputError(f"the specs name not one model but {shown}; give --model")
-    return source_with_pipeline(str(names.pop()))
+    return str(names.pop())
 
 
 def source_with_pipeline(name: str, purpose: str = "to draw pictures") -> ModelSource:
     """A model that has a pipeline; raises InputError where there is none of this name, or only its transformer."""
-    source = find_source(name)
+    return having_pipeline(find_source(name), purpose)
+
+
+def having_pipeline(source: ModelSource, purpose: str = "to draw pictures") -> ModelSource:
+    """The source itself; raises InputError where it is only a transformer."""
     if source.pipeline is None:
         raise InputError(f"{source.name} is a bare transformer; {purpose}, give the folder of its pipeline")
     return source

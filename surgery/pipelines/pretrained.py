@@ -48,11 +48,17 @@ def pick_dtype(dtype: Any, device: str) -> Any:
 
 
 def load_pretrained(
-    source: ModelSource, *, dtype: Any = "auto", device: Any = "auto", transformer_only: bool = False
+    source: ModelSource,
+    *,
+    dtype: Any = "auto",
+    device: Any = "auto",
+    transformer_only: bool = False,
+    variant: str | None = None,
 ) -> Any:
     """The pipeline of a source, or its transformer where it is no pipeline or on request, in evaluation mode.
 
-    What is missing of a model on the hub is downloaded, at the revision of the source.
+    What is missing of a model on the hub is downloaded, at the revision of the source. `variant` is that of diffusers:
+    what the names of the files have before their ending.
 
     Raises:
         InputError: diffusers can't load it, or there is no such device or dtype.
@@ -61,16 +67,18 @@ def load_pretrained(
     torch_dtype = pick_dtype(dtype, device)
     try:
         with library_bars():
-            return _load(source, torch_dtype, transformer_only=transformer_only).to(device)
+            return _load(source, torch_dtype, variant, transformer_only=transformer_only).to(device)
     except (OSError, ValueError, RuntimeError, AssertionError, AttributeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{source.name} can't be loaded on {device}: {reason}") from error
 
 
-def _load(source: ModelSource, dtype: Any, *, transformer_only: bool) -> Any:
+def _load(source: ModelSource, dtype: Any, variant: str | None, *, transformer_only: bool) -> Any:
     import diffusers
 
     place: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
+    if variant is not None:
+        place["variant"] = variant
     if source.pipeline is not None and not transformer_only:
         return diffusers.DiffusionPipeline.from_pretrained(source.pipeline, dtype=dtype, **place)
     model_class = getattr(diffusers, source.class_name)

@@ -63,18 +63,22 @@ def plan_spec(spec: Spec, anatomy: Anatomy, *, profile: str | Path | None = None
         SpecError: the spec has faults; all of them, with their places.
         NotYetError: it uses what this version does not run.
     """
-    return _plan(spec, anatomy, _means_of(spec, profile))
+    faults = Faults(spec.file)
+    groups = find_profile_groups(spec, anatomy, faults)
+    return _plan(spec, anatomy, _means_of(spec, profile), groups, faults)
 
 
 def plan_points(spec: Spec, anatomy: Anatomy, *, profile: str | Path | None = None) -> list[PlannedSpec]:
     """Plan every variant of a spec, one where it is no sweep; raises as `plan_spec` does."""
-    means = _means_of(spec, profile)
-    return [_plan(point, anatomy, means) for point in expand_sweep(spec, anatomy)]
+    points = expand_sweep(spec, anatomy)
+    means, faults = _means_of(spec, profile), Faults(spec.file)
+    groups = find_profile_groups(spec, anatomy, faults)  # all points have them
+    return [_plan(point, anatomy, means, groups, faults) for point in points]
 
 
-def _plan(spec: Spec, anatomy: Anatomy, means: "MeansFile | None") -> PlannedSpec:
-    faults = Faults(spec.file)
-    groups = find_profile_groups(spec, anatomy, faults)
+def _plan(
+    spec: Spec, anatomy: Anatomy, means: "MeansFile | None", groups: tuple[FoundGroup, ...], faults: Faults
+) -> PlannedSpec:
     values = None if means is None else MeanValues(means.digest, means.widths)
     return PlannedSpec(spec, anatomy, lower_spec(spec, anatomy, values, groups, faults), means, groups)
 

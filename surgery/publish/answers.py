@@ -49,7 +49,7 @@ def answer(question: str, about: Mapping[str, Any]) -> dict[str, Any]:
         case "full":
             means = None if about["means"] is None else Path(about["means"])
             original = source_from_json(about["original"])
-            found = check_fully(original, source, plan_from_json(about["plan"]), means).to_json()
+            found = check_fully(original, source, plan_from_json(about["plan"]), means, about["variant"]).to_json()
         case _:
             raise ValueError(f"{question!r} is no question")
     return {**found, "seconds": time.perf_counter() - started}
@@ -66,11 +66,13 @@ def _compile(source: ModelSource, plan: Plan, variant: str | None, verify: Verif
     anatomy = anatomy_of_source(source)
     layers = unroll_plan(plan, anatomy)
     _refuse_unseen_numbers(anatomy, plan, verify)
+    is_run = verify == "numeric" or _needs_folds(plan, layers)
+    if is_run:
+        _refuse_unknown_class(source, anatomy.trace_failure)
     agreement = None
     with ThreadPoolExecutor(max_workers=1) as pool:
         identity = pool.submit(identify, source)  # it reads all weights
-        if verify == "numeric" or _needs_folds(plan, layers):
-            _refuse_unknown_class(source, anatomy.trace_failure)
+        if is_run:
             small = build_small(source)
             fields, folds = fields_of_plan(small.source, layers), folds_of_plan(small, plan, layers)
             if verify == "numeric":

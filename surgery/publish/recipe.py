@@ -10,10 +10,10 @@ from typing import Any
 
 from surgery.anatomy.identity import Identity
 from surgery.anatomy.sources import ModelSource
-from surgery.anatomy.tensor_files import Weights
+from surgery.anatomy.tensor_files import Weights, num_rows
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.checkpoint.byte_plan import BytePlan
-from surgery.checkpoint.new_checkpoint import NewCheckpoint
+from surgery.checkpoint.new_checkpoint import NewCheckpoint, Segment
 from surgery.plan.planned import PlannedSource
 from surgery.publish.manifest import FORMAT, make_manifest
 from surgery.publish.model_card import CardFacts, Size, amount_text, read_card_head
@@ -47,19 +47,19 @@ class PreparedModel:
     @property
     def spec_text(self) -> str:
         """The spec as it is published: paths of this machine by their last parts."""
-        spec = self.planned.spec
-        paths = (spec.model, spec.profile, *(group.file for group in spec.profile_groups))
-        return hide_paths(self.planned.text, [name for name in paths if name is not None])
+        return public_text(self.planned)
 
     @property
     def repeated_bytes(self) -> int:
         """The bytes of all copies of a block but its first: the graph backend would share them."""
-        sizes = {name: tensor.size_bytes for name, (_, tensor) in self.weights.tensors.items()}
-        uses: dict[str, int] = {}
-        for tensor in self.new.tensors:
-            for name in {segment.tensor for segment in tensor.segments}:
-                uses[name] = uses.get(name, 0) + 1
-        return sum(sizes[name] * (count - 1) for name, count in uses.items())
+        every = [segment for tensor in self.new.tensors for segment in tensor.segments]
+        once = {(segment.tensor, segment.start, segment.stop): segment for segment in every}
+        return sum(map(self._size_of, every)) - sum(map(self._size_of, once.values()))
+
+    def _size_of(self, segment: Segment) -> int:
+        """The bytes of the rows that a segment copies."""
+        stored = self.weights.tensors[segment.tensor][1]
+        return stored.size_bytes * segment.num_rows // max(num_rows(stored.shape), 1)
 
 
 def make_metadata(prepared: PreparedModel) -> dict[str, str]:
@@ -115,6 +115,13 @@ def public_name(name: str) -> str:
     path = Path(name).expanduser()
     is_path = name.startswith((".", "/", "~")) or path.exists() or ("/" in name and not HUB_ID.fullmatch(name))
     return path.absolute().name if is_path and name != DEMO_NAME else name
+
+
+def public_text(planned: PlannedSource) -> str:
+    """The text of a spec as strangers may read it: paths of this machine by their last parts."""
+    spec = planned.spec
+    paths = (spec.model, spec.profile, *(group.file for group in spec.profile_groups))
+    return hide_paths(planned.text, [name for name in paths if name is not None])
 
 
 def hide_paths(text: str, names: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from surgery.errors import InputError, RefusedError
 from surgery.files import refuse_file
 from surgery.plan.planned import PlannedSource
 from surgery.publish.manifest import FORMAT
-from surgery.publish.recipe import BASE_KEY, KEY
+from surgery.publish.recipe import BASE_KEY, KEY, public_text
 from surgery.publish.worker import open_verifier
 from surgery.version import __version__
 
@@ -73,7 +73,7 @@ def make_recipe(planned: PlannedSource, file: TensorFile, remapped: Remapped) ->
         "format": FORMAT,
         "kind": "adapter",
         "adapter": file.path.name,
-        "spec": planned.text,
+        "spec": public_text(planned),
         "plan": planned.plan.text,
         "plan_hash": planned.plan.hash,
         "tensors": {

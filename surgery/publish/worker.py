@@ -23,7 +23,7 @@ SECONDS_TO_END = 2.0
 
 
 class Ask(Protocol):
-    """Ask a question (see verify.answers); raises what the answer raised."""
+    """Ask a question (see publish.answers); raises what the answer raised."""
 
     def __call__(self, question: str, **about: Any) -> dict[str, Any]: ...
 

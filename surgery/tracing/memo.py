@@ -37,8 +37,8 @@ class BlockMemo:
 
     def keep(self, key: Hashable | None, result: Any, given: Any) -> None:
         """Keep the result of a block that was run on `given`."""
-        inputs = {storage_of(tensor) for tensor in _tensors_in(given)}
-        if key is not None and not any(storage_of(tensor) in inputs for tensor in _tensors_in(result)):
+        inputs = {storage_of(tensor) for tensor in tensors_in(given)}
+        if key is not None and not any(storage_of(tensor) in inputs for tensor in tensors_in(result)):
             self.results[key] = result
 
 
@@ -80,11 +80,12 @@ def _shape_of(value: Any) -> Hashable:
     raise _CannotTellError(type(value).__name__)
 
 
-def _tensors_in(value: Any) -> list[torch.Tensor]:
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """All tensors in nested tuples, lists and dicts, in their order."""
     if isinstance(value, torch.Tensor):
         return [value]
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    return [tensor for item in items for tensor in _tensors_in(item)]
+    return [tensor for item in items for tensor in tensors_in(item)]
 
 
 def _map_tensors(value: Any) -> Any:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from surgery.errors import InternalsError, TraceError
 from surgery.tracing.arguments import Container, flatten_call, parameters_of_module, unflatten_call
+from surgery.tracing.memo import tensors_in
 from surgery.tracing.stand_ins import StandIn
 from surgery.tracing.steps import find_stack_names
 
@@ -193,7 +194,7 @@ class _Taint(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        given = [id(value) for value in _tensors_in((args, kwargs))]
+        given = [id(value) for value in tensors_in((args, kwargs))]
         for learner in self.learners:
             if learner.is_complete or not any(key in learner.outputs or key in learner.derived for key in given):
                 continue
@@ -201,17 +202,10 @@ class _Taint(TorchFunctionMode):
             if name in READS_CONTENTS:
                 raise TraceError(f"between the blocks of {learner.stack} it decides on what they return")
             is_in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
-            changed = _tensors_in([result, args[:1]] if is_in_place else [])
-            made = [tensor for tensor in _tensors_in(result) if id(tensor) not in learner.outputs]
+            changed = tensors_in([result, args[:1]] if is_in_place else [])
+            made = [tensor for tensor in tensors_in(result) if id(tensor) not in learner.outputs]
             learner.derived.update((id(tensor), tensor) for tensor in (*changed, *made))
         return result
-
-
-def _tensors_in(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    return [tensor for item in items for tensor in _tensors_in(item)]
 
 
 def _on_meta(value: Any) -> Any:

@@ -15,8 +15,12 @@ from surgery.verify.agreement import Agreement, compare
 SIZES = {"batch": 1, "height": 16, "width": 16, "image": 64, "text": 33}
 
 
-def check_fully(source: ModelSource, written: ModelSource, plan: Plan, means: Path | None) -> Agreement:
+def check_fully(
+    source: ModelSource, written: ModelSource, plan: Plan, means: Path | None, variant: str | None
+) -> Agreement:
     """Run the graph variant of the original and the written checkpoint, as diffusers loads it, on the same inputs.
+
+    `variant` is what the names of the files of both have before their ending (`fp16`).
 
     Raises:
         RefusedError: they differ by more than rounding.
@@ -25,11 +29,11 @@ def check_fully(source: ModelSource, written: ModelSource, plan: Plan, means: Pa
     if not has_example_inputs(source.class_name):
         raise InputError(f"there are no example inputs for {source.class_name}; give --verify structure")
     dtype = source.weights_dtype or "float32"
-    graph = apply(_load(source, dtype), plan, profile=means)
-    checkpoint = _load(written, dtype)
+    graph = apply(_load(source, dtype, variant), plan, profile=means)
+    checkpoint = _load(written, dtype, variant)
     return compare(graph, checkpoint, sizes=SIZES, what=f"the whole model in {dtype}")
 
 
-def _load(source: ModelSource, dtype: str) -> torch.nn.Module:
-    model: torch.nn.Module = load_pretrained(source, dtype=dtype, device="cpu", transformer_only=True)
+def _load(source: ModelSource, dtype: str, variant: str | None) -> torch.nn.Module:
+    model: torch.nn.Module = load_pretrained(source, dtype=dtype, device="cpu", transformer_only=True, variant=variant)
     return model.eval()

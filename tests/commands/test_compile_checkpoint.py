@@ -141,6 +141,15 @@ def test_verify_full_runs_the_written_files(write_spec, compile_to):
     assert "numeric" not in checks and "the whole model in float16" in (out / "README.md").read_text()
 
 
+def test_verify_full_loads_the_files_of_a_variant(write_spec, compile_to, tmp_path):
+    """The folder has no other files than those: neither the original nor what was written loads without its name."""
+    build_tiny_model("pixart").half().save_pretrained(tmp_path / "model", variant="fp16")
+    spec = write_spec("spec.yaml", SKIP, model=tmp_path / "model")
+    result, out = compile_to(spec, "--variant", "fp16", "--json", verify="full")
+    assert json.loads(result.stdout)["checks"]["full"]["difference"] == 0.0
+    assert [path.name for path in out.glob("*.safetensors")] == ["diffusion_pytorch_model.fp16.safetensors"]
+
+
 def test_verify_structure_says_what_was_not_checked(write_spec, compile_to):
     result, _ = compile_to(write_spec("spec.yaml", SKIP))
     assert "  not run: that the forward does not go by the blocks' numbers was not checked" in lines_of(result)

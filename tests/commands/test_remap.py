@@ -6,10 +6,12 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from surgery.checkpoint import write
@@ -58,6 +60,15 @@ def test_what_fell_away_is_listed(remap, lora):
         2,
         4,
     ]
+
+
+def test_what_is_shared_names_no_folder_of_this_machine(remap, pipeline):
+    """As of a pruned model: the recipe in the file has the last part of every path."""
+    _, out = remap(model=pipeline)
+    with safe_open(out, "np") as file:
+        recipe = file.metadata()["surgery"]
+    assert f"model: {Path(pipeline).name}" in json.loads(recipe)["spec"]
+    assert str(Path(pipeline).parent) not in recipe
 
 
 def test_json_names_every_module_and_tensor(remap, lora):

@@ -25,7 +25,16 @@ def test_variants_err_and_the_unchanged_graph_does_not(name):
     pipes = {"baseline": pipe, "no-op": unchanged, "skip": skipped}
     counted = []
     found = denoising_errors(
-        pipes, pipe, clean, PROMPTS, seeds=[0, 1, 2], bins=3, batch_size=2, call=call, on_batch=counted.append
+        pipes,
+        pipe,
+        clean,
+        PROMPTS,
+        seeds=[0, 1, 2],
+        bins=3,
+        batch_size=2,
+        call=call,
+        has_truth=True,
+        on_batch=counted.append,
     )
     assert sum(counted) == 3 * 3 * len(pipes)
     assert (found["no-op"].to_baseline == 0).all() and (found["baseline"].to_baseline == 0).all()
@@ -33,6 +42,7 @@ def test_variants_err_and_the_unchanged_graph_does_not(name):
     assert (found["skip"].to_truth > 0).all()
     again = denoising_errors({"skip": skipped}, pipe, clean, PROMPTS, seeds=[0, 1, 2], bins=3, batch_size=2, call=call)
     assert np.array_equal(again["skip"].to_baseline, found["skip"].to_baseline)
+    assert again["skip"].to_truth is None
 
 
 def test_it_is_the_relative_distance_of_two_predictions():
@@ -40,7 +50,9 @@ def test_it_is_the_relative_distance_of_two_predictions():
     pipe, call = pipelines.build_pipeline("demo")
     clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     skipped = apply(pipe, read_spec('surgery: v1\noperations: [{skip: "transformer_blocks[3]"}]'))
-    found = denoising_errors({"skip": skipped}, pipe, clean, ["rocket"], seeds=[7], bins=2, batch_size=1, call=call)
+    found = denoising_errors(
+        {"skip": skipped}, pipe, clean, ["rocket"], seeds=[7], bins=2, batch_size=1, call=call, has_truth=True
+    )
     with torch.no_grad():
         states, mask, _, _ = pipe.encode_prompt("rocket", do_classifier_free_guidance=False, clean_caption=False)
     for number, share in enumerate((0.25, 0.75)):

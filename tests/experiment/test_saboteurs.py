@@ -18,7 +18,7 @@ from surgery.demo.bundled_judges import bundled_clip, bundled_extractor, bundled
 from surgery.demo.extractor import EmojiExtractor
 from surgery.demo.training.augment import add_noise, blur
 from surgery.demo.training.judge_quality import to_bytes
-from surgery.errors import InputError
+from surgery.errors import InputError, RefusedError
 from surgery.experiment import evaluation, picture_store
 from surgery.experiment import rows as experiment_rows
 from surgery.experiment import run as experiment_run
@@ -405,3 +405,16 @@ def test_a_bundled_extractor_whose_weights_were_not_loaded_is_refused(monkeypatc
     monkeypatch.setattr(EmojiExtractor, "load_state_dict", lambda *args, **options: None)
     with pytest.raises(InputError, match="the weights of emoji-features-v1 are not the wanted ones"):
         bundled_extractor()
+
+
+@pytest.mark.parametrize("error", [InputError, RefusedError])
+def test_a_pipeline_whose_latents_are_packed_in_unknown_ways_is_scored_without_the_denoising_error(
+    loaded_once, tmp_path, monkeypatch, error
+):
+    def refuse(*_args, **_options):
+        raise error("how they are packed is not known")
+
+    monkeypatch.setattr(evaluation, "denoising_errors", refuse)
+    found = evaluation.run_evaluation(quick_request(tmp_path))
+    assert found.notes == ("no denoising error: how they are packed is not known",)
+    assert {score.metric.kind for score in found.rows[1].scores} >= {"ssim", "psnr"}

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from surgery.errors import InputError, SpecError
+from surgery.plan import profile_groups
 from surgery.plan.names import find_name_faults
-from surgery.plan.planned import plan_spec
+from surgery.plan.planned import plan_points, plan_spec
 from surgery.plan.profile_groups import find_profile_groups, refuse_other_model, self_contained_text
 from surgery.profiles.groups import find_groups
 from surgery.profiles.profile_file import write_profile
@@ -164,3 +165,12 @@ def test_a_folder_of_the_profile_is_not_published(spec_of, pixart, folder):
     spec = spec_of([f'middle: "{folder}/private/{REFERENCE}"'], "skip: middle")
     text = self_contained_text(spec, find_profile_groups(spec, pixart, Faults("x")))
     assert "private" not in text and f"# from {REFERENCE}" in text
+
+
+def test_a_sweep_reads_its_profiles_once(spec_of, pixart, monkeypatch):
+    read, read_profile = [], profile_groups._read
+    monkeypatch.setattr(profile_groups, "_read", lambda path: (read.append(path), read_profile(path))[1])
+    spec = spec_of([f'middle: "{REFERENCE}"'], "skip: middle")
+    vary = "vary: {n: [2, 3, 4]}\noperations:\n  - repeat: {layers: 'transformer_blocks[0]', times: '{n}'}"
+    sweep = read_spec(spec.text.replace("operations:", vary, 1), folder=spec.folder)
+    assert len(plan_points(sweep, pixart)) == 3 and len(read) == 1

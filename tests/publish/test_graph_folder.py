@@ -17,6 +17,7 @@ from surgery.anatomy.identity import find_difference, identify, identity_from_js
 from surgery.anatomy.sources import find_source
 from surgery.bundled import DEMO_CALL, demo_folder
 from surgery.errors import InputError
+from surgery.experiment.gallery import GalleryRequest, find_targets
 from surgery.plan.planned import plan_spec_file
 from surgery.profiles.means import write_means
 from surgery.publish.graph_folder import read_artefact, write_artefact
@@ -173,6 +174,19 @@ def test_what_says_nothing_of_the_model_may_differ(compile_spec, base, tmp_path)
         json.dumps({**config, "_diffusers_version": "0.1", "_name_or_path": "x"})
     )
     surgery.load_variant(compile_spec().folder, base=tmp_path / "moved")
+
+
+def test_a_base_model_that_has_moved_is_given_to_generate_and_compared(compile_spec, base, tmp_path):
+    """It is found as far as that it has no pipeline; another model is refused."""
+    shutil.copytree(base, tmp_path / "gone")
+    artefact = compile_spec(model=tmp_path / "gone")
+    (tmp_path / "gone").rename(tmp_path / "moved")
+    asked = {"targets": (str(artefact.folder),), "prompts": ("red apple",), "out": tmp_path / "out"}
+    with pytest.raises(InputError, match="moved is a bare transformer; to draw pictures"):
+        find_targets(GalleryRequest(**asked, model=str(tmp_path / "moved")))
+    build_tiny_model("sd3", seed=5).save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match="other is not the base model that"):
+        find_targets(GalleryRequest(**asked, model=str(tmp_path / "other")))
 
 
 def test_a_base_model_that_is_gone_is_told(compile_spec, base, tmp_path):
