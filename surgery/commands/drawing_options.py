@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from surgery.errors import InputError
+from surgery.experiment.text_files import lines_of, read_text_file
 
 
 def _finite(value: float | None) -> float | None:
@@ -54,13 +55,7 @@ def read_prompts(given: list[str], file: Path | None) -> tuple[str, ...]:
     """
     found = list(given)
     if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise InputError(f"the prompts {file} can't be read: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise InputError(f"the prompts {file} can't be read: {error}") from None
-        found += [line.strip() for line in lines if line.strip()]
+        found += lines_of(read_text_file(file, "the prompts"))
         if not found:
             raise InputError(f"{file} holds no prompt; write one a line")
     if not found:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from surgery.errors import InputError
+from surgery.experiment.text_files import lines_of, read_text_file, rows_of_csv
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 TABLES = ("metadata.jsonl", "metadata.csv")
@@ -26,15 +25,6 @@ class CaptionedPicture:
 
     file: Path
     caption: str
-
-
-def open_picture(file: Path) -> Image.Image:
-    """A picture in RGB; raises InputError where it can't be read."""
-    try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"the picture {file} can't be read: {error}") from None
 
 
 def read_captions(folder: Path) -> tuple[CaptionedPicture, ...]:
@@ -59,8 +49,8 @@ def _from_table(table: Path) -> Iterator[CaptionedPicture]:
     for number, row in enumerate(_rows(table), 1):
         name = row.get("file_name")
         texts = next((row[key] for key in TEXT_KEYS if row.get(key)), "")
-        captions = [str(text).strip() for text in (texts if isinstance(texts, list) else [texts])]
-        if not isinstance(name, str) or not all(captions):
+        captions = [text.strip() for text in (texts if isinstance(texts, list) else [texts]) if isinstance(text, str)]
+        if not isinstance(name, str) or not captions or not all(captions):
             raise InputError(f"{table}: entry {number} needs file_name and text")
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"{table}: entry {number} names {name}, which is not in its folder")
@@ -68,12 +58,12 @@ def _from_table(table: Path) -> Iterator[CaptionedPicture]:
 
 
 def _rows(table: Path) -> list[dict[str, Any]]:
+    text = read_text_file(table, "the captions")
     try:
-        text = table.read_text(encoding="utf-8-sig")
         if table.suffix == ".csv":
-            return list(csv.DictReader(text.splitlines()))
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError, csv.Error) as error:
+            return list(rows_of_csv(text))
+        rows = [json.loads(line) for line in lines_of(text)]
+    except (ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"{table} can't be read: {error}") from None
     if not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{table} must hold one object a line, with file_name and text")
@@ -83,8 +73,7 @@ def _rows(table: Path) -> list[dict[str, Any]]:
 def _from_texts(folder: Path) -> Iterator[CaptionedPicture]:
     for picture in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
         beside = picture.with_suffix(".txt")
-        try:
-            lines = beside.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{picture} has no caption: {beside.name} can't be read ({error})") from None
-        yield from (CaptionedPicture(picture, line.strip()) for line in lines if line.strip())
+        lines = lines_of(read_text_file(Path(beside), f"{picture} has no caption:"))
+        if not lines:
+            raise InputError(f"{picture} has no caption: {beside} is empty")
+        yield from (CaptionedPicture(picture, line) for line in lines)

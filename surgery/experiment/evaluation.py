@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from surgery.errors import InputError, RefusedError
-from surgery.experiment.captions import open_picture
 from surgery.experiment.columns import Column, columns_of
 from surgery.experiment.controls import BASELINE, CONTROLS, NO_OP
 from surgery.experiment.denoising_error import DenoisingErrors, denoising_errors
@@ -25,6 +24,7 @@ from surgery.experiment.rows import Row, baseline_row, control_rows, variant_row
 from surgery.experiment.run import Run, RunRequest, model_of_specs, open_run, source_with_pipeline
 from surgery.experiment.scores import Score, notes_on_number, score_row
 from surgery.experiment.sights import Observed
+from surgery.metrics.open_picture import open_picture
 from surgery.metrics.pictures import PictureSet
 from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
@@ -234,5 +234,5 @@ def measure_errors(
 def open_pictures(prompts: PromptSet, baseline: PictureSet) -> list[Image.Image]:
     """The pictures that the prompts describe, where there are such, or else those that the baseline has drawn."""
     if prompts.pictures:
-        return [open_picture(file) for file in prompts.pictures]
+        return [open_picture(file).image for file in prompts.pictures]
     return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in baseline.all_pixels()]

@@ -15,9 +15,10 @@ from surgery.activations.trajectories import measure_trajectories
 from surgery.anatomy.anatomy import Component
 from surgery.anatomy.from_model import read_anatomy
 from surgery.errors import InputError
-from surgery.experiment.captions import CaptionedPicture, open_picture, read_captions
+from surgery.experiment.captions import CaptionedPicture, read_captions
 from surgery.experiment.run import Run, RunRequest, library_versions, open_run, source_with_pipeline
 from surgery.files import refuse_file
+from surgery.metrics.open_picture import open_picture
 from surgery.pipelines.guidance import find_guidance
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.profile_file import read_profile, write_profile
@@ -210,7 +211,7 @@ def _measure_pictures(pipe: Any, call: Mapping[str, Any]) -> Measure:
         for one in batch:
             assert isinstance(one.of, CaptionedPicture), "a request is for prompts or for pictures"
             share = random.Random(one.seed).random()
-            sample = Sample(open_picture(one.of.file), one.of.caption, share, one.seed)
+            sample = Sample(open_picture(one.of.file).image, one.of.caption, share, one.seed)
             measure_noised(pipe, recorder, sample, call, on_step)
 
     return measure

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.errors import InputError
+from surgery.experiment.text_files import lines_of, read_text_file, rows_of_csv
 
 COLUMNS = ("prompt", "caption", "text")
 
@@ -33,10 +34,7 @@ def read_prompt_file(
     Raises:
         InputError: the file can't be read, holds no prompt or fewer than are to be drawn, or a picture is missing.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the prompts {path} can't be read: {error}") from None
+    text = read_text_file(path, "the prompts")
     if path.suffix.lower() == ".json":
         pairs = _from_coco(path, text, pictures)
     elif pictures is not None:
@@ -44,7 +42,7 @@ def read_prompt_file(
     elif path.suffix.lower() == ".csv":
         pairs = [(prompt, None) for prompt in _from_csv(path, text)]
     else:
-        pairs = [(line.strip(), None) for line in text.splitlines() if line.strip()]
+        pairs = [(line, None) for line in lines_of(text)]
     if not pairs:
         raise InputError(f"{path} holds no prompt; write one a line")
     if sample is not None:
@@ -58,13 +56,14 @@ def read_prompt_file(
 
 def _from_csv(path: Path, text: str) -> list[str]:
     try:
-        rows = list(csv.DictReader(text.splitlines(), strict=True))
+        rows = rows_of_csv(text)
     except csv.Error as error:
         raise InputError(f"the prompts {path} can't be read: {error}") from None
     column = next((name for name in COLUMNS if rows and name in rows[0]), None)
     if column is None:
         raise InputError(f"{path} has no column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}")
-    return [row[column].strip() for row in rows if (row[column] or "").strip()]
+    cells = [(row.get(column) or "").strip() for row in rows]
+    return [cell for cell in cells if cell]
 
 
 def _from_coco(path: Path, text: str, pictures: Path | None) -> list[tuple[str, Path | None]]:
@@ -72,13 +71,18 @@ def _from_coco(path: Path, text: str, pictures: Path | None) -> list[tuple[str, 
     try:
         document: Any = json.loads(text)
         names = {image["id"]: str(image["file_name"]) for image in document["images"]}
-        captions = [(str(entry["caption"]).strip(), entry["image_id"]) for entry in document["annotations"]]
+        captions = [(entry["caption"], entry["image_id"]) for entry in document["annotations"]]
+        hash(tuple(identifier for _, identifier in captions))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is no captions file in COCO's format (images with id and file_name, annotations with image_id and "
             f"caption): {type(error).__name__}: {error}"
         ) from None
-    return [(caption, _picture(path, names, identifier, pictures)) for caption, identifier in captions if caption]
+    for number, (caption, _) in enumerate(captions, 1):
+        if not isinstance(caption, str):
+            raise InputError(f"{path}: the caption of annotation {number} is {json.dumps(caption)}; write a text")
+    told = [(caption.strip(), identifier) for caption, identifier in captions]
+    return [(caption, _picture(path, names, identifier, pictures)) for caption, identifier in told if caption]
 
 
 def _picture(path: Path, names: Mapping[Any, str], identifier: Any, pictures: Path | None) -> Path | None:

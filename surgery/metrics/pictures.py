@@ -16,15 +16,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from surgery.errors import InputError
+from surgery.metrics.open_picture import OpenedPicture, decode_picture, read_content
 
 Role = Literal["scored", "reference"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 LOSSY = ("JPEG", "MPO", "WEBP")
-MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr")
 MAX_NAMED = 10  # faults that a message names one by one
 
 
@@ -80,10 +80,11 @@ class PictureSet:
 
     def _read(self, number: int) -> torch.Tensor:
         path = self.files[number]
-        content = _content(path)
-        if hashlib.sha256(content).hexdigest() != self.digests[number]:
+        content = read_content(path)
+        opened = decode_picture(content)
+        if _digest_of(content, opened) != self.digests[number]:
             raise InputError(f"{path} was changed while it was measured; measure again")
-        return _to_pixels(_fitted(_opened(content), self.crop_px))
+        return _to_pixels(_fitted(opened.image, self.crop_px))
 
 
 def read_pictures(folder: Path, *, role: Role, crop_px: int | None = None) -> PictureSet:
@@ -156,6 +157,7 @@ class _Surveyed:
     size: tuple[int, int] = (0, 0)
     format: str = ""
     transparent: bool = False
+    turned: bool = False
     fault: str = ""
 
     @property
@@ -165,34 +167,18 @@ class _Surveyed:
 
 def _survey(path: Path, crop_px: int | None) -> _Surveyed:
     try:
-        content = _content(path)
-        image = _opened(content)
-        size = image.size if crop_px is None else (crop_px, crop_px)
+        content = read_content(path)
+        opened = decode_picture(content)
     except InputError as error:
         return _Surveyed(path, fault=str(error))
-    transparent = image.mode in ("RGBA", "LA") or "transparency" in image.info
-    return _Surveyed(path, hashlib.sha256(content).hexdigest(), size, image.format or "", transparent)
+    size = opened.image.size if crop_px is None else (crop_px, crop_px)
+    digest = _digest_of(content, opened)
+    return _Surveyed(path, digest, size, opened.format, opened.was_transparent, opened.was_turned)
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"can't be read: {error.strerror}") from None
-
-
-def _opened(content: bytes) -> Image.Image:
-    """The picture, decoded whole: a truncated one is found out here."""
-    try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except UnidentifiedImageError:
-        raise InputError("can't be read: it is no picture") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"can't be read: {error}") from None
-    if image.mode not in MODES:
-        raise InputError(f"is of Pillow's mode {image.mode}; write it with 8 bits a channel")
-    return image
+def _digest_of(content: bytes, opened: OpenedPicture) -> str:
+    """Of the contents; and that they were turned, which pictures that were measured before this was done were not."""
+    return hashlib.sha256(content + (b"turned" if opened.was_turned else b"")).hexdigest()
 
 
 def _fitted(image: Image.Image, crop_px: int | None) -> Image.Image:
@@ -200,23 +186,15 @@ def _fitted(image: Image.Image, crop_px: int | None) -> Image.Image:
         return image
     short = min(image.size)
     width, height = (crop_px * length // short for length in image.size)
-    resized = _over_white(image).resize((width, height), Image.Resampling.BILINEAR)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - crop_px) / 2), round((height - crop_px) / 2)
     return resized.crop((left, top, left + crop_px, top + crop_px))
 
 
 def _to_pixels(image: Image.Image) -> torch.Tensor:
     """uint8 (3, H, W)."""
-    values = np.asarray(_over_white(image), dtype=np.uint8)
+    values = np.asarray(image, dtype=np.uint8)
     return torch.from_numpy(values.transpose(2, 0, 1).copy())
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "LA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
 
 
 def _digest_of_pixels(picture: torch.Tensor) -> str:
@@ -244,6 +222,9 @@ def _notes_on(surveyed: Sequence[_Surveyed]) -> tuple[str, ...]:
     transparent = sum(item.transparent for item in surveyed)
     if transparent:
         notes.append(f"{transparent} of {len(surveyed)} pictures are transparent, and were put over white")
+    turned = sum(item.turned for item in surveyed)
+    if turned:
+        notes.append(f"{turned} of {len(surveyed)} pictures were turned as their EXIF orientation says")
     return tuple(notes)
 
 

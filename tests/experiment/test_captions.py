@@ -40,7 +40,9 @@ def test_texts_beside_the_pictures(folder):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "a.png has no caption: a.txt can't be read"),
+        ({}, r"a.png has no caption: .*a.txt can't be read"),
+        ({"a.txt": " \n", "b.txt": "x"}, r"a.png has no caption: .*a.txt is empty"),
+        ({"metadata.jsonl": '{"file_name": "a.png", "text": [null]}'}, "entry 1 needs file_name and text"),
         ({"metadata.jsonl": "{"}, "metadata.jsonl can't be read"),
         ({"metadata.jsonl": "[1]"}, "must hold one object a line"),
         ({"metadata.jsonl": '{"file_name": "a.png"}'}, "entry 1 needs file_name and text"),

@@ -1,6 +1,7 @@
 """Profiles from Python are those of the command."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from diffusers import DiffusionPipeline
@@ -18,7 +19,7 @@ PROMPTS = ["red apple", "rocket", "guitar"]
 def test_times_of_pictures_are_uniform_and_each_sample_has_its_own(monkeypatch):
     """Kolmogorov and Smirnov's distance to the uniform law is below its 1% bound, 1.63 / sqrt(n)."""
     shares = []
-    monkeypatch.setattr(profiling, "open_picture", lambda file: None)
+    monkeypatch.setattr(profiling, "open_picture", lambda file: SimpleNamespace(image=None))
     monkeypatch.setattr(
         profiling, "measure_noised", lambda pipe, recorder, sample, call, on_step: shares.append(sample)
     )

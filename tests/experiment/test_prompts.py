@@ -31,6 +31,11 @@ def test_lines_and_columns(tmp_path):
     assert read_prompt_file(tmp_path / "a.csv").prompts == ("red, apple", "rocket")
 
 
+def test_a_prompt_may_have_several_lines_within_quotes(tmp_path):
+    (tmp_path / "a.csv").write_text('prompt\n"red\napple"\na cat\u2028on a mat\n', encoding="utf-8")
+    assert read_prompt_file(tmp_path / "a.csv").prompts == ("red\napple", "a cat\u2028on a mat")
+
+
 def test_captions_come_with_their_pictures(coco):
     found = read_prompt_file(coco / "captions.json", pictures=coco / "val")
     assert found.prompts == tuple(f"caption {number}" for number in range(10))
@@ -53,6 +58,18 @@ def test_pairs_are_drawn_as_the_seed_draws_them(coco):
         ("a.json", "{", "is no captions file in COCO's format"),
         ("a.json", '{"images": [], "annotations": [{"image_id": 1, "caption": "x"}]}', "of picture 1, which the file"),
         ("a.json", '{"images": [], "annotations": []}', "holds no prompt"),
+        (
+            "a.json",
+            '{"images": [], "annotations": [{"image_id": 1, "caption": null}]}',
+            "annotation 1 is null; write a",
+        ),
+        (
+            "a.json",
+            '{"images": [], "annotations": [{"image_id": 1, "caption": ["x"]}]}',
+            "the caption of annotation 1 is",
+        ),
+        ("a.json", '{"images": [], "annotations": [{"image_id": [1], "caption": "x"}]}', "is no captions file in COCO"),
+        ("a.json", '{"images": [{"id": {}, "file_name": "x"}], "annotations": []}', "is no captions file in COCO"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, text, message):
