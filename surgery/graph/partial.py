@@ -17,7 +17,7 @@ from surgery.graph.graph_code import compile_graph, names_in_graph, readable_sou
 from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Schedule
-from surgery.tracing.arguments import Container, FlatCall, flatten_call, parameters_of_module, unflatten_call
+from surgery.tracing.arguments import Container, FlatCall, flatten_call, is_number, parameters_of_module, unflatten_call
 from surgery.tracing.guards import GuardViolation
 from surgery.tracing.regions import Input, Output, Region, trace_regions
 from surgery.tracing.stand_ins import StandIn, shadow_of
@@ -162,7 +162,7 @@ class _Conductor:
         number = origin.index if isinstance(origin, Input) else self.part.handed[origin.index]
         assert number is not None, "inputs are numbered"
         known = self.values.setdefault(number, value)
-        if known is not value and (isinstance(value, torch.Tensor) or known != value):
+        if known is not value and not (is_number(value) and known == value):
             raise GuardViolation(f"the blocks of {self.part.region.stack} are given other values than when traced")
 
     def hand_through(self, returned: Any) -> Any:

@@ -99,7 +99,14 @@ def variant_class(original: type[nn.Module]) -> type[nn.Module]:
         rewritten: RewrittenForward = self.__dict__[ATTRIBUTE]
         return rewritten.run(self, args, kwargs)
 
+    @functools.wraps(original.__init__)  # whose arguments are those of a config
+    def become_original(self: Any, *args: Any, **kwargs: Any) -> None:
+        """A new object (`from_config` of a variant's class, as diffusers' EMAModel makes one) is an original."""
+        self.__class__ = original
+        self.__init__(*args, **kwargs)
+
     members = {
+        "__init__": become_original,
         "forward": rewrap(original.forward, forward),
         "save_pretrained": _refuse_to_save,
         "__module__": original.__module__,

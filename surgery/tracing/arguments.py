@@ -6,12 +6,14 @@ import keyword
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
 from torch import nn
 
-CONSTANT_TYPES = (bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size, torch.layout)
+PLAIN_TYPES = (bool, str, bytes, type(None))  # themselves, no classes made of them: those may hold more
+TORCH_CONSTANTS = (torch.dtype, torch.device, torch.Size, torch.layout)
 NUMBER_TYPES = (int, float)
 WRITTEN_TYPES = (bool, int, float, complex, str, bytes, type(None))  # Python writes the same only for the same
 
@@ -56,6 +58,15 @@ class Opaque:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """The place of input number `index`, an object that is handed on as it is: what it holds may change from call to
+    call, and what is written into it is for its owner. `same` tells which objects a graph may be given in its place."""
+
+    index: int
+    same: Opaque | Written
+
+
+@dataclass(frozen=True)
 class Container:
     """A tuple, list or dict; `keys` is None but for dicts."""
 
@@ -64,16 +75,21 @@ class Container:
     items: tuple["Layout", ...]
 
 
-Layout = Slot | Constant | Written | Opaque | Container
+Layout = Slot | Constant | Written | Passed | Container
 
 
 @dataclass(frozen=True)
 class FlatCall:
-    """Positional and keyword arguments as a hashable structure and the tensors and numbers in it, left to right."""
+    """Positional and keyword arguments as a hashable structure, and the tensors, numbers and objects in it."""
 
     structure: Container
     inputs: tuple[Any, ...]
     names: tuple[str, ...]
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that may differ from call to call; members of an Enum are no such numbers."""
+    return isinstance(value, NUMBER_TYPES) and not isinstance(value, (bool, Enum))
 
 
 def parameters_of(forward: Callable[..., Any]) -> tuple[str, ...]:
@@ -96,19 +112,25 @@ def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Seq
     inputs: list[Any] = []
     names: list[str] = []
 
+    def keep(value: Any, name: str) -> int:
+        inputs.append(value)
+        names.append(name)
+        return len(inputs) - 1
+
     def flatten(value: Any, name: str) -> Layout:
-        if isinstance(value, torch.Tensor) or (isinstance(value, NUMBER_TYPES) and not isinstance(value, bool)):
-            inputs.append(value)
-            names.append(name)
-            return Slot(len(inputs) - 1)
-        if isinstance(value, CONSTANT_TYPES):
+        if isinstance(value, torch.Tensor) or is_number(value):
+            return Slot(keep(value, name))
+        if type(value) in PLAIN_TYPES or isinstance(value, TORCH_CONSTANTS):
             return Constant(value)
         if type(value) in (tuple, list) or (isinstance(value, tuple) and hasattr(value, "_fields")):
             return Container(type(value), None, tuple(flatten(item, f"{name}_{i}") for i, item in enumerate(value)))
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             items = tuple(flatten(item, f"{name}_{key}") for key, item in value.items())
             return Container(dict, tuple(value), items)
-        return _written(value) or Opaque(value)
+        written = _written(value)
+        if written is not None and not isinstance(value, set):  # nobody can change the others
+            return written
+        return Passed(keep(value, name), written or Opaque(value))
 
     named = {(parameters[i] if i < len(parameters) else i): value for i, value in enumerate(args)} | dict(kwargs)
     structure = Container(dict, tuple(named), tuple(flatten(value, f"arg_{key}") for key, value in named.items()))
@@ -144,9 +166,9 @@ def unflatten_call(structure: Container, inputs: Sequence[Any]) -> tuple[tuple[A
 
     def build(item: Layout) -> Any:
         match item:
-            case Slot(index):
+            case Slot(index) | Passed(index):
                 return inputs[index]
-            case Constant(value) | Opaque(value):
+            case Constant(value):
                 return value
             case Written():
                 return item.build()

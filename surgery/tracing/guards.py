@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from surgery.tracing.arguments import FlatCall
+from surgery.tracing.arguments import FlatCall, is_number
 
 
 class GuardViolation(Exception):  # noqa: N818  (a signal within the package, no error of anybody)
@@ -59,7 +59,10 @@ def key_of_call(model: nn.Module, call: FlatCall) -> Hashable:
 
 def sizes_of_call(call: FlatCall) -> Hashable:
     """The exact shapes of all tensors and the values of all numbers of a call."""
-    return tuple(tuple(value.shape) if isinstance(value, torch.Tensor) else value for value in call.inputs)
+    return tuple(
+        tuple(value.shape) if isinstance(value, torch.Tensor) else value if is_number(value) else None
+        for value in call.inputs
+    )
 
 
 def _key_of_input(value: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from surgery.errors import InternalsError, TraceError
-from surgery.tracing.arguments import Container, flatten_call, parameters_of_module, unflatten_call
+from surgery.tracing.arguments import Container, flatten_call, is_number, parameters_of_module, unflatten_call
 from surgery.tracing.memo import tensors_in
 from surgery.tracing.stand_ins import StandIn
 from surgery.tracing.steps import find_stack_names
@@ -133,8 +133,8 @@ class _Learner:
         if id(value) in self.outputs:
             return self.outputs[id(value)][0]
         for number, (other, known) in enumerate(self.inputs):
-            is_number = not isinstance(value, torch.Tensor) and other == name and type(known) is type(value)
-            if known is value or (is_number and known == value):
+            is_alike = is_number(value) and other == name and type(known) is type(value)
+            if known is value or (is_alike and known == value):
                 return Input(number)
         self.inputs.append((name, value))
         self.placeholders.append(self.add_placeholder(f"{name}_{index}" if self.is_taken(name) else name, value))

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from surgery.errors import InternalsError, TraceError
 from surgery.torch_internals import CallTracer, fake_tensors
-from surgery.tracing.arguments import FlatCall, unflatten_call
+from surgery.tracing.arguments import FlatCall, is_number, unflatten_call
 from surgery.tracing.guards import expect
 from surgery.tracing.memo import BlockMemo
 from surgery.tracing.values import ValueProxy, has_proxy, storage_of, value_of
@@ -53,17 +53,21 @@ class ValueTracer(CallTracer):
         self.thread = threading.get_ident()
         self.num_decisions = 0
         self.memo = BlockMemo()
+        self.objects: dict[int, fx.Node] = {}  # of the call, by identity
         self.aliases: dict[fx.Node, weakref.WeakSet[ValueProxy]] = {}
 
     # What torch.fx asks of a tracer.
 
     def begin(self) -> Callable[[nn.Module], Any]:
-        """Placeholders for the tensors and numbers of the call; everything else of it is constant."""
+        """Placeholders for tensors, numbers and objects, which are handed on as they are; the rest is constant."""
         inputs = []
         for name, value in zip(self.call.names, self.call.inputs, strict=True):
             node = self.create_node("placeholder", name, (), {}, name=name)
             node.meta["value"] = value
-            inputs.append(self.proxy(node))
+            is_followed = isinstance(value, torch.Tensor) or is_number(value)
+            if not is_followed:
+                self.objects[id(value)] = node
+            inputs.append(self.proxy(node) if is_followed else value)
         args, kwargs = unflatten_call(self.call.structure, inputs)
         return lambda root: self.forward(root, *args, **kwargs)
 
@@ -77,6 +81,8 @@ class ValueTracer(CallTracer):
     def create_arg(self, a: Any) -> Any:
         if issubclass(type(a), fx.Proxy):
             return a.node
+        if id(a) in self.objects:
+            return self.objects[id(a)]
         if isinstance(a, torch.Tensor) and not self.is_attribute(a):
             raise TraceError("it uses a tensor that is neither an input nor an attribute of the model")
         if dataclasses.is_dataclass(a) and not isinstance(a, type):  # diffusers' outputs are dicts as well

@@ -12,7 +12,7 @@ from torch import nn
 import surgery
 from surgery.errors import RefusedError
 from surgery.graph.apply import apply
-from surgery.graph.variant import build_variant
+from surgery.graph.variant import build_variant, is_variant
 from surgery.spec.load import read_spec
 from surgery.testing import TINY_MODELS, build_tiny_model, tiny_call
 
@@ -224,3 +224,16 @@ def test_the_public_names_are_those_of_the_modules():
     assert surgery.load_spec.__module__ == "surgery.spec.load"
     with pytest.raises(AttributeError, match="no attribute 'aply'"):
         surgery.aply  # noqa: B018
+
+
+def test_a_new_object_of_the_class_of_a_variant_is_an_original():
+    """As diffusers' EMAModel makes one of `type(model)` and the config."""
+    model = build_tiny_model("pixart")
+    variant = surgery.apply(model, read_spec('surgery: v1\noperations: [{skip: "transformer_blocks[1]"}]'))
+    for made in (type(variant).from_config(variant.config), type(variant)(**{"num_layers": 2, "sample_size": 8})):
+        assert type(made) is type(model) and not is_variant(made)
+    fresh = type(variant).from_config(variant.config)
+    fresh.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(fresh(**tiny_call(model)).sample, model(**tiny_call(model)).sample)
+    assert type(copy.deepcopy(variant)) is type(variant) and is_variant(copy.deepcopy(variant))

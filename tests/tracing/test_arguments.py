@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surgery.tracing.arguments import Opaque, flatten_call, parameters_of, unflatten_call
+from surgery.tracing.arguments import Opaque, Passed, flatten_call, parameters_of, unflatten_call
 
 PARAMETERS = ["x", "y", "z"]
 LEAVES = st.one_of(
@@ -107,13 +107,14 @@ def test_fresh_slices_ranges_and_sets_are_the_same_where_they_are_written_the_sa
 def test_what_has_other_parts_than_plain_ones_is_the_same_object_only(make):
     one, other = make(), make()
     layouts = [flatten_call([], {"x": value}, []).structure.items for value in (one, one, other)]
-    assert layouts[0] == layouts[1] == (Opaque(one),) and layouts[2] == (Opaque(other),) != layouts[0]
+    assert layouts[0] == layouts[1] == (Passed(0, Opaque(one)),)
+    assert layouts[2] == (Passed(0, Opaque(other)),) != layouts[0]
 
 
-def test_a_set_is_made_afresh_for_every_call():
-    call = flatten_call([], {"x": {1, 2}}, [])
-    unflatten_call(call.structure, call.inputs)[1]["x"].add(3)
-    assert unflatten_call(call.structure, call.inputs)[1]["x"] == {1, 2}
+def test_a_set_is_handed_on_as_it_is():
+    given = {1, 2}
+    call = flatten_call([], {"x": given}, [])
+    assert unflatten_call(call.structure, call.inputs)[1]["x"] is given
 
 
 @pytest.mark.parametrize(("one", "other"), [(1, 2), (1.0, 2.0), (torch.ones(1), torch.ones(2, 2))])
