@@ -41,15 +41,17 @@ class RemovedBlocks:
             if kept:
                 variant.get_submodule(stack).add_module(index, _only(block, kept))
 
-    def whole_model(self, variant: nn.Module, device: torch.device) -> nn.Module:
+    def whole_model(self, variant: nn.Module, device: torch.device, computes_in: torch.dtype) -> nn.Module:
         """The variant with stand-ins for its removed blocks: what the original class's forward expects.
 
         Parameters are stood in for as well, on `device`, where the call is: nothing reads their contents, and where
-        tensors are fake a new one costs far less than a copy of a real one.
+        tensors are fake a new one costs far less than a copy of a real one. Those of a dtype that weights are only
+        stored in (8 bits, which hooks cast before a layer runs) are of the dtype that the call `computes_in`.
         """
         weight = next(variant.parameters(), None)
 
         def stand_in(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+            dtype = computes_in if dtype.is_floating_point and dtype.itemsize == 1 else dtype
             made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device=device)
             needs_gradient = tensor.requires_grad and dtype.is_floating_point
             return nn.Parameter(made, needs_gradient) if isinstance(tensor, nn.Parameter) else made

@@ -75,7 +75,7 @@ class RewrittenForward:
 
     def trace_in_part(self, variant: nn.Module, call: FlatCall, failure: str) -> CompiledForward:
         """The forward as it is around rewritten graphs of its stacks, because it can't be traced whole."""
-        whole = self.removed.whole_model(variant, torch.device("meta"))
+        whole = self.removed.whole_model(variant, torch.device("meta"), computing_dtype(call))
         try:
             partial = trace_partial_forward(
                 whole, variant, call, self.plan, original_class=self.original_class, inner=self.inner
@@ -99,8 +99,15 @@ class RewrittenForward:
         """The rewritten graph for this call, and how many decisions it checks."""
         tensors = [value for value in call.inputs if isinstance(value, torch.Tensor)]
         device = tensors[0].device if tensors else torch.device("cpu")
-        traced = trace_forward(lambda: self.removed.whole_model(variant, device), call, self.inner)
+        dtype = computing_dtype(call)
+        traced = trace_forward(lambda: self.removed.whole_model(variant, device, dtype), call, self.inner)
         schedules = {schedule.stack: schedule for schedule in self.plan.schedules}
         graph = rewrite_graph(traced.graph, traced.model, schedules)
         restore_checkpointed_calls_(graph)
         return graph, traced.num_decisions
+
+
+def computing_dtype(call: FlatCall) -> torch.dtype:
+    """That of the first tensor of a call that holds no whole numbers."""
+    floating = (value.dtype for value in call.inputs if isinstance(value, torch.Tensor) and value.is_floating_point())
+    return next(floating, torch.get_default_dtype())

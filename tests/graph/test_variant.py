@@ -237,3 +237,19 @@ def test_a_new_object_of_the_class_of_a_variant_is_an_original():
     with torch.no_grad():
         assert torch.equal(fresh(**tiny_call(model)).sample, model(**tiny_call(model)).sample)
     assert type(copy.deepcopy(variant)) is type(variant) and is_variant(copy.deepcopy(variant))
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3", "pixart"])
+def test_a_variant_may_be_stored_in_8_bits(name):
+    """By diffusers' layerwise casting, after surgery: what the edit by hand gives, to the bit."""
+    stack = "transformer_blocks"
+    variant = surgery.apply(build_tiny_model(name), read_spec(f'surgery: v1\noperations: [{{skip: "{stack}[0]"}}]'))
+    by_hand = build_tiny_model(name)
+    del by_hand.get_submodule(stack)[0]
+    call = tiny_call(build_tiny_model(name))
+    outputs = []
+    for model in (variant, by_hand):
+        model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+        with torch.no_grad():
+            outputs.append(model(**call).sample)
+    assert torch.equal(*outputs)
