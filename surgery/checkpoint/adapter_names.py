@@ -15,7 +15,7 @@ from surgery.errors import InputError
 
 DOTTED_PREFIXES = (
     *("", "transformer.", "base_model.model.", "base_model.model.transformer."),
-    *("diffusion_model.", "model.diffusion_model."),
+    *("diffusion_model.", "model.diffusion_model.", "unet."),  # the last as trainers of U-Nets write for all models
 )
 JOINED_PREFIXES = ("", "lora_", "lycoris_", "lora_transformer_", "lycoris_transformer_", "lora_unet_")
 SPEAKS_OF_TRANSFORMER = re.compile(r"(model\.)?(lora_|lycoris_)?(transformer|unet|diffusion_model)[._]")

@@ -13,6 +13,7 @@ from typing import Any
 from surgery.anatomy.tensor_files import StoredTensor, num_rows
 from surgery.checkpoint.adapter_names import AdapterNames, OfLayer, OfModule, shorten
 from surgery.checkpoint.adapter_parts import follow_rows, is_adapter_part
+from surgery.checkpoint.adapter_shapes import refuse_other_shapes
 from surgery.checkpoint.new_checkpoint import NewTensor, Segment, new_checkpoint_from_json
 from surgery.errors import InputError, RefusedError
 
@@ -159,6 +160,8 @@ def _sort(stored: Mapping[str, StoredTensor], fitted: FittedClass) -> _Sorted:
             case None:
                 found.others.append(tensor)
     _refuse_foreign(found, fitted)
+    modules = {module: {named.part: tensor for named, tensor in parts} for module, parts in found.modules.items()}
+    refuse_other_shapes(modules, fitted.shapes, fitted.class_name)
     return found
 
 
