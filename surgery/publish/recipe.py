@@ -20,6 +20,8 @@ from surgery.publish.model_card import CardFacts, Size, amount_text, read_card_h
 from surgery.publish.pipeline_files import ComponentFile, base_folder, count_values
 
 KEY, BASE_KEY = "surgery", "surgery_of_base"  # in the metadata of safetensors files
+SHOWN = 3
+FACTOR = re.compile(r"(scale_weight|weight_scale(_2|_inv)?|scale_input|input_scale|scaled_fp8|absmax|SCB)$")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -161,6 +163,23 @@ def _notes(prepared: PreparedModel) -> Iterator[str]:
         yield f"values changed: {amount_text(prepared.bytes.computed_bytes, 'B')}; all others are copied bit for bit"
     if prepared.repeated_bytes:
         yield f"layers that run more than once are written out: {amount_text(prepared.repeated_bytes, 'B')} of copies"
+    yield from notes_on_unknown(prepared)
+
+
+def notes_on_unknown(prepared: PreparedModel) -> Iterator[str]:
+    """What is in the files beside the tensors that the class has: nobody but another program reads it."""
+    unknown = prepared.new.unknown
+    if not unknown:
+        return
+    shown = ", ".join(unknown[:SHOWN]) + (f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else "")
+    name = prepared.source.class_name
+    yield f"{len(unknown)} tensors that {name} does not have went along with their blocks: {shown}"
+    factors = [name for name in unknown if FACTOR.search(name)]
+    if factors:
+        yield (
+            f"the weights are stored scaled ({factors[0]}): diffusers ignores the factors, and computes with other "
+            "weights, of the original as of this; convert the original to bfloat16 first"
+        )
 
 
 def base_card(source: ModelSource) -> Path:

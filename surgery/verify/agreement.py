@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from surgery.errors import RefusedError
+from surgery.errors import InputError, RefusedError
 from surgery.tracing.example_inputs import example_call
 
 # Relative, by dtype. Where nothing is folded the arithmetic is the same, and so is the result; a folded constant goes
@@ -33,12 +33,14 @@ def compare(graph: nn.Module, checkpoint: nn.Module, *, sizes: Mapping[str, int]
 
     Raises:
         RefusedError: they differ by more than rounding.
+        InputError: the original itself gives no finite numbers.
     """
     example = example_call(graph, sizes=sizes, generator=torch.Generator().manual_seed(1))
     assert example is not None, "the class has example inputs"
     with torch.no_grad():
         expected = graph(**example.kwargs, return_dict=False)[0].double()
         actual = checkpoint(**example.kwargs, return_dict=False)[0].double()
+    _refuse_broken(graph, expected, what)
     difference = relative_difference(actual, expected)
     dtype = str(next(graph.parameters()).dtype).removeprefix("torch.")
     if not difference <= TOLERANCES[dtype]:
@@ -46,6 +48,19 @@ def compare(graph: nn.Module, checkpoint: nn.Module, *, sizes: Mapping[str, int]
             f"the checkpoint's output differs from the graph's by {difference:.2g} (relative), on {what}"
         )
     return Agreement(difference, what, example.sizes)
+
+
+def _refuse_broken(graph: nn.Module, expected: torch.Tensor, what: str) -> None:
+    """Raise InputError where the original itself gives no finite numbers: nothing can be compared with that."""
+    if expected.isfinite().all():
+        return
+    broken = [name for name, value in graph.state_dict().items() if not value.float().isfinite().all()]
+    where = f"{broken[0]} holds NaN or infinity" + f", and {len(broken) - 1} more" * (len(broken) > 1)
+    reason = where if broken else "its weights are finite; does it overflow in this dtype?"
+    raise InputError(
+        f"the original gives no finite numbers on {what}, with which the checkpoint could be compared: {reason}; mend "
+        "that, or give --verify structure, which copies the tensors as they are"
+    )
 
 
 def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:

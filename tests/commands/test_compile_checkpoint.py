@@ -11,6 +11,7 @@ import torch
 from diffusers import DiffusionPipeline, PixArtTransformer2DModel, SD3Transformer2DModel
 from original_layouts import save_original
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import surgery
 from surgery.profiles.means import write_means
@@ -148,6 +149,33 @@ def test_verify_full_loads_the_files_of_a_variant(write_spec, compile_to, tmp_pa
     result, out = compile_to(spec, "--variant", "fp16", "--json", verify="full")
     assert json.loads(result.stdout)["checks"]["full"]["difference"] == 0.0
     assert [path.name for path in out.glob("*.safetensors")] == ["diffusion_pytorch_model.fp16.safetensors"]
+
+
+def test_scaled_weights_are_told_of(write_spec, compile_to, tmp_path):
+    """What diffusers does not read goes along with its block, is counted, and is said to be ignored."""
+    folder = tmp_path / "scaled"
+    build_tiny_model("pixart").half().save_pretrained(folder)
+    file = folder / "diffusion_pytorch_model.safetensors"
+    factors = {f"transformer_blocks.{n}.attn1.to_q.scale_weight": torch.ones(1) for n in range(5)}
+    save_file({**load_file(file), **factors}, file, metadata={"format": "pt"})
+    result, out = compile_to(write_spec("spec.yaml", SKIP, model=folder))
+    notes = [line.removeprefix("  note: ") for line in lines_of(result) if line.startswith("  note: ")]
+    assert notes[0].startswith("4 tensors that PixArtTransformer2DModel does not have went along with their blocks: ")
+    assert notes[1].startswith(
+        "the weights are stored scaled (transformer_blocks.0.attn1.to_q.scale_weight): diffusers "
+    )
+    assert all(note in (out / "README.md").read_text() for note in notes)
+
+
+def test_an_original_that_gives_no_numbers_is_named(write_spec, surgery_command, tmp_path):
+    model = build_tiny_model("pixart").half()
+    with torch.no_grad():
+        model.transformer_blocks[2].attn1.to_q.weight[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "broken")
+    spec = write_spec("spec.yaml", SKIP, model=tmp_path / "broken")
+    result = surgery_command("compile", spec, "--to", "checkpoint", "--out", tmp_path / "out", "--verify", "full")
+    assert result.exit_code == 1 and not (tmp_path / "out").exists()
+    assert "transformer_blocks.2.attn1.to_q.weight holds NaN or infinity; mend that, or give --verify" in result.stderr
 
 
 def test_verify_structure_says_what_was_not_checked(write_spec, compile_to):
