@@ -6,12 +6,10 @@ from typing import Any
 
 import yaml
 
+from surgery.spec.limits import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 from surgery.spec.nearest import shorten
 from surgery.spec.places import Faults, Place
 
-MAX_BYTES = 100_000
-MAX_VALUES = 5_000  # as written, and again after aliases are expanded
-MAX_DEPTH = 40
 TAG_PREFIX = "tag:yaml.org,2002:"
 CLOCK = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+")
 STAR = re.compile(r"\*[^\s,}\[\]]*(\[[^\]]*\][^\s,}\]]*)?")

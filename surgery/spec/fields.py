@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from surgery.spec.document import Entries, Items, Scalar, Value
+from surgery.spec.limits import MAX_INTEGER, MAX_REAL
 from surgery.spec.nearest import nearest, shorten, unknown_text
 from surgery.spec.places import Faults
 
@@ -52,7 +53,7 @@ def read_text(value: Value, what: str, faults: Faults) -> str | None:
     return None
 
 
-def read_integer(value: Value, what: str, faults: Faults, *, minimum: int, maximum: int = 2**63 - 1) -> int | None:
+def read_integer(value: Value, what: str, faults: Faults, *, minimum: int, maximum: int = MAX_INTEGER) -> int | None:
     """An integer of at least `minimum`."""
     number = value.value if isinstance(value, Scalar) else None
     if isinstance(number, int) and not isinstance(number, bool):
@@ -68,7 +69,7 @@ def read_integer(value: Value, what: str, faults: Faults, *, minimum: int, maxim
 def read_number(value: Value, what: str, faults: Faults) -> float | None:
     """A finite number."""
     number = value.value if isinstance(value, Scalar) else None
-    if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < 1e30:
+    if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < MAX_REAL:
         return float(number)
     faults.add(value.place, f"{what} is {describe(value)}; write a number, like 0.5")
     return None

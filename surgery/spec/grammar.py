@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from surgery.spec.limits import MAX_TIMES
 from surgery.spec.operations import BRANCHES, COMBINE_KINDS, REPLACEMENT_KINDS
 
 VERSION = "v1"
-MAX_TIMES = 1_000
 
 
 class Field(NamedTuple):

@@ -8,12 +8,13 @@ from surgery.errors import InputError
 from surgery.spec.document import Entries, Items, Scalar, Value, read_document
 from surgery.spec.fields import check_keys, describe, read_text
 from surgery.spec.grammar import KEYS, VERSION
+from surgery.spec.limits import MAX_PARTS, MAX_SWEPT_OPERATIONS
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults, Place
 from surgery.spec.profile_group import SIGN, ProfileGroup, read_profile_group
 from surgery.spec.read_operations import OperationReader
-from surgery.spec.selector import Groups, Selector, read_selector
+from surgery.spec.selector import Groups, Selector, count_parts, read_selector
 from surgery.spec.vary import Sweep, Variable, read_variables, samples, substitute
 
 GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
@@ -160,13 +161,31 @@ def _read_group(value: Value, groups: Groups, faults: Faults) -> tuple[Selector,
     scalars = value.items if isinstance(value, Items) else (value,)
     if not scalars:
         faults.add(value.place, "a group is an empty list; write a selector, like transformer_blocks[4:15]")
-    found: list[Selector] = []
+    found: dict[tuple[str | None, ...], Selector] = {}
+    num_parts = 0
     for scalar in scalars:
         if isinstance(scalar, Scalar) and isinstance(scalar.value, str):
-            found.extend(read_selector(scalar, groups, faults))
+            selectors = read_selector(scalar, groups, faults)
+            num_parts += count_parts(selectors)
+            if num_parts > MAX_PARTS:
+                fact = f"a group stands for over {MAX_PARTS:,} indices and ranges"
+                faults.add(scalar.place, f"{fact}; write ranges, like transformer_blocks[4:15]")
+                return ()
+            _add_to_group(found, selectors, scalar, faults)
         else:
             faults.add(scalar.place, f"a group is {describe(scalar)}; write a selector, like transformer_blocks[4:15]")
-    return tuple(found)
+    return tuple(found.values())
+
+
+def _add_to_group(
+    found: dict[tuple[str | None, ...], Selector], selectors: tuple[Selector, ...], scalar: Scalar, faults: Faults
+) -> None:
+    """Each selector once: a group that names groups that name groups does not double with each of them."""
+    keyed = {(selector.model, selector.text, selector.component): selector for selector in selectors}
+    twice = [selector.text for key, selector in keyed.items() if key in found]
+    if twice:
+        faults.add(scalar.place, f"{shorten(twice[0])} is in the group a second time; name each layer once")
+    found |= {key: selector for key, selector in keyed.items() if key not in found}
 
 
 def _read_operations(
@@ -185,6 +204,10 @@ def _read_operations(
     for bindings in samples(variables):
         found = reader.read_all(substitute(value, bindings, faults))
         faults.settle_found()  # with other values most of them would only be said again
+        if reader.num_read > MAX_SWEPT_OPERATIONS:
+            fact = f"over {MAX_SWEPT_OPERATIONS:,} operations for the values of the variables"
+            faults.add(document.key_place("vary"), f"there are {fact}; write a smaller sweep")
+            break
     return found
 
 

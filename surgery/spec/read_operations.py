@@ -6,7 +6,8 @@ from typing import Literal
 
 from surgery.spec.document import Entries, Items, Scalar, Value
 from surgery.spec.fields import check_keys, describe, read_choice, read_integer, read_number, read_text
-from surgery.spec.grammar import BESIDE, MAX_TIMES, OPERATIONS, ORDER_GROUP, WHEN
+from surgery.spec.grammar import BESIDE, OPERATIONS, ORDER_GROUP, WHEN
+from surgery.spec.limits import MAX_INDEX, MAX_PARTS, MAX_TIMES
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import (
     COMBINE_KINDS,
@@ -27,7 +28,7 @@ from surgery.spec.operations import (
     When,
 )
 from surgery.spec.places import Faults, Place
-from surgery.spec.selector import MAX_INDEX, MODELS, NAME, Groups, Range, Selector, read_selector
+from surgery.spec.selector import MODELS, NAME, Groups, Range, Selector, count_parts, read_selector
 
 
 class OperationReader:
@@ -36,6 +37,8 @@ class OperationReader:
     def __init__(self, groups: Groups | None, faults: Faults) -> None:
         self.groups = groups
         self.faults = faults
+        self.num_parts = 0  # of the selectors in the list that is being read
+        self.num_read = 0  # operations, in all lists so far; an empty list counts as one
         self.readers: dict[str, Callable[[Value, Place], AnyOperation | None]] = {  # one for each of OPERATIONS
             "skip": self.skip,
             "repeat": self.repeat,
@@ -54,6 +57,8 @@ class OperationReader:
                 value.place, f"operations is {describe(value)}; write a list, like `- skip: transformer_blocks[3]`"
             )
             return ()
+        self.num_parts = 0
+        self.num_read += len(value.items) or 1
         found = [self.read(item) for item in value.items]
         return tuple(operation for operation in found if operation is not None)
 
@@ -135,8 +140,22 @@ class OperationReader:
             advice = "" if given is None else f'; did you mean "transformer_blocks[{shorten(given)}]"?'
             self.faults.add(value.place, f"a selector is {describe(value)}; write one like {example}{advice}")
             return ()
-        selectors = read_selector(value, self.groups, self.faults)
+        selectors = self.within_bound(read_selector(value, self.groups, self.faults), value)
         return tuple(found for found in selectors if self.fits(found, value, component))
+
+    def within_bound(self, selectors: Selection, value: Scalar) -> Selection:
+        """The selectors, or none (and a fault, the first time) where a list of operations selects with too many."""
+        before, self.num_parts = self.num_parts, self.num_parts + count_parts(selectors)
+        if self.num_parts <= MAX_PARTS:
+            return selectors
+        if before <= MAX_PARTS:
+            self.faults.add(
+                value.place,
+                f"the operations select with over {MAX_PARTS:,} indices and ranges, groups written out; "
+                "write ranges, like transformer_blocks[4:15]",
+            )
+        self.faults.meet_again()
+        return ()
 
     def fits(self, selector: Selector, value: Scalar, component: bool) -> bool:
         """Whether the selector names layers, or components, as the operation needs."""

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from surgery.spec.document import Scalar
+from surgery.spec.limits import MAX_INDEX
 from surgery.spec.nearest import nearest, shorten, unknown_text
 from surgery.spec.places import Faults, Place
 
 NAME = re.compile(r"(?:[A-Za-z_0-9]\w*|\*)(?:\.(?:[A-Za-z_0-9]\w*|\*))*")
 MODELS = ("transformer", "transformer_2")
-MAX_INDEX = 100_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Selector:
 
 
 Groups = Mapping[str, tuple[Selector, ...]]
+
+
+def count_parts(selectors: Iterable[Selector]) -> int:
+    """How many indices and ranges there are in selectors; one that waits for its profile counts as one."""
+    return sum(len(selector.parts) or 1 for selector in selectors)
 
 
 def read_selector(scalar: Scalar, groups: Groups | None, faults: Faults) -> tuple[Selector, ...]:
