@@ -1,6 +1,6 @@
 """Reading one field of a mapping: its type and range, and a fault that says what to write where they are wrong."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from surgery.spec.document import Entries, Items, Scalar, Value
 from surgery.spec.limits import MAX_INTEGER, MAX_REAL
@@ -25,10 +25,13 @@ def describe(value: Value) -> str:
             return "a mapping"
 
 
-def check_keys(entries: Entries, known: Iterable[str], what: str, faults: Faults) -> Entries:
+def check_keys(
+    entries: Entries, known: Iterable[str], what: str, faults: Faults, *, synonyms: Mapping[str, str] | None = None
+) -> Entries:
     """A fault for every key that is not known; the entries as if every misspelt key were the one that it may mean.
 
-    So what stands under a misspelt key is checked too, and is not said to be missing.
+    So what stands under a misspelt key is checked too, and is not said to be missing. `synonyms` are what others call
+    a key.
     """
     names = list(known)
     present = {key.text for key, _ in entries.entries}
@@ -37,8 +40,8 @@ def check_keys(entries: Entries, known: Iterable[str], what: str, faults: Faults
         if key.text in names:
             found.append((key, value))
             continue
-        faults.add(key.place, unknown_text("key", key.text, names, f"in {what}"))
-        meant = nearest(key.text, names)
+        meant = (synonyms or {}).get(key.text.lower()) or nearest(key.text, names)
+        faults.add(key.place, unknown_text("key", key.text, names, f"in {what}", meant=meant))
         if meant is not None and meant not in present:
             present.add(meant)
             found.append((Scalar(meant, meant, key.place), value))

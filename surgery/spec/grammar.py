@@ -103,6 +103,15 @@ OPERATIONS: Mapping[str, Form] = {
     ),
 }
 
+SYNONYMS: Mapping[str, str] = {  # what other programs and papers call an operation
+    **dict.fromkeys(("drop", "remove", "delete", "prune", "omit", "cut", "exclude"), "skip"),
+    **dict.fromkeys(("duplicate", "loop", "copy"), "repeat"),
+    **dict.fromkeys(("reorder", "permute"), "order"),
+    **dict.fromkeys(("flip", "invert"), "reverse"),
+    **dict.fromkeys(("ablate", "zero", "substitute"), "replace"),
+    **dict.fromkeys(("multiply", "weight", "scale_by"), "scale"),
+}
+
 ORDER_GROUP: Mapping[str, Field] = {
     "parallel": Field("indices", "The layers of the group.", required=True),
     "combine": COMBINE,
