@@ -29,7 +29,7 @@ from surgery.pipelines.draw import Drawing
 from surgery.plan.plan import Plan
 from surgery.publish.graph_folder import find_base, is_artefact, read_artefact
 from surgery.publish.manifest import SPEC
-from surgery.spec.load import Spec, load_spec
+from surgery.spec.load import STANDARD_INPUT, Spec, load_spec
 from surgery.text_table import table
 
 SPEC_SUFFIXES = (".yaml", ".yml")
@@ -95,15 +95,20 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
 
 def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
     """The specs, and the one model that they are for."""
-    paths = [target for target in request.targets if Path(target).suffix in SPEC_SUFFIXES or is_artefact(Path(target))]
+    paths = [target for target in request.targets if is_spec_name(target) or is_artefact(Path(target))]
     if paths and len(paths) < len(request.targets):
         raise InputError("the targets are specs and models; give specs (*.yaml) of one model, or one model")
     if not paths:
         if len(request.targets) > 1:
             raise InputError(f"there are {len(request.targets)} models; give one, or specs (*.yaml) of one model")
         return [], source_with_pipeline(request.targets[0])
-    specs = [load_spec(path) if Path(path).suffix in SPEC_SUFFIXES else spec_of_artefact(Path(path)) for path in paths]
+    specs = [load_spec(path) if is_spec_name(path) else spec_of_artefact(Path(path)) for path in paths]
     return specs, source_of_specs(specs, request.model)
+
+
+def is_spec_name(target: str) -> bool:
+    """Whether a target is a spec by its name, or on standard input."""
+    return target == STANDARD_INPUT or Path(target).suffix in SPEC_SUFFIXES
 
 
 def spec_of_artefact(folder: Path) -> Spec:

@@ -67,7 +67,7 @@ def read_document(text: str | bytes, faults: Faults) -> Value | None:
     """The one document of a YAML text, or None (and faults) where it is none."""
     start = Place(1, 1)
     if len(text) > MAX_BYTES:
-        faults.add(start, f"the file has {len(text):,} bytes; a spec has at most {MAX_BYTES:,}; is it the right file?")
+        faults.add(start, f"the file has over {MAX_BYTES:,} bytes, which no spec has; is it the right file?")
         return None
     if isinstance(text, bytes):
         try:

@@ -1,14 +1,16 @@
 """YAML text -> Spec. All faults of a file in one go."""
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from surgery.errors import InputError
 from surgery.spec.document import Entries, Items, Scalar, Value, read_document
 from surgery.spec.fields import check_keys, describe, read_text
+from surgery.spec.file_kind import SAFETENSORS, kind_of_content
 from surgery.spec.grammar import KEYS, VERSION
-from surgery.spec.limits import MAX_PARTS, MAX_SWEPT_OPERATIONS
+from surgery.spec.limits import MAX_BYTES, MAX_PARTS, MAX_SWEPT_OPERATIONS
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults, Place
@@ -17,6 +19,7 @@ from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import Groups, Selector, count_parts, read_selector
 from surgery.spec.vary import Sweep, Variable, read_variables, samples, substitute
 
+STANDARD_INPUT, STDIN_NAME = "-", "<stdin>"  # as a command is given it, and as messages call it
 GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -43,7 +46,12 @@ class Spec:
     @property
     def name(self) -> str:
         """The name of the file without its ending, and for a point of a sweep the values of its variables."""
-        return " ".join(filter(None, (Path(self.file).stem, self.point)))
+        return " ".join(filter(None, (self.stem, self.point)))
+
+    @property
+    def stem(self) -> str:
+        """The name of the file without its ending, as a part of other files' names."""
+        return "stdin" if self.file == STDIN_NAME else Path(self.file).stem
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -52,17 +60,35 @@ class Spec:
 
 
 def load_spec(path: str | Path) -> Spec:
-    """Read a spec from a file.
+    """Read a spec from a file, or from standard input where the path is `-`; files in it are then relative to here.
 
     Raises:
-        InputError: the file can't be read.
+        InputError: the file can't be read, or is of another kind.
         SpecError: the spec has faults; all of them, with their places.
     """
+    file = name_of_path(path)
     try:
-        content = Path(path).read_bytes()
+        content = _read_beginning(path)
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}") from None
-    return read_spec(content, file=str(path), folder=Path(path).parent)
+        raise InputError(f"{file} can't be read: {error.strerror or error}") from None
+    kind = kind_of_content(content, Path(path).suffix)
+    if kind is not None:
+        advice = "; a profile is given by --profile, or by profile: in a spec" if kind == SAFETENSORS else ""
+        raise InputError(f"{file} is {kind}, and no spec, which is YAML text that begins with surgery: v1{advice}")
+    return read_spec(content, file=file, folder=Path(path).parent)
+
+
+def name_of_path(path: str | Path) -> str:
+    """What messages call the file of a spec."""
+    return STDIN_NAME if str(path) == STANDARD_INPUT else str(path)
+
+
+def _read_beginning(path: str | Path) -> bytes:
+    """The bytes of a file, or so many of them that it is seen to be too large."""
+    if str(path) == STANDARD_INPUT:
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    with Path(path).open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def read_spec(text: str | bytes, *, file: str = "spec.yaml", folder: Path | None = None) -> Spec:
