@@ -14,6 +14,14 @@ from typing import Any
 from surgery.errors import InputError
 
 
+def expand_home(name: str | Path) -> Path:
+    """A path with the folder that `~` or `~user` at its beginning stands for; of a user who is not there, as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def refuse_target(out: Path, *, force: bool) -> None:
     """Raise InputError where writing a folder would hurt what is there, or can't be done."""
     try:

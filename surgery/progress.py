@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from surgery.safe_text import show_safely
+
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BETWEEN_NOTES = 1.0
 SECONDS_WORTH_A_LINE = 5.0
@@ -55,7 +57,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """What is being done now, beside the bar."""
-        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.set_postfix_str(show_safely(text), refresh=False)
         if time.monotonic() - self.noted > SECONDS_BETWEEN_NOTES:
             self.noted = time.monotonic()
             self.bar.refresh()
@@ -105,7 +107,7 @@ class Lines:
 
     def write(self, text: str) -> None:
         """One whole line, at once."""
-        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+        print(show_safely(f"{self.label}: {text}"), file=sys.stderr, flush=True)
 
 
 def _amount(number: int, unit: str) -> str:
@@ -146,7 +148,7 @@ def show_progress(total: int, *, unit: str, label: str, done: int = 0) -> Iterat
 def say_stage(text: str) -> None:
     """A line that says what comes next; none where it is quiet."""
     if not QUIET.get():
-        print(text, file=sys.stderr, flush=True)
+        print(show_safely(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -109,7 +109,7 @@ GRAPH = (
     Mutation("graph/rewritten_forward.py", "if num_decisions:", "if num_decisions > 1:", "graph/test_guards.py"),
     Mutation(
         "graph/partial.py",
-        "known is not value and (isinstance(value, torch.Tensor) or known != value)",
+        "known is not value and not (is_number(value) and known == value)",
         "known is not value and not isinstance(value, torch.Tensor) and known != value",
         "graph/test_partial.py",
     ),

@@ -6,6 +6,8 @@
 import os
 from pathlib import Path
 
+from surgery.files import expand_home
+
 LONGEST_REASON = 200
 
 
@@ -13,11 +15,11 @@ def hub_cache_folder() -> Path:
     """Where huggingface_hub keeps what it downloads, by the same environment variables."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(variable):
-            return Path(os.path.expandvars(os.environ[variable])).expanduser()
+            return expand_home(os.path.expandvars(os.environ[variable]))
     home = os.environ.get("HF_HOME")
     if home:
-        return Path(os.path.expandvars(home)).expanduser() / "hub"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+        return expand_home(os.path.expandvars(home)) / "hub"
+    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
 
 
 def cached_snapshot(model: str, revision: str | None = None) -> Path | None:

@@ -17,7 +17,7 @@ from typing import Any
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.as_json import anatomy_from_json, anatomy_to_json
 from surgery.bundled import demo_anatomy
-from surgery.files import write_whole
+from surgery.files import expand_home, write_whole
 from surgery.version import __version__
 
 FORMAT = 1  # of the files; raised when what is read off a model changes
@@ -29,8 +29,8 @@ def cache_folder() -> Path:
     """`$SURGERY_CACHE`, or `layer-surgery` in the user's cache folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "layer-surgery"
+        return expand_home(chosen)
+    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "layer-surgery"
 
 
 def key_of_config(config: Mapping[str, Any], weights_dtype: str | None) -> str:

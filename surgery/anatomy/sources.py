@@ -15,6 +15,8 @@ from surgery.anatomy.known import keep_anatomy, key_of_config, recall_anatomy, r
 from surgery.anatomy.tensor_files import WEIGHTS_NAME, TensorFile, Weights, find_weights, read_header
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.errors import InputError
+from surgery.files import expand_home
+from surgery.spec.file_kind import is_spec
 
 PIPELINE_INDEX = "model_index.json"
 CONFIG_FILES = ((PIPELINE_INDEX, "transformer/config.json"), ("config.json",))  # of a pipeline, of a transformer
@@ -79,7 +81,7 @@ def find_source(model: str, *, revision: str | None = None) -> ModelSource:
     """
     if model == DEMO_NAME:
         return _source_in_folder(DEMO_NAME, demo_folder())
-    path = Path(model).expanduser()
+    path = expand_home(model)
     if path.is_dir():
         return _source_in_folder(model, path)
     if path.is_file():
@@ -104,6 +106,8 @@ def _source_in_folder(name: str, folder: Path) -> ModelSource:
 
 def _source_in_file(name: str, path: Path) -> ModelSource:
     """A single file in an original layout; its config lies beside it, or is the one that diffusers takes for it."""
+    if is_spec(path):
+        raise InputError(f"{name} is a spec, and no model; name a folder, a hub id, or demo")
     if path.suffix != ".safetensors":
         raise InputError(f"{name} is a file; name the folder of a pipeline or of a transformer, or a .safetensors file")
     if path.name.startswith(WEIGHTS_NAME):

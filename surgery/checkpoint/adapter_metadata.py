@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from surgery.errors import InputError, RefusedError
+from surgery.pattern_time import refuse_slow_patterns
 
 PEFT_KEY = "lora_adapter_metadata"
 TARGETS = "target_modules"
@@ -66,6 +67,8 @@ def _remap_config(config: Mapping[str, Any], moves: Moves, present: Sequence[str
         patterns = config.get(name) or {}
         if not isinstance(patterns, dict):
             raise InputError(f"its {PEFT_KEY} has a {name} that is no map from patterns to numbers")
+        places = [place for found in moves.values() for place in found]
+        refuse_slow_patterns(map(_anchored, patterns), [*moves, *places])
         before = {module: _match(patterns, name, module) for module in moves}
         after = {place: before[module] for module, places in moves.items() for place in places}
         is_same = all(_match(patterns, name, place) == pattern for place, pattern in after.items())
@@ -91,9 +94,14 @@ def _match(patterns: Mapping[str, Any], name: str, module: str) -> str | None:
     """The first pattern that matches a module, as PEFT does it; None without one."""
     for pattern in patterns:
         try:
-            found = re.match(rf"(.*\.)?({pattern})$", module)
+            found = re.match(_anchored(pattern), module)
         except re.error as error:
             raise RefusedError(f"its {PEFT_KEY} has {pattern!r} in {name}, which is no pattern: {error}") from None
         if found:
             return pattern
     return None
+
+
+def _anchored(pattern: str) -> str:
+    """A pattern as PEFT matches it: with any beginning, to the end of the name."""
+    return rf"(.*\.)?({pattern})$"

@@ -14,6 +14,7 @@ from surgery.errors import InputError
 SHOWN = 3  # modules that a message names
 LEFT = ("lora_B.weight", "lora_up.weight", "hada_w1_a")
 RIGHT = ("lora_A.weight", "lora_down.weight", "hada_w1_b")
+KRONECKER = (("lokr_w1", "lokr_w1_a", "lokr_w1_b"), ("lokr_w2", "lokr_w2_a", "lokr_w2_b"))  # whole, or two factors
 ADAPTER_NAME = re.compile(r"(?<=^lora_[AB])\.[^.]+(?=\.weight$)")  # lora_A.default.weight
 
 Shape = tuple[int, ...]
@@ -55,7 +56,7 @@ def product_shape(parts: Mapping[str, Shape]) -> tuple[int, int] | None:
     if any(name.startswith(("lokr_t", "hada_t", "lora_mid")) for name in parts):
         return None
     if any(name.startswith("lokr_") for name in parts):
-        one, other = _factor(parts, "lokr_w1"), _factor(parts, "lokr_w2")
+        one, other = (_factor(parts, *names) for names in KRONECKER)
         return None if one is None or other is None else (one[0] * other[0], one[1] * other[1])
     left = next((parts[name] for name in LEFT if name in parts), None)
     right = next((parts[name] for name in RIGHT if name in parts), None)
@@ -64,9 +65,9 @@ def product_shape(parts: Mapping[str, Shape]) -> tuple[int, int] | None:
     return left[0], right[1]
 
 
-def _factor(parts: Mapping[str, Shape], name: str) -> tuple[int, int] | None:
+def _factor(parts: Mapping[str, Shape], *names: str) -> tuple[int, int] | None:
     """(rows, columns) of a factor of a Kronecker product, whole or as a product of two."""
-    whole, left, right = (parts.get(each) for each in (name, f"{name}_a", f"{name}_b"))
+    whole, left, right = (parts.get(name) for name in names)
     if whole is not None and len(whole) >= 2:
         return whole[0], whole[1]
     if left is None or right is None or len(left) < 2 or len(right) < 2:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from surgery.commands.inspection import describe_anatomy
-from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text
+from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
 from surgery.commands.spec_options import MeansOption, ModelOption
 from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.files import write_whole
@@ -16,7 +16,7 @@ from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.cost import Cost
 from surgery.plan.planned import Finder, PlannedSource, find_once, plan_sweep_file
 from surgery.plan.text import items_to_text
-from surgery.spec.load import load_spec
+from surgery.spec.load import load_spec, name_of_path
 from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
 
@@ -33,7 +33,7 @@ class Show(StrEnum):
 
 
 def run(
-    specs: Annotated[list[Path], typer.Argument(help="Specs, or folders of specs (*.yaml, *.yml).")],
+    specs: Annotated[list[Path], typer.Argument(help="Specs, or folders of specs (*.yaml, *.yml); - is stdin.")],
     model: ModelOption = None,
     profile: MeansOption = None,
     show: Annotated[
@@ -71,17 +71,18 @@ def run(
                 )
         except SurgeryError as error:
             num_faulty += 1
-            text = str(error) if str(path) in str(error) else f"{path}: {error}"
-            typer.echo(text, err=True)
-            documents.append({"spec": str(path), "faults": text.splitlines()})
+            name = name_of_path(path)
+            text = str(error) if name in str(error) else f"{name}: {error}"
+            say(text, err=True)
+            documents.append({"spec": name, "faults": text.splitlines()})
             continue
         documents.append(document)
         if not json:
-            typer.echo(("\n" if number and show is not None else "") + text)
+            say(("\n" if number and show is not None else "") + text)
     if json:
         print_json(documents[0] if is_single else documents)
     elif not is_single:
-        typer.echo(f"{len(paths)} specs, {num_faulty or 'none'} with faults")
+        say(f"{len(paths)} specs, {num_faulty or 'none'} with faults")
     if num_faulty:
         raise typer.Exit(1)
 
@@ -107,8 +108,8 @@ def find_specs(given: Sequence[Path]) -> list[Path]:
 
 def check_language(path: Path) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a spec that is valid as far as the language goes; raises what is wrong."""
-    load_spec(path)
-    return {"spec": str(path)}, f"{path}: valid language; not checked against a model"
+    file = load_spec(path).file
+    return {"spec": file}, f"{file}: valid language; not checked against a model"
 
 
 def check_against_model(
@@ -118,22 +119,23 @@ def check_against_model(
     try:
         variants = plan_sweep_file(path, model=model, profile=profile, find=find)
     except NotYetError as reason:
-        return {"spec": str(path), "not_yet": str(reason).splitlines()}, str(reason)
+        return {"spec": name_of_path(path), "not_yet": str(reason).splitlines()}, str(reason)
     planned = variants[0]
     if planned.spec.point:
         if svg is not None or show not in (None, Show.plan):
             option = "--svg" if svg is not None else f"--show {show}"
             raise InputError(f"{option} is of one spec; {path} is a sweep of {len(variants)} variants")
-        return describe_sweep(path, variants)
+        return describe_sweep(variants)
     if svg is not None:
         write_svg(planned, svg)
     return describe(planned, show)
 
 
-def describe_sweep(path: Path, variants: Sequence[PlannedSource]) -> tuple[dict[str, Any], str]:
+def describe_sweep(variants: Sequence[PlannedSource]) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a sweep."""
+    file = variants[0].spec.file
     document = {
-        "spec": str(path),
+        "spec": file,
         "model": variants[0].source.name,
         "variants": [
             {"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_to_json(each.cost)} for each in variants
@@ -141,7 +143,7 @@ def describe_sweep(path: Path, variants: Sequence[PlannedSource]) -> tuple[dict[
     }
     same = len(variants) - len({each.plan.hash for each in variants})
     note = f", {same} of them the same as another" if same else ""
-    return document, f"{path}: valid, a sweep of {len(variants)} variants{note}"
+    return document, f"{file}: valid, a sweep of {len(variants)} variants{note}"
 
 
 def describe(planned: PlannedSource, show: Show | None) -> tuple[dict[str, Any], str]:

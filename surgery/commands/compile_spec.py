@@ -14,7 +14,7 @@ from surgery.commands.compiled_checkpoint import (
     show_bytes,
 )
 from surgery.commands.compiled_graph import Format, compile_graph, describe_artefact
-from surgery.commands.output import JsonFlag, QuietFlag, print_json
+from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
 from surgery.commands.spec_options import MeansOption, ModelOption
 from surgery.errors import InputError
 from surgery.plan.planned import plan_spec_file
@@ -42,7 +42,7 @@ GRAPH, CHECKPOINT = "For --to graph", "For --to checkpoint"
 
 def run(
     context: typer.Context,
-    spec: Annotated[Path, typer.Argument(help="The spec.")],
+    spec: Annotated[Path, typer.Argument(help="The spec; - is standard input.")],
     to: Annotated[
         Backend,
         typer.Option(
@@ -114,7 +114,7 @@ def run(
     if to is Backend.graph:
         with quietly(quiet):
             artefact = compile_graph(spec, out, model=model, profile=profile, format=format, dtype=dtype, force=force)
-        print_json(artefact.manifest) if json else typer.echo(describe_artefact(artefact))
+        print_json(artefact.manifest) if json else say(describe_artefact(artefact))
         return
     options = CompileOptions(
         verify=verify.value,
@@ -131,8 +131,8 @@ def run(
     if json:
         print_json(pruned_to_json(pruned))
     else:
-        typer.echo(describe_pruned(pruned, dry_run=dry_run))
-        typer.echo(describe_seconds(pruned), err=True)
+        say(describe_pruned(pruned, dry_run=dry_run))
+        say(describe_seconds(pruned), err=True)
 
 
 def refuse_other_options(context: typer.Context, to: Backend) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from surgery.bundled import DEMO_PROMPTS, demo_prompt_file, demo_specs
-from surgery.commands.output import JsonFlag, QuietFlag, print_json
+from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
 from surgery.progress import quietly, say_stage
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def run(
         return
     from surgery.report.evaluation_table import evaluation_text
 
-    typer.echo(f"{gallery.describe()}\n{stock.describe()}")
-    typer.echo(f"{out / 'measured'}: the variants measured on {NUM_MEASURED} prompts; numbers, a figure, a sheet\n")
-    typer.echo(evaluation_text(measured))
+    say(f"{gallery.describe()}\n{stock.describe()}")
+    say(f"{out / 'measured'}: the variants measured on {NUM_MEASURED} prompts; numbers, a figure, a sheet\n")
+    say(evaluation_text(measured))
 
 
 def run_stages(out: Path, seed: int) -> tuple["Gallery", "StockPictures", "Evaluation"]:

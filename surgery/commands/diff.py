@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text
-from surgery.commands.spec_options import MeansOption, ModelOption
+from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
+from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
 from surgery.plan.planned import PlannedSource, plan_spec_file
@@ -34,7 +34,7 @@ class Difference:
 
 
 def run(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A spec.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="A spec; - is standard input.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another spec of the same model.")],
     model: ModelOption = None,
     profile: MeansOption = None,
@@ -44,16 +44,24 @@ def run(
 
     Exit status 0 whether they differ or not.
     """
+    refuse_stdin_twice((first, second))
     sides = [plan_spec_file(path, model=model, profile=profile) for path in (first, second)]
     refuse_different_models(*sides)
     rows = [*compare_plans(*sides), *compare_costs(*sides)]
     if json:
         document = {row.fact: {"a": row.first, "b": row.second, "differs": row.differs} for row in rows}
-        print_json({"a": str(first), "b": str(second), "same_plan": sides[0].plan == sides[1].plan, "facts": document})
+        print_json(
+            {
+                "a": sides[0].spec.file,
+                "b": sides[1].spec.file,
+                "same_plan": sides[0].plan == sides[1].plan,
+                "facts": document,
+            }
+        )
         return
-    typer.echo(describe_rows([Difference("", str(first), str(second)), *rows]))
+    say(describe_rows([Difference("", *(side.spec.file for side in sides)), *rows]))
     if sides[0].plan == sides[1].plan:
-        typer.echo(f"the same plan, {sides[0].plan.hash[:12]}")
+        say(f"the same plan, {sides[0].plan.hash[:12]}")
 
 
 def refuse_different_models(first: PlannedSource, second: PlannedSource) -> None:

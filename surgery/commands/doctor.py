@@ -14,7 +14,7 @@ import typer
 from surgery.anatomy.anatomy import Stack
 from surgery.anatomy.hub_cache import hub_cache_folder
 from surgery.anatomy.known import cache_folder
-from surgery.commands.output import JsonFlag, print_json
+from surgery.commands.output import JsonFlag, print_json, say
 from surgery.errors import InputError, InternalsError
 from surgery.internals import PrivateName, private_names, version_of
 from surgery.tested import TESTED, is_tested, tested_range
@@ -65,7 +65,7 @@ def run(
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
-        typer.echo(table([finding.line for finding in findings], wrap={2}))
+        say(table([finding.line for finding in findings], wrap={2}))
     if any(finding.status is Status.fault for finding in findings):
         raise typer.Exit(1)
 

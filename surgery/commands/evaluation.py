@@ -17,8 +17,8 @@ from surgery.commands.drawing_options import (
     WidthOption,
     pipeline_arguments,
 )
-from surgery.commands.output import JsonFlag, QuietFlag, print_json
-from surgery.commands.spec_options import MeansOption, ModelOption
+from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
+from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
 from surgery.experiment.metric_table import list_metrics
 from surgery.progress import quietly
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Specs of one model.")],
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Specs of one model; - is standard input.")],
     prompts: Annotated[
         Path, typer.Option(help="Prompts: a text file, a .csv (prompt, caption or text), or COCO captions (.json).")
     ],
@@ -86,6 +86,7 @@ def run(
     json: JsonFlag = False,
 ) -> None:
     """Measure variants: against real pictures, the text and the baseline, beside three controls."""
+    refuse_stdin_twice(specs)
     arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
     from surgery.demo.bundled_judges import bundled_judges
     from surgery.experiment.evaluation import EvaluationRequest, run_evaluation
@@ -133,8 +134,8 @@ def run(
         return
     from surgery.report.evaluation_table import evaluation_text
 
-    typer.echo(evaluation_text(evaluation))
-    typer.echo("\n".join(str(path) for path in written))
+    say(evaluation_text(evaluation))
+    say("\n".join(str(path) for path in written))
 
 
 def list_measured() -> str:

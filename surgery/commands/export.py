@@ -15,7 +15,7 @@ from surgery.commands.export_text import (
     written_to_json,
 )
 from surgery.commands.given_options import refuse_options
-from surgery.commands.output import JsonFlag, print_json
+from surgery.commands.output import JsonFlag, print_json, say
 from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
 from surgery.export.target_text import TargetRequest
@@ -140,8 +140,8 @@ def run_lokr(
             | written_to_json(TARGETS[trainer], written)
         )
         return
-    typer.echo(description, err=out is None)
-    typer.echo(written.text if out is None else f"written to {out}", nl=out is not None)
+    say(description, err=out is None)
+    say(written.text if out is None else f"written to {out}", end="" if out is None else "\n")
 
 
 @app.command("check")
@@ -176,9 +176,9 @@ def run_check(
     if json:
         print_json(judgement_to_json(file, judgement, faults, fix, repaired))
     else:
-        typer.echo(describe_judgement(file, type(transformer).__name__, judgement, faults))
+        say(describe_judgement(file, type(transformer).__name__, judgement, faults))
         if repaired is not None:
-            typer.echo(f"repaired in {fix}: {count_as_asked(repaired)}")
+            say(f"repaired in {fix}: {count_as_asked(repaired)}")
     if fix is None and not judgement.as_asked:
         raise typer.Exit(1)
 

@@ -20,15 +20,18 @@ from surgery.commands.drawing_options import (
     pipeline_arguments,
     read_prompts,
 )
-from surgery.commands.output import JsonFlag, QuietFlag, print_json
-from surgery.commands.spec_options import MeansOption, ModelOption
+from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
+from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
 from surgery.progress import quietly
 
 
 def run(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="SPEC|MODEL...", help="Specs, or compiled folders, of one model; or one model."),
+        typer.Argument(
+            metavar="SPEC|MODEL...",
+            help="Specs (- is standard input), or compiled folders, of one model; or one model.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; it must be new or empty.")],
     prompt: PromptOption = None,
@@ -50,6 +53,7 @@ def run(
     json: JsonFlag = False,
 ) -> None:
     """Draw pictures of a model and of its variants: same prompts, same noise, a labelled contact sheet."""
+    refuse_stdin_twice(targets)
     arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
     from surgery.experiment.gallery import GalleryRequest, draw_gallery
 
@@ -72,4 +76,4 @@ def run(
     if json:
         print_json(gallery.to_json())
     else:
-        typer.echo(gallery.describe())
+        say(gallery.describe())

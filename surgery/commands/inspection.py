@@ -7,7 +7,7 @@ import typer
 
 from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack
 from surgery.anatomy.as_json import anatomy_to_json
-from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, share_text
+from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
 from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
 
@@ -29,7 +29,7 @@ def run(
     if json:
         print_json(found if names else anatomy_to_json(anatomy))
     else:
-        typer.echo("\n".join(found) if names else describe_anatomy(model, anatomy, depth=depth))
+        say("\n".join(found) if names else describe_anatomy(model, anatomy, depth=depth))
 
 
 def list_selectors(anatomy: Anatomy, *, depth: int = 1) -> Iterator[str]:

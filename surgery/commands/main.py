@@ -1,6 +1,10 @@
-"""The command line: `surgery COMMAND ...`. Heavy imports stay inside the commands that need them."""
+"""The command line: `surgery COMMAND ...`. Heavy imports stay inside the commands that need them.
 
-from typing import Any
+Exit statuses: 0 it is done; 1 a fault of the input, or a refusal; 2 wrong usage; 130 interrupted; 141 nobody reads.
+"""
+
+import sys
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -21,7 +25,12 @@ from surgery.commands import (
     schema,
     suggest,
 )
+from surgery.commands.output import say
+from surgery.commands.streams import own_streams
 from surgery.errors import SurgeryError
+from surgery.version import __version__
+
+INTERRUPTED = 130
 
 
 class SurgeryGroup(TyperGroup):
@@ -31,18 +40,36 @@ class SurgeryGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except (SurgeryError, OSError) as error:
-            typer.echo(str(error), err=True)
+            say(str(error), err=True)
             raise typer.Exit(1) from None
 
 
 app = typer.Typer(
     cls=SurgeryGroup,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Layer surgery on diffusion transformers: a YAML spec skips, repeats, reverses or replaces layers.",
 )
+
+
+def print_version(wanted: bool) -> None:
+    """The name and the version of the program, and the end of it."""
+    if wanted:
+        say(f"surgery {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 app.command("demo")(demo.run)
 app.command("inspect")(inspection.run)
 app.command("check")(check.run)
@@ -61,4 +88,8 @@ app.command("doctor")(doctor.run)
 
 def main() -> None:
     """The entry point of the `surgery` script."""
-    app()
+    try:
+        with own_streams():
+            app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,18 +1,27 @@
 """How commands write: for people or one JSON document on standard output; progress goes to standard error."""
 
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
+
+from surgery.safe_text import show_safely
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs instead of text.")]
 
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress; faults and notes are still told.")]
 
 
+def say(text: str, *, err: bool = False, end: str = "\n") -> None:
+    """A text for people, on standard output or standard error; everything that commands say of their own goes here."""
+    print(show_safely(text), end=end, file=sys.stderr if err else sys.stdout, flush=True)
+
+
 def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """One JSON document on standard output; in JSON's own escapes where that takes no UTF-8."""
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(document, indent=2, ensure_ascii=not is_unicode), flush=True)
 
 
 def count_text(number: int) -> str:

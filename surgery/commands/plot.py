@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from surgery.commands.given_options import refuse_options
-from surgery.commands.output import JsonFlag, print_json
+from surgery.commands.output import JsonFlag, print_json, say
 from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
 from surgery.text_table import table
@@ -83,7 +83,7 @@ def run(
         labels = bin_labels(found.num_bins)
         lines.append(f"no samples at timesteps {', '.join(labels[number] for number in empty)}; hatched in the figures")
     lines += [str(path) for path in written]
-    typer.echo("\n".join(lines))
+    say("\n".join(lines))
 
 
 def read_num_groups(text: str) -> "NumGroups":

@@ -19,7 +19,7 @@ from surgery.commands.drawing_options import (
     read_prompts,
 )
 from surgery.commands.given_options import refuse_options
-from surgery.commands.output import JsonFlag, QuietFlag, bytes_text, print_json
+from surgery.commands.output import JsonFlag, QuietFlag, bytes_text, print_json, say
 from surgery.errors import InputError
 from surgery.files import refuse_file
 from surgery.progress import quietly
@@ -110,12 +110,12 @@ def run(
             force=force,
         )
         with quietly(quiet):
-            profile = measure_profile(request, say=lambda text: typer.echo(text, err=True))
+            profile = measure_profile(request, say=lambda text: say(text, err=True))
     if json:
         print_json({"out": str(out), "size_bytes": out.stat().st_size, **describe_profile(profile)})
     else:
-        typer.echo(profile_text(profile))
-        typer.echo(f"written to {out} ({bytes_text(out.stat().st_size)})")
+        say(profile_text(profile))
+        say(f"written to {out} ({bytes_text(out.stat().st_size)})")
 
 
 def _merge(targets: list[str], out: Path, *, force: bool) -> "Profile":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from surgery.commands.output import JsonFlag, bytes_text, print_json
+from surgery.commands.output import JsonFlag, bytes_text, print_json, say
 from surgery.commands.spec_options import MeansOption
 from surgery.plan.planned import plan_spec_file
 from surgery.spec.selector import indices_to_text
@@ -40,7 +40,7 @@ def run(
     refuse_out(out, lora, force=force)
     planned = plan_spec_file(spec, model=model, profile=profile)
     remapped = remap_lora(planned, lora, out, force=force)
-    print_json(remapped_to_json(remapped)) if json else typer.echo(describe_remapped(remapped))
+    print_json(remapped_to_json(remapped)) if json else say(describe_remapped(remapped))
 
 
 def remapped_to_json(done: "RemappedLora") -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from surgery.commands.output import say
 from surgery.errors import InputError
 from surgery.files import write_whole
 from surgery.spec.schema import json_schema
@@ -20,7 +21,7 @@ def run(
     """
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if out is None:
-        typer.echo(text, nl=False)
+        say(text, end="")
         return
     try:
         write_whole(out, text)

@@ -1,12 +1,21 @@
 """The options that all commands share which take specs: whose model, and whose means."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from surgery.spec.load import STANDARD_INPUT
 
 ModelOption = Annotated[str | None, typer.Option(help="The model, instead of the one that the spec names.")]
 MeansOption = Annotated[
     Path | None,
     typer.Option("--profile", help="The profile whose means are used, instead of the one that the spec names."),
 ]
+
+
+def refuse_stdin_twice(specs: Sequence[str | Path]) -> None:
+    """Raise BadParameter where two specs are to be read from standard input, which there is once."""
+    if [str(path) for path in specs].count(STANDARD_INPUT) > 1:
+        raise typer.BadParameter("- is standard input, which holds one spec; give it once")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from surgery.commands.output import JsonFlag, print_json
+from surgery.commands.output import JsonFlag, print_json, say
 from surgery.commands.profile_options import PartOption
 from surgery.errors import InputError
 from surgery.files import refuse_file, write_whole
@@ -69,10 +69,10 @@ def run(
         print_json(suggestion_to_json(suggestion, out, planned, reason))
         return
     if out is None:
-        typer.echo(suggestion.text, nl=False)
-    typer.echo(plan_text(planned, reason), err=out is None)
+        say(suggestion.text, end="")
+    say(plan_text(planned, reason), err=out is None)
     if out is not None:
-        typer.echo(f"written to {out}")
+        say(f"written to {out}")
 
 
 def plan_suggestion(

@@ -30,7 +30,7 @@ from surgery.pipelines.draw import Drawing
 from surgery.plan.plan import Plan
 from surgery.publish.graph_folder import Artefact, find_base, is_artefact, read_artefact
 from surgery.publish.manifest import SPEC
-from surgery.spec.load import Spec, load_spec
+from surgery.spec.load import STANDARD_INPUT, Spec, load_spec
 from surgery.text_table import table
 
 SPEC_SUFFIXES = (".yaml", ".yml")
@@ -96,14 +96,14 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
 
 def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
     """The specs, and the one model that they are for."""
-    paths = [target for target in request.targets if Path(target).suffix in SPEC_SUFFIXES or is_artefact(Path(target))]
+    paths = [target for target in request.targets if is_spec_name(target) or is_artefact(Path(target))]
     if paths and len(paths) < len(request.targets):
         raise InputError("the targets are specs and models; give specs (*.yaml) of one model, or one model")
     if not paths:
         if len(request.targets) > 1:
             raise InputError(f"there are {len(request.targets)} models; give one, or specs (*.yaml) of one model")
         return [], source_with_pipeline(request.targets[0])
-    artefacts = {path: read_artefact(Path(path)) for path in paths if Path(path).suffix not in SPEC_SUFFIXES}
+    artefacts = {path: read_artefact(Path(path)) for path in paths if not is_spec_name(path)}
     specs = [spec_of_artefact(artefacts[path]) if path in artefacts else load_spec(path) for path in paths]
     name = model_of_specs(specs, request.model)
     bases = {base.revision: base for base in (find_base(each, request.model) for each in artefacts.values())}
@@ -111,6 +111,11 @@ def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
         shown = ", ".join(sorted(str(revision) for revision in bases))
         raise InputError(f"the folders are for {name} at the revisions {shown}; draw them one by one")
     return specs, having_pipeline(next(iter(bases.values()))) if bases else source_with_pipeline(name)
+
+
+def is_spec_name(target: str) -> bool:
+    """Whether a target is a spec by its name, or on standard input."""
+    return target == STANDARD_INPUT or Path(target).suffix in SPEC_SUFFIXES
 
 
 def spec_of_artefact(artefact: Artefact) -> Spec:

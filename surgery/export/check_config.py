@@ -80,8 +80,9 @@ def judge_config(config: Mapping[str, Any], model: Any) -> Judgement:
     """Read a config, build its network, and compare them module by module.
 
     Raises:
-        InputError: LyCORIS is not installed, or the config can't be read at all.
+        InputError: LyCORIS is not installed, the config can't be read at all, or a pattern of it takes too long.
     """
+    read_preset(config).refuse_slow([name for name, _ in model.named_modules()])
     modules = list_model_modules(model)
     asked = read_asked(config, modules)
     version = lycoris_version()

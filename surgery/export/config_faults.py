@@ -7,7 +7,7 @@ from typing import Any
 from surgery.export.check_config import Judgement
 from surgery.export.factors import LARGEST_FACTOR
 from surgery.export.lokr_config import NO_MODULE
-from surgery.export.read_config import ModelModule, Preset, read_preset
+from surgery.export.read_config import ModelModule, Preset, mended_patterns, read_preset
 
 # What LyCORIS heeds in an entry of name_algo_map or module_algo_map; it drops everything else without a word.
 HEEDED = frozenset(
@@ -18,7 +18,6 @@ HEEDED = frozenset(
     )
 )
 DROPOUTS = ("dropout", "rank_dropout", "module_dropout")
-PREFIXES = ("transformer.", "unet.", "diffusion_model.", "model.diffusion_model.", "base_model.model.", "module.")
 SHOWN = 3
 
 
@@ -151,13 +150,7 @@ def _matches_nothing(pattern: str, names: Iterable[str], preset: Preset) -> str:
 def mend_pattern(pattern: str, names: Iterable[str], preset: Preset) -> str | None:
     """A pattern that matches, where this one fails for its prefix or for being a bare container; else None."""
     names = list(names)
-    starts = [pattern, *(pattern.removeprefix(prefix) for prefix in PREFIXES if pattern.startswith(prefix))]
-    for start in starts:
-        for end in ("", ".*"):
-            mended = start + end
-            if any(preset.matches(mended, name) for name in names):
-                return mended
-    return None
+    return next((m for m in mended_patterns(pattern) if any(preset.matches(m, name) for name in names)), None)
 
 
 def takes_other_blocks(pattern: str, names: Iterable[str], preset: Preset) -> bool:

@@ -6,16 +6,18 @@ nearest module around it (or itself) whose class `target_module` or `module_algo
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
 from surgery.errors import InputError
 from surgery.export.factors import shape_of, split_shape
+from surgery.pattern_time import refuse_slow_patterns
 
 DEFAULT_CLASSES = ("Linear", "Conv1d", "Conv2d", "Conv3d", "GroupNorm", "LayerNorm")  # of LyCORIS without a preset
 LISTS = ("target_module", "target_name", "exclude_name")
+PREFIXES = ("transformer.", "unet.", "diffusion_model.", "model.diffusion_model.", "base_model.model.", "module.")
 MAPS = ("name_algo_map", "module_algo_map")
 
 
@@ -64,11 +66,24 @@ class Preset:
         except re.error as error:
             raise InputError(f'the pattern "{pattern}" is no regular expression: {error}') from None
 
+    def refuse_slow(self, names: Sequence[str]) -> None:
+        """Raise InputError where a pattern, or one that it may be mended to, takes too long to match these names."""
+        if self.use_fnmatch:  # which does not go back
+            return
+        patterns = (*self.name_map, *self.names, *self.excluded)
+        refuse_slow_patterns((mended for pattern in patterns for mended in mended_patterns(pattern)), names)
+
     def pattern_of(self, name: str) -> str | None:
         """The key of `name_algo_map` that decides for a name."""
         if name in self.name_map:
             return name
         return next((pattern for pattern in self.name_map if self.matches(pattern, name)), None)
+
+
+def mended_patterns(pattern: str) -> Iterator[str]:
+    """A pattern, and those without a prefix or with an ending that people forget: the ones that may be meant."""
+    for start in (pattern, *(pattern.removeprefix(prefix) for prefix in PREFIXES if pattern.startswith(prefix))):
+        yield from (start, f"{start}.*")
 
 
 def read_preset(config: Mapping[str, Any]) -> Preset:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from surgery.errors import InputError
+from surgery.files import expand_home
 
 CHUNK_BYTES = 1 << 20
 
@@ -32,7 +33,7 @@ class WeightFile:
 def checkpoint_folder() -> Path:
     """The folder in which torch.hub keeps weights: `$TORCH_HOME/hub/checkpoints`, as torch itself finds it."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
-    return Path(os.environ.get("TORCH_HOME", cache)).expanduser() / "hub" / "checkpoints"
+    return expand_home(os.environ.get("TORCH_HOME", cache)) / "hub" / "checkpoints"
 
 
 def find_weights(wanted: WeightFile, given: Path | None = None) -> Path:

@@ -16,12 +16,11 @@ from surgery.plan.profile_groups import FoundGroup, with_groups
 from surgery.plan.replacements import MeanValues, means_refusal, overlap, refusal_of_component
 from surgery.plan.schedule import Group, Item, Layer, Schedule, canonical, count_executions, iter_layers
 from surgery.spec import operations as ops
+from surgery.spec.limits import MAX_EXECUTIONS
 from surgery.spec.load import Spec
 from surgery.spec.nearest import shorten
 from surgery.spec.places import Faults, Place
 from surgery.spec.selector import indices_to_text
-
-MAX_EXECUTIONS = 100_000  # layers in one forward: beyond any model, and before numbers stop being sane
 
 
 def lower_spec(

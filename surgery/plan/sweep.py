@@ -9,6 +9,7 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.resolve import resolve_layers
 from surgery.errors import InputError
 from surgery.spec.document import Items, Scalar
+from surgery.spec.limits import MAX_SWEPT_OPERATIONS, MAX_VARIANTS
 from surgery.spec.load import Spec
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults
@@ -16,7 +17,7 @@ from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import read_selector
 from surgery.spec.vary import Binding, Sweep, Variable, substitute
 
-MAX_VARIANTS = 10_000
+MANY = 10**12  # what is larger is not written out
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,11 @@ def expand_sweep(spec: Spec, anatomy: Anatomy) -> tuple[Spec, ...]:
     faults.raise_if_any()
     number = math.prod(len(values) for values in domains.values())
     if number > MAX_VARIANTS:
-        raise InputError(f"{spec.file} has {number:,} variants; write a sweep of at most {MAX_VARIANTS:,}")
+        shown = f"{number:,}" if number < MANY else f"over {MANY:,}"
+        raise InputError(f"{spec.file} has {shown} variants; write a sweep of at most {MAX_VARIANTS:,}")
     points = [dict(zip(domains, values, strict=True)) for values in itertools.product(*domains.values())]
-    found = tuple(_at(spec, sweep, point, domains, faults) for point in points)
+    reader = OperationReader(sweep.groups, faults)
+    found = tuple(_at(spec, sweep, point, domains, reader) for point in points)
     faults.raise_if_any()
     return found
 
@@ -67,12 +70,16 @@ def _domain(variable: Variable, sweep: Sweep, anatomy: Anatomy, faults: Faults) 
     return tuple(_Value(str(index), index) for layers in chosen for index in layers.indices)
 
 
-def _at(spec: Spec, sweep: Sweep, point: Point, domains: Mapping[str, tuple[_Value, ...]], faults: Faults) -> Spec:
-    reader = OperationReader(sweep.groups, faults)
+def _at(
+    spec: Spec, sweep: Sweep, point: Point, domains: Mapping[str, tuple[_Value, ...]], reader: OperationReader
+) -> Spec:
     operations: tuple[AnyOperation, ...] = ()
     for each in _accumulated(sweep.cumulative, point, domains):
         bindings = {name: value.bound for name, value in each.items()}
-        operations += reader.read_all(substitute(sweep.operations, bindings, faults))
+        operations += reader.read_all(substitute(sweep.operations, bindings, reader.faults))
+        if reader.num_read > MAX_SWEPT_OPERATIONS:
+            fact = f"over {MAX_SWEPT_OPERATIONS:,} operations in all its variants together"
+            raise InputError(f"{spec.file} has {fact}; write a smaller sweep")
     name = " ".join(f"{name}={value.text}" for name, value in point.items())
     return replace(spec, operations=operations, sweep=None, point=name)
 

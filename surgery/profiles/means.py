@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save
 
 from surgery.errors import InputError
 from surgery.files import write_whole
+from surgery.spec.file_kind import is_spec
 
 PREFIX = "mean/"
 Vectors = Mapping[str, Mapping[str, NDArray[np.float64]]]
@@ -47,6 +48,8 @@ def read_means(path: str | Path) -> MeansFile:
     except OSError as error:
         raise InputError(f"the profile {path} can't be read: {error.strerror or error}") from None
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        if is_spec(path):
+            raise InputError(f"{path} is a spec, and no profile, which `surgery profile` writes") from None
         raise InputError(f"the profile {path} is no safetensors file of float32 or float64 values: {error}") from None
     vectors: dict[str, dict[str, NDArray[np.float64]]] = {}
     for key, tensor in tensors.items():

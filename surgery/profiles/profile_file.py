@@ -18,6 +18,7 @@ from surgery.errors import InputError
 from surgery.files import write_whole
 from surgery.profiles.layer_profile import Array, Moments, Profile, ProfiledStack, StreamSums, add_up, no_sums
 from surgery.profiles.means import PREFIX
+from surgery.spec.file_kind import is_spec
 
 KEY = "surgery_profile"
 FORMAT = 1
@@ -60,6 +61,8 @@ def read_profile(path: str | Path) -> Profile:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (OSError, SafetensorError, ValueError, TypeError) as error:
+        if is_spec(path):
+            raise InputError(f"{path} is a spec, and no profile, which `surgery profile` writes") from None
         raise InputError(f"the profile {path} can't be read: {error}") from None
     if KEY not in metadata:
         raise InputError(f"{path} is no profile: `surgery profile MODEL --prompts FILE --out {path}` makes one")

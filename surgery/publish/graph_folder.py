@@ -104,7 +104,7 @@ def describe_forward(spec: Spec, source: ModelSource, anatomy: Anatomy, plan: Pl
         code = source_of_variant(build_variant(build_on_meta(source), plan, anatomy, tensors))
     except RefusedError as reason:
         code = f"# {reason}\n"
-    title = spec.title or Path(spec.file).stem
+    title = spec.title or spec.stem
     head = [*title.splitlines(), f"base model: {source.name}", *plan.text.splitlines()]
     return "".join(f"# {line}\n" for line in head) + "\n" + code
 

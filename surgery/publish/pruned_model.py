@@ -147,7 +147,7 @@ def _prepare(planned: PlannedSource, source: ModelSource, options: CompileOption
         verify=options.verify,
     )
     new = new_checkpoint_from_json(found["new"])
-    single = None if source.file is None else f"{source.file.stem}-{Path(planned.spec.file).stem}.safetensors"
+    single = None if source.file is None else f"{source.file.stem}-{planned.spec.stem}.safetensors"
     size = options.max_shard_size
     byte_plan = plan_bytes(new, weights, max_shard_size=size, single=single, variant=options.variant)
     components = tuple(list_components(source, variant=options.variant))

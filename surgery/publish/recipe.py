@@ -14,6 +14,7 @@ from surgery.anatomy.tensor_files import Weights, num_rows
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.checkpoint.byte_plan import BytePlan
 from surgery.checkpoint.new_checkpoint import NewCheckpoint, Segment
+from surgery.files import expand_home
 from surgery.plan.planned import PlannedSource
 from surgery.publish.manifest import FORMAT, make_manifest
 from surgery.publish.model_card import CardFacts, Size, amount_text, read_card_head
@@ -114,7 +115,7 @@ def config_changes(prepared: PreparedModel) -> dict[str, Any]:
 
 def public_name(name: str) -> str:
     """What a model or a file is called where strangers read it: a hub id as it is, of a path its last part alone."""
-    path = Path(name).expanduser()
+    path = expand_home(name)
     is_path = name.startswith((".", "/", "~")) or path.exists() or ("/" in name and not HUB_ID.fullmatch(name))
     return path.absolute().name if is_path and name != DEMO_NAME else name
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import yaml
 
+from surgery.spec.limits import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 from surgery.spec.nearest import shorten
 from surgery.spec.places import Faults, Place
 
-MAX_BYTES = 100_000
-MAX_VALUES = 5_000  # as written, and again after aliases are expanded
-MAX_DEPTH = 40
 TAG_PREFIX = "tag:yaml.org,2002:"
 CLOCK = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+")
+KEY_OF_LINE = re.compile(r"(?P<indent> *(?:- +)?)(?P<key>[A-Za-z_]\w*):(?:\s|$)")
 STAR = re.compile(r"\*[^\s,}\[\]]*(\[[^\]]*\][^\s,}\]]*)?")
 BARE_SELECTOR = re.compile(r"(?:^|[:\s,{\[])([A-Za-z_][\w./]*\[[^\]]*\][\w.*]*)")
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -68,7 +67,7 @@ def read_document(text: str | bytes, faults: Faults) -> Value | None:
     """The one document of a YAML text, or None (and faults) where it is none."""
     start = Place(1, 1)
     if len(text) > MAX_BYTES:
-        faults.add(start, f"the file has {len(text):,} bytes; a spec has at most {MAX_BYTES:,}; is it the right file?")
+        faults.add(start, f"the file has over {MAX_BYTES:,} bytes, which no spec has; is it the right file?")
         return None
     if isinstance(text, bytes):
         try:
@@ -262,9 +261,26 @@ def _yaml_advice(error: yaml.MarkedYAMLError, text: str) -> tuple[Place, str]:
         return _mark_place(error.context_mark), "the quote that opens here is not closed; close it on the same line"
     if "\\t" in problem or "tab" in problem.split():
         return place, "a tab is used for indentation, which YAML does not allow; indent with spaces"
+    if "mapping values are not allowed" in problem or "'<block mapping start>'" in problem:
+        indentation = _indentation_advice(lines, place.line)
+        if indentation is not None:
+            return indentation
     if "expected a single document" in problem or "expected a single document" in context:
         return place, "there is a second document after `---`; a file holds one spec"
     return place, f"this is not YAML: {shorten(problem, 100)}; check indentation, colons and quotes here"
+
+
+def _indentation_advice(lines: list[str], number: int) -> tuple[Place, str] | None:
+    """What to say of a line `key: value` that is indented unlike the one above; None where that is right."""
+    above = next((n for n in range(number - 1, 0, -1) if lines[n - 1].split("#")[0].strip()), None)
+    if above is None:
+        return None
+    key, own = KEY_OF_LINE.match(lines[above - 1]), KEY_OF_LINE.match(lines[number - 1])
+    if key is None or own is None or key.end("indent") == own.end("indent"):
+        return None
+    fact = f"{shorten(own['key'])} begins at column {own.end('indent') + 1}"
+    wanted = f"{shorten(key['key'])} above it at column {key.end('indent') + 1}"
+    return Place(number, own.end("indent") + 1), f"{fact}, and {wanted}; what belongs together begins at one column"
 
 
 def _is_quoted(line: str, position: int) -> bool:

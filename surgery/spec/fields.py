@@ -1,8 +1,9 @@
 """Reading one field of a mapping: its type and range, and a fault that says what to write where they are wrong."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from surgery.spec.document import Entries, Items, Scalar, Value
+from surgery.spec.limits import MAX_INTEGER, MAX_REAL
 from surgery.spec.nearest import nearest, shorten, unknown_text
 from surgery.spec.places import Faults
 
@@ -24,10 +25,13 @@ def describe(value: Value) -> str:
             return "a mapping"
 
 
-def check_keys(entries: Entries, known: Iterable[str], what: str, faults: Faults) -> Entries:
+def check_keys(
+    entries: Entries, known: Iterable[str], what: str, faults: Faults, *, synonyms: Mapping[str, str] | None = None
+) -> Entries:
     """A fault for every key that is not known; the entries as if every misspelt key were the one that it may mean.
 
-    So what stands under a misspelt key is checked too, and is not said to be missing.
+    So what stands under a misspelt key is checked too, and is not said to be missing. `synonyms` are what others call
+    a key.
     """
     names = list(known)
     present = {key.text for key, _ in entries.entries}
@@ -36,8 +40,8 @@ def check_keys(entries: Entries, known: Iterable[str], what: str, faults: Faults
         if key.text in names:
             found.append((key, value))
             continue
-        faults.add(key.place, unknown_text("key", key.text, names, f"in {what}"))
-        meant = nearest(key.text, names)
+        meant = (synonyms or {}).get(key.text.lower()) or nearest(key.text, names)
+        faults.add(key.place, unknown_text("key", key.text, names, f"in {what}", meant=meant))
         if meant is not None and meant not in present:
             present.add(meant)
             found.append((Scalar(meant, meant, key.place), value))
@@ -52,7 +56,7 @@ def read_text(value: Value, what: str, faults: Faults) -> str | None:
     return None
 
 
-def read_integer(value: Value, what: str, faults: Faults, *, minimum: int, maximum: int = 2**63 - 1) -> int | None:
+def read_integer(value: Value, what: str, faults: Faults, *, minimum: int, maximum: int = MAX_INTEGER) -> int | None:
     """An integer of at least `minimum`."""
     number = value.value if isinstance(value, Scalar) else None
     if isinstance(number, int) and not isinstance(number, bool):
@@ -68,7 +72,7 @@ def read_integer(value: Value, what: str, faults: Faults, *, minimum: int, maxim
 def read_number(value: Value, what: str, faults: Faults) -> float | None:
     """A finite number."""
     number = value.value if isinstance(value, Scalar) else None
-    if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < 1e30:
+    if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < MAX_REAL:
         return float(number)
     faults.add(value.place, f"{what} is {describe(value)}; write a number, like 0.5")
     return None

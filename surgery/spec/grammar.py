@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from surgery.spec.limits import MAX_TIMES
 from surgery.spec.operations import BRANCHES, COMBINE_KINDS, REPLACEMENT_KINDS
 
 VERSION = "v1"
-MAX_TIMES = 1_000
 
 
 class Field(NamedTuple):
@@ -101,6 +101,15 @@ OPERATIONS: Mapping[str, Form] = {
         },
         example='{component: "transformer_blocks[2:5].attn1", with: zero}',
     ),
+}
+
+SYNONYMS: Mapping[str, str] = {  # what other programs and papers call an operation
+    **dict.fromkeys(("drop", "remove", "delete", "prune", "omit", "cut", "exclude"), "skip"),
+    **dict.fromkeys(("duplicate", "loop", "copy"), "repeat"),
+    **dict.fromkeys(("reorder", "permute"), "order"),
+    **dict.fromkeys(("flip", "invert"), "reverse"),
+    **dict.fromkeys(("ablate", "zero", "substitute"), "replace"),
+    **dict.fromkeys(("multiply", "weight", "scale_by"), "scale"),
 }
 
 ORDER_GROUP: Mapping[str, Field] = {

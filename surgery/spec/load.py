@@ -1,21 +1,25 @@
 """YAML text -> Spec. All faults of a file in one go."""
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from surgery.errors import InputError
 from surgery.spec.document import Entries, Items, Scalar, Value, read_document
 from surgery.spec.fields import check_keys, describe, read_text
+from surgery.spec.file_kind import SAFETENSORS, kind_of_content
 from surgery.spec.grammar import KEYS, VERSION
+from surgery.spec.limits import MAX_BYTES, MAX_PARTS, MAX_SWEPT_OPERATIONS
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults, Place
 from surgery.spec.profile_group import SIGN, ProfileGroup, read_profile_group
 from surgery.spec.read_operations import OperationReader
-from surgery.spec.selector import Groups, Selector, read_selector
+from surgery.spec.selector import Groups, Selector, count_parts, read_selector
 from surgery.spec.vary import Sweep, Variable, read_variables, samples, substitute
 
+STANDARD_INPUT, STDIN_NAME = "-", "<stdin>"  # as a command is given it, and as messages call it
 GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -42,7 +46,12 @@ class Spec:
     @property
     def name(self) -> str:
         """The name of the file without its ending, and for a point of a sweep the values of its variables."""
-        return " ".join(filter(None, (Path(self.file).stem, self.point)))
+        return " ".join(filter(None, (self.stem, self.point)))
+
+    @property
+    def stem(self) -> str:
+        """The name of the file without its ending, as a part of other files' names."""
+        return "stdin" if self.file == STDIN_NAME else Path(self.file).stem
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -51,17 +60,35 @@ class Spec:
 
 
 def load_spec(path: str | Path) -> Spec:
-    """Read a spec from a file.
+    """Read a spec from a file, or from standard input where the path is `-`; files in it are then relative to here.
 
     Raises:
-        InputError: the file can't be read.
+        InputError: the file can't be read, or is of another kind.
         SpecError: the spec has faults; all of them, with their places.
     """
+    file = name_of_path(path)
     try:
-        content = Path(path).read_bytes()
+        content = _read_beginning(path)
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}") from None
-    return read_spec(content, file=str(path), folder=Path(path).parent)
+        raise InputError(f"{file} can't be read: {error.strerror or error}") from None
+    kind = kind_of_content(content, Path(path).suffix)
+    if kind is not None:
+        advice = "; a profile is given by --profile, or by profile: in a spec" if kind == SAFETENSORS else ""
+        raise InputError(f"{file} is {kind}, and no spec, which is YAML text that begins with surgery: v1{advice}")
+    return read_spec(content, file=file, folder=Path(path).parent)
+
+
+def name_of_path(path: str | Path) -> str:
+    """What messages call the file of a spec."""
+    return STDIN_NAME if str(path) == STANDARD_INPUT else str(path)
+
+
+def _read_beginning(path: str | Path) -> bytes:
+    """The bytes of a file, or so many of them that it is seen to be too large."""
+    if str(path) == STANDARD_INPUT:
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    with Path(path).open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def read_spec(text: str | bytes, *, file: str = "spec.yaml", folder: Path | None = None) -> Spec:
@@ -160,13 +187,31 @@ def _read_group(value: Value, groups: Groups, faults: Faults) -> tuple[Selector,
     scalars = value.items if isinstance(value, Items) else (value,)
     if not scalars:
         faults.add(value.place, "a group is an empty list; write a selector, like transformer_blocks[4:15]")
-    found: list[Selector] = []
+    found: dict[tuple[str | None, ...], Selector] = {}
+    num_parts = 0
     for scalar in scalars:
         if isinstance(scalar, Scalar) and isinstance(scalar.value, str):
-            found.extend(read_selector(scalar, groups, faults))
+            selectors = read_selector(scalar, groups, faults)
+            num_parts += count_parts(selectors)
+            if num_parts > MAX_PARTS:
+                fact = f"a group stands for over {MAX_PARTS:,} indices and ranges"
+                faults.add(scalar.place, f"{fact}; write ranges, like transformer_blocks[4:15]")
+                return ()
+            _add_to_group(found, selectors, scalar, faults)
         else:
             faults.add(scalar.place, f"a group is {describe(scalar)}; write a selector, like transformer_blocks[4:15]")
-    return tuple(found)
+    return tuple(found.values())
+
+
+def _add_to_group(
+    found: dict[tuple[str | None, ...], Selector], selectors: tuple[Selector, ...], scalar: Scalar, faults: Faults
+) -> None:
+    """Each selector once: a group that names groups that name groups does not double with each of them."""
+    keyed = {(selector.model, selector.text, selector.component): selector for selector in selectors}
+    twice = [selector.text for key, selector in keyed.items() if key in found]
+    if twice:
+        faults.add(scalar.place, f"{shorten(twice[0])} is in the group a second time; name each layer once")
+    found |= {key: selector for key, selector in keyed.items() if key not in found}
 
 
 def _read_operations(
@@ -185,6 +230,10 @@ def _read_operations(
     for bindings in samples(variables):
         found = reader.read_all(substitute(value, bindings, faults))
         faults.settle_found()  # with other values most of them would only be said again
+        if reader.num_read > MAX_SWEPT_OPERATIONS:
+            fact = f"over {MAX_SWEPT_OPERATIONS:,} operations for the values of the variables"
+            faults.add(document.key_place("vary"), f"there are {fact}; write a smaller sweep")
+            break
     return found
 
 

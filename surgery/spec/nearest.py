@@ -17,13 +17,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return starting[0] if len(starting) == 1 else None
 
 
-def unknown_text(what: str, name: str, known: Iterable[str], where: str = "") -> str:
-    """`there is no stack "transfomer_blocks" in Model; there are a, b; did you mean "a"?`; `where` is "in Model"."""
+def unknown_text(what: str, name: str, known: Iterable[str], where: str = "", *, meant: str | None = None) -> str:
+    """`there is no stack "transfomer_blocks" in Model; there are a, b; did you mean "a"?`; `where` is "in Model".
+
+    What is `meant` is the nearest name, unless the caller knows better.
+    """
     names = list(known)
     exists = (
         f"there are {', '.join(names)}" if len(names) > 1 else f"there is {names[0]}" if names else "there are none"
     )
-    best = nearest(name, names)
+    best = meant or nearest(name, names)
     advice = f'; did you mean "{best}"?' if best else ""
     sought = " ".join(word for word in (what, f'"{shorten(name)}"', where) if word)
     return f"there is no {sought}; {exists}{advice}"

@@ -6,7 +6,8 @@ from typing import Literal
 
 from surgery.spec.document import Entries, Items, Scalar, Value
 from surgery.spec.fields import check_keys, describe, read_choice, read_integer, read_number, read_text
-from surgery.spec.grammar import BESIDE, MAX_TIMES, OPERATIONS, ORDER_GROUP, WHEN
+from surgery.spec.grammar import BESIDE, OPERATIONS, ORDER_GROUP, SYNONYMS, WHEN
+from surgery.spec.limits import MAX_INDEX, MAX_PARTS, MAX_TIMES
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import (
     COMBINE_KINDS,
@@ -27,7 +28,7 @@ from surgery.spec.operations import (
     When,
 )
 from surgery.spec.places import Faults, Place
-from surgery.spec.selector import MAX_INDEX, MODELS, NAME, Groups, Range, Selector, read_selector
+from surgery.spec.selector import MODELS, NAME, Groups, Range, Selector, count_parts, read_selector
 
 
 class OperationReader:
@@ -36,6 +37,8 @@ class OperationReader:
     def __init__(self, groups: Groups | None, faults: Faults) -> None:
         self.groups = groups
         self.faults = faults
+        self.num_parts = 0  # of the selectors in the list that is being read
+        self.num_read = 0  # operations, in all lists so far; an empty list counts as one
         self.readers: dict[str, Callable[[Value, Place], AnyOperation | None]] = {  # one for each of OPERATIONS
             "skip": self.skip,
             "repeat": self.repeat,
@@ -54,6 +57,8 @@ class OperationReader:
                 value.place, f"operations is {describe(value)}; write a list, like `- skip: transformer_blocks[3]`"
             )
             return ()
+        self.num_parts = 0
+        self.num_read += len(value.items) or 1
         found = [self.read(item) for item in value.items]
         return tuple(operation for operation in found if operation is not None)
 
@@ -65,8 +70,8 @@ class OperationReader:
                 value.place, f"an operation is {describe(value)}; write one of {', '.join(names)} with a colon after it"
             )
             return None
-        given = value
-        value = check_keys(value, [*names, *BESIDE], "an operation", self.faults)
+        given = value = self.indented(value)
+        value = check_keys(value, [*names, *BESIDE], "an operation", self.faults, synonyms=SYNONYMS)
         present = [(key, item) for key, item in value.entries if key.text in self.readers]
         if len(present) != 1:
             if present:
@@ -85,6 +90,21 @@ class OperationReader:
         if operation is None:
             return None
         return replace(operation, expect=number, when=window)
+
+    def indented(self, value: Entries) -> Entries:
+        """The entry; where an operation's fields stand beside its name, a fault, and as if they stood under it."""
+        empty = [key for key, item in value.entries if key.text in self.readers and _is_empty(item)]
+        fields = OPERATIONS[empty[0].text].fields if len(empty) == 1 else {}
+        inside = tuple((key, item) for key, item in value.entries if key.text in fields)
+        if not inside:
+            return value
+        name = empty[0].text
+        shown = " and ".join(key.text for key, _ in inside)
+        verb, them = ("stands", "it") if len(inside) == 1 else ("stand", "them")
+        self.faults.add(inside[0][0].place, f"{shown} {verb} beside {name}; indent {them} further than {name}")
+        kept = [entry for entry in value.entries if entry not in inside]
+        moved = Entries(inside, inside[0][0].place)
+        return Entries(tuple((key, moved if key.text == name else item) for key, item in kept), value.place)
 
     def when(self, value: Value) -> When | None:
         """`{timesteps: [from, to]}` or `{branch: conditional}`, or both."""
@@ -135,8 +155,22 @@ class OperationReader:
             advice = "" if given is None else f'; did you mean "transformer_blocks[{shorten(given)}]"?'
             self.faults.add(value.place, f"a selector is {describe(value)}; write one like {example}{advice}")
             return ()
-        selectors = read_selector(value, self.groups, self.faults)
+        selectors = self.within_bound(read_selector(value, self.groups, self.faults), value)
         return tuple(found for found in selectors if self.fits(found, value, component))
+
+    def within_bound(self, selectors: Selection, value: Scalar) -> Selection:
+        """The selectors, or none (and a fault, the first time) where a list of operations selects with too many."""
+        before, self.num_parts = self.num_parts, self.num_parts + count_parts(selectors)
+        if self.num_parts <= MAX_PARTS:
+            return selectors
+        if before <= MAX_PARTS:
+            self.faults.add(
+                value.place,
+                f"the operations select with over {MAX_PARTS:,} indices and ranges, groups written out; "
+                "write ranges, like transformer_blocks[4:15]",
+            )
+        self.faults.meet_again()
+        return ()
 
     def fits(self, selector: Selector, value: Scalar, component: bool) -> bool:
         """Whether the selector names layers, or components, as the operation needs."""
@@ -158,12 +192,21 @@ class OperationReader:
         """The mapping of an operation; a selector alone stands for one of its fields, where its form says so."""
         form = OPERATIONS[name]
         if isinstance(value, Entries):
-            return check_keys(value, form.fields, name, self.faults)
+            return check_keys(self.without_beside(value, name), form.fields, name, self.faults)
         if form.bare is not None:
             key = Scalar(form.bare, form.bare, value.place)
             return Entries(((key, value),), value.place)
         self.faults.add(value.place, f"{name} is {describe(value)}; write a mapping with {', '.join(form.fields)}")
         return None
+
+    def without_beside(self, value: Entries, name: str) -> Entries:
+        """The fields of an operation; a fault for `expect` and `when` among them."""
+        for key, _ in value.entries:
+            if key.text in BESIDE:
+                self.faults.add(
+                    key.place, f"{key.text} stands within {name}; write it beside {name}, on a line of its own"
+                )
+        return Entries(tuple(entry for entry in value.entries if entry[0].text not in BESIDE), value.place)
 
     # One method an operation.
 
@@ -312,3 +355,7 @@ class OperationReader:
             return None
         kept = tuple(layer for layer in layers if layer is not None)
         return OrderGroup(kept, combine, loops, value.place)
+
+
+def _is_empty(value: Value) -> bool:
+    return isinstance(value, Scalar) and value.value is None and not value.text

@@ -20,8 +20,9 @@ from surgery.spec.grammar import (
     Field,
     Form,
 )
+from surgery.spec.limits import MAX_INDEX
 from surgery.spec.profile_group import PATTERN as PROFILE_GROUP
-from surgery.spec.selector import MAX_INDEX, MODELS
+from surgery.spec.selector import MODELS
 from surgery.spec.vary import RANGE
 
 SCHEMA_DIALECT = "http://json-schema.org/draft-07/schema#"

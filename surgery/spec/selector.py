@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from surgery.spec.document import Scalar
+from surgery.spec.limits import MAX_INDEX
 from surgery.spec.nearest import nearest, shorten, unknown_text
 from surgery.spec.places import Faults, Place
 
+CLOSED_RANGE = re.compile(r"(\d{1,6})\s*(?:-|–|\.{2,3})\s*(\d{1,6})")
+NUMBERED = re.compile(r"(?P<stack>[^\W\d][\w.]*?)\.(?P<first>\d{1,6})(?:-(?P<last>\d{1,6}))?(?P<component>\.[\w.*]+)?")
 NAME = re.compile(r"(?:[A-Za-z_0-9]\w*|\*)(?:\.(?:[A-Za-z_0-9]\w*|\*))*")
 MODELS = ("transformer", "transformer_2")
-MAX_INDEX = 100_000
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Selector:
 Groups = Mapping[str, tuple[Selector, ...]]
 
 
+def count_parts(selectors: Iterable[Selector]) -> int:
+    """How many indices and ranges there are in selectors; one that waits for its profile counts as one."""
+    return sum(len(selector.parts) or 1 for selector in selectors)
+
+
 def read_selector(scalar: Scalar, groups: Groups | None, faults: Faults) -> tuple[Selector, ...]:
     """The selectors that a text stands for: one, or those of its group; none (and faults) where it is malformed.
 
@@ -91,9 +98,11 @@ def read_selector(scalar: Scalar, groups: Groups | None, faults: Faults) -> tupl
     if after.startswith("["):
         return _read_subscript(scalar, model, name.group(0), rest, offset=offset, faults=faults)
     if after.strip():
+        meant = _bracketed(rest)
+        advice = f'did you mean "{meant}"?' if meant else "write a subscript in brackets, like [4:15]"
         faults.add(
             scalar.place_of(offset + name.end()),
-            f'unexpected "{shorten(after)}" after {shorten(name.group(0))}; write a subscript in brackets, like [4:15]',
+            f'unexpected "{shorten(after)}" after {shorten(name.group(0))}; {advice}',
         )
         return ()
     if groups is None:
@@ -107,7 +116,7 @@ def _read_group(scalar: Scalar, name: str, offset: int, groups: Groups, faults: 
     place = scalar.place_of(offset)
     if group not in groups:
         exists = f"there is the group {' and the group '.join(groups)}" if groups else "no groups are defined"
-        meant = nearest(group, groups)
+        meant = nearest(group, groups) or _bracketed(name)
         advice = f'did you mean "{meant}"?' if meant else f'for all layers of a stack write "{shorten(name)}[:]"'
         faults.add(place, f'"{shorten(name)}" has no subscript and is no group; {exists}; {advice}')
         return ()
@@ -118,6 +127,19 @@ def _read_group(scalar: Scalar, name: str, offset: int, groups: Groups, faults: 
         return ()
     place = place.after(len(group) + 1)
     return tuple(selector.with_component(component, place) for selector in groups[group])
+
+
+def _bracketed(text: str) -> str | None:
+    """`transformer_blocks.5.attn` as a selector, `transformer_blocks[5].attn`; None where no number follows a name."""
+    found = NUMBERED.fullmatch(text.strip())
+    if found is None:
+        return None
+    subscript = found["first"] if found["last"] is None else _half_open(found["first"], found["last"])
+    return f"{found['stack']}[{subscript}]{found['component'] or ''}"
+
+
+def _half_open(first: str, last: str) -> str:
+    return f"{int(first)}:{int(last) + 1}"
 
 
 def _read_subscript(
@@ -161,7 +183,12 @@ def _read_parts(scalar: Scalar, text: str, offset: int, faults: Faults) -> tuple
 def _read_part(text: str, place: Place, faults: Faults) -> Part | None:
     fields = [field.strip() for field in text.split(":")]
     if len(fields) > 3 or not all(re.fullmatch(r"-?[0-9]+", field) for field in fields if field) or fields == [""]:
-        faults.add(place, f'"{shorten(text)}" is no index; write an integer or a half-open range, like 7 or 9:12')
+        closed = CLOSED_RANGE.fullmatch(text)
+        advice = "write an integer or a half-open range, like 7 or 9:12"
+        if closed is not None and int(closed[1]) <= int(closed[2]):
+            ends = f"{int(closed[1])} to {int(closed[2])}"
+            advice = f"ranges are half open: for layers {ends} write {_half_open(*closed.groups())}"
+        faults.add(place, f'"{shorten(text)}" is no index; {advice}')
         return None
     numbers = [int(field) if field and len(field) < 8 else None for field in fields]
     if any(

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from surgery.spec.document import Entries, Items, Scalar, Value
 from surgery.spec.fields import describe
+from surgery.spec.limits import MAX_NUMBER, MAX_TEXT, MAX_VALUES, MAX_VALUES_A_VARIABLE
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.places import Faults, Place
 from surgery.spec.selector import Groups
 
-MAX_VALUES_A_VARIABLE = 10_000
 RANGE = re.compile(r"range\(\s*(-?\d{1,7})\s*(?:,\s*(-?\d{1,7})\s*)?(?:,\s*(-?\d{1,7})\s*)?\)")
 TEMPLATE = re.compile(r"\{([^{}]*)\}")
 ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
@@ -26,7 +26,6 @@ ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-MAX_NUMBER = 10**9
 
 Binding = int | float | str
 Bindings = Mapping[str, "Binding | Items | None"]  # None: the variable has a fault, and what it stands for too
@@ -134,22 +133,47 @@ def samples(variables: tuple[Variable, ...]) -> Iterator[Bindings]:
 
 def substitute(value: Value, bindings: Bindings, faults: Faults) -> Value:
     """The value with every `{...}` worked out, and every name of cases in a list replaced by the case's operations."""
-    match value:
-        case Items(items, place):
-            found: list[Value] = []
-            for item in items:
-                case = bindings.get(item.text, "") if isinstance(item, Scalar) else ""
-                if isinstance(case, Items):
-                    inner = substitute(case, {**bindings, item.text: ""}, faults)  # type: ignore[union-attr]
-                    found.extend(inner.items if isinstance(inner, Items) else ())
-                elif case is not None:
-                    found.append(substitute(item, bindings, faults))
-            return Items(tuple(found), place)
-        case Entries(entries, place):
-            return Entries(tuple((key, substitute(item, bindings, faults)) for key, item in entries), place)
-        case Scalar(str(), text) if "{" in text:
-            return _substitute_text(value, bindings, faults)
-    return value
+    try:
+        return _Substitution(faults).fill(value, bindings)
+    except _TooManyValuesError:
+        fact = f"there are over {MAX_VALUES:,} values once the cases are written out"
+        faults.add_final(value.place, f"{fact}; write fewer or smaller ones")
+        return Items((), value.place)
+
+
+class _Substitution:
+    """One `substitute`. Cases may name cases, so that what they come to can double with each of them: it is counted."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.num_values = 0
+
+    def fill(self, value: Value, bindings: Bindings) -> Value:
+        self.num_values += 1
+        if self.num_values > MAX_VALUES:
+            raise _TooManyValuesError
+        match value:
+            case Items(items, place):
+                return Items(tuple(filled for item in items for filled in self.fill_item(item, bindings)), place)
+            case Entries(entries, place):
+                return Entries(tuple((key, self.fill(item, bindings)) for key, item in entries), place)
+            case Scalar(str(), text) if "{" in text:
+                return _substitute_text(value, bindings, self.faults)
+        return value
+
+    def fill_item(self, item: Value, bindings: Bindings) -> tuple[Value, ...]:
+        """What stands in a list in place of an item: nothing for a case with a fault."""
+        case = bindings.get(item.text, "") if isinstance(item, Scalar) else ""
+        if case is None:
+            return ()
+        if isinstance(case, Items) and isinstance(item, Scalar):
+            inner = self.fill(case, {**bindings, item.text: ""})
+            return inner.items if isinstance(inner, Items) else ()
+        return (self.fill(item, bindings),)
+
+
+class _TooManyValuesError(Exception):
+    """There are more values than a spec can have."""
 
 
 def _substitute_text(scalar: Scalar, bindings: Bindings, faults: Faults) -> Scalar:
@@ -159,13 +183,27 @@ def _substitute_text(scalar: Scalar, bindings: Bindings, faults: Faults) -> Scal
         if whole is not None:
             result = _evaluate(whole.group(1), bindings)
             return replace(scalar, value=result, text=str(result), is_made=True)
-        text = TEMPLATE.sub(lambda match: str(_evaluate(match.group(1), bindings)), scalar.text)
+        text = _fill_text(scalar.text, bindings)
         return replace(scalar, value=text, text=text, is_made=True)
     except _BadExpressionError as error:
         faults.add_final(scalar.place, str(error))
     except _OpenError:
         faults.settle(scalar.place)
     return replace(scalar, value=None)
+
+
+def _fill_text(text: str, bindings: Bindings) -> str:
+    """A text with its expressions worked out."""
+    *pieces, end = re.split(TEMPLATE, text)
+    found: list[str] = []
+    length = len(end)
+    for before, expression in zip(pieces[::2], pieces[1::2], strict=True):
+        filled = before + str(_evaluate(expression, bindings))
+        length += len(filled)
+        if length > MAX_TEXT:
+            raise _BadExpressionError(f"with its variables this text has over {MAX_TEXT:,} characters; write less")
+        found.append(filled)
+    return "".join([*found, end])
 
 
 def _evaluate(text: str, bindings: Bindings) -> Binding:

@@ -48,6 +48,7 @@ def test_every_line_of_a_text_points_into_the_file_and_says_more_than_a_fact():
 
 NEIGHBOURS = {
     "aliases_too_deep": ("&a [*a]", "[]"),
+    "closed_range": ("[5-8]\n  - reverse: transformer_blocks[1..3, 5]\n  - shuffle: transformer_blocks[9-4]", "[5:9]"),
     "component_missing_in_last_block": ("[:]", "[:23]"),
     "component_of_another_stack": ("[2].ff", "[2].attn"),
     "component_star_within_a_name": ("conv*", "*"),
@@ -60,6 +61,10 @@ NEIGHBOURS = {
     "gone_layers": ("reverse: transformer_blocks[2:9]", "reverse: transformer_blocks[8:12]"),
     "group_named_as_a_stack": ("  transformer_blocks: ", "  middle: "),
     "group_unknown": ("midle", "middle"),
+    "group_names_a_layer_twice": (", first]", "]"),
+    "indented_behind_a_dash": ("   expect", "    expect"),
+    "indented_too_far": ("        times", "      times"),
+    "indented_too_little": ("     times", "      times"),
     "kind_grouped": ("20:24", "20:23"),
     "kind_moved": ("20:24", "20:23"),
     "kind_repeated": ("-1", "-2"),

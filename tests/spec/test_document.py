@@ -1,6 +1,9 @@
 import pytest
 
-from surgery.errors import SpecError
+from surgery.anatomy.sources import find_source
+from surgery.errors import InputError, SpecError
+from surgery.profiles.means import read_means
+from surgery.profiles.profile_file import read_profile
 from surgery.spec.document import MAX_BYTES, Entries, Items, Scalar, read_document
 from surgery.spec.load import load_spec, read_spec
 from surgery.spec.places import Faults, Place
@@ -83,7 +86,7 @@ def test_an_alias_stands_for_its_value():
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read():
-    with pytest.raises(SpecError, match=r"^spec.yaml:1:1: the file has 100,001 bytes"):
+    with pytest.raises(SpecError, match=r"^spec.yaml:1:1: the file has over 100,000 bytes"):
         read_spec(b"#" * (MAX_BYTES + 1))
     with pytest.raises(SpecError, match=r"^spec.yaml:1:1: the file is empty"):
         read_spec(b"#" * MAX_BYTES)
@@ -116,3 +119,33 @@ def test_a_misspelt_key_is_read_as_the_key_it_may_mean():
         "spec.yaml:3:25",
         "spec.yaml:3:31",
     ]
+
+
+OTHERS = {
+    "profile.safetensors": ((16).to_bytes(8, "little") + b'{"a":1}         ', "a safetensors file"),
+    "broken.safetensors": (b"\xff\x00", "a safetensors file"),
+    "config.json": (b'{"algo": "lokr"}', "a JSON document"),
+    "picture.png": (b"\x89PNG\r\n\x1a\n", "a picture"),
+    "variant.pt2": (b"PK\x03\x04", "an archive"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_file_in_the_place_of_a_spec_is_told_as_what_it_is(name, tmp_path):
+    content, kind = OTHERS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} is {kind}.*, and no spec, which is YAML"):
+        load_spec(tmp_path / name)
+
+
+def test_a_spec_in_json_is_a_spec(tmp_path):
+    (tmp_path / "spec.json").write_text('{"surgery": "v1", "operations": []}')
+    assert load_spec(tmp_path / "spec.json").operations == ()
+
+
+def test_a_spec_in_the_place_of_a_profile_or_a_model_is_told_as_that(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text("surgery: v1\noperations: []\n")
+    for read, what in ((read_profile, "no profile"), (read_means, "no profile"), (find_source, "no model")):
+        with pytest.raises(InputError, match=rf"spec\.yaml is a spec, and {what}"):
+            read(str(path))
