@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "surgery"
 
 # A room imports from rooms above it only.
 ROOMS = (
-    *("errors", "version", "bundled", "tested", "files", "progress", "text_table"),
+    *("errors", "version", "bundled", "tested", "files", "written", "outputs", "progress", "text_table"),
     *("internals", "torch_internals", "diffusers_internals"),
     *("spec", "profiles", "tracing", "anatomy", "pipelines", "plan", "graph", "checkpoint", "verify", "publish"),
     *("activations", "metrics", "experiment", "export", "report", "dit", "demo", "face", "commands", "testing"),
