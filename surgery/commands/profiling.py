@@ -21,7 +21,7 @@ from surgery.commands.drawing_options import (
 from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, QuietFlag, bytes_text, print_json
 from surgery.errors import InputError
-from surgery.outputs import refuse_file
+from surgery.outputs import refuse_file, unfinished_runs
 from surgery.progress import quietly
 from surgery.text_table import table
 
@@ -123,7 +123,9 @@ def _merge(targets: list[str], out: Path, *, force: bool) -> "Profile":
 
     refuse_file(out, force=force, suffixes=(".safetensors",))
     profile = merge_profiles([read_profile(target) for target in targets])
-    write_profile(profile, out)
+    with unfinished_runs(out):
+        refuse_file(out, force=force)
+        write_profile(profile, out)
     return profile
 
 
