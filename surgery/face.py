@@ -8,8 +8,7 @@ from surgery.demo.bundled_judges import bundled_judges
 from surgery.experiment.evaluation import Evaluation, EvaluationRequest, run_evaluation
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
-from surgery.files import locked_folder
-from surgery.report.evaluation_folder import KeepImages, write_evaluation
+from surgery.report.evaluation_folder import KeepImages, evaluate_into
 
 
 def evaluate(
@@ -31,13 +30,15 @@ def evaluate(
     device: str = "auto",
     call: Mapping[str, Any] | None = None,
     keep_images: KeepImages = "grid",
+    force: bool = False,
 ) -> Evaluation:
     """Measure variants of one model as `surgery evaluate` does: beside the baseline and three controls.
 
     `specs` are files of specs, sweeps among them; `prompts` a list of prompts, or the file of them that the command
     takes; what is measured is written to the folder `out`, where an interrupted call goes on. The other arguments are
     the command's options; `call` are arguments of the pipeline's call. Each row of the result has its `scores`, one a
-    metric, with an interval over the N prompts, and its denoising `errors` by prompt and timestep bin (N, bins).
+    metric, with an interval over the N prompts, its denoising `errors` by prompt and timestep bin (N, bins), and with
+    `keep_images="all"` its `pictures`.
 
     Raises:
         InputError: a spec, the model, a judge, the prompts or an option is not usable.
@@ -66,7 +67,5 @@ def evaluate(
         device=device,
         call=dict(call or {}),
     )
-    with locked_folder(folder):
-        evaluation = run_evaluation(request)
-        write_evaluation(evaluation, folder, keep_images)
+    evaluation, _ = evaluate_into(request, keep_images, force=force, run=run_evaluation)
     return evaluation

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "surgery"
 
 # A room imports from rooms above it only.
 ROOMS = (
-    *("errors", "version", "bundled", "tested", "files", "safe_text", "progress", "text_table"),
+    *("errors", "version", "bundled", "tested", "files", "written", "outputs", "safe_text", "progress", "text_table"),
     *("pattern_matcher", "pattern_time"),
     *("internals", "torch_internals", "diffusers_internals"),
     *("spec", "profiles", "tracing", "anatomy", "pipelines", "plan", "graph", "checkpoint", "verify", "publish"),

@@ -38,6 +38,8 @@ def requests(monkeypatch, tmp_path):
     """What was asked for; nothing is drawn."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompts.txt").write_text("red apple\nrocket\n")
+    for name in ("skip", "a", "b"):
+        (tmp_path / f"{name}.yaml").write_text("surgery: v1\nmodel: demo\noperations: []\n")
     seen = []
 
     def refuse(request):

@@ -40,11 +40,6 @@ class Accumulator:
         self.outputs = OutputSums()
         self._means: dict[Key, list[torch.Tensor]] = {}
 
-    def resume(self, profile: Profile) -> None:
-        """Go on from what was counted before."""
-        self.streams = {key: sums + no_sums(self.num_bins, sums.num_states) for key, sums in profile.streams.items()}
-        self.outputs.resume(profile.components)
-
     def add(self, measured: MeasuredForward, share: float | Sequence[float]) -> None:
         """Count a forward at this share of the noise range; several are those of its rows."""
         rows = len(measured.branches)

@@ -9,9 +9,11 @@ end: the calls take longer than the sums, most of all with several threads. A la
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from surgery.activations.branches import TokenWeights
 from surgery.activations.row_sums import where_exact
@@ -30,14 +32,19 @@ class OutputSums:
     """The sums of the outputs of a run; they stay on the device where the outputs are."""
 
     def __init__(self) -> None:
-        self._before: dict[tuple[str, str, str], Moments] = {}
         self._banks: dict[tuple[tuple[str, ...], int, torch.device], _Bank] = {}
         self._waiting: dict[tuple[Weigh, torch.Size, torch.dtype, torch.device], _Waiting] = {}
         self._memory: torch.Tensor | None = None
 
-    def resume(self, counted: Mapping[tuple[str, str, str], Moments]) -> None:
-        """Go on from what was counted before, by component, stream and branch."""
-        self._before = dict(counted)
+    def save(self) -> "list[SavedBank]":
+        """All sums, as they are."""
+        return [bank.save(branches) for (branches, *_), bank in self._banks.items()]
+
+    def restore(self, banks: "Sequence[SavedBank]") -> None:
+        """Go on from sums that were saved."""
+        for saved in banks:
+            channels, device = saved.arrays["total"].shape[2], torch.device(saved.device)
+            self._banks[saved.branches, channels, device] = _Bank.restored(saved)
 
     def add(self, output: Output, values: torch.Tensor, weigh: Weigh) -> None:
         """Count an output (rows, tokens, channels); the forward may write into it later.
@@ -76,7 +83,7 @@ class OutputSums:
 
     def moments(self) -> dict[tuple[str, str, str], Moments]:
         """What was counted until now, by component, stream and branch."""
-        found = dict(self._before)
+        found: dict[tuple[str, str, str], Moments] = {}
         for (branches, *_), bank in self._banks.items():
             for output in bank.numbers:
                 for branch, moments in zip(branches, bank.moments(output), strict=True):
@@ -109,6 +116,16 @@ class OutputSums:
             self._memory = torch.empty(TOGETHER, dtype=torch.float64, device=device)
         memory = self._memory[:size] if size <= TOGETHER else self._memory.new_empty(size)
         return memory.view(values.shape).copy_(where_exact(values)).flatten(1, 2)
+
+
+@dataclass(frozen=True)
+class SavedBank:
+    """The sums of outputs with as many channels for the same branches, on a device; the arrays are those of `_Bank`."""
+
+    branches: tuple[str, ...]
+    device: str
+    outputs: tuple[Output, ...]
+    arrays: Mapping[str, NDArray[np.float64]]
 
 
 class _Waiting:
@@ -147,6 +164,24 @@ class _Bank:
         empty = torch.empty(0, num_branches, channels, dtype=torch.float64, device=device)
         self.shift, self.total, self.squares = empty[:, :1], empty, empty
         self.shifted: set[int] = set()
+
+    def save(self, branches: tuple[str, ...]) -> SavedBank:
+        """All that it holds."""
+        tensors = {"shift": self.shift, "total": self.total, "squares": self.squares}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        return SavedBank(branches, str(self.total.device), tuple(self.numbers), {"counts": self.counts, **arrays})
+
+    @classmethod
+    def restored(cls, saved: SavedBank) -> "_Bank":
+        """What was saved."""
+        bank = cls(len(saved.branches), saved.arrays["total"].shape[2], torch.device(saved.device))
+        bank.numbers = {output: number for number, output in enumerate(saved.outputs)}
+        bank.counts = saved.arrays["counts"].copy()
+        bank.shift, bank.total, bank.squares = (
+            torch.from_numpy(saved.arrays[name].copy()).to(saved.device) for name in ("shift", "total", "squares")
+        )
+        bank.shifted = set(bank.shift.any(2).nonzero()[:, 0].tolist())
+        return bank
 
     def add(self, outputs: Sequence[Output], values: torch.Tensor, weights: TokenWeights) -> None:
         """Count some outputs (outputs, rows * tokens, channels), which are written over."""

@@ -1,6 +1,6 @@
 """A byte plan -> files in a folder: each shard in order, the index last, all on the disk before it returns.
 
-The folder is one that is not yet in its place (see files.whole_folder): what is left of a write that failed is gone
+The folder is one that is not yet in its place (see outputs.whole_folder): what is left of a write that failed is gone
 with it.
 """
 

@@ -11,7 +11,7 @@ from surgery.commands.inspection import describe_anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
 from surgery.commands.spec_options import MeansOption, ModelOption
 from surgery.errors import InputError, NotYetError, SurgeryError
-from surgery.files import write_whole
+from surgery.outputs import write_file
 from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.cost import Cost
 from surgery.plan.planned import Finder, PlannedSource, find_once, plan_sweep_file
@@ -44,6 +44,7 @@ def run(
         ),
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Write the graph of blocks of one spec to this SVG file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an SVG file that is there.")] = False,
     language_only: Annotated[
         bool, typer.Option("--language-only", help="Check the language alone; the models need not be there.")
     ] = False,
@@ -67,7 +68,7 @@ def run(
             else:
                 wanted = show or (Show.plan if is_single else None)
                 document, text = check_against_model(
-                    path, model=model, profile=profile, show=wanted, svg=svg, find=find
+                    path, model=model, profile=profile, show=wanted, svg=svg, force=force, find=find
                 )
         except SurgeryError as error:
             num_faulty += 1
@@ -113,7 +114,14 @@ def check_language(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def check_against_model(
-    path: Path, *, model: str | None, profile: Path | None, show: Show | None, svg: Path | None, find: Finder
+    path: Path,
+    *,
+    model: str | None,
+    profile: Path | None,
+    show: Show | None,
+    svg: Path | None,
+    force: bool,
+    find: Finder,
 ) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a valid spec; raises what is wrong. What can't run yet is valid, and said."""
     try:
@@ -127,7 +135,7 @@ def check_against_model(
             raise InputError(f"{option} is of one spec; {path} is a sweep of {len(variants)} variants")
         return describe_sweep(variants)
     if svg is not None:
-        write_svg(planned, svg)
+        write_svg(planned, svg, force=force)
     return describe(planned, show)
 
 
@@ -184,16 +192,12 @@ def code_of_variant(planned: PlannedSource) -> str:
     return source_of_variant(build_variant(build_on_meta(planned.source), planned.plan, planned.anatomy, tensors))
 
 
-def write_svg(planned: PlannedSource, path: Path) -> None:
-    """Write the drawing of a plan, beside and then renamed."""
+def write_svg(planned: PlannedSource, path: Path, *, force: bool) -> None:
+    """Write the drawing of a plan."""
     from surgery.report.draw_svg import draw_svg
 
-    try:
-        write_whole(path, draw_svg(planned.plan, planned.anatomy, title=planned.spec.title or path.stem))
-    except OSError as error:
-        raise InputError(
-            f"{path} can't be written: {error.strerror}; write --svg FILE in a folder that exists"
-        ) from None
+    svg = draw_svg(planned.plan, planned.anatomy, title=planned.spec.title or path.stem)
+    write_file(path, svg, force=force)
 
 
 def cost_to_json(cost: Cost) -> dict[str, Any]:

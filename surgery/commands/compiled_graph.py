@@ -33,9 +33,10 @@ def compile_graph(
     force: bool,
 ) -> "Artefact":
     """Write the folder of a variant; the arguments are the command's."""
-    from surgery.files import refuse_target
+    from surgery.outputs import refuse_folder
+    from surgery.written import COMPILE
 
-    refuse_target(out, force=force)
+    refuse_folder(out, COMPILE, force=force)
     planned = plan_spec_file(spec, model=model, profile=profile)
     from surgery.publish.graph_folder import write_artefact
 

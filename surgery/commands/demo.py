@@ -7,7 +7,9 @@ import typer
 
 from surgery.bundled import DEMO_PROMPTS, demo_prompt_file, demo_specs
 from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
+from surgery.outputs import refuse_folder
 from surgery.progress import quietly, say_stage
+from surgery.written import read_written
 
 if TYPE_CHECKING:
     from surgery.demo.pruned import StockPictures
@@ -22,6 +24,7 @@ BINS = 5
 def run(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Prompt k starts from the noise of seed + k.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not the demo's own.")] = False,
     quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -30,7 +33,7 @@ def run(
     Three to six minutes on two cores, no downloads.
     """
     with quietly(quiet):
-        gallery, stock, measured = run_stages(out, seed)
+        gallery, stock, measured = run_stages(out, seed, force=force)
     if json:
         print_json({**gallery.to_json(), "pruned": stock.to_json(), "measured": measured.to_json()})
         return
@@ -41,8 +44,10 @@ def run(
     say(evaluation_text(measured))
 
 
-def run_stages(out: Path, seed: int) -> tuple["Gallery", "StockPictures", "Evaluation"]:
+def run_stages(out: Path, seed: int, *, force: bool) -> tuple["Gallery", "StockPictures", "Evaluation"]:
     """All that the demo does, each part announced with the time that it takes on two cores."""
+    is_own = read_written(out, "generate") is not None
+    refuse_folder(out, "generate", force=force or is_own)
     num_specs = len(demo_specs())
     say_stage(f"1 of 3: drawing {len(DEMO_PROMPTS)} prompts with the model and {num_specs} specs (half a minute)")
     from surgery.demo.pruned import draw_pruned
@@ -63,15 +68,11 @@ def measure_variants(out: Path, seed: int) -> "Evaluation":
     from surgery.experiment.evaluation import EvaluationRequest, run_evaluation
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import PromptSet, read_prompt_file
-    from surgery.files import locked_folder
-    from surgery.report.evaluation_folder import write_evaluation
+    from surgery.report.evaluation_folder import evaluate_into
 
     prompts = PromptSet(read_prompt_file(demo_prompt_file()).prompts[:NUM_MEASURED])
     judges = JudgeRequest(bundled=bundled_judges())
     specs = tuple(str(path) for path in demo_specs())
-    with locked_folder(out):
-        found = run_evaluation(
-            EvaluationRequest(specs=specs, prompts=prompts, out=out, judges=judges, seed=seed, bins=BINS)
-        )
-        write_evaluation(found, out, "grid")
+    request = EvaluationRequest(specs=specs, prompts=prompts, out=out, judges=judges, seed=seed, bins=BINS)
+    found, _ = evaluate_into(request, "grid", force=True, run=run_evaluation)
     return found

@@ -1,7 +1,7 @@
 """`surgery evaluate SPEC...`: what surgery did to the pictures, in numbers with intervals and controls."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,9 +21,6 @@ from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
 from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
 from surgery.experiment.metric_table import list_metrics
 from surgery.progress import quietly
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(
@@ -82,6 +79,7 @@ def run(
     keep_images: Annotated[
         Literal["all", "grid", "none"], typer.Option(help="Keep every picture (PNG), a contact sheet, or none.")
     ] = "grid",
+    force: Annotated[bool, typer.Option("--force", help="Replace results of another request.")] = False,
     quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -92,8 +90,7 @@ def run(
     from surgery.experiment.evaluation import EvaluationRequest, run_evaluation
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import read_prompt_file
-    from surgery.files import locked_folder
-    from surgery.report.evaluation_folder import write_evaluation
+    from surgery.report.evaluation_folder import evaluate_into
 
     found = read_prompt_file(prompts, pictures=pictures, sample=sample, seed=sample_seed)
 
@@ -110,6 +107,7 @@ def run(
         reference=reference,
         crop_px=crop,
         save_reference=save_reference,
+        replace_reference=force,
         bundled=bundled_judges(),
     )
     request = EvaluationRequest(
@@ -126,9 +124,8 @@ def run(
         device=device,
         call=arguments,
     )
-    with locked_folder(out), quietly(quiet):
-        evaluation = run_evaluation(request)
-        written = write_evaluation(evaluation, out, keep_images)
+    with quietly(quiet):
+        evaluation, written = evaluate_into(request, keep_images, force=force, run=run_evaluation)
     if json:
         print_json({**evaluation.to_json(), "files": [str(path) for path in written]})
         return

@@ -20,7 +20,7 @@ from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
 from surgery.export.target_text import TargetRequest
 from surgery.export.targets import TARGETS, unread_options
-from surgery.files import refuse_file, write_whole
+from surgery.outputs import refuse_file, write_file
 from surgery.spec.nearest import unknown_text
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def run_lokr(
     written = TARGETS[trainer].write(request)
     description = describe_written(TARGETS[trainer], request, written)
     if out is not None:
-        write_whole(out, written.text)
+        write_file(out, written.text, force=force)
     if json:
         print_json(
             {"for": trainer, "out": None if out is None else str(out), **plan_to_json(layers, factors, plan)}
@@ -172,7 +172,7 @@ def run_check(
     repaired = None
     if fix is not None:
         repaired = repair_config(judgement, transformer)
-        write_whole(fix, config_text(repaired.config))
+        write_file(fix, config_text(repaired.config), force=force)
     if json:
         print_json(judgement_to_json(file, judgement, faults, fix, repaired))
     else:

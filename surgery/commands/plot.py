@@ -48,6 +48,7 @@ def run(
         bool,
         typer.Option("--by-time", help="Also the similarity in each timestep bin (of many, in ten), side by side."),
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace figures that were drawn there before.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Draw what layers do: similarity with their groups, heat maps over timesteps, curves, best spans.
@@ -68,7 +69,9 @@ def run(
 
     view = SimilarityView(KIND_OF[similarity], with_embedding=embedding)
     themes: tuple[Literal["light", "dark"], ...] = ("light", "dark") if theme == "both" else (theme,)
-    written = plot_profile(found, by_stack, out, file_format=format, themes=themes, view=view, by_time=by_time)
+    written = plot_profile(
+        found, by_stack, out, file_format=format, themes=themes, view=view, by_time=by_time, force=force
+    )
     empty = found.empty_bins()
     if json:
         stacks = {name: groups_to_json(item) for name, item in by_stack.items()}

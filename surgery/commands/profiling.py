@@ -21,7 +21,7 @@ from surgery.commands.drawing_options import (
 from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, QuietFlag, bytes_text, print_json, say
 from surgery.errors import InputError
-from surgery.files import refuse_file
+from surgery.outputs import refuse_file, unfinished_runs
 from surgery.progress import quietly
 from surgery.text_table import table
 
@@ -73,7 +73,7 @@ def run(
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     call: CallOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a profile that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a profile that is there, and start afresh.")] = False,
     quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -123,7 +123,9 @@ def _merge(targets: list[str], out: Path, *, force: bool) -> "Profile":
 
     refuse_file(out, force=force, suffixes=(".safetensors",))
     profile = merge_profiles([read_profile(target) for target in targets])
-    write_profile(profile, out)
+    with unfinished_runs(out):
+        refuse_file(out, force=force)
+        write_profile(profile, out)
     return profile
 
 

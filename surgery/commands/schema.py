@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from surgery.commands.output import say
-from surgery.errors import InputError
-from surgery.files import write_whole
+from surgery.outputs import write_file
 from surgery.spec.schema import json_schema
 
 
 def run(
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of standard output.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Print the JSON Schema of specs, with which an editor completes and checks them.
 
@@ -23,9 +23,4 @@ def run(
     if out is None:
         say(text, end="")
         return
-    try:
-        write_whole(out, text)
-    except OSError as error:
-        raise InputError(
-            f"{out} can't be written: {error.strerror}; write --out FILE in a folder that exists"
-        ) from None
+    write_file(out, text, force=force)

@@ -9,7 +9,7 @@ import typer
 from surgery.commands.output import JsonFlag, print_json, say
 from surgery.commands.profile_options import PartOption
 from surgery.errors import InputError
-from surgery.files import refuse_file, write_whole
+from surgery.outputs import refuse_file, write_file
 
 if TYPE_CHECKING:
     from surgery.plan.planned import PlannedSource
@@ -64,7 +64,7 @@ def run(
     suggestion = make_suggestion(profile, request)
     planned, reason = plan_suggestion(suggestion, out, is_given=model is not None)
     if out is not None:
-        write_whole(out, suggestion.text)
+        write_file(out, suggestion.text, force=force)
     if json:
         print_json(suggestion_to_json(suggestion, out, planned, reason))
         return

@@ -12,6 +12,7 @@ from PIL import Image
 
 from surgery.demo import stock_draw
 from surgery.errors import SurgeryError
+from surgery.outputs import added_files
 from surgery.plan.planned import plan_spec_file
 from surgery.publish.pruned_model import CompileOptions, PrunedModel, compile_planned
 
@@ -57,10 +58,11 @@ def draw_pruned(spec: Path, out: Path, recipe: Mapping[str, Any]) -> StockPictur
     pictures = out / f"{spec.stem}-by-diffusers"
     dtype = "float32" if recipe["dtype"] == "auto" else recipe["dtype"]
     request = {**{key: recipe[key] for key in ("prompts", "seed", "batch_size", "call")}, "dtype": dtype}
-    command = [sys.executable, str(stock_draw.__file__), str(pruned.folder), str(pictures), json.dumps(request)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SurgeryError(f"diffusers can't draw with {pruned.folder}: {done.stderr.strip().splitlines()[-1]}")
+    with added_files(pictures, "demo", force=True) as folder:
+        command = [sys.executable, str(stock_draw.__file__), str(pruned.folder), str(folder), json.dumps(request)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SurgeryError(f"diffusers can't draw with {pruned.folder}: {done.stderr.strip().splitlines()[-1]}")
     names = [f"{number:04d}.png" for number in range(len(recipe["prompts"]))]
     same = sum(_pixels(out / spec.stem / name) == _pixels(pictures / name) for name in names)
     return StockPictures(pruned, pictures, len(names), same)

@@ -1,7 +1,9 @@
 """Variants of a model, measured: pictures from shared noise and text; scores beside baseline and three controls."""
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from surgery.experiment.rows import Row, baseline_row, control_rows, variant_row
 from surgery.experiment.run import Run, RunRequest, model_of_specs, open_run, source_with_pipeline
 from surgery.experiment.scores import Score, notes_on_number, score_row
 from surgery.experiment.sights import Observed
+from surgery.files import key_of_recipe
 from surgery.metrics.open_picture import open_picture
 from surgery.metrics.pictures import PictureSet
 from surgery.pipelines.noised import encode_picture, picture_size
@@ -33,7 +36,7 @@ from surgery.plan.plan import Plan
 from surgery.progress import show_progress
 from surgery.spec.load import Spec, load_spec
 
-STORE = "store"
+STORE, PICTURES = "store", "pictures"
 
 Array = NDArray[np.float64]
 
@@ -52,7 +55,8 @@ class EvaluationRequest(RunRequest):
 
 @dataclass(frozen=True)
 class EvaluatedRow:
-    """A row of the table. `kind` is baseline, variant or control; `pictures` are what its scores are of.
+    """A row of the table. `kind` is baseline, variant or control; `pictures` are what its scores are of, where they
+    are still there: None once they were not to be kept.
 
     `errors` are its denoising errors by prompt and bin (N, bins), relative to the baseline's predictions; None for
     controls that have no model of their own.
@@ -60,7 +64,7 @@ class EvaluatedRow:
 
     name: str
     kind: str
-    pictures: PictureSet
+    pictures: PictureSet | None
     scores: tuple[Score, ...]
     plan: Plan | None = None
     errors: Array | None = None
@@ -82,6 +86,20 @@ class Evaluation:
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
 
+    @property
+    def num_prompts(self) -> int:
+        """How many pictures each row was measured on."""
+        return len(self.recipe["prompts"])
+
+    @property
+    def pictures(self) -> dict[str, PictureSet]:
+        """The pictures of each row that are still there."""
+        return {row.name: row.pictures for row in self.rows if row.pictures is not None}
+
+    def without_pictures(self) -> "Evaluation":
+        """The same when the pictures are gone."""
+        return replace(self, rows=tuple(replace(row, pictures=None) for row in self.rows))
+
     @cached_property
     def columns(self) -> tuple[Column, ...]:
         """What was measured, each metric under a head and a name of its own."""
@@ -99,6 +117,20 @@ class Evaluation:
                 found["denoising_error_by_bin"] = row.errors.mean(0).tolist()
             rows.append(found)
         return {"rows": rows, "notes": list(self.notes), "recipe": dict(self.recipe)}
+
+
+def key_of_request(request: EvaluationRequest) -> str:
+    """The hash of all that an evaluation is asked for: results of another key are not its own.
+
+    Raises:
+        InputError: a spec can't be read.
+        SpecError: a spec has faults.
+    """
+    asked = {**dataclasses.asdict(request), "specs": [[path, load_spec(path).text] for path in request.specs]}
+    del asked["out"]
+    for name in ("bundled", "save_reference", "replace_reference"):
+        del asked["judges"][name]
+    return key_of_recipe(json.loads(json.dumps(asked, default=str)))
 
 
 def run_evaluation(request: EvaluationRequest) -> Evaluation:
@@ -182,7 +214,7 @@ def draw_rows(
     count: int | None = None,
 ) -> dict[str, PictureSet]:
     """The pictures of each row, or the first `count`; those that an earlier run has drawn are found again."""
-    store = PictureStore(request.out / STORE / "pictures")
+    store = PictureStore(request.out / STORE / PICTURES)
     prompts = request.prompts.prompts
     num = len(prompts) if count is None else min(count, len(prompts))
     places = {row.name: store.open({**recipe, **row.recipe(), "prompts": list(prompts)}) for row in rows}
@@ -191,7 +223,7 @@ def draw_rows(
     done = len(rows) * num - sum(len(batch.numbers) for batch in missing)
     for batch, images in draw_batches(run, missing, prompts, done=done):
         places[batch.row.name].keep(batch.numbers, images)
-    return {name: place.read() for name, place in places.items()}
+    return {name: place.read(num) for name, place in places.items()}
 
 
 def measure_errors(

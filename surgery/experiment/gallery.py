@@ -1,7 +1,6 @@
 """A model and its variants -> pictures from the same noise, with their recipes, and a contact sheet."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from surgery.anatomy.sources import ModelSource
 from surgery.errors import InputError
 from surgery.experiment.drawing import draw_batches
 from surgery.experiment.engines import batches_of
-from surgery.experiment.rows import ModelRow, baseline_row, folder_name, variant_rows
+from surgery.experiment.folder_names import folder_names
+from surgery.experiment.rows import ModelRow, baseline_row, variant_rows
 from surgery.experiment.run import (
     Run,
     RunRequest,
@@ -23,9 +23,9 @@ from surgery.experiment.run import (
     open_run,
     source_with_pipeline,
 )
-from surgery.files import write_whole
 from surgery.metrics.contact_sheet import contact_sheet
 from surgery.metrics.pictures import png_of
+from surgery.outputs import added_files, refuse_in_the_way
 from surgery.pipelines.draw import Drawing
 from surgery.plan.plan import Plan
 from surgery.publish.graph_folder import Artefact, find_base, is_artefact, read_artefact
@@ -34,6 +34,8 @@ from surgery.spec.load import STANDARD_INPUT, Spec, load_spec
 from surgery.text_table import table
 
 SPEC_SUFFIXES = (".yaml", ".yml")
+COMMAND = "generate"
+SHEET, RECIPE = "contact_sheet.png", "recipe.json"
 RECIPE_KEY = "surgery"  # of the text chunk in each PNG
 
 
@@ -81,17 +83,20 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
     """Draw every row of the gallery with the same prompts and noise, and write pictures, sheet and recipe.
 
     Raises:
-        InputError: a target, an option, the model or the folder is not usable; nothing has been written then.
+        InputError: a target, an option, the model or the folder is not usable; nothing is left there then.
         SpecError: a spec has faults.
     """
     specs, source = find_targets(request)
-    check_folder(request)
-    run = open_run(source, request, request.prompts)
-    rows = list_rows(specs, run.pipe, request)
-    pictures = draw_rows(rows, run, request)
-    recipe = make_recipe(run, rows, request)
-    sheet = write_gallery(rows, pictures, recipe, request.out)
-    return Gallery(source.name, request.out, sheet, tuple(rows), recipe)
+    with added_files(request.out, COMMAND, force=request.force) as folder:
+        run = open_run(source, request, request.prompts)
+        rows = list_rows(specs, run.pipe, request)
+        folders = folder_names([row.name for row in rows], taken=(SHEET, RECIPE))
+        pictures = [picture_name(number) for number in range(len(request.prompts))]
+        names = [f"{own}/{picture}" for own in folders.values() for picture in pictures]
+        refuse_in_the_way(request.out, [*names, SHEET, RECIPE], COMMAND)
+        recipe = make_recipe(run, rows, request)
+        write_gallery(rows, draw_rows(rows, run, request), recipe, folder, folders)
+    return Gallery(source.name, request.out, request.out / SHEET, tuple(rows), recipe)
 
 
 def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
@@ -123,18 +128,6 @@ def spec_of_artefact(artefact: Artefact) -> Spec:
     spec = load_spec(artefact.folder / SPEC)
     profile = None if artefact.means is None else artefact.means.name
     return replace(spec, file=str(artefact.folder), model=artefact.base.model, profile=profile)
-
-
-def check_folder(request: GalleryRequest) -> None:
-    """Raise InputError where writing would hurt what is there."""
-    out = request.out
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not request.force:
-        raise InputError(f"{out} is not empty; give another folder, or --force to write into it")
-    above = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(f"the folder {out} can't be made: {above} is no folder that can be written to")
 
 
 def list_rows(specs: Sequence[Spec], pipe: Any, request: GalleryRequest) -> list[ModelRow]:
@@ -177,28 +170,34 @@ def describe_row(row: ModelRow) -> dict[str, Any]:
 
 
 def write_gallery(
-    rows: Sequence[ModelRow], pictures: Sequence[Sequence[Drawing]], recipe: Mapping[str, Any], out: Path
-) -> Path:
-    """Write the PNGs, the contact sheet and `recipe.json`, each whole or not at all; returns the sheet's path."""
+    rows: Sequence[ModelRow],
+    pictures: Sequence[Sequence[Drawing]],
+    recipe: Mapping[str, Any],
+    out: Path,
+    folders: Mapping[str, str],
+) -> None:
+    """Write the PNGs, each into the folder of its row, the contact sheet and `recipe.json`."""
     shared = {key: value for key, value in recipe.items() if key not in ("prompts", "variants", "seed")}
     for row, drawings, described in zip(rows, pictures, recipe["variants"], strict=True):
-        folder = out / folder_name(row.name)
-        folder.mkdir(parents=True, exist_ok=True)
+        (out / folders[row.name]).mkdir()
         for number, drawing in enumerate(drawings):
             own = {**shared, "variant": described, "prompt": drawing.prompt, "seed": drawing.seed}
-            _write_png(drawing.image, folder / f"{number:04d}.png", own)
+            _write_png(drawing.image, out / folders[row.name] / picture_name(number), own)
     sheet = contact_sheet(
         [[drawing.image for drawing in drawings] for drawings in pictures],
         row_names=[row.name for row in rows],
         column_names=recipe["prompts"],
     )
-    path = out / "contact_sheet.png"
-    _write_png(sheet, path, recipe)
-    write_whole(out / "recipe.json", json.dumps(recipe, indent=2, ensure_ascii=False) + "\n")
-    return path
+    _write_png(sheet, out / SHEET, recipe)
+    (out / RECIPE).write_text(json.dumps(recipe, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def picture_name(number: int) -> str:
+    """The file of the picture of a prompt."""
+    return f"{number:04d}.png"
 
 
 def _write_png(image: Any, path: Path, recipe: Mapping[str, Any]) -> None:
     metadata = PngInfo()
     metadata.add_text(RECIPE_KEY, json.dumps(recipe))
-    write_whole(path, png_of(image, metadata))
+    path.write_bytes(png_of(image, metadata))

@@ -1,6 +1,7 @@
 """What scores the pictures of a run: the judges that are asked for, or those that are there, and what is missing."""
 
 import functools
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from surgery.metrics.feature_sets import Features, Statistics, check_same_origin
 from surgery.metrics.paired import load_lpips
 from surgery.metrics.pictures import PictureSet, pictures_of_files, read_pictures
 from surgery.metrics.reference import read_reference, write_features, write_statistics
+from surgery.outputs import write_file
 
 Judge = TypeVar("Judge")
 AUTO, NONE, BUNDLED, INCEPTION, DINOV2 = "auto", "none", "bundled", "inception", "dinov2:"
@@ -54,6 +56,7 @@ class JudgeRequest:
     reference: Path | None = None
     crop_px: int | None = None
     save_reference: Path | None = None
+    replace_reference: bool = False
     bundled: BundledJudges | None = None
 
 
@@ -88,7 +91,7 @@ def load_judges(
         load = functools.partial(load_lpips, request.lpips_weights, backbone=backbone, device=device)
         lpips = _find(request.lpips, load, "no LPIPS", notes)
     if request.save_reference is not None:
-        _save_reference(images, request.save_reference)
+        _save_reference(images, request.save_reference, force=request.replace_reference)
     texts = tuple(_text_judge(short, each) for short, each in clips)
     return Judges(tuple(images), texts, judge_of_cmmd, lpips, cache), list(dict.fromkeys(notes))
 
@@ -130,15 +133,18 @@ def _load_cmmd(
     return ImageJudge(extractor, reference)
 
 
-def _save_reference(images: list[ImageJudge], path: Path) -> None:
+def _save_reference(images: list[ImageJudge], path: Path, *, force: bool) -> None:
     """Features as .safetensors, or their statistics as .npz, of the first extractor."""
     if not images or images[0].reference is None:
         raise InputError("--save-reference has nothing to save: there is no extractor, or there are no real pictures")
     reference = images[0].reference
-    if isinstance(reference, Features) and path.suffix != ".npz":
-        write_features(reference, path)
-    else:
-        write_statistics(statistics_of(reference) if isinstance(reference, Features) else reference, path)
+    with tempfile.TemporaryDirectory() as folder:
+        beside = Path(folder) / path.name
+        if isinstance(reference, Features) and path.suffix != ".npz":
+            write_features(reference, beside)
+        else:
+            write_statistics(statistics_of(reference) if isinstance(reference, Features) else reference, beside)
+        write_file(path, beside.read_bytes(), force=force)
 
 
 def _find(wanted: str, load: Callable[[], Judge], without: str, notes: list[str]) -> Judge | None:

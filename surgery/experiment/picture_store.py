@@ -1,41 +1,63 @@
-"""Pictures by what they depend on: drawn once, kept as PNG under a hash of their recipe, found again by a later run."""
+"""Pictures by what they depend on: drawn once, kept as PNG under a hash of their recipe, found again by a later run.
 
+Beside them lies an index with the SHA-256 of each. What is not as the index says is not there: it is drawn again.
+"""
+
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from surgery.files import key_of_recipe, write_whole
-from surgery.metrics.pictures import PictureSet, png_of, read_pictures
+from surgery.metrics.pictures import PictureSet, pictures_of_files, png_of
+from surgery.written import digest_of
 
-RECIPE = "recipe.json"
+RECIPE, INDEX = "recipe.json", "pictures.json"
 KEY_LENGTH = 32
 
 
 @dataclass(frozen=True)
 class StoredPictures:
-    """The folder of one recipe. A picture that is there is whole."""
+    """The folder of one recipe."""
 
     folder: Path
 
     def has(self, numbers: Sequence[int]) -> bool:
-        """Whether all pictures of these numbers are there."""
-        return all(self._path(number).exists() for number in numbers)
+        """Whether all pictures of these numbers are there, as they were written."""
+        return all(name_of(number) in self._known for number in numbers)
 
     def keep(self, numbers: Sequence[int], images: Sequence[Image.Image]) -> None:
-        """Write pictures under their numbers."""
+        """Write pictures under their numbers, then the index."""
         for number, image in zip(numbers, images, strict=True):
-            write_whole(self._path(number), png_of(image))
+            path = self.folder / name_of(number)
+            write_whole(path, png_of(image))
+            self._known[path.name] = digest_of(path)
+        write_whole(self.folder / INDEX, json.dumps(self._known, indent=0, sort_keys=True) + "\n")
 
-    def read(self) -> PictureSet:
-        """All that are there."""
-        return read_pictures(self.folder, role="scored")
+    def read(self, num: int) -> PictureSet:
+        """The first so many, which are there; what else lies in the folder is not looked at."""
+        return pictures_of_files([self.folder / name_of(number) for number in range(num)], self.folder, role="scored")
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:05d}.png"
+    def remove(self) -> None:
+        """Remove what was written here, and the folder if nothing else is in it."""
+        for name in (*self._known, INDEX, RECIPE):
+            (self.folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        """The index, but for pictures that are gone or are no longer what was written."""
+        try:
+            found = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
+            return {name: digest for name, digest in found.items() if _is_as_written(self.folder / name, digest)}
+        except (OSError, ValueError, AttributeError):
+            return {}
 
 
 @dataclass(frozen=True)
@@ -50,3 +72,14 @@ class PictureStore:
         place.mkdir(parents=True, exist_ok=True)
         write_whole(place / RECIPE, json.dumps(recipe, indent=2, ensure_ascii=False) + "\n")
         return StoredPictures(place)
+
+
+def name_of(number: int) -> str:
+    """The file of a picture."""
+    return f"{number:05d}.png"
+
+
+def _is_as_written(path: Path, digest: str) -> bool:
+    if path.name != Path(path.name).name or path.is_symlink() or not path.is_file():
+        return False
+    return digest_of(path) == digest

@@ -12,18 +12,23 @@ from typing import Any
 from surgery.activations.noised import Sample, measure_noised
 from surgery.activations.recorder import Recorder, Token
 from surgery.activations.trajectories import measure_trajectories
+from surgery.activations.unfinished import Unfinished
 from surgery.anatomy.anatomy import Component
 from surgery.anatomy.from_model import read_anatomy
 from surgery.errors import InputError
 from surgery.experiment.captions import CaptionedPicture, read_captions
 from surgery.experiment.run import Run, RunRequest, library_versions, open_run, source_with_pipeline
-from surgery.files import refuse_file
+from surgery.files import key_of_recipe
 from surgery.metrics.open_picture import open_picture
+from surgery.outputs import refuse_file, unfinished_runs
 from surgery.pipelines.guidance import find_guidance
+from surgery.pipelines.pretrained import pick_device
 from surgery.profiles.layer_profile import Profile
-from surgery.profiles.profile_file import read_profile, write_profile
+from surgery.profiles.profile_file import write_profile
 from surgery.progress import Meter, show_progress
 
+SUFFIXES = (".safetensors",)
+KEY_LENGTH = 32
 TRAJECTORIES, NOISED = "trajectories", "noised pictures"
 
 
@@ -109,37 +114,79 @@ def profile(
 def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda text: None) -> Profile:  # noqa: ARG005
     """Measure and write a profile; `say` is told what a user should know before it takes its time.
 
-    After every batch what was measured lies beside the target, in a file that a later run of the same request goes on
-    from.
+    After every batch what was measured lies beside the target, under the request's key; a later run of the same request
+    goes on from there, with `force` it starts afresh.
 
     Raises:
         InputError: the model, an option or the target is not usable, or a layer gives values that are no numbers.
         RefusedError: the model has no stack that can be measured.
     """
-    refuse_file(request.out, force=request.force, suffixes=(".safetensors",))
+    refuse_file(request.out, force=request.force, suffixes=SUFFIXES)
     source = source_with_pipeline(request.model, "to measure it")
     pairs = () if request.pictures is None else read_captions(request.pictures)
     asked = list_samples(request, pairs)
-    run = open_run(source, request, [one.text for one in asked])
+    with unfinished_runs(request.out) as folder:
+        refuse_file(request.out, force=request.force, suffixes=SUFFIXES)
+        run = open_run(source, request, [one.text for one in asked])
+        profile, kept = _measure(run, request, asked, folder, say)
+        write_profile(profile, request.out)
+        kept.unlink(missing_ok=True)
+    return profile
+
+
+def _measure(
+    run: Run, request: ProfileRequest, asked: Sequence[AskedSample], folder: Path, say: Callable[[str], None]
+) -> tuple[Profile, Path]:
+    """Measure what is asked for and not yet measured; also the file of the folder in which all that is kept."""
     pipe, call = run.pipe, run.call
     recorder = make_recorder(pipe.transformer, request)
     recorder.on_means = lambda size: say(f"the mean states of one batch take {size / 1e6:,.1f} MB")
-    measure = _measure_pictures(pipe, call) if pairs else _measure_prompts(pipe, call)
+    measure = _measure_prompts(pipe, call) if request.pictures is None else _measure_pictures(pipe, call)
     recipe = {**make_recipe(run, request), "dtype": str(pipe.transformer.dtype).removeprefix("torch.")}
-    beside = request.out.with_name(f".{request.out.name}.unfinished")
-    done = _resume(recorder, beside, recipe, asked, say)
+    kept = _find_unfinished(folder, request, recipe, asked, say)
+    done = [] if request.force else kept.resume(recorder.sums)
+    if done:
+        say(f"going on after {len(done)} samples of an interrupted run")
     finished = set(done)
     left = [one for one in asked if one.name not in finished]
-    with show_progress(len(asked), unit="sample", label="measuring", done=len(done)) as meter:
-        for batch in _batches(left, request.batch_size):
-            measure(recorder, batch, _steps_noted(meter))
-            done += [one.name for one in batch]
-            write_profile(recorder.profile({**recipe, "samples": done}), beside)
-            meter.advance(len(batch))
-    profile = recorder.profile({**recipe, "samples": sorted(done)})
-    write_profile(profile, request.out)
-    beside.unlink(missing_ok=True)
-    return profile
+    try:
+        with show_progress(len(asked), unit="sample", label="measuring", done=len(done)) as meter:
+            for batch in _batches(left, request.batch_size):
+                measure(recorder, batch, _steps_noted(meter))
+                done += [one.name for one in batch]
+                kept.write(recorder.sums, done)
+                meter.advance(len(batch))
+    except KeyboardInterrupt:
+        say(_kept_text(request, kept.path, len(done), len(asked)))
+        raise
+    return recorder.profile({**recipe, "samples": sorted(done)}), kept.path
+
+
+def _find_unfinished(
+    folder: Path,
+    request: ProfileRequest,
+    recipe: Mapping[str, Any],
+    asked: Sequence[AskedSample],
+    say: Callable[[str], None],
+) -> Unfinished:
+    """Where the sums of a request are kept; what is kept of others is left alone, and told."""
+    device = pick_device(request.device)
+    samples = sorted(one.name for one in asked)
+    key = key_of_recipe({**recipe, "bins": request.bins, "device": device, "samples": samples})
+    path = folder / f"{key[:KEY_LENGTH]}.safetensors"
+    others = sorted(other for other in folder.glob("*.safetensors") if other != path)
+    if others:
+        say(f"{others[0]} is of another request, and is left as it is")
+    return Unfinished(path, key)
+
+
+def _kept_text(request: ProfileRequest, path: Path, num_done: int, num_asked: int) -> str:
+    """What is said of an interrupted run."""
+    if not path.exists():
+        return f"stopped before a batch was measured: nothing is kept of {num_asked} samples"
+    again = "give the same command without --force" if request.force else "give the same command"
+    moved = f", once {request.out} is moved away" if request.force and request.out.exists() else ""
+    return f"stopped: {num_done} of {num_asked} samples are kept in {path}; to go on, {again}{moved}"
 
 
 def _steps_noted(meter: Meter) -> Callable[[], None]:
@@ -235,27 +282,3 @@ def make_recipe(run: Run, request: ProfileRequest) -> dict[str, Any]:
         "call": dict(run.call),
         "versions": library_versions(),
     }
-
-
-def _resume(
-    recorder: Recorder,
-    beside: Path,
-    recipe: Mapping[str, Any],
-    asked: Sequence[AskedSample],
-    say: Callable[[str], None],
-) -> list[str]:
-    """Take up what an interrupted run of this recipe left, if all its samples are asked for; their names."""
-    if not beside.exists():
-        return []
-    try:
-        found = read_profile(beside)
-    except InputError:
-        return []
-    done = list(found.recipe.get("samples", []))
-    is_same = {**found.recipe, "samples": None} == {**recipe, "samples": None}
-    if not is_same or found.num_bins != recorder.sums.num_bins or not set(done) <= {one.name for one in asked}:
-        say(f"{beside} is of another request, and is written over")
-        return []
-    recorder.sums.resume(found)
-    say(f"going on after {len(done)} samples of an interrupted run")
-    return done

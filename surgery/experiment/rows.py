@@ -1,6 +1,5 @@
 """The rows of a table or a gallery: each says how its pictures are drawn, and what its recipe adds to the run's."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -135,8 +134,3 @@ def names_apart(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
         numbered = (f"{stem}-{number}" for number in range(2, len(used) + 3))
         found.append(next(name for name in (stem, *numbered) if name not in used))
     return found
-
-
-def folder_name(name: str) -> str:
-    """A row's name as that of a folder: values of a sweep may hold slashes; no two names are the same folder."""
-    return re.sub(r"[%/\0]|^\.", lambda found: f"%{ord(found[0]):02X}", name)

@@ -55,7 +55,7 @@ class StreamSums:
     trajectories: Array
 
     def __add__(self, other: "StreamSums") -> "StreamSums":
-        return StreamSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return StreamSums(*(np.asarray(getattr(self, f.name) + getattr(other, f.name)) for f in fields(self)))
 
     @property
     def num_states(self) -> int:

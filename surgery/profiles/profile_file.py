@@ -27,7 +27,7 @@ ARRAYS = tuple(field.name for field in fields(StreamSums))
 
 
 def write_profile(profile: Profile, path: str | Path) -> None:
-    """Write a profile: beside, then renamed."""
+    """Write a profile: beside, then renamed. The folders that it is in are made."""
     tensors: dict[str, Any] = {}
     for (stack, stream, part), sums in profile.streams.items():
         tensors |= {f"stream/{stack}/{stream}/{part}/{name}": getattr(sums, name) for name in ARRAYS}
@@ -47,6 +47,7 @@ def write_profile(profile: Profile, path: str | Path) -> None:
         "recipe": dict(profile.recipe),
     }
     arrays = {name: np.array(value, order="C") for name, value in tensors.items()}
+    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     write_whole(Path(path), save(arrays, metadata={KEY: json.dumps(header, ensure_ascii=False, allow_nan=False)}))
 
 

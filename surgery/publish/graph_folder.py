@@ -17,9 +17,9 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.identity import Identity, find_difference, hash_file, identify, identity_from_json
 from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, read_json
 from surgery.errors import InputError, RefusedError
-from surgery.files import whole_folder
 from surgery.graph.apply import apply, tensors_of_means
 from surgery.graph.variant import build_variant, source_of_variant
+from surgery.outputs import whole_folder
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.plan.plan import Plan, plan_from_json
 from surgery.profiles.means import MeansFile

@@ -20,7 +20,7 @@ from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE, parse_size, plan_by
 from surgery.checkpoint.new_checkpoint import new_checkpoint_from_json
 from surgery.checkpoint.write import refuse_full_disk, write_weights
 from surgery.errors import InputError
-from surgery.files import refuse_target, whole_folder
+from surgery.outputs import refuse_folder, refuse_foreign, whole_folder
 from surgery.plan.planned import PlannedSource, plan_spec_file
 from surgery.publish.manifest import CARD, write_manifest, write_spec_and_plan
 from surgery.publish.model_card import write_card
@@ -28,6 +28,7 @@ from surgery.publish.pipeline_files import can_link, list_components, take_along
 from surgery.publish.recipe import PreparedModel, card_facts, make_metadata, manifest_of, public_name
 from surgery.publish.worker import Ask, open_verifier
 from surgery.version import __version__
+from surgery.written import COMPILE
 
 Verify = Literal["structure", "numeric", "full"]
 Progress = Callable[[int], Callable[[int], None]]  # bytes in all -> what is told of bytes as they are written
@@ -104,11 +105,13 @@ def compile_planned(
     """
     parse_size(options.max_shard_size)
     if not options.dry_run:
-        refuse_target(out, force=options.force)
+        refuse_folder(out, COMPILE, force=options.force)
     source = fetch_source(planned.source, transformer_only=options.transformer_only, variant=options.variant)
     if options.transformer_only:
         source = replace(source, pipeline=None)
     refuse_own_source(out, source)
+    if not options.dry_run:
+        refuse_foreign(out)
     with open_verifier() as ask:
         started = time.perf_counter()
         prepared = _prepare(planned, source, options, ask)

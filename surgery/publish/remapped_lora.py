@@ -14,7 +14,7 @@ from surgery.checkpoint.byte_plan import plan_bytes
 from surgery.checkpoint.new_checkpoint import NewCheckpoint
 from surgery.checkpoint.remap import Remapped, fitted_from_answer, remap_adapter
 from surgery.errors import InputError, RefusedError
-from surgery.files import refuse_file
+from surgery.outputs import refuse_file
 from surgery.plan.planned import PlannedSource
 from surgery.publish.manifest import FORMAT
 from surgery.publish.recipe import BASE_KEY, KEY, public_text

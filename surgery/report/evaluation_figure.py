@@ -28,7 +28,7 @@ def draw_evaluation(evaluation: "Evaluation", path: Path, theme: Theme = LIGHT) 
     lines = -(-len(shown) // columns)
     height = lines * (0.9 + ROW_INCHES * len(rows)) + 0.9
     note = "dashed: baseline with other seeds; dotted: noise; bars: 95% intervals over prompts"
-    num = len(evaluation.row(NOISE).pictures)
+    num = evaluation.num_prompts
     figure = new_figure(PANEL_INCHES * columns + 1.2, height, theme, f"Variants measured, N = {num} prompts", note)
     panels = figure.subplots(lines, columns, squeeze=False)
     for number, axes in enumerate(panels.flat):

@@ -1,37 +1,83 @@
 """An evaluation -> the files of its folder: its numbers, their figure, and the pictures that are kept."""
 
+import contextlib
 import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from surgery.files import write_whole
+from surgery.outputs import added_files, own_folder
+from surgery.written import read_written
 
 if TYPE_CHECKING:
-    from surgery.experiment.evaluation import Evaluation
+    from surgery.experiment.evaluation import Evaluation, EvaluationRequest
 
+COMMAND = "evaluate"
 KeepImages = Literal["all", "grid", "none"]
+NUMBERS, FIGURE, SHEET, KEPT = "evaluation.json", "evaluation.png", "contact_sheet.png", "pictures"
 
 
-def write_evaluation(evaluation: "Evaluation", out: Path, keep_images: KeepImages) -> list[Path]:
-    """Write the numbers, their figure and the pictures that are kept; returns the files for people."""
+def evaluate_into(
+    request: "EvaluationRequest",
+    keep_images: KeepImages,
+    *,
+    force: bool,
+    run: Callable[["EvaluationRequest"], "Evaluation"],
+) -> tuple["Evaluation", list[Path]]:
+    """Run an evaluation and write what came of it into its folder; the files for people.
+
+    The evaluation has pictures where all are kept.
+
+    Raises:
+        InputError: the folder is not empty and not one of an evaluation; it holds the results of another request, and
+            there is no `force`; another run is writing it; or as `run_evaluation`.
+    """
+    from surgery.experiment.evaluation import key_of_request
+
+    key = key_of_request(request)
+    with own_folder(request.out, COMMAND, key, force=force):
+        evaluation = run(request)
+        written = write_evaluation(evaluation, request.out, keep_images, key)
+    return (evaluation if keep_images == "all" else evaluation.without_pictures()), written
+
+
+def write_evaluation(evaluation: "Evaluation", out: Path, keep_images: KeepImages, key: str = "") -> list[Path]:
+    """Write the numbers, their figure and the pictures that are kept; returns the files for people.
+
+    The results of another request, of another `key`, give way. Pictures that are not kept leave the store.
+    """
     from surgery.experiment.kept_pictures import keep_pictures
     from surgery.report.evaluation_figure import draw_evaluation
 
-    document, stored = out / "evaluation.json", out / "store" / "pictures"
-    write_whole(document, json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
-    written = [document, draw_evaluation(evaluation, out / "evaluation.png")]
-    if keep_images != "none":
-        written.append(_write_sheet(evaluation, out / "contact_sheet.png"))
-    if keep_images == "all":
-        keep_pictures({row.name: row.pictures for row in evaluation.rows}, out / "pictures", stored)
-        written.append(out / "pictures")
-    else:
-        shutil.rmtree(stored, ignore_errors=True)
-    return written
+    names = [NUMBERS, FIGURE, *([] if keep_images == "none" else [SHEET]), *([KEPT] if keep_images == "all" else [])]
+    before = read_written(out, COMMAND)
+    is_same = before is not None and before.request == key
+    with added_files(out, COMMAND, force=True, request=key, beside_others=is_same) as folder:
+        document = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
+        (folder / NUMBERS).write_text(document, encoding="utf-8")
+        draw_evaluation(evaluation, folder / FIGURE)
+        if SHEET in names:
+            _write_sheet(evaluation, folder / SHEET)
+        if KEPT in names:
+            keep_pictures(evaluation.pictures, folder / KEPT)
+    if KEPT not in names:
+        _empty_store(evaluation)
+    return [out / name for name in names]
 
 
-def _write_sheet(evaluation: "Evaluation", path: Path, columns: int = 8) -> Path:
+def _empty_store(evaluation: "Evaluation") -> None:
+    """Remove the stored pictures of an evaluation; those of others, and what is not the store's, stay."""
+    from surgery.experiment.picture_store import StoredPictures
+
+    folders = {file.parent for pictures in evaluation.pictures.values() for file in pictures.files}
+    for folder in folders:
+        StoredPictures(folder).remove()
+    with contextlib.suppress(OSError):
+        for store in {folder.parent for folder in folders}:
+            store.rmdir()
+
+
+def _write_sheet(evaluation: "Evaluation", path: Path, columns: int = 8) -> None:
     """The first pictures of every row."""
     from PIL import Image
 
@@ -39,10 +85,9 @@ def _write_sheet(evaluation: "Evaluation", path: Path, columns: int = 8) -> Path
     from surgery.metrics.pictures import png_of
 
     pictures = [
-        [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in next(row.pictures.batches(columns))]
-        for row in evaluation.rows
+        [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in next(found.batches(columns))]
+        for found in evaluation.pictures.values()
     ]
-    names = [row.name for row in evaluation.rows]
+    names = list(evaluation.pictures)
     sheet = contact_sheet(pictures, row_names=names, column_names=evaluation.recipe["prompts"][:columns])
-    write_whole(path, png_of(sheet))
-    return path
+    path.write_bytes(png_of(sheet))

@@ -29,7 +29,7 @@ def evaluation_text(evaluation: "Evaluation") -> str:
     controls = [row.kind == "control" for row in evaluation.rows].index(True)
     cells.insert(controls, ["controls", *[""] * len(evaluation.columns)])
     every = range(len(head))
-    num = len(evaluation.row(NOISE).pictures)
+    num = evaluation.num_prompts
     lines = [table([head, *cells], right=every[1:], wrap=every), "", f"N = {num} prompts; {LEGEND}"]
     for column in evaluation.columns:
         flag = column.metric.flag

@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from surgery.errors import InputError
-from surgery.files import write_whole
+from surgery.outputs import added_files
 from surgery.profiles.groups import LayerGroups
 from surgery.profiles.layer_profile import Profile, ProfiledStack
 from surgery.report.profile_figures import (
@@ -21,6 +21,7 @@ from surgery.report.profile_figures import (
 from surgery.report.similarity_figures import WHOLE_STATES, SimilarityView, draw_similarity, draw_similarity_by_time
 from surgery.report.themes import THEMES, Theme, ThemeName
 
+COMMAND = "plot"
 Format = Literal["png", "svg"]
 DOTS_PER_INCH = 150
 KINDS = ("similarity", "similarity_by_time", "heatmaps", "combined", "curves", "spans")
@@ -37,6 +38,7 @@ def plot_profile(
     themes: Sequence[ThemeName] = ("light",),
     view: SimilarityView = WHOLE_STATES,
     by_time: bool = False,
+    force: bool = False,
 ) -> list[Path]:
     """Write all figures of a profile into a folder; what was written, in order. `groups` are by stack.
 
@@ -45,24 +47,22 @@ def plot_profile(
     Files are named KIND_STACK.png, and KIND_STACK_dark.png.
 
     Raises:
-        InputError: nothing was counted, or not what is to be compared, or the folder can't be written to.
+        InputError: nothing was counted, or not what is to be compared; the folder can't be written to, or has
+            another figure of such a name, and there is no `force`.
     """
     for stack in profile.stacks:
         for stream in stack.streams:
             if not profile.sums(stack.name, stream).angles.sum():
                 raise InputError(f"nothing was counted in {stack.name}/{stream}; measure the profile over more samples")
     written = []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with added_files(out, COMMAND, force=force, beside_others=True) as folder:
         for stack in profile.stacks:
             for theme in (THEMES[name] for name in themes):
                 for kind, figure in draw_stack(profile, stack, groups.get(stack.name), theme, view, by_time=by_time):
                     suffix = "" if theme.name == "light" else f"_{theme.name}"
-                    path = out / f"{kind}_{stack.name}{suffix}.{file_format}"
-                    write_whole(path, render(figure, file_format))
-                    written.append(path)
-    except OSError as error:
-        raise InputError(f"{out} can't be written: {error.strerror or error}; give --out a folder") from None
+                    name = f"{kind}_{stack.name}{suffix}.{file_format}"
+                    (folder / name).write_bytes(render(figure, file_format))
+                    written.append(out / name)
     return written
 
 

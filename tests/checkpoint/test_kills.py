@@ -142,6 +142,8 @@ def make_old(out):
     (out / "model.safetensors").write_bytes(b"old" * 1000)
     (out / "config").mkdir()
     (out / "config" / "config.json").write_text("{}")
+    sizes = {str(path.relative_to(out)): path.stat().st_size for path in out.rglob("*") if path.is_file()}
+    (out / "surgery.json").write_text(json.dumps({"plan": "", "files": sizes}))
     return content_of(out)
 
 

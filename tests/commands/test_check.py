@@ -142,8 +142,10 @@ def test_the_blocks_can_be_drawn_as_text_and_as_a_picture(write_spec, surgery_co
     result = surgery_command("check", spec, "--svg", tmp_path / "skip.svg")
     assert result.exit_code == 0
     assert (tmp_path / "skip.svg").read_text().startswith("<svg ")
-    absent = surgery_command("check", spec, "--svg", tmp_path / "no" / "skip.svg")
-    assert absent.exit_code == 1 and "can't be written: No such file or directory; write --svg FILE" in absent.stderr
+    (tmp_path / "mine.svg").write_text("mine")
+    mine = surgery_command("check", spec, "--svg", tmp_path / "mine.svg")
+    assert mine.exit_code == 1 and "mine.svg is there already; give another file, or --force" in mine.stderr
+    assert (tmp_path / "mine.svg").read_text() == "mine"
     several = surgery_command("check", spec, write_spec("two.yaml", SKIP), "--svg", tmp_path / "two.svg")
     assert (several.exit_code, several.stderr) == (1, "--svg draws one spec; give a single spec\n")
 

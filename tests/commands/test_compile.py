@@ -62,8 +62,9 @@ def test_a_target_that_is_not_empty_is_refused_before_any_work(write_spec, surge
     result = surgery_command("compile", spec, "--to", "graph", "--out", out)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"{out} is not empty; give another folder, or --force to replace it\n"
-    assert surgery_command("compile", spec, "--to", "graph", "--out", out, "--force").exit_code == 0
-    assert not (out / "mine").exists()
+    forced = surgery_command("compile", spec, "--to", "graph", "--out", out, "--force")
+    assert forced.exit_code == 1 and "is not what `surgery compile` wrote there; move it away" in forced.stderr
+    assert (out / "mine").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,13 @@ def test_json_is_one_document_and_a_second_run_writes_over_the_first(tmp_path, s
     assert documents[0]["prompts"] == ["red apple", "rocket"]
 
 
+def test_a_folder_that_is_not_the_demos_is_left_as_it_is(tmp_path, surgery_command):
+    (tmp_path / "notes.txt").write_text("mine")
+    result = surgery_command("demo", "--out", tmp_path)
+    assert result.exit_code == 1 and "is not empty; give another folder, or --force to write into it" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_wrong_usage_exits_with_two(surgery_command):
     assert surgery_command("demo", "--seed", "-1").exit_code == 2
     assert surgery_command("demo", "somewhere").exit_code == 2

@@ -11,6 +11,8 @@ from PIL import Image
 
 from surgery.experiment import rows
 from surgery.experiment.picture_store import PictureStore
+from surgery.outputs import own_folder
+from surgery.written import MARKER
 
 ROOT = Path(__file__).parents[2]
 SKIP = ROOT / "specs" / "demo" / "skip.yaml"
@@ -73,6 +75,7 @@ def test_rows_and_controls_are_there(measured):
         "contact_sheet.png",
         "pictures",
         "store",
+        MARKER,
     }
     assert json.loads((folder / "evaluation.json").read_text())["rows"] == document["rows"]
     assert {path.name for path in (folder / "pictures").iterdir()} == set(kinds)
@@ -215,7 +218,7 @@ def test_a_changed_picture_of_the_store_is_no_jpeg_and_of_one_size(tmp_path):
     with pytest.raises(
         InputError, match=r"2 sizes are mixed: 8 x 8 px \(.*00000\.png\), 16 x 8 px \(.*00001\.png\); pictures of one"
     ):
-        place.read()
+        place.read(2)
 
 
 @pytest.mark.parametrize(
@@ -239,8 +242,40 @@ def test_bad_input_is_said(here, surgery_command, arguments, message):
 
 
 def test_two_runs_into_one_folder_are_refused(here, surgery_command):
-    from surgery.files import locked_folder
-
-    with locked_folder(here / "out"):
+    with own_folder(here / "out", "evaluate", "", force=False):
         result = surgery_command("evaluate", SKIP, "--prompts", "prompts.txt", "--out", "out", *QUICK)
     assert result.exit_code == 1 and "another run is writing" in result.stderr
+
+
+def test_a_folder_of_the_users_is_left_as_it_is(here, surgery_command):
+    mine = [here / "out" / name for name in ("store/pictures/mine.png", "evaluation.json", "contact_sheet.png")]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    for options in ((), ("--force",)):
+        result = surgery_command("evaluate", SKIP, "--prompts", "prompts.txt", "--out", "out", *QUICK, *options)
+        assert result.exit_code == 1
+        assert "out is not empty, and `surgery evaluate` did not make it; give another folder" in result.stderr
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    assert sorted(path for path in (here / "out").rglob("*") if path.is_file()) == sorted(mine)
+
+
+@pytest.mark.parametrize("changed", [("--seed", "1"), ("--bins", "3"), ("--extractor", "none")])
+def test_results_of_another_request_are_not_replaced(measured, surgery_command, changed):
+    folder, document = measured
+    prompts = folder.parent / "prompts.txt"
+    result = surgery_command("evaluate", SKIP, "--prompts", prompts, "--out", folder, *QUICK, *changed)
+    assert result.exit_code == 1 and "holds the results of another request; give another folder" in result.stderr
+    assert json.loads((folder / "evaluation.json").read_text())["rows"] == document["rows"]
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_rows_that_python_is_given_have_pictures_where_these_are_kept(here, keep):
+    import surgery
+
+    asked = {"extractors": ("none",), "clip": "none", "bins": 1, "call": {"num_inference_steps": 2}}
+    found = surgery.evaluate(SKIP, PROMPTS[:1], here / "out", **asked, keep_images=keep)
+    assert len(found.rows) == 5
+    for row in found.rows:
+        assert (row.pictures is not None) == (keep == "all")
+        assert row.pictures is None or len(row.pictures.all_pixels()) == 1

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from surgery.written import MARKER
+
 SKIP = 'skip: "transformer_blocks[1]"'
 REVERSE = 'reverse: "transformer_blocks[1:4]"'
 PROMPTS = ("-p", "red apple", "-p", "blue heart")
@@ -43,7 +45,7 @@ def test_the_folder_holds_rows_sheet_and_recipe_and_nothing_else(gallery):
     out, document = gallery
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     rows = [f"{row}/{number:04d}.png" for row in ("baseline", "noop", "skip") for number in range(2)]
-    assert found == sorted([*rows, "contact_sheet.png", "recipe.json"])
+    assert found == sorted([*rows, "contact_sheet.png", "recipe.json", MARKER])
     assert document["contact_sheet"] == str(out / "contact_sheet.png")
     assert all(pixels(out / row).shape == (16, 16, 3) for row in rows)
 
@@ -134,12 +136,17 @@ def test_prompts_come_from_the_call_then_from_the_file(tmp_path, pipeline, draw)
     assert document["prompts"] == ["red apple", "blue heart"]
 
 
-def test_force_writes_into_a_folder_that_is_not_empty(tmp_path, pipeline, draw):
+def test_force_writes_into_a_folder_that_is_not_empty(tmp_path, pipeline, draw, surgery_command):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     draw(pipeline, "--out", tmp_path / "out", "-p", "red apple", "--force")
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
-    assert (tmp_path / "out" / "baseline" / "0000.png").exists()
+    (tmp_path / "out" / "baseline" / "0000.png").write_text("mine")
+    refused = surgery_command(
+        "generate", pipeline, "--out", tmp_path / "out", "-p", "red apple", *SMALL, *BINNING, "--force"
+    )
+    assert refused.exit_code == 1 and "0000.png is not what `surgery generate` wrote there; move it" in refused.stderr
+    assert (tmp_path / "out" / "baseline" / "0000.png").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def drawn(monkeypatch):
 
     asked = []
 
-    def note(profile, groups, out, *, file_format, themes, view, by_time):
+    def note(profile, groups, out, *, file_format, themes, view, by_time, force):
         asked.append((file_format, themes, view, by_time))
         return [out / "figure.png"]
 
@@ -99,7 +99,7 @@ def test_of_a_profile_that_was_read_off_figures_only_its_angles_are_drawn(surger
     write_profile(Profile({}, (ProfiledStack(STACK, 6, ("x",)),), 2, {(STACK, "x", "conditional"): sums}, {}), profile)
     result = surgery_command("plot", profile, "--out", plots)
     assert result.exit_code == 0 and f"no similarities, by which {STACK} could be cut" in result.stdout
-    assert [path.name for path in plots.iterdir()] == [f"heatmaps_{STACK}.png"]
+    assert [path.name for path in plots.glob("*.png")] == [f"heatmaps_{STACK}.png"]
     for option in ("--by-time", "--no-embedding", "--similarity=tokens"):
         idle = surgery_command("plot", profile, "--out", plots, option)
         assert idle.exit_code == 2 and "the profile holds angular distances alone; leave it out" in idle.stderr

@@ -18,8 +18,10 @@ def test_it_prints_the_schema_and_writes_the_same(tmp_path):
 
 def test_what_can_not_be_written_is_said_and_leaves_nothing_behind(tmp_path):
     (tmp_path / "folder").mkdir()
-    for out in (tmp_path / "folder", tmp_path / "gone" / "schema.json"):
-        result = CliRunner().invoke(app, ["schema", "--out", str(out)])
-        assert result.exit_code == 1
-        assert result.output.startswith(f"{out} can't be written: ")
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    (tmp_path / "mine.json").write_text("mine")
+    messages = {"folder": "is a folder; give a file", "mine.json": "is there already; give another file, or --force"}
+    for name, message in messages.items():
+        result = CliRunner().invoke(app, ["schema", "--out", str(tmp_path / name)])
+        assert (result.exit_code, f"{tmp_path / name} {message}" in result.output) == (1, True), result.output
+    assert (tmp_path / "mine.json").read_text() == "mine" and not list((tmp_path / "folder").iterdir())
+    assert CliRunner().invoke(app, ["schema", "--out", str(tmp_path / "mine.json"), "--force"]).exit_code == 0

@@ -31,6 +31,7 @@ from surgery.report.similarity_figures import (
     draw_similarity_by_time,
 )
 from surgery.report.themes import DARK, LIGHT
+from surgery.written import MARKER
 
 STACK = "transformer_blocks"
 TEXT, IMAGE = "encoder_hidden_states", "hidden_states"
@@ -279,7 +280,7 @@ def test_files_are_named_by_kind_and_stack(made, tmp_path):
         f"{kind}_{stack}.svg" for stack in (STACK, "blocks") for kind in KINDS if kind in ALWAYS
     ]
     assert all(b"<svg" in path.read_bytes()[:900] for path in written)
-    assert sorted((tmp_path / "new" / "plots").iterdir()) == sorted(written)
+    assert sorted((tmp_path / "new" / "plots").glob("*.*")) == sorted([*written, tmp_path / "new" / "plots" / MARKER])
 
 
 def test_the_same_profile_gives_the_same_bytes(made):
@@ -293,7 +294,7 @@ def test_what_can_not_be_drawn_is_told(made, tmp_path):
     with pytest.raises(InputError, match=f"nothing was counted in {STACK}/hidden_states"):
         plot_profile(made.make_profile(empty_bins=range(4)), {}, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can't be written: File exists; give --out a folder"):
+    with pytest.raises(InputError, match="file is a file; give a folder"):
         plot_profile(made.make_profile([(STACK, 3)]), {}, tmp_path / "file")
 
 

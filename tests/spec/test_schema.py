@@ -62,7 +62,7 @@ def test_the_schema_is_one():
 
 
 def test_the_file_for_editors_is_up_to_date():
-    """Write it again with: surgery schema --out specs/schema.json"""
+    """Write it again with: surgery schema --out specs/schema.json --force"""
     assert json.loads((ROOT / "specs" / "schema.json").read_text()) == json_schema()
 
 
