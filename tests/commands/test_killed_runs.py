@@ -85,7 +85,9 @@ def kill_and_finish(folder, name, seconds, surgery_command):
     return contents(folder)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [name if name == "profile" else pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS]
+)
 def test_a_killed_run_is_made_good_by_the_next(name, undisturbed, surgery_command, tmp_path):
     seconds = random.Random(name).uniform(0, RUNS_SECONDS)
     assert kill_and_finish(tmp_path / "run", name, seconds, surgery_command) == undisturbed(name)
