@@ -20,7 +20,7 @@ DIFFERS = "≠"
 
 
 @dataclass(frozen=True)
-class Difference:
+class PlanDifference:
     """One fact of both sides."""
 
     fact: str
@@ -59,7 +59,7 @@ def run(
             }
         )
         return
-    say(describe_rows([Difference("", *(side.spec.file for side in sides)), *rows]))
+    say(describe_rows([PlanDifference("", *(side.spec.file for side in sides)), *rows]))
     if sides[0].plan == sides[1].plan:
         say(f"the same plan, {sides[0].plan.hash[:12]}")
 
@@ -75,50 +75,50 @@ def refuse_different_models(first: PlannedSource, second: PlannedSource) -> None
         raise InputError(f"{names}, which have other stacks; to plan both for one model, give --model")
 
 
-def compare_plans(first: PlannedSource, second: PlannedSource) -> list[Difference]:
+def compare_plans(first: PlannedSource, second: PlannedSource) -> list[PlanDifference]:
     """Title, model, and for each stack what runs, what is left out on one side only, and how much runs."""
     rows = [
-        Difference("title", first.spec.title or "", second.spec.title or ""),
-        Difference("model", first.source.name, second.source.name),
+        PlanDifference("title", first.spec.title or "", second.spec.title or ""),
+        PlanDifference("model", first.source.name, second.source.name),
     ]
     for one, other in zip(first.plan.schedules, second.plan.schedules, strict=True):
-        rows.append(Difference(one.stack, items_to_text(one.items), items_to_text(other.items)))
+        rows.append(PlanDifference(one.stack, items_to_text(one.items), items_to_text(other.items)))
         only = [
             indices_to_text(set(one.removed) - set(other.removed)),
             indices_to_text(set(other.removed) - set(one.removed)),
         ]
         if any(only):
-            rows.append(Difference("  without", only[0], only[1]))
+            rows.append(PlanDifference("  without", only[0], only[1]))
         runs = [sum(count_executions(side.items).values()) for side in (one, other)]
-        rows.append(Difference("  executions", *map(str, runs)))
+        rows.append(PlanDifference("  executions", *map(str, runs)))
     paths = {item.path: item for side in (first, second) for item in side.plan.replacements}
     for path in paths:
         kinds = [
             next((item.kind for item in side.plan.replacements if item.path == path), "") for side in (first, second)
         ]
-        rows.append(Difference(path, *kinds))
+        rows.append(PlanDifference(path, *kinds))
     return rows
 
 
-def compare_costs(first: PlannedSource, second: PlannedSource) -> list[Difference]:
+def compare_costs(first: PlannedSource, second: PlannedSource) -> list[PlanDifference]:
     """What each side saves, and which backends can express it."""
     sides = (first, second)
     costs = [side.cost for side in sides]
     rows = [
-        Difference("saves parameters", *(_saved(c.parameters_before, c.parameters_after) for c in costs)),
-        Difference("saves bytes", *(bytes_text(c.bytes_before - c.bytes_after) for c in costs)),
+        PlanDifference("saves parameters", *(_saved(c.parameters_before, c.parameters_after) for c in costs)),
+        PlanDifference("saves bytes", *(bytes_text(c.bytes_before - c.bytes_after) for c in costs)),
     ]
     if all(cost.flops_share is not None for cost in costs):
-        rows.append(Difference("FLOPs of the blocks", *(f"{100 * (cost.flops_share or 0):.1f}%" for cost in costs)))
+        rows.append(PlanDifference("FLOPs of the blocks", *(f"{100 * (cost.flops_share or 0):.1f}%" for cost in costs)))
     verdicts: list[Any] = [judge_backends(side.plan, side.anatomy) for side in sides]
-    return rows + [Difference(one.backend, one.answer, other.answer) for one, other in zip(*verdicts, strict=True)]
+    return rows + [PlanDifference(one.backend, one.answer, other.answer) for one, other in zip(*verdicts, strict=True)]
 
 
 def _saved(before: int, after: int) -> str:
     return f"{count_text(before - after)} ({share_text(before - after, before)})"
 
 
-def describe_rows(rows: list[Difference]) -> str:
+def describe_rows(rows: list[PlanDifference]) -> str:
     """A table of the facts; those that differ are marked."""
     marks = [DIFFERS if row.differs and row.fact else "" for row in rows]
     cells = [[mark, row.fact, row.first, row.second] for mark, row in zip(marks, rows, strict=True)]

@@ -19,7 +19,7 @@ from surgery.plan.plan import Plan
 from surgery.plan.schedule import Schedule
 from surgery.tracing.arguments import Container, FlatCall, flatten_call, is_number, parameters_of_module, unflatten_call
 from surgery.tracing.guards import GuardViolation
-from surgery.tracing.regions import Input, Output, Region, trace_regions
+from surgery.tracing.regions import BlockOutput, Input, Region, trace_regions
 from surgery.tracing.stand_ins import StandIn, shadow_of
 from surgery.tracing.steps import read_steps
 
@@ -117,7 +117,7 @@ def _compile_region(region: Region, model: nn.Module, schedule: Schedule) -> Reg
     }
     for number, call in enumerate(region.calls):
         for origin in call.origins:
-            if isinstance(origin, Output) and origin.index not in handed:
+            if isinstance(origin, BlockOutput) and origin.index not in handed:
                 raise TraceError(
                     f"{region.stack}[{number}] is given what block {origin.block} returns beside its streams"
                 )
@@ -157,7 +157,7 @@ class _Conductor:
             return self.part.forward(self.variant, *(self.values[number] for number in range(len(self.values))))
         return self.hand_through(self.part.returned[index])
 
-    def note(self, origin: Input | Output, value: Any) -> None:
+    def note(self, origin: Input | BlockOutput, value: Any) -> None:
         """Keep an input of the region; refuse a value that is not what it was when the stack was traced."""
         number = origin.index if isinstance(origin, Input) else self.part.handed[origin.index]
         assert number is not None, "inputs are numbered"

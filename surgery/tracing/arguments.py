@@ -33,7 +33,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Written:
+class Spelled:
     """A slice, range or set of plain values: the same where Python writes the same for it, in the same order."""
 
     kind: type
@@ -63,7 +63,7 @@ class Passed:
     call, and what is written into it is for its owner. `same` tells which objects a graph may be given in its place."""
 
     index: int
-    same: Opaque | Written
+    same: Opaque | Spelled
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Container:
     items: tuple["Layout", ...]
 
 
-Layout = Slot | Constant | Written | Passed | Container
+Layout = Slot | Constant | Spelled | Passed | Container
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Seq
     return FlatCall(structure, tuple(inputs), _identifiers(names))
 
 
-def _written(value: Any) -> Written | None:
+def _written(value: Any) -> Spelled | None:
     """None for what is no slice, range or set, has other parts than plain ones, or whose copy has another order."""
     if type(value) in (slice, range):
         parts = (value.start, value.stop, value.step)
@@ -145,7 +145,7 @@ def _written(value: Any) -> Written | None:
         parts = tuple(value)
     else:
         return None
-    written = Written(type(value), repr(value), parts)
+    written = Spelled(type(value), repr(value), parts)
     is_plain = all(type(part) in WRITTEN_TYPES for part in parts)
     return written if is_plain and repr(written.build()) == written.text else None
 
@@ -170,7 +170,7 @@ def unflatten_call(structure: Container, inputs: Sequence[Any]) -> tuple[tuple[A
                 return inputs[index]
             case Constant(value):
                 return value
-            case Written():
+            case Spelled():
                 return item.build()
             case Container(kind, keys, items):
                 built = [build(child) for child in items]

@@ -29,8 +29,8 @@ READS_CONTENTS = frozenset(
 
 
 @dataclass(frozen=True)
-class Output:
-    """Output number `index` of block `block`; None is the number of a single tensor."""
+class BlockOutput:
+    """BlockOutput number `index` of block `block`; None is the number of a single tensor."""
 
     block: int
     index: int | None
@@ -48,7 +48,7 @@ class RegionCall:
     """How the forward calls one block: the structure of the call, and where the values of its slots come from."""
 
     structure: Container
-    origins: tuple[Output | Input, ...]
+    origins: tuple[BlockOutput | Input, ...]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class _Learner:
         self.calls: list[RegionCall] = []
         self.inputs: list[tuple[str, Any]] = []
         self.placeholders: list[fx.Node] = []
-        self.outputs: dict[int, tuple[Output, torch.Tensor, fx.Node]] = {}
+        self.outputs: dict[int, tuple[BlockOutput, torch.Tensor, fx.Node]] = {}
         self.derived: dict[int, torch.Tensor] = {}
         self.result: Any = None
 
@@ -124,7 +124,7 @@ class _Learner:
         self.calls.append(RegionCall(call.structure, origins))
         return zeros
 
-    def origin(self, index: int, name: str, value: Any) -> Output | Input:
+    def origin(self, index: int, name: str, value: Any) -> BlockOutput | Input:
         """Where the value of one argument of a block comes from."""
         if id(value) in self.derived:
             raise TraceError(
@@ -154,7 +154,7 @@ class _Learner:
     def record(self, index: int, node: fx.Node, returned: Any, device: torch.device) -> tuple[Any, Any]:
         """The outputs of the call of a block, as nodes and as zeros, in the structure in which it returns them."""
         if isinstance(returned, torch.Tensor):
-            return node, self.keep(Output(index, None), returned, node, device)
+            return node, self.keep(BlockOutput(index, None), returned, node, device)
         if not isinstance(returned, (tuple, list)):
             raise TraceError(f"{self.stack}[{index}] returns a {type(returned).__name__}, no tensors")
         nodes, zeros = [], []
@@ -164,13 +164,13 @@ class _Learner:
                 part = self.graph.call_function(operator.getitem, (node, number))
                 part.meta["value"] = value
             nodes.append(part)
-            zeros.append(None if part is None else self.keep(Output(index, number), value, part, device))
+            zeros.append(None if part is None else self.keep(BlockOutput(index, number), value, part, device))
         return type(returned)(nodes), type(returned)(zeros)
 
-    def node_of(self, output: Output) -> fx.Node:
+    def node_of(self, output: BlockOutput) -> fx.Node:
         return next(node for known, _, node in self.outputs.values() if known == output)
 
-    def keep(self, output: Output, value: torch.Tensor, node: fx.Node, device: torch.device) -> torch.Tensor:
+    def keep(self, output: BlockOutput, value: torch.Tensor, node: fx.Node, device: torch.device) -> torch.Tensor:
         """Zeros in the place of an output, remembered by identity."""
         zeros = torch.zeros((), dtype=value.dtype, device=device).expand(value.shape)
         self.outputs[id(zeros)] = (output, zeros, node)
