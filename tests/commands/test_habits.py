@@ -71,7 +71,7 @@ FAULTY = {
     "profile": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}.safetensors"],
     "plot": ["{nowhere}", "--out", "{out}"],
     "suggest": ["{nowhere}", "--remove", "1"],
-    "schema": ["--out", "{nowhere}/x"],
+    "schema": ["--out", "{file}/x"],
     "doctor": ["{nowhere}"],
     "export lokr": ["{nowhere}"],
     "export check": ["{nowhere}", "--model", "demo"],
@@ -86,7 +86,11 @@ def test_the_faults_are_of_all_commands():
 @pytest.mark.parametrize("command", FAULTY)
 def test_a_fault_of_the_input_exits_with_one(command, surgery_command, tmp_path):
     (tmp_path / "file").write_text("")
-    places = {"nowhere": "/nowhere/at/all", "out": str(tmp_path / "out"), "file": str(tmp_path / "file")}
+    places = {
+        "nowhere": str(tmp_path / "nowhere" / "at" / "all"),
+        "out": str(tmp_path / "out"),
+        "file": str(tmp_path / "file"),
+    }
     said = surgery_command(*command.split(), *(argument.format(**places) for argument in FAULTY[command]))
     assert said.exit_code == 1, said.output
     assert not isinstance(said.exception, Exception) or isinstance(said.exception, SystemExit)

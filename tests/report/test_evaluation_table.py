@@ -60,7 +60,7 @@ def evaluate(tmp_path_factory):
             )
             for name, own in pictures.items()
         ]
-        return Evaluation(tuple(scored), {}, ())
+        return Evaluation(tuple(scored), {"prompts": ["red apple"] * len(scored[0].pictures)}, ())
 
     return call
 
