@@ -1,6 +1,7 @@
 """Pipelines are measured while they sample: each step in its bin, branches and padding apart, pictures unchanged."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pipelines
@@ -10,7 +11,7 @@ from PIL import Image
 
 from surgery.activations.noised import Sample, measure_noised
 from surgery.activations.recorder import Recorder
-from surgery.activations.trajectories import measure_trajectories, watched
+from surgery.activations.trajectories import StepClock, measure_trajectories, watched
 from surgery.anatomy.from_model import read_anatomy
 from surgery.errors import InputError
 from surgery.pipelines.draw import draw_pictures
@@ -77,6 +78,17 @@ def test_branches_in_forwards_of_their_own_are_found(pipeline):
         ["unconditional"] * 3,
         ["conditional"] * 3,
     ]
+
+
+def test_every_step_begins_with_its_first_forward():
+    """Also after one in which the pipeline left the unconditional forward out."""
+    guidance = Guidance((("conditional",) * 2, ("unconditional",) * 2))
+    clock = StepClock(SimpleNamespace(settle=lambda share: None), guidance, lambda: None)
+    clock.count_forward()
+    clock.settle(0.5)
+    assert list(clock.branches_of_rows(2)) == ["conditional"] * 2
+    clock.count_forward()
+    assert list(clock.branches_of_rows(2)) == ["unconditional"] * 2
 
 
 def test_rows_follow_the_pattern_whatever_the_batch():
