@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.demo.bundled_judges import bundled_judges
-from surgery.experiment.evaluation import Evaluation, EvaluationRequest, run_evaluation
+from surgery.experiment.evaluation import Evaluation, EvaluationRequest
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
 from surgery.report.evaluation_folder import KeepImages, evaluate_into
@@ -67,5 +67,5 @@ def evaluate(
         device=device,
         call=dict(call or {}),
     )
-    evaluation, _ = evaluate_into(request, keep_images, force=force, run=run_evaluation)
+    evaluation, _ = evaluate_into(request, keep_images, force=force)
     return evaluation

@@ -46,7 +46,6 @@ def requests(monkeypatch, tmp_path):
         seen.append(request)
         raise InputError("enough")
 
-    monkeypatch.setattr(surgery.face, "run_evaluation", refuse)
     monkeypatch.setattr(surgery.experiment.evaluation, "run_evaluation", refuse)
     return seen
 

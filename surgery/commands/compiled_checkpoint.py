@@ -43,7 +43,7 @@ def pruned_to_json(pruned: PrunedModel) -> dict[str, Any]:
         ],
         "dropped": list(prepared.new.dropped),
         "unknown": list(prepared.new.unknown),
-        "components": {file.name: file.size_bytes for file in prepared.components},
+        "components": {file.name: file.size_bytes for file in prepared.pipeline_files},
     }
 
 
@@ -62,9 +62,11 @@ def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
     ]
     if prepared.repeated_bytes:
         rows.append(["repeats", bytes_text(prepared.repeated_bytes), "of the copied; the graph backend shares them"])
-    if prepared.components:
-        taken = sum(file.size_bytes for file in prepared.components)
-        rows.append(["components", bytes_text(taken), f"{len(prepared.components)} files of the rest of the pipeline"])
+    if prepared.pipeline_files:
+        taken = sum(file.size_bytes for file in prepared.pipeline_files)
+        rows.append(
+            ["components", bytes_text(taken), f"{len(prepared.pipeline_files)} files of the rest of the pipeline"]
+        )
     share = share_text(plan.num_values, before.num_values)
     changes = ", ".join(f"{name}: {value}" for name, value in config_changes(prepared).items())
     lines = [

@@ -65,7 +65,7 @@ def run_stages(out: Path, seed: int, *, force: bool) -> tuple["Gallery", "StockP
 def measure_variants(out: Path, seed: int) -> "Evaluation":
     """The same specs evaluated on more prompts; the numbers, their figure and a sheet are written to a folder."""
     from surgery.demo.bundled_judges import bundled_judges
-    from surgery.experiment.evaluation import EvaluationRequest, run_evaluation
+    from surgery.experiment.evaluation import EvaluationRequest
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import PromptSet, read_prompt_file
     from surgery.report.evaluation_folder import evaluate_into
@@ -74,5 +74,5 @@ def measure_variants(out: Path, seed: int) -> "Evaluation":
     judges = JudgeRequest(bundled=bundled_judges())
     specs = tuple(str(path) for path in demo_specs())
     request = EvaluationRequest(specs=specs, prompts=prompts, out=out, judges=judges, seed=seed, bins=BINS)
-    found, _ = evaluate_into(request, "grid", force=True, run=run_evaluation)
+    found, _ = evaluate_into(request, "grid", force=True)
     return found

@@ -87,7 +87,7 @@ def run(
     refuse_stdin_twice(specs)
     arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
     from surgery.demo.bundled_judges import bundled_judges
-    from surgery.experiment.evaluation import EvaluationRequest, run_evaluation
+    from surgery.experiment.evaluation import EvaluationRequest
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import read_prompt_file
     from surgery.report.evaluation_folder import evaluate_into
@@ -125,7 +125,7 @@ def run(
         call=arguments,
     )
     with quietly(quiet):
-        evaluation, written = evaluate_into(request, keep_images, force=force, run=run_evaluation)
+        evaluation, written = evaluate_into(request, keep_images, force=force)
     if json:
         print_json({**evaluation.to_json(), "files": [str(path) for path in written]})
         return

@@ -19,7 +19,7 @@ LINKED_BYTES = 2**20  # smaller files are copied: someone may edit them, and the
 
 
 @dataclass(frozen=True)
-class ComponentFile:
+class PipelineFile:
     """A file of a model beside its transformer: where it is, and its name relative to the model's folder."""
 
     path: Path
@@ -27,7 +27,7 @@ class ComponentFile:
     size_bytes: int
 
 
-def list_components(source: ModelSource, *, variant: str | None = None) -> list[ComponentFile]:
+def list_pipeline_files(source: ModelSource, *, variant: str | None = None) -> list[PipelineFile]:
     """The files that come along with a transformer: its licence; of a pipeline, too, its index and other components.
 
     Raises:
@@ -40,7 +40,7 @@ def list_components(source: ModelSource, *, variant: str | None = None) -> list[
         names = sorted(path.name for path in root.iterdir() if is_licence(path.name))
         if source.pipeline is not None:
             names += _names_in_pipeline(root, variant)
-        return [_component_file(root, name) for name in names]
+        return [_pipeline_file(root, name) for name in names]
     except OSError as error:
         raise InputError(f"{error.filename} can't be read: {error.strerror}") from None
 
@@ -57,7 +57,7 @@ def base_folder(source: ModelSource) -> Path | None:
     return source.folder
 
 
-def count_values(files: Iterable[ComponentFile]) -> int | None:
+def count_values(files: Iterable[PipelineFile]) -> int | None:
     """The number of values in the safetensors files; None where weights are of another format, too."""
     count = 0
     for file in files:
@@ -92,20 +92,20 @@ def _files_below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
             yield path
 
 
-def _component_file(root: Path, name: str) -> ComponentFile:
+def _pipeline_file(root: Path, name: str) -> PipelineFile:
     state = (root / name).stat()
     if not stat.S_ISREG(state.st_mode):
         raise InputError(f"{root / name} is no regular file; leave it out, or give --transformer-only")
-    return ComponentFile(root / name, name, state.st_size)
+    return PipelineFile(root / name, name, state.st_size)
 
 
-def can_link(file: ComponentFile, folder: Path) -> bool:
+def can_link(file: PipelineFile, folder: Path) -> bool:
     """Whether a file is one that is linked, not copied, into a folder: it is large, and on the same disk."""
     return file.size_bytes >= LINKED_BYTES and file.path.stat().st_dev == folder.stat().st_dev
 
 
 def take_along(
-    file: ComponentFile, target: Path, *, copies: bool = False, advance: Callable[[int], None] | None = None
+    file: PipelineFile, target: Path, *, copies: bool = False, advance: Callable[[int], None] | None = None
 ) -> bool:
     """Put a file where it belongs in a new model's folder; whether it was linked. `copies` forbids links.
 

@@ -24,7 +24,7 @@ from surgery.outputs import refuse_folder, refuse_foreign, whole_folder
 from surgery.plan.planned import PlannedSource, plan_spec_file
 from surgery.publish.manifest import CARD, write_manifest, write_spec_and_plan
 from surgery.publish.model_card import write_card
-from surgery.publish.pipeline_files import can_link, list_components, take_along
+from surgery.publish.pipeline_files import can_link, list_pipeline_files, take_along
 from surgery.publish.recipe import PreparedModel, card_facts, make_metadata, manifest_of, public_name
 from surgery.publish.worker import Ask, open_verifier
 from surgery.version import __version__
@@ -153,14 +153,14 @@ def _prepare(planned: PlannedSource, source: ModelSource, options: CompileOption
     single = None if source.file is None else f"{source.file.stem}-{planned.spec.stem}.safetensors"
     size = options.max_shard_size
     byte_plan = plan_bytes(new, weights, max_shard_size=size, single=single, variant=options.variant)
-    components = tuple(list_components(source, variant=options.variant))
+    pipeline_files = tuple(list_pipeline_files(source, variant=options.variant))
     return PreparedModel(
         planned,
         source,
         weights,
         new,
         byte_plan,
-        components,
+        pipeline_files,
         replace(identity_from_json(found["identity"]), model=public_name(planned.source.name)),
         found["agreement"],
         {"surgery": __version__, **found["versions"]},
@@ -177,8 +177,8 @@ def _arguments(options: CompileOptions) -> tuple[str, ...]:
 
 
 def _write_bytes(prepared: PreparedModel, folder: Path, options: CompileOptions, progress: Progress) -> None:
-    total = prepared.bytes.size_bytes + sum(file.size_bytes for file in prepared.components)
-    linked = [file for file in prepared.components if not options.copies and can_link(file, folder)]
+    total = prepared.bytes.size_bytes + sum(file.size_bytes for file in prepared.pipeline_files)
+    linked = [file for file in prepared.pipeline_files if not options.copies and can_link(file, folder)]
     refuse_full_disk(folder.parent, total - sum(file.size_bytes for file in linked))
     advance = progress(total)
     inner = folder / TRANSFORMER if prepared.is_pipeline else folder
@@ -195,7 +195,7 @@ def _write_bytes(prepared: PreparedModel, folder: Path, options: CompileOptions,
     place = inner if prepared.source.file is None else inner / "config"
     place.mkdir(exist_ok=True)
     (place / "config.json").write_text(config, encoding="utf-8")
-    for file in prepared.components:
+    for file in prepared.pipeline_files:
         take_along(file, folder, copies=options.copies, advance=advance)
 
 

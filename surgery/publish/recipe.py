@@ -18,7 +18,7 @@ from surgery.files import expand_home
 from surgery.plan.planned import PlannedSource
 from surgery.publish.manifest import FORMAT, make_manifest
 from surgery.publish.model_card import CardFacts, Size, amount_text, read_card_head
-from surgery.publish.pipeline_files import ComponentFile, base_folder, count_values
+from surgery.publish.pipeline_files import PipelineFile, base_folder, count_values
 
 KEY, BASE_KEY = "surgery", "surgery_of_base"  # in the metadata of safetensors files
 SHOWN = 3
@@ -35,7 +35,7 @@ class PreparedModel:
     weights: Weights
     new: NewCheckpoint
     bytes: BytePlan
-    components: tuple[ComponentFile, ...]
+    pipeline_files: tuple[PipelineFile, ...]
     identity: Identity
     agreement: Mapping[str, Any] | None
     versions: Mapping[str, str]
@@ -137,8 +137,8 @@ def hide_paths(text: str, names: Iterable[str]) -> str:
 def card_facts(prepared: PreparedModel, name: str, checks: Mapping[str, Any]) -> CardFacts:
     """What the model card of a pruned model is written from; `name` is that of its folder."""
     weights, written = prepared.weights, prepared.bytes
-    rest_bytes = sum(file.size_bytes for file in prepared.components) if prepared.is_pipeline else None
-    rest = None if rest_bytes is None else Size(count_values(prepared.components), rest_bytes)
+    rest_bytes = sum(file.size_bytes for file in prepared.pipeline_files) if prepared.is_pipeline else None
+    rest = None if rest_bytes is None else Size(count_values(prepared.pipeline_files), rest_bytes)
     return CardFacts(
         name=name,
         title=prepared.planned.spec.title,

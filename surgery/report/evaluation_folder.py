@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +21,6 @@ def evaluate_into(
     keep_images: KeepImages,
     *,
     force: bool,
-    run: Callable[["EvaluationRequest"], "Evaluation"],
 ) -> tuple["Evaluation", list[Path]]:
     """Run an evaluation and write what came of it into its folder; the files for people.
 
@@ -32,11 +30,11 @@ def evaluate_into(
         InputError: the folder is not empty and not one of an evaluation; it holds the results of another request, and
             there is no `force`; another run is writing it; or as `run_evaluation`.
     """
-    from surgery.experiment.evaluation import key_of_request
+    from surgery.experiment.evaluation import key_of_request, run_evaluation
 
     key = key_of_request(request)
     with own_folder(request.out, COMMAND, key, force=force):
-        evaluation = run(request)
+        evaluation = run_evaluation(request)
         written = write_evaluation(evaluation, request.out, keep_images, key)
     return (evaluation if keep_images == "all" else evaluation.without_pictures()), written
 

@@ -11,7 +11,7 @@ import pytest
 from surgery.anatomy.sources import ModelSource
 from surgery.errors import InputError
 from surgery.publish import pipeline_files as components
-from surgery.publish.pipeline_files import LINKED_BYTES, count_values, list_components, take_along
+from surgery.publish.pipeline_files import LINKED_BYTES, count_values, list_pipeline_files, take_along
 
 INDEX = {
     "_class_name": "PixArtAlphaPipeline",
@@ -76,7 +76,7 @@ def take_all(tmp_path):
 
     def take(root, **options):
         target = tmp_path / "pruned"
-        return target, {it.name for it in list_components(source_of(root)) if take_along(it, target, **options)}
+        return target, {it.name for it in list_pipeline_files(source_of(root)) if take_along(it, target, **options)}
 
     return take
 
@@ -120,7 +120,7 @@ def test_where_there_are_no_links_the_file_is_copied(pipeline, take_all, monkeyp
 def test_each_byte_is_told_once(pipeline, tmp_path):
     for copies in (False, True):
         told = []
-        for file in list_components(source_of(pipeline)):
+        for file in list_pipeline_files(source_of(pipeline)):
             take_along(file, tmp_path / f"pruned-{copies}", copies=copies, advance=told.append)
         assert sum(told) == sum(map(len, NEEDED.values()))
 
@@ -128,7 +128,7 @@ def test_each_byte_is_told_once(pipeline, tmp_path):
 def test_nothing_is_written_through_a_file_that_is_there(pipeline, tmp_path):
     """A copy that was opened for writing over a link would empty the original."""
     target = tmp_path / "pruned"
-    for file in list_components(source_of(pipeline)):
+    for file in list_pipeline_files(source_of(pipeline)):
         take_along(file, target)
         with pytest.raises(FileExistsError):
             take_along(file, target)
@@ -207,8 +207,8 @@ def pipe(root):
 def test_what_is_no_tree_of_files_is_refused(pipeline, spoil, message):
     spoil(pipeline)
     with pytest.raises(InputError, match=message):
-        list_components(source_of(pipeline))
-    assert {file.name for file in list_components(source_of(pipeline, transformer_only=True))} == {
+        list_pipeline_files(source_of(pipeline))
+    assert {file.name for file in list_pipeline_files(source_of(pipeline, transformer_only=True))} == {
         "LICENSE.md",
         "Notice.txt",
     }
@@ -219,18 +219,18 @@ def test_an_index_that_leads_out_of_its_folder_is_refused(pipeline, name):
     (pipeline.parent / "secret").mkdir()
     (pipeline / "model_index.json").write_text(json.dumps({**INDEX, name: ["diffusers", "AutoencoderKL"]}))
     with pytest.raises(InputError, match=r"model_index\.json names the component .*, which is no folder beside it"):
-        list_components(source_of(pipeline))
+        list_pipeline_files(source_of(pipeline))
 
 
 def test_a_file_that_becomes_shorter_is_refused(pipeline, tmp_path):
-    (file,) = [it for it in list_components(source_of(pipeline)) if it.name == "LICENSE.md"]
+    (file,) = [it for it in list_pipeline_files(source_of(pipeline)) if it.name == "LICENSE.md"]
     (pipeline / "LICENSE.md").write_bytes(b"Be")
     with pytest.raises(InputError, match=r"LICENSE\.md was changed meanwhile; run it again"):
         take_along(file, tmp_path / "pruned")
 
 
 def test_a_variant_comes_along_where_a_component_has_it(pipeline):
-    names = {file.name for file in list_components(source_of(pipeline), variant="fp16")}
+    names = {file.name for file in list_pipeline_files(source_of(pipeline), variant="fp16")}
     plain, variant = "vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"
     assert names == {*NEEDED, variant} - {plain}
 
@@ -238,7 +238,7 @@ def test_a_variant_comes_along_where_a_component_has_it(pipeline):
 def test_a_component_with_pickles_alone_keeps_them(pipeline):
     for path in (pipeline / "vae").glob("*.safetensors"):
         path.unlink()
-    files = list_components(source_of(pipeline))
+    files = list_pipeline_files(source_of(pipeline))
     assert "vae/diffusion_pytorch_model.bin" in {file.name for file in files}
     assert count_values([file for file in files if not file.name.startswith("text_encoder")]) is None
 
@@ -247,5 +247,5 @@ def test_parameters_are_counted_from_headers(tmp_path):
     header = b'{"w":{"dtype":"F16","shape":[3,4],"data_offsets":[0,24]}}'
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 24)
-    files = [components.ComponentFile(path, "vae/model.safetensors", path.stat().st_size)] * 2
-    assert count_values([*files, components.ComponentFile(Path("x"), "tokenizer/vocab.json", 3)]) == 24
+    files = [components.PipelineFile(path, "vae/model.safetensors", path.stat().st_size)] * 2
+    assert count_values([*files, components.PipelineFile(Path("x"), "tokenizer/vocab.json", 3)]) == 24
