@@ -12,12 +12,19 @@ from surgery.anatomy.tensor_files import Weights, num_rows
 from surgery.checkpoint.config_fields import ConfigFields, edit_config, find_config_fields, signatures
 from surgery.checkpoint.file_layout import in_original_layout, learn_original_layout, stock_layout
 from surgery.checkpoint.fitted_blocks import Folds, fit_blocks
+from surgery.checkpoint.layer_names import LayerNames
 from surgery.checkpoint.new_checkpoint import NewCheckpoint, NewTensor, Segment
+from surgery.checkpoint.unrolled import OTHER_BACKEND
 from surgery.errors import InputError, RefusedError
 from surgery.plan.schedule import Layer
 from surgery.tracing.steps import find_stack_names
 
 Layers = Mapping[str, Sequence[Layer]]
+
+
+def orders_of(layers: Layers) -> dict[str, list[int]]:
+    """The layers of each stack in their new order, by their numbers in the original."""
+    return {stack: [layer.index for layer in written] for stack, written in layers.items()}
 
 
 def full_config(source: ModelSource) -> dict[str, Any]:
@@ -31,8 +38,9 @@ def full_config(source: ModelSource) -> dict[str, Any]:
 
 def fields_of_plan(source: ModelSource, layers: Layers) -> ConfigFields:
     """The fields of the config that follow the layers; raises RefusedError where a length has no field."""
-    orders = {stack: [layer.index for layer in written] for stack, written in layers.items()}
-    return find_config_fields(full_config(source), lambda config: build_on_meta(replace(source, config=config)), orders)
+    return find_config_fields(
+        full_config(source), lambda config: build_on_meta(replace(source, config=config)), orders_of(layers)
+    )
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,9 @@ def fit_plan(source: ModelSource, layers: Layers, fields: ConfigFields, folds: F
         RefusedError: the stock class can't have these layers in these places.
     """
     original = build_on_meta(source)
-    orders = {stack: [layer.index for layer in written] for stack, written in layers.items()}
+    orders = orders_of(layers)
     changed = edit_config(dict(original.config), fields, orders)
-    config = {**source.config, **changed}
+    config = {**_follow_layers(source.config, orders), **changed}
     try:
         pruned = build_on_meta(replace(source, config=config))
     except InputError as error:
@@ -99,6 +107,14 @@ def lay_out(fitted: FittedPlan, source: ModelSource, weights: Weights) -> NewChe
         repeated=_count_repeats(orders),
         unknown=tuple(tensor.name for tensor in unknown),
     )
+
+
+def _follow_layers(config: Mapping[str, Any], orders: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """A config whose names of layers (those that a quantiser leaves out, say) are the new ones."""
+    try:
+        return dict(LayerNames(orders).follow(dict(config)))
+    except RefusedError as error:
+        raise RefusedError(f"the config is by layer: {error}; {OTHER_BACKEND}") from None
 
 
 def _refuse_other_lengths(original: nn.Module, pruned: nn.Module, layers: Layers, changed: Mapping[str, Any]) -> None:

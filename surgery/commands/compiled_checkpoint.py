@@ -7,7 +7,7 @@ from typing import Any
 from surgery.commands.output import bytes_text, count_text, share_text
 from surgery.progress import show_progress
 from surgery.publish.pruned_model import Progress, PrunedModel
-from surgery.publish.recipe import config_changes, describe_check, loading_code, notes_on_unknown
+from surgery.publish.recipe import config_changes, describe_check, loading_code, notes_on_files
 from surgery.text_table import table
 
 NUMERIC = {"numeric", "full"}
@@ -77,7 +77,7 @@ def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
         *([f"  config      {changes}"] if changes else []),
         *(f"  {shard.name}  {bytes_text(shard.size_bytes)}" for shard in plan.shards),
         *(f"  {describe_check(kind, found)}" for kind, found in pruned.checks.items()),
-        *(f"  note: {note}" for note in notes_on_unknown(prepared)),
+        *(f"  note: {note}" for note in notes_on_files(prepared)),
         *([] if NUMERIC & pruned.checks.keys() else [f"  {UNCHECKED}"]),
     ]
     return "\n".join(lines if dry_run else [*lines, "", loading_code(prepared, str(pruned.folder))])

@@ -65,6 +65,8 @@ def describe_remapped(done: "RemappedLora") -> str:
         f"{done.out}: {counts['after']} tensors, {bytes_text(done.size_bytes)}, "
         f"from {counts['before']} of {done.file.path}"
     ]
+    if done.stale:
+        lines.append(f"  {', '.join(done.stale)} in its header was of other contents, and is left out")
     others = done.remapped.others
     if others:
         shown = ", ".join(others[:2]) + ", ..." * (len(others) > 2)

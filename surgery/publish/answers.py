@@ -15,7 +15,7 @@ from surgery.anatomy.sources import (
     source_from_json,
     weights_of_source,
 )
-from surgery.checkpoint.compile_plan import Layers, compile_plan, fields_of_plan, fit_plan
+from surgery.checkpoint.compile_plan import Layers, compile_plan, fields_of_plan, fit_plan, orders_of
 from surgery.checkpoint.file_layout import stock_layout
 from surgery.checkpoint.fitted_blocks import NO_FOLDS
 from surgery.checkpoint.new_checkpoint import NewCheckpoint
@@ -82,6 +82,7 @@ def _compile(source: ModelSource, plan: Plan, variant: str | None, verify: Verif
         new = compile_plan(source, weights, layers, fields, folds)
         return {
             "new": new.to_json(),
+            "orders": orders_of(layers),
             "agreement": agreement,
             "identity": identity.result().to_json(),
             "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},

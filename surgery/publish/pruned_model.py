@@ -17,6 +17,7 @@ from surgery.anatomy.identity import identity_from_json
 from surgery.anatomy.needed_files import TRANSFORMER
 from surgery.anatomy.sources import ModelSource, find_source, source_to_json, weights_of_source
 from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE, parse_size, plan_bytes
+from surgery.checkpoint.header_metadata import join_metadata, keep_metadata
 from surgery.checkpoint.new_checkpoint import new_checkpoint_from_json
 from surgery.checkpoint.write import refuse_full_disk, write_weights
 from surgery.errors import InputError
@@ -162,6 +163,7 @@ def _prepare(planned: PlannedSource, source: ModelSource, options: CompileOption
         byte_plan,
         pipeline_files,
         replace(identity_from_json(found["identity"]), model=public_name(planned.source.name)),
+        keep_metadata(join_metadata(weights), found["orders"]),
         found["agreement"],
         {"surgery": __version__, **found["versions"]},
         options.variant,

@@ -13,6 +13,7 @@ from surgery.anatomy.sources import ModelSource
 from surgery.anatomy.tensor_files import Weights, num_rows
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.checkpoint.byte_plan import BytePlan
+from surgery.checkpoint.header_metadata import KeptMetadata
 from surgery.checkpoint.new_checkpoint import NewCheckpoint, Segment
 from surgery.files import expand_home
 from surgery.plan.planned import PlannedSource
@@ -37,6 +38,7 @@ class PreparedModel:
     bytes: BytePlan
     pipeline_files: tuple[PipelineFile, ...]
     identity: Identity
+    metadata: KeptMetadata
     agreement: Mapping[str, Any] | None
     versions: Mapping[str, str]
     variant: str | None = None
@@ -66,8 +68,8 @@ class PreparedModel:
 
 
 def make_metadata(prepared: PreparedModel) -> dict[str, str]:
-    """The metadata of the safetensors files: the original's, and the recipe as JSON."""
-    carried = dict(prepared.weights.files[0].metadata)
+    """The metadata of the safetensors files: what holds of the original's, and the recipe as JSON."""
+    carried = dict(prepared.metadata.kept)
     if KEY in carried:
         carried[BASE_KEY] = carried.pop(KEY)  # the original was pruned itself
     planned = prepared.planned
@@ -164,6 +166,13 @@ def _notes(prepared: PreparedModel) -> Iterator[str]:
         yield f"values changed: {amount_text(prepared.bytes.computed_bytes, 'B')}; all others are copied bit for bit"
     if prepared.repeated_bytes:
         yield f"layers that run more than once are written out: {amount_text(prepared.repeated_bytes, 'B')} of copies"
+    yield from notes_on_files(prepared)
+
+
+def notes_on_files(prepared: PreparedModel) -> Iterator[str]:
+    """What of the original's files is not as one would take it."""
+    if prepared.metadata.stale:
+        yield f"{', '.join(prepared.metadata.stale)} in the header was of the original's contents, and is left out"
     yield from notes_on_unknown(prepared)
 
 

@@ -11,6 +11,7 @@ from surgery.anatomy.sources import source_to_json
 from surgery.anatomy.tensor_files import TensorFile, Weights, read_header
 from surgery.checkpoint.adapter_metadata import remap_metadata
 from surgery.checkpoint.byte_plan import plan_bytes
+from surgery.checkpoint.header_metadata import keep_metadata
 from surgery.checkpoint.new_checkpoint import NewCheckpoint
 from surgery.checkpoint.remap import Remapped, fitted_from_answer, remap_adapter
 from surgery.errors import InputError, RefusedError
@@ -24,13 +25,14 @@ from surgery.version import __version__
 
 @dataclass(frozen=True)
 class RemappedLora:
-    """What was written: `recipe` is what the file says of itself."""
+    """What was written: `recipe` is what the file says of itself, `stale` the hashes that its header has no more."""
 
     file: TensorFile
     out: Path
     remapped: Remapped
     recipe: Mapping[str, Any]
     size_bytes: int
+    stale: tuple[str, ...] = ()
 
 
 def remap_lora(planned: PlannedSource, lora: Path, out: Path, *, force: bool = False) -> RemappedLora:
@@ -49,7 +51,8 @@ def remap_lora(planned: PlannedSource, lora: Path, out: Path, *, force: bool = F
     try:
         remapped = remap_adapter(file.tensors, fitted)
         present = sorted({name.rpartition(".")[0] for name in fitted.tensors})
-        metadata = remap_metadata(file.metadata, remapped.modules, present)
+        header = keep_metadata(file.metadata, fitted.orders)
+        metadata = remap_metadata(header.kept, remapped.modules, present)
     except (InputError, RefusedError) as error:
         raise type(error)(f"{lora}: {error}") from None
     recipe = make_recipe(planned, file, remapped)
@@ -57,7 +60,7 @@ def remap_lora(planned: PlannedSource, lora: Path, out: Path, *, force: bool = F
         metadata[BASE_KEY] = metadata[KEY]
     metadata[KEY] = json.dumps(recipe, ensure_ascii=False)
     size = _write(file, remapped, out, metadata)
-    return RemappedLora(file, out, remapped, recipe, size)
+    return RemappedLora(file, out, remapped, recipe, size, header.stale)
 
 
 def refuse_out(out: Path, lora: Path, *, force: bool) -> None:
