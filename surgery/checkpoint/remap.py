@@ -5,6 +5,7 @@ adapter follows its module: copied to every place where its layer runs, multipli
 only rows are kept. What has no place falls away, and is listed.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +19,8 @@ from surgery.checkpoint.new_checkpoint import NewTensor, Segment, new_checkpoint
 from surgery.errors import InputError, RefusedError
 
 DOES_NOT_RUN = "the layer does not run"
+SHOWN = 3  # modules that a message names
+MODULE_OF_LAYER = re.compile(r"\.(lora[_.].*|lokr_.*|hada_.*|[^.]+)$")  # what follows a module's name
 OF_ANOTHER_KIND = "the stock class has no such module at its new place"
 
 
@@ -89,13 +92,15 @@ class Remapped:
     """A remapped adapter before it is written.
 
     `modules` are those of the original that it adapts, with the names that they have now; `others` the tensors that are
-    not of the model, and stay as they are.
+    not of the model, and stay as they are; `unknown` are of its layers, and of modules that the class does not have by
+    these names, so that nothing says whether the model has them.
     """
 
     tensors: tuple[NewTensor, ...]
     fallen: tuple[Fallen, ...]
     modules: Mapping[str, tuple[str, ...]]
     others: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
     @property
     def num_fallen(self) -> int:
@@ -145,7 +150,8 @@ def remap_adapter(stored: Mapping[str, StoredTensor], fitted: FittedClass) -> Re
         )
     _refuse_same_names(tensors)
     others = tuple(tensor.name for tensor in found.others)
-    return Remapped(tuple(tensors), tuple(_join(fallen)), modules, others)
+    unknown = tuple(tensor.name for _, tensor in found.layers)
+    return Remapped(tuple(tensors), tuple(_join(fallen)), modules, others, unknown)
 
 
 def _sort(stored: Mapping[str, StoredTensor], fitted: FittedClass) -> _Sorted:
@@ -160,6 +166,7 @@ def _sort(stored: Mapping[str, StoredTensor], fitted: FittedClass) -> _Sorted:
             case None:
                 found.others.append(tensor)
     _refuse_foreign(found, fitted)
+    _refuse_lacking(found, fitted)
     modules = {module: {named.part: tensor for named, tensor in parts} for module, parts in found.modules.items()}
     refuse_other_shapes(modules, fitted.shapes, fitted.class_name)
     return found
@@ -180,6 +187,21 @@ def _refuse_foreign(found: _Sorted, fitted: FittedClass) -> None:
         raise InputError(
             f"it holds {len(named)} tensors of a {fitted.class_name} as they are, and no adapter; a model is pruned by "
             "`surgery compile SPEC --to checkpoint`"
+        )
+
+
+def _refuse_lacking(found: _Sorted, fitted: FittedClass) -> None:
+    """Raise InputError where a file that names modules as the class does names some that the class does not have.
+
+    A file is written in one layout: where most modules are unknown it is the authors', whose names say nothing.
+    """
+    unknown = {MODULE_OF_LAYER.sub("", tensor.name): None for _, tensor in found.layers}
+    if 0 < len(unknown) < len(found.modules):
+        shown = ", ".join(shorten(name) for name in list(unknown)[:SHOWN])
+        rest = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+        raise InputError(
+            f"this {fitted.class_name} has {len(found.modules)} of its modules, and not {shown}{rest}; was it made for "
+            "another model? Give that one's spec and --model"
         )
 
 

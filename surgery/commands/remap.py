@@ -55,6 +55,7 @@ def remapped_to_json(done: "RemappedLora") -> dict[str, Any]:
             for item in done.remapped.fallen
         ],
         "not_of_the_model": list(done.remapped.others),
+        "unknown_modules": list(done.remapped.unknown),
     }
 
 
@@ -71,6 +72,13 @@ def describe_remapped(done: "RemappedLora") -> str:
     if others:
         shown = ", ".join(others[:2]) + ", ..." * (len(others) > 2)
         lines.append(f"  {len(others)} of no module of the transformer are kept as they are: {shown}")
+    unknown = done.remapped.unknown
+    if unknown:
+        shown = ", ".join(unknown[:2]) + ", ..." * (len(unknown) > 2)
+        lines.append(
+            f"  {len(unknown)} go by their layers alone: the class has no modules of these names, and whether the "
+            f"model has them under others is not known: {shown}"
+        )
     if not done.remapped.fallen:
         return "\n".join([*lines, "nothing fell away"])
     rows = list_fallen(done.remapped.fallen)

@@ -266,3 +266,29 @@ def test_a_process_of_its_own_keeps_torch_out(write_spec, lora, tmp_path, pipeli
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(load_file(out)) == 7
+
+
+def test_modules_that_the_class_lacks_are_refused(remap, tmp_path):
+    """As of a LoRA for image-to-video on the text-to-video model, in diffusers' names."""
+    file = tmp_path / "other.safetensors"
+    names = [f"transformer.transformer_blocks.{n}.attn1.add_{kind}_proj" for n in range(2) for kind in "kv"]
+    lacking = {f"{name}.lora_A.weight": torch.ones(2, 16) for name in names}
+    save_file(adapter_tensors() | lacking, file)
+    result, out = remap(file=file)
+    assert result.exit_code == 1 and not out.exists()
+    assert " ".join(result.stderr.split()) == (
+        f"{file}: this PixArtTransformer2DModel has 5 of its modules, and not {', '.join(names[:3])} and 1 more; was "
+        "it made for another model? Give that one's spec and --model"
+    )
+
+
+def test_modules_of_unknown_names_alone_are_listed(remap, tmp_path):
+    """They may be the authors' names of modules that the model has."""
+    file = tmp_path / "authors.safetensors"
+    save_file({f"blocks.{n}.cross_attn.k_img.lora_A.weight": torch.ones(2, 16) for n in range(5)}, file)
+    result, out = remap("--json", file=file)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["unknown_modules"] == sorted(load_file(file))
+    assert sorted(load_file(out)) == [f"blocks.{n}.cross_attn.k_img.lora_A.weight" for n in range(3)]
+    result, _ = remap("--force", file=file)
+    assert "5 go by their layers alone: the class has no modules of these names" in result.stdout
