@@ -4,6 +4,7 @@
 manifest `surgery.json` instead, with their digests or sizes.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surgery.damage import told_as
+from surgery.errors import InputError
 from surgery.files import write_whole
 
 MARKER, MANIFEST = ".surgery.json", "surgery.json"
@@ -47,11 +50,10 @@ def read_written(folder: Path, command: str) -> Written | None:
     if command == COMPILE:
         return _from_manifest(folder)
     found = _document(folder).get(command)
-    try:
+    with contextlib.suppress(InputError), told_as("nothing is known of it"):
         files = {str(name): tuple(sums) for name, sums in found["files"].items()}  # type: ignore[index]
         return Written(str(found["request"]), files, bool(found["is_whole"]))  # type: ignore[index]
-    except (TypeError, KeyError, AttributeError):
-        return None
+    return None
 
 
 def write_written(folder: Path, command: str, written: Written) -> None:
@@ -112,8 +114,7 @@ def _from_manifest(folder: Path) -> Written | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
+    with contextlib.suppress(InputError), told_as("nothing is known of it"):
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return found if isinstance(found, dict) else {}
+    return {}

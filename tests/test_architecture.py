@@ -16,7 +16,19 @@ PACKAGE = Path(__file__).parents[1] / "surgery"
 
 # A room imports from rooms above it only.
 ROOMS = (
-    *("errors", "version", "bundled", "tested", "files", "written", "outputs", "safe_text", "progress", "text_table"),
+    *(
+        "errors",
+        "version",
+        "bundled",
+        "tested",
+        "damage",
+        "files",
+        "written",
+        "outputs",
+        "safe_text",
+        "progress",
+        "text_table",
+    ),
     *("pattern_matcher", "pattern_time"),
     *("internals", "torch_internals", "diffusers_internals"),
     *("spec", "profiles", "tracing", "anatomy", "pipelines", "plan", "graph", "checkpoint", "verify", "publish"),
@@ -25,7 +37,7 @@ ROOMS = (
 FORBIDDEN_ARROWS = {
     "graph": {"checkpoint"},
     "checkpoint": {"graph"},
-    "metrics": set(ROOMS) - {"errors", "files", "metrics"},  # knows nothing of surgery
+    "metrics": set(ROOMS) - {"errors", "damage", "files", "metrics"},  # knows nothing of surgery
 }
 LIGHT = {  # rooms and modules, and what must not be loaded with them
     "surgery": {"torch", "diffusers", "transformers", "numpy"},

@@ -5,17 +5,18 @@ header, JSON, says what they are of, under which request, and which samples were
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from surgery.activations.accumulate import Accumulator
 from surgery.activations.output_sums import SavedBank
+from surgery.damage import read_arrays, told_as
+from surgery.errors import InputError
 from surgery.files import write_whole
 from surgery.profiles.layer_profile import StreamSums
 
@@ -51,27 +52,24 @@ class Unfinished:
     def resume(self, sums: Accumulator) -> list[str]:
         """Go on from what is there; the names of its samples. None where there is nothing that can be read."""
         try:
-            with safe_open(self.path, framework="numpy") as file:
-                header = json.loads((file.metadata() or {})[KEY])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-            if (header["format"], header["request"]) != (FORMAT, self.key):
-                return []
-            streams = {
-                tuple(key): StreamSums(*(tensors[f"stream/{number}/{f.name}"].copy() for f in fields(StreamSums)))
-                for number, key in enumerate(header["streams"])
-            }
-            banks = [
-                SavedBank(
-                    tuple(branches),
-                    device,
-                    tuple((name, stream) for name, stream in outputs),
-                    {name: tensors[f"bank/{number}/{name}"] for name in ("counts", "shift", "total", "squares")},
-                )
-                for number, (branches, device, outputs) in enumerate(header["banks"])
-            ]
-            samples = [str(name) for name in header["samples"]]
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            header, tensors = read_arrays(self.path, KEY, f"{self.path}")
+            with told_as(f"{self.path} is damaged"):
+                if (header["format"], header["request"]) != (FORMAT, self.key):
+                    return []
+                streams = {tuple(key): _stream(tensors, number) for number, key in enumerate(header["streams"])}
+                banks = [_bank(tensors, number, *said) for number, said in enumerate(header["banks"])]
+                samples = [str(name) for name in header["samples"]]
+        except InputError:
             return []
         sums.streams = streams
         sums.outputs.restore(banks)
         return samples
+
+
+def _stream(tensors: Mapping[str, Any], number: int) -> StreamSums:
+    return StreamSums(*(tensors[f"stream/{number}/{f.name}"].copy() for f in fields(StreamSums)))
+
+
+def _bank(tensors: Mapping[str, Any], number: int, branches: Any, device: str, outputs: Any) -> SavedBank:
+    arrays = {name: tensors[f"bank/{number}/{name}"] for name in ("counts", "shift", "total", "squares")}
+    return SavedBank(tuple(branches), device, tuple((name, stream) for name, stream in outputs), arrays)

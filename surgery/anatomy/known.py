@@ -17,6 +17,8 @@ from typing import Any
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.as_json import anatomy_from_json, anatomy_to_json
 from surgery.bundled import demo_anatomy
+from surgery.damage import told_as
+from surgery.errors import InputError
 from surgery.files import expand_home, write_whole
 from surgery.version import __version__
 
@@ -64,10 +66,9 @@ def recall_demo() -> Anatomy:
 
 def recall_anatomy(key: str) -> Anatomy | None:
     """The anatomy that was kept under a key; None where there is none, or its file is damaged."""
-    try:
+    with contextlib.suppress(InputError), told_as("it is read anew"):
         return anatomy_from_json(json.loads(_file(key).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    return None
 
 
 def keep_anatomy(key: str, anatomy: Anatomy) -> None:

@@ -4,13 +4,13 @@
 * a text file beside each picture, of its name, with one caption a line, as trainers have it.
 """
 
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.experiment.text_files import lines_of, read_text_file, rows_of_csv
 
@@ -59,12 +59,10 @@ def _from_table(table: Path) -> Iterator[CaptionedPicture]:
 
 def _rows(table: Path) -> list[dict[str, Any]]:
     text = read_text_file(table, "the captions")
-    try:
+    with told_as(f"{table} can't be read"):
         if table.suffix == ".csv":
             return list(rows_of_csv(text))
         rows = [json.loads(line) for line in lines_of(text)]
-    except (ValueError, RecursionError, csv.Error) as error:
-        raise InputError(f"{table} can't be read: {error}") from None
     if not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{table} must hold one object a line, with file_name and text")
     return rows

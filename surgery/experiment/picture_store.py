@@ -13,6 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+from surgery.damage import told_as
+from surgery.errors import InputError
 from surgery.files import key_of_recipe, write_whole
 from surgery.metrics.pictures import PictureSet, pictures_of_files, png_of
 from surgery.written import digest_of
@@ -53,11 +55,10 @@ class StoredPictures:
     @cached_property
     def _known(self) -> dict[str, str]:
         """The index, but for pictures that are gone or are no longer what was written."""
-        try:
+        with contextlib.suppress(InputError), told_as("it is drawn again"):
             found = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
             return {name: digest for name, digest in found.items() if _is_as_written(self.folder / name, digest)}
-        except (OSError, ValueError, AttributeError):
-            return {}
+        return {}
 
 
 @dataclass(frozen=True)

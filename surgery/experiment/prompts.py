@@ -1,6 +1,5 @@
 """Prompts from files: a text file, a CSV, or captions in COCO's format, whose pictures then are the reference."""
 
-import csv
 import json
 import random
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.experiment.text_files import lines_of, read_text_file, rows_of_csv
 
@@ -55,10 +55,8 @@ def read_prompt_file(
 
 
 def _from_csv(path: Path, text: str) -> list[str]:
-    try:
+    with told_as(f"the prompts {path} can't be read"):
         rows = rows_of_csv(text)
-    except csv.Error as error:
-        raise InputError(f"the prompts {path} can't be read: {error}") from None
     column = next((name for name in COLUMNS if rows and name in rows[0]), None)
     if column is None:
         raise InputError(f"{path} has no column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}")
@@ -68,16 +66,14 @@ def _from_csv(path: Path, text: str) -> list[str]:
 
 def _from_coco(path: Path, text: str, pictures: Path | None) -> list[tuple[str, Path | None]]:
     """Every annotation with its picture, in the file's order."""
-    try:
+    with told_as(
+        f"{path} is no captions file in COCO's format (images with id and file_name, annotations with image_id and "
+        "caption)"
+    ):
         document: Any = json.loads(text)
         names = {image["id"]: str(image["file_name"]) for image in document["images"]}
         captions = [(entry["caption"], entry["image_id"]) for entry in document["annotations"]]
         hash(tuple(identifier for _, identifier in captions))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} is no captions file in COCO's format (images with id and file_name, annotations with image_id and "
-            f"caption): {type(error).__name__}: {error}"
-        ) from None
     for number, (caption, _) in enumerate(captions, 1):
         if not isinstance(caption, str):
             raise InputError(f"{path}: the caption of annotation {number} is {json.dumps(caption)}; write a text")

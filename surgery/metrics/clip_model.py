@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.metrics.extractors import Extractor, package_versions
 from surgery.metrics.weight_files import digest_of_state
@@ -127,15 +128,13 @@ def _of_folder(name: str, weights: Path | None, tag: str | None) -> dict[str, An
             f"{folder} holds no weights ({', '.join(WEIGHT_PATTERNS)}), and the model would be random; "
             f"put open_clip_model.safetensors there; {WITHOUT}"
         )
-    try:
+    with told_as(f"{folder / CONFIG} can't be read"):
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        text, prepared = config["model_cfg"]["text_cfg"], config.get("preprocess_cfg")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / CONFIG} can't be read: {type(error).__name__}: {error}") from None
+        named, prepared = config["model_cfg"]["text_cfg"].get("hf_model_name"), config.get("preprocess_cfg")
     if not prepared:
         raise InputError(f"{folder / CONFIG} has no preprocess_cfg: how pictures are prepared would be guessed")
-    if text.get("hf_model_name"):
-        raise InputError(f"the text side of {folder} is {text['hf_model_name']}, which would be fetched from the Hub")
+    if named:
+        raise InputError(f"the text side of {folder} is {named}, which would be fetched from the Hub")
     return {}
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
+from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.metrics.feature_sets import Origin
 from surgery.metrics.weight_files import WeightFile, digest_of_state, find_weights
@@ -252,20 +253,14 @@ def _made_alike(cls: Any, name: str, layer: str, path: dict[str, str]) -> Any:
 def _made_under(seed: int, cls: Any, name: str, layer: str, path: dict[str, str]) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
+        with told_as(f"the extractor {name} can't be made"):
             return cls(name, [layer], **path)
-        except (OSError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-            raise InputError(f"the extractor {name} can't be made: {error}") from None
 
 
 def _refuse_pickled_code(path: Path) -> None:
     """Raise InputError where a file of weights holds anything but tensors: torch-fidelity would run it."""
-    import pickle
-
-    try:
+    with told_as(f"{path} can't be read as a file of tensors"):
         torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read as a file of tensors: {error}") from None
 
 
 def package_versions(*packages: str) -> dict[str, str]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from surgery.damage import read_arrays
 from surgery.errors import InputError
 from surgery.files import key_of_recipe, write_whole
 from surgery.metrics.extractors import Extractor, package_versions
@@ -91,11 +91,12 @@ def _packed(values: NDArray[np.float32], digests: tuple[str, ...], recipe: dict[
 def _lookup(path: Path, recipe: dict[str, Any]) -> tuple[NDArray[np.float32], tuple[str, ...]] | None:
     """Features and the digests of their pictures; None where they are not there, damaged, or of something else."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[KEY])
-            values, rows = file.get_tensor("features"), file.get_tensor("digests")
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        header, arrays = read_arrays(path, KEY, f"{path}")
+    except InputError:
         return None
+    if not {"features", "digests"} <= arrays.keys():
+        return None
+    values, rows = arrays["features"], arrays["digests"]
     if header != {**recipe, "sha256": _checksum(values, rows)}:
         return None
     return values, tuple(bytes(row).hex() for row in rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from surgery.damage import told_as
 from surgery.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF")
@@ -51,17 +52,16 @@ def decode_picture(content: bytes) -> OpenedPicture:
     Raises:
         InputError: they are no picture, a damaged one, one of another format, of too many pixels, or of 16 bits.
     """
-    try:
-        image = Image.open(io.BytesIO(content), formats=_known_formats())
+    with told_as("can't be read"):
+        try:
+            image = Image.open(io.BytesIO(content), formats=_known_formats())
+        except UnidentifiedImageError:
+            raise InputError("can't be read: it is no picture") from None
         if image.width * image.height > MAX_PIXELS:
             raise InputError(f"has {image.width} x {image.height} pixels; write one of at most {MAX_PIXELS:,}")
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # Pillow turns TIFF as it decodes
         image.load()
         turned = ImageOps.exif_transpose(image)
-    except UnidentifiedImageError:
-        raise InputError("can't be read: it is no picture") from None
-    except (OSError, ValueError, SyntaxError, KeyError, IndexError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"can't be read: {error}") from None
     if image.mode not in MODES:
         raise InputError(f"is of Pillow's mode {image.mode}; write it with 8 bits a channel")
     is_transparent = _is_transparent(turned)

@@ -6,14 +6,13 @@ Ours are .safetensors, with what they were made with in the header. Others publi
 
 import io
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from surgery.damage import read_arrays, told_as
 from surgery.errors import InputError
 from surgery.files import write_whole
 from surgery.metrics.feature_sets import Features, Origin, Statistics, finite_rows
@@ -59,12 +58,7 @@ def read_reference(path: Path) -> Features | Statistics:
     """
     if path.suffix == ".npz":
         return _from_npz(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get(KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise InputError(f"the reference {path} can't be read: {error}") from None
+    header, tensors = read_arrays(path, KEY, f"the reference {path}")
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path} holds no features or statistics that this version wrote")
     origin = Origin(*(str(header.get(name, "")) for name in ("extractor", "digest", "resize")))
@@ -83,11 +77,8 @@ def read_reference(path: Path) -> Features | Statistics:
 
 
 def _from_npz(path: Path) -> Statistics:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"the statistics {path} can't be read: {error}") from None
+    with told_as(f"the statistics {path} can't be read"), np.load(path, allow_pickle=False) as file:
+        found = {name: file[name] for name in file.files}
     if "mu" not in found or "sigma" not in found:
         raise InputError(f"{path} must hold mu and sigma; it has {', '.join(sorted(found)) or 'nothing'}")
     return _checked(Statistics(found["mu"], found["sigma"], None, Origin()), path)

@@ -47,6 +47,9 @@ def pick_dtype(dtype: Any, device: str) -> Any:
     return getattr(torch, name)
 
 
+NO_PICKLES = "; pickles are never loaded here: load it with diffusers, and save_pretrained() it as safetensors"
+
+
 def load_pretrained(
     source: ModelSource,
     *,
@@ -58,7 +61,8 @@ def load_pretrained(
     """The pipeline of a source, or its transformer where it is no pipeline or on request, in evaluation mode.
 
     What is missing of a model on the hub is downloaded, at the revision of the source. `variant` is that of diffusers:
-    what the names of the files have before their ending.
+    what the names of the files have before their ending. Weights are taken from safetensors alone, of every component:
+    a pickle can run code.
 
     Raises:
         InputError: diffusers can't load it, or there is no such device or dtype.
@@ -70,13 +74,16 @@ def load_pretrained(
             return _load(source, torch_dtype, variant, transformer_only=transformer_only).to(device)
     except (OSError, ValueError, RuntimeError, AssertionError, AttributeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{source.name} can't be loaded on {device}: {reason}") from error
+        advice = NO_PICKLES if "safetensors" in reason else ""
+        raise InputError(f"{source.name} can't be loaded on {device}: {reason}{advice}") from error
 
 
 def _load(source: ModelSource, dtype: Any, variant: str | None, *, transformer_only: bool) -> Any:
     import diffusers
 
-    place: dict[str, Any] = {} if source.revision is None else {"revision": source.revision}
+    place: dict[str, Any] = {"use_safetensors": True}
+    if source.revision is not None:
+        place["revision"] = source.revision
     if variant is not None:
         place["variant"] = variant
     if source.pipeline is not None and not transformer_only:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.files import write_whole
 from surgery.spec.file_kind import is_spec
@@ -42,15 +42,12 @@ def read_means(path: str | Path) -> MeansFile:
     Raises:
         InputError: it can't be read, is no safetensors file, or holds no means, or one that is no finite vector.
     """
-    try:
+    if is_spec(path):
+        raise InputError(f"{path} is a spec, and no profile, which `surgery profile` writes")
+    with told_as(f"the profile {path} can't be read"):
         content = Path(path).read_bytes()
+    with told_as(f"the profile {path} is no safetensors file of float32 or float64 values"):
         tensors = load_file(path)
-    except OSError as error:
-        raise InputError(f"the profile {path} can't be read: {error.strerror or error}") from None
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        if is_spec(path):
-            raise InputError(f"{path} is a spec, and no profile, which `surgery profile` writes") from None
-        raise InputError(f"the profile {path} is no safetensors file of float32 or float64 values: {error}") from None
     vectors: dict[str, dict[str, NDArray[np.float64]]] = {}
     for key, tensor in tensors.items():
         if not key.startswith(PREFIX):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from surgery.damage import read_arrays, told_as
 from surgery.errors import InputError
 from surgery.files import write_whole
 from surgery.profiles.layer_profile import Array, Moments, Profile, ProfiledStack, StreamSums, add_up, no_sums
@@ -57,20 +57,13 @@ def read_profile(path: str | Path) -> Profile:
     Raises:
         InputError: it can't be read, is truncated, is no profile, or one whose arrays do not fit one another.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        if is_spec(path):
-            raise InputError(f"{path} is a spec, and no profile, which `surgery profile` writes") from None
-        raise InputError(f"the profile {path} can't be read: {error}") from None
-    if KEY not in metadata:
+    if is_spec(path):
+        raise InputError(f"{path} is a spec, and no profile, which `surgery profile` writes")
+    header, tensors = read_arrays(path, KEY, f"the profile {path}")
+    if header is None:
         raise InputError(f"{path} is no profile: `surgery profile MODEL --prompts FILE --out {path}` makes one")
-    try:
-        return _parse(json.loads(metadata[KEY]), tensors)
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"the profile {path} is damaged: {type(error).__name__}: {error}") from None
+    with told_as(f"the profile {path} is damaged"):
+        return _parse(header, tensors)
 
 
 def _parse(header: Mapping[str, Any], tensors: Mapping[str, Any]) -> Profile:

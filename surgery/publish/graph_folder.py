@@ -16,6 +16,7 @@ import torch
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.identity import Identity, find_difference, hash_file, identify, identity_from_json
 from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, read_json
+from surgery.damage import told_as
 from surgery.errors import InputError, RefusedError
 from surgery.graph.apply import apply, tensors_of_means
 from surgery.graph.variant import build_variant, source_of_variant
@@ -124,21 +125,17 @@ def read_artefact(folder: str | Path) -> Artefact:
     if manifest.get("format") != FORMAT:
         shown = manifest.get("format", "none")
         raise InputError(f"{folder} has format {shown}; this version reads {FORMAT}; install a newer layer-surgery")
-    try:
+    with told_as(f"{folder / MANIFEST} is damaged, so that the spec must be compiled again"):
         base, files = identity_from_json(manifest["base"]), dict(manifest["files"])
         recorded = str(manifest["plan"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / MANIFEST} is damaged: {error}; compile the spec again") from None
     for name, digest in files.items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise InputError(f"{folder} has no {name}, which its manifest lists; compile the spec again")
         if hash_file(path) != digest:
             raise InputError(f"{path} was changed after it was compiled; compile the spec again")
-    try:
+    with told_as(f"{folder / PLAN} is damaged, so that the spec must be compiled again"):
         plan = plan_from_json(read_json(folder / PLAN))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / PLAN} is damaged: {error}; compile the spec again") from None
     if plan.hash != recorded:
         raise InputError(f"{folder / PLAN} is not the plan of the manifest; compile the spec again")
     return Artefact(folder, base, plan, folder / MEANS if MEANS in files else None, manifest)

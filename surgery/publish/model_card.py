@@ -4,6 +4,7 @@ The head of the file is the metadata that the hub reads (https://huggingface.co/
 languages are those of the base model.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 import yaml
 
 from surgery.anatomy.identity import Identity
+from surgery.damage import told_as
+from surgery.errors import InputError
 from surgery.plan.plan import Plan
 from surgery.plan.text import items_to_text
 
@@ -64,17 +67,11 @@ class CardFacts:
 
 def read_card_head(path: Path) -> dict[str, Any]:
     """The metadata at the head of a model card; empty where there is no card, or no sound head."""
-    try:
+    with contextlib.suppress(InputError), told_as("there is no sound head"):
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return {}
-    if not text.startswith("---\n"):
-        return {}
-    try:
-        head = yaml.safe_load(text[4:].partition("\n---")[0])
-    except (yaml.YAMLError, ValueError):
-        return {}
-    return head if isinstance(head, dict) else {}
+        head = yaml.safe_load(text[4:].partition("\n---")[0]) if text.startswith("---\n") else None
+        return head if isinstance(head, dict) else {}
+    return {}
 
 
 def write_card(facts: CardFacts) -> str:

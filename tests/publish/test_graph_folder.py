@@ -214,7 +214,7 @@ def test_a_changed_or_missing_file_is_refused(compile_spec, name):
     ("change", "message"),
     [
         ({"format": 2}, "has format 2; this version reads 1; install a newer layer-surgery"),
-        ({"base": {}}, "is damaged: 'model'"),
+        ({"base": {}}, "is damaged, so that the spec must be compiled again: KeyError: 'model'"),
         ({"files": {"../spec.yaml": "0"}}, "has no ../spec.yaml"),
         ({"plan": "0"}, "is not the plan of the manifest"),
     ],
