@@ -33,7 +33,11 @@ class TraceError(SurgeryError):
     """The forward of a model can't be traced; the text names the line of code where it failed."""
 
 
-class PartialTraceWarning(UserWarning):
+class SurgeryNote(UserWarning):
+    """What a user should know of what was done, and that is no fault; commands print it as `note: ...`."""
+
+
+class PartialTraceWarning(SurgeryNote):
     """A forward can't be traced whole; its stacks are, and the rest of it runs as it is."""
 
 

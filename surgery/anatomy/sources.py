@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.hub_cache import cached_snapshot, explain_hub_error
+from surgery.anatomy.hub_reach import is_hub_within_reach
 from surgery.anatomy.known import keep_anatomy, key_of_config, recall_anatomy, recall_demo
 from surgery.anatomy.tensor_files import WEIGHTS_NAME, TensorFile, Weights, find_weights, read_header
 from surgery.bundled import DEMO_NAME, demo_folder
@@ -20,8 +22,10 @@ from surgery.spec.file_kind import is_spec
 
 PIPELINE_INDEX = "model_index.json"
 CONFIG_FILES = ((PIPELINE_INDEX, "transformer/config.json"), ("config.json",))  # of a pipeline, of a transformer
+HUB_ID = re.compile(r"[a-zA-Z0-9_][\w.-]*/[a-zA-Z0-9_][\w.-]*", re.ASCII)
+HUB_PREFIX = "hub:"
 MAX_NESTING = 100  # of a JSON file: what is deeper can be read, but not be copied, compared or written
-MAX_MODULES = 30_000  # of a model; the largest that diffusers has are made of some thousands
+MAX_MODULES = 15_000  # of a model; the largest that diffusers has are made of some thousands
 ASSUMED_DTYPE = "bfloat16"
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 SINGLE_FILE_CONFIGS = ("config/config.json", "config/transformer/config.json")  # beside a single file
@@ -74,13 +78,16 @@ def inspect(model: Any) -> Anatomy:
 def find_source(model: str, *, revision: str | None = None) -> ModelSource:
     """The source that a name stands for: `demo`, a pipeline folder, a transformer folder, a single file, or a hub id.
 
-    `revision` is a commit on the hub; it says nothing of folders.
+    `hub:OWNER/NAME` is a hub id even where there is a folder of that name. `revision` is a commit on the hub; it says
+    nothing of folders.
 
     Raises:
         InputError: there is no such folder or hub id, or it holds no diffusers transformer.
     """
     if model == DEMO_NAME:
         return _source_in_folder(DEMO_NAME, demo_folder())
+    if model.startswith(HUB_PREFIX):
+        return _source_on_hub(model.removeprefix(HUB_PREFIX), revision)
     path = expand_home(model)
     if path.is_dir():
         return _source_in_folder(model, path)
@@ -91,6 +98,11 @@ def find_source(model: str, *, revision: str | None = None) -> ModelSource:
             f"there is no folder {model}; write a folder, a hub id like PixArt-alpha/PixArt-XL-2-512x512, or demo"
         )
     return _source_on_hub(model, revision)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be one of the hub (OWNER/NAME)."""
+    return HUB_ID.fullmatch(name) is not None and "--" not in name and ".." not in name
 
 
 def _source_in_folder(name: str, folder: Path) -> ModelSource:
@@ -129,6 +141,15 @@ def _source_on_hub(model: str, commit: str | None) -> ModelSource:
     if snapshot is not None and any(all((snapshot / file).exists() for file in files) for files in CONFIG_FILES):
         source = _source_in_folder(model, snapshot)
         return replace(source, pipeline=None if source.pipeline is None else model, revision=snapshot.name)
+    away = InputError(
+        f"{model} is neither a folder nor in the local cache, and the hub can't be reached; check the name and the "
+        "connection (HF_HUB_OFFLINE keeps to the cache)"
+    )
+    if not is_hub_id(model):
+        raise InputError(f"{model} is neither a folder nor a hub id (OWNER/NAME)")
+    is_away = not is_hub_within_reach()
+    if is_away and snapshot is None:
+        raise away
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -137,7 +158,7 @@ def _source_on_hub(model: str, commit: str | None) -> ModelSource:
     def read(file: str) -> dict[str, Any] | None:
         nonlocal revision
         try:
-            path = Path(hf_hub_download(model, file, revision=commit))
+            path = Path(hf_hub_download(model, file, revision=commit, local_files_only=is_away))
             revision = path.parents[file.count("/")].name  # snapshots/COMMIT/FILE
             return read_json(path)
         except LocalEntryNotFoundError:
@@ -145,10 +166,7 @@ def _source_on_hub(model: str, commit: str | None) -> ModelSource:
                 try_to_load_from_cache(model, "config.json", revision=commit), str
             ):
                 return None  # offline, a cached transformer is known by its config
-            raise InputError(
-                f"{model} is neither a folder nor in the local cache, and the hub can't be reached; check the name and "
-                "the connection (HF_HUB_OFFLINE keeps to the cache)"
-            ) from None
+            raise away from None
         except EntryNotFoundError:
             return None
         except HFValidationError:

@@ -3,7 +3,10 @@
 Exit statuses: 0 it is done; 1 a fault of the input, or a refusal; 2 wrong usage; 130 interrupted; 141 nobody reads.
 """
 
+import contextlib
 import sys
+import warnings
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +30,7 @@ from surgery.commands import (
 )
 from surgery.commands.output import say
 from surgery.commands.streams import own_streams
-from surgery.errors import SurgeryError
+from surgery.errors import SurgeryError, SurgeryNote
 from surgery.version import __version__
 
 INTERRUPTED = 130
@@ -86,10 +89,26 @@ app.command("schema")(schema.run)
 app.command("doctor")(doctor.run)
 
 
+@contextlib.contextmanager
+def told_notes() -> Iterator[None]:
+    """Print our own warnings as notes, without the place in the code where they arose."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def tell(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, SurgeryNote):
+                say(f"note: {message}", err=True)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = tell
+        yield
+
+
 def main() -> None:
     """The entry point of the `surgery` script."""
     try:
-        with own_streams():
+        with own_streams(), told_notes():
             app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -13,6 +13,7 @@ from surgery.errors import InputError
 from surgery.pipelines.conditions import conditions_of
 from surgery.pipelines.draw import check_call
 from surgery.pipelines.pretrained import load_pretrained, pick_device, pick_dtype
+from surgery.plan.spec_model import model_of_spec
 from surgery.spec.load import Spec
 from surgery.version import __version__
 
@@ -60,11 +61,10 @@ class Run:
 
 def model_of_specs(specs: Sequence[Spec], override: str | None) -> str:
     """The name of the one model that all specs are for, or the one given instead; InputError where there is none."""
-    names = {override or spec.model for spec in specs}
-    if len(names) != 1 or None in names:
-        shown = ", ".join(sorted(str(name) for name in names))
-        raise InputError(f"the specs name not one model but {shown}; give --model")
-    return str(names.pop())
+    names = {model_of_spec(spec, override) for spec in specs}
+    if len(names) != 1:
+        raise InputError(f"the specs name not one model but {', '.join(sorted(names))}; give --model")
+    return names.pop()
 
 
 def source_with_pipeline(name: str, purpose: str = "to draw pictures") -> ModelSource:

@@ -7,7 +7,8 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.sources import inspect
 from surgery.errors import InputError
 from surgery.plan.plan import Plan
-from surgery.plan.planned import load_for, model_of_spec, plan_points, plan_spec
+from surgery.plan.planned import load_for, plan_points, plan_spec
+from surgery.plan.spec_model import model_of_spec
 from surgery.spec.load import Spec
 
 

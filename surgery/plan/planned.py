@@ -16,6 +16,7 @@ from surgery.plan.names import find_name_faults
 from surgery.plan.plan import Plan
 from surgery.plan.profile_groups import FoundGroup, find_profile_groups, self_contained_text
 from surgery.plan.replacements import MeanValues
+from surgery.plan.spec_model import model_of_spec
 from surgery.plan.sweep import expand_sweep
 from surgery.spec.load import Spec, load_spec
 from surgery.spec.places import Faults
@@ -177,11 +178,3 @@ def find_once() -> Finder:
         return answer
 
     return find
-
-
-def model_of_spec(spec: Spec, override: str | None) -> str:
-    """The model to work on; raises InputError where neither the spec nor the call names one."""
-    name = override or spec.model
-    if name is None:
-        raise InputError(f"{spec.file} names no model; write model: in the spec, or give --model")
-    return name

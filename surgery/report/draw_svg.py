@@ -18,28 +18,33 @@ MAX_IN_A_COLUMN = 7
 TITLE_HEIGHT = 34
 
 # Colours of Okabe and Ito, which the colour-blind can tell apart; each kind of edit has a sign as well.
+# What is written at each element holds in renderers without style sheets; a style sheet goes before it.
+PAINT = {
+    "title": 'font-family="sans-serif" font-size="16" font-weight="600" fill="#1a1a1a"',
+    "stack": 'font-family="sans-serif" font-size="12" font-weight="600" fill="#1a1a1a"',
+    "plain": 'font-family="sans-serif" font-size="12" fill="#1a1a1a"',
+    "index": 'font-family="sans-serif" font-size="13" text-anchor="middle" fill="#1a1a1a"',
+    "note": 'font-family="sans-serif" font-size="10" text-anchor="middle" fill="#1a1a1a"',
+    "gone": 'font-family="sans-serif" font-size="13" text-anchor="middle" fill="#6a6a6a"',
+    "gone-note": 'font-family="sans-serif" font-size="10" text-anchor="middle" fill="#6a6a6a"',
+    "paper": 'fill="#ffffff"',
+    "line": 'stroke="#8a8a8a" stroke-width="1.5" fill="none"',
+    "box": 'fill="#efefef" stroke="#8a8a8a" stroke-width="1"',
+    "changed": 'fill="#fbe3c0" stroke="#e69f00" stroke-width="2"',
+    "skipped": 'fill="#ffffff" stroke="#8a8a8a" stroke-dasharray="4 3"',
+    "parallel": 'fill="#dcebf7" stroke="#0072b2" stroke-width="2"',
+    "repeated": 'fill="#d8f0e6" stroke="#009e73" stroke-width="2"',
+}
 STYLE = """
-text { font: 12px ui-sans-serif, system-ui, sans-serif; fill: #1a1a1a; }
-text.index { text-anchor: middle; font-size: 13px; }
-text.note { text-anchor: middle; font-size: 10px; }
-text.title { font-size: 16px; font-weight: 600; }
-text.stack { font-weight: 600; }
-.paper { fill: #ffffff; }
-.line { stroke: #8a8a8a; stroke-width: 1.5; fill: none; }
-.box { fill: #efefef; stroke: #8a8a8a; stroke-width: 1; }
-.changed { fill: #fbe3c0; stroke: #e69f00; stroke-width: 2; }
-.skipped { fill: none; stroke: #8a8a8a; stroke-dasharray: 4 3; }
-.ghost { fill: #8a8a8a; paint-order: stroke; stroke: #ffffff; stroke-width: 5px; }
-.parallel { fill: #dcebf7; stroke: #0072b2; stroke-width: 2; }
-.repeated { fill: #d8f0e6; stroke: #009e73; stroke-width: 2; }
+text { font-family: ui-sans-serif, system-ui, sans-serif; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e8e8e8; }
   .paper { fill: #16181d; }
   .line { stroke: #9a9a9a; }
   .box { fill: #2b2e36; stroke: #9a9a9a; }
   .changed { fill: #4a3711; stroke: #e69f00; }
-  .skipped { stroke: #9a9a9a; }
-  .ghost { fill: #9a9a9a; stroke: #16181d; }
+  .skipped { fill: #16181d; stroke: #9a9a9a; }
+  .gone, .gone-note { fill: #a8a8a8; }
   .parallel { fill: #12324a; stroke: #56b4e9; }
   .repeated { fill: #0f3a2d; stroke: #20c997; }
 }
@@ -74,7 +79,7 @@ def draw_svg(plan: Plan, anatomy: Anatomy, *, title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" '
         f'height="{height:g}" role="img">\n<title>{escape(title)}</title>\n<desc>{escape(description)}</desc>\n'
         f"<style>{STYLE}</style>\n"
-        f'<rect class="paper" width="{WIDTH}" height="{height:g}"/>\n' + "\n".join(parts) + "\n</svg>\n"
+        f'<rect {_painted("paper")} width="{WIDTH}" height="{height:g}"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
 
@@ -83,7 +88,9 @@ def _band(stack: StackCells, width: float) -> Shape:
 
     def draw(x: float, y: float) -> Iterable[str]:
         yield _text(x, y + 12, stack.name, "stack")
-        yield _text(x + 8 * len(stack.name) + 16, y + 12, f"{stack.num_blocks} layers; streams: {stack.streams}", "")
+        yield _text(
+            x + 8 * len(stack.name) + 16, y + 12, f"{stack.num_blocks} layers; streams: {stack.streams}", "plain"
+        )
         yield from flow.draw(x, y + 24)
 
     return Shape(width, flow.height + 24, 0, draw)
@@ -109,7 +116,7 @@ def _box(box: Box) -> Shape:
     def draw(x: float, y: float) -> Iterable[str]:
         left = x + (width - BOX) / 2
         kind = "changed" if box.is_edited else "box"
-        yield f'<rect class="{kind}" x="{left:g}" y="{y:g}" width="{BOX}" height="{BOX_HEIGHT}" rx="4"/>'
+        yield f'<rect {_painted(kind)} x="{left:g}" y="{y:g}" width="{BOX}" height="{BOX_HEIGHT}" rx="4"/>'
         yield _text(x + width / 2, y + 17, str(box.index), "index")
         for number, note in enumerate(notes, start=1):
             yield _text(x + width / 2, y + BOX_HEIGHT + number * NOTE_HEIGHT - 1, note, "note")
@@ -122,9 +129,9 @@ def _skipped(first: int, end: int) -> Shape:
     width = max(BOX, 8 * len(label) + 12, 40)
 
     def draw(x: float, y: float) -> Iterable[str]:
-        yield f'<rect class="skipped" x="{x:g}" y="{y:g}" width="{width}" height="{BOX_HEIGHT}" rx="4"/>'
-        yield _text(x + width / 2, y + 17, label, "index ghost")
-        yield _text(x + width / 2, y + BOX_HEIGHT + NOTE_HEIGHT - 1, "skipped", "note ghost")
+        yield f'<rect {_painted("skipped")} x="{x:g}" y="{y:g}" width="{width}" height="{BOX_HEIGHT}" rx="4"/>'
+        yield _text(x + width / 2, y + 17, label, "gone")
+        yield _text(x + width / 2, y + BOX_HEIGHT + NOTE_HEIGHT - 1, "skipped", "gone-note")
 
     return Shape(width, BOX_HEIGHT + NOTE_HEIGHT, BOX_HEIGHT / 2, draw)
 
@@ -155,7 +162,7 @@ def _framed(inner: Shape, kind: str, label: str) -> Shape:
     height = inner.height + 2 * GAP + 14
 
     def draw(x: float, y: float) -> Iterable[str]:
-        yield f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="10"/>'
+        yield f'<rect {_painted(kind)} x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="10"/>'
         yield from inner.draw(x + (width - inner.width) / 2, y + GAP)
         yield _text(x + width / 2, y + height - 7, label, "index")
 
@@ -177,7 +184,7 @@ def _flow(shapes: Sequence[Shape], width: float) -> Shape:
         axis = y
         for row, over, under in zip(rows, above, below, strict=True):
             axis += over
-            yield f'<path class="line" d="M{x:g} {axis:g}h{_width_of(row):g}"/>'
+            yield f'<path {_painted("line")} d="M{x:g} {axis:g}h{_width_of(row):g}"/>'
             left = x
             for shape in row:
                 yield from shape.draw(left, axis - shape.axis)
@@ -206,8 +213,8 @@ def _legend(cells: Sequence[Cell]) -> Shape:
 
     def draw(x: float, y: float) -> Iterable[str]:
         for kind in shown:
-            yield f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="18" height="14" rx="3"/>'
-            yield _text(x + 24, y + 11, meanings[kind], "")
+            yield f'<rect {_painted(kind)} x="{x:g}" y="{y:g}" width="18" height="14" rx="3"/>'
+            yield _text(x + 24, y + 11, meanings[kind], "plain")
             x += 24 + 6.5 * len(meanings[kind]) + 24
 
     return Shape(WIDTH - 2 * MARGIN, 16, 0, draw)
@@ -229,4 +236,9 @@ def _kinds(cells: Sequence[Cell]) -> Iterable[str]:
 
 
 def _text(x: float, y: float, text: str, kind: str) -> str:
-    return f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(text)}</text>'
+    return f'<text {_painted(kind)} x="{x:g}" y="{y:g}">{escape(text)}</text>'
+
+
+def _painted(kind: str) -> str:
+    """What an element of a kind looks like, in any renderer."""
+    return f'class="{kind}" {PAINT[kind]}'

@@ -70,7 +70,10 @@ def test_the_svg_is_xml_and_names_every_layer(anatomies, schedule):
     for layer in iter_layers(schedule.items):
         assert str(layer.index) in texts
     width, height = (float(root.attrib[name]) for name in ("width", "height"))
+    for element in root.iter("{http://www.w3.org/2000/svg}text"):
+        assert element.get("fill") and element.get("font-size")  # for renderers without style sheets
     for element in root.iter("{http://www.w3.org/2000/svg}rect"):
+        assert element.get("fill", "none") != "none"
         assert float(element.get("x", 0)) + float(element.attrib["width"]) <= width
         assert float(element.get("y", 0)) + float(element.attrib["height"]) <= height
 
