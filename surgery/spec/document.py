@@ -9,12 +9,10 @@ import yaml
 from surgery.spec.limits import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 from surgery.spec.nearest import shorten
 from surgery.spec.places import Faults, Place
+from surgery.spec.yaml_faults import list_yaml_faults, place_of_mark
 
 TAG_PREFIX = "tag:yaml.org,2002:"
 CLOCK = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+")
-KEY_OF_LINE = re.compile(r"(?P<indent> *(?:- +)?)(?P<key>[A-Za-z_]\w*):(?:\s|$)")
-STAR = re.compile(r"\*[^\s,}\[\]]*(\[[^\]]*\][^\s,}\]]*)?")
-BARE_SELECTOR = re.compile(r"(?:^|[:\s,{\[])([A-Za-z_][\w./]*\[[^\]]*\][\w.*]*)")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -83,7 +81,8 @@ def read_document(text: str | bytes, faults: Faults) -> Value | None:
         faults.add(error.place, error.fact)
         return None
     except yaml.MarkedYAMLError as error:
-        faults.add(*_yaml_advice(error, text))
+        for place, fact in list_yaml_faults(text, error, _fault_in):
+            faults.add(place, fact)
         return None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
@@ -100,6 +99,17 @@ def read_document(text: str | bytes, faults: Faults) -> Value | None:
     except _TooLargeError as error:
         faults.add(error.place, error.fact)
         return None
+
+
+def _fault_in(text: str) -> yaml.MarkedYAMLError | None:
+    """The first fault of a text as YAML, None where it has none that has a place."""
+    try:
+        yaml.compose(text, Loader=_BoundedLoader)
+    except yaml.MarkedYAMLError as error:
+        return error
+    except (yaml.YAMLError, _TooLargeError, ValueError, OverflowError, IndexError):
+        return None
+    return None
 
 
 class _TooLargeError(Exception):
@@ -129,7 +139,7 @@ class _BoundedLoader(yaml.SafeLoader):
         self.depth += 1
         mark: yaml.Mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.num_nodes > MAX_VALUES:
-            raise _TooLargeError(_mark_place(mark), f"the spec has over {MAX_VALUES:,} values; write a smaller one")
+            raise _TooLargeError(place_of_mark(mark), f"the spec has over {MAX_VALUES:,} values; write a smaller one")
         if self.depth > MAX_DEPTH:
             raise _too_deep(mark)
         node = super().compose_node(parent, index)
@@ -138,7 +148,7 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 def _too_deep(mark: yaml.Mark | None) -> _TooLargeError:
-    return _TooLargeError(_mark_place(mark), f"the spec is nested too deeply; write at most {MAX_DEPTH} levels")
+    return _TooLargeError(place_of_mark(mark), f"the spec is nested too deeply; write at most {MAX_DEPTH} levels")
 
 
 class _Builder:
@@ -150,7 +160,7 @@ class _Builder:
 
     def build(self, node: yaml.Node, depth: int) -> Value:
         self.num_values += 1
-        place = _mark_place(node.start_mark)
+        place = place_of_mark(node.start_mark)
         if self.num_values > MAX_VALUES or depth > MAX_DEPTH:
             what = f"over {MAX_VALUES:,} values" if self.num_values > MAX_VALUES else f"over {MAX_DEPTH} levels"
             raise _TooLargeError(place, f"the spec has {what} once its aliases are written out; write a smaller one")
@@ -165,7 +175,7 @@ class _Builder:
     def entries(self, node: yaml.Node, place: Place, depth: int) -> Entries:
         found: dict[str, tuple[Scalar, Value]] = {}
         for key_node, value_node in node.value:
-            key_place = _mark_place(key_node.start_mark)
+            key_place = place_of_mark(key_node.start_mark)
             if not isinstance(key_node, yaml.ScalarNode):
                 self.faults.add_final(key_place, "a key is a list or a mapping; write a plain word before the colon")
                 self.faults.settle(place)
@@ -230,58 +240,3 @@ def _number_or_text(text: str) -> str | float:
     if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", text):
         return float(text)
     return text
-
-
-def _mark_place(mark: yaml.Mark | None) -> Place:
-    return Place(1, 1) if mark is None else Place(mark.line + 1, mark.column + 1)
-
-
-def _yaml_advice(error: yaml.MarkedYAMLError, text: str) -> tuple[Place, str]:
-    """Where a YAML error is, and what it means in a spec."""
-    problem, context = (error.problem or "it can't be parsed").strip(), error.context or ""
-    mark = error.problem_mark or error.context_mark
-    place = _mark_place(mark)
-    lines = text.splitlines()
-    line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
-    if "alias" in problem or "an alias" in context:
-        star = next((found for found in STAR.finditer(line) if found.end() >= place.column - 1), None)
-        selector = star.group(0) if star else "*[0]"
-        return (
-            Place(place.line, star.start() + 1) if star else place,
-            f'a leading * is an alias in YAML; to mean every name, quote the selector: "{shorten(selector)}"',
-        )
-    bare = next((found for found in BARE_SELECTOR.finditer(line) if found.end() >= place.column), None)
-    if bare is not None and ("flow" in context or "flow" in problem) and not _is_quoted(line, bare.start(1)):
-        name = shorten(bare.group(1))
-        return (
-            Place(place.line, bare.start(1) + 1),
-            f'YAML can\'t read {name} within braces or brackets; quote the selector: "{name}"',
-        )
-    if "quoted scalar" in context and "end of stream" in problem:
-        return _mark_place(error.context_mark), "the quote that opens here is not closed; close it on the same line"
-    if "\\t" in problem or "tab" in problem.split():
-        return place, "a tab is used for indentation, which YAML does not allow; indent with spaces"
-    if "mapping values are not allowed" in problem or "'<block mapping start>'" in problem:
-        indentation = _indentation_advice(lines, place.line)
-        if indentation is not None:
-            return indentation
-    if "expected a single document" in problem or "expected a single document" in context:
-        return place, "there is a second document after `---`; a file holds one spec"
-    return place, f"this is not YAML: {shorten(problem, 100)}; check indentation, colons and quotes here"
-
-
-def _indentation_advice(lines: list[str], number: int) -> tuple[Place, str] | None:
-    """What to say of a line `key: value` that is indented unlike the one above; None where that is right."""
-    above = next((n for n in range(number - 1, 0, -1) if lines[n - 1].split("#")[0].strip()), None)
-    if above is None:
-        return None
-    key, own = KEY_OF_LINE.match(lines[above - 1]), KEY_OF_LINE.match(lines[number - 1])
-    if key is None or own is None or key.end("indent") == own.end("indent"):
-        return None
-    fact = f"{shorten(own['key'])} begins at column {own.end('indent') + 1}"
-    wanted = f"{shorten(key['key'])} above it at column {key.end('indent') + 1}"
-    return Place(number, own.end("indent") + 1), f"{fact}, and {wanted}; what belongs together begins at one column"
-
-
-def _is_quoted(line: str, position: int) -> bool:
-    return line[:position].count('"') % 2 == 1 or line[:position].count("'") % 2 == 1

@@ -197,6 +197,6 @@ def test_the_property_fails_when_yaml_errors_get_out(anatomies, monkeypatch):
     def explode(*args):
         raise RuntimeError("out it got")
 
-    monkeypatch.setattr("surgery.spec.document._yaml_advice", explode)
+    monkeypatch.setattr("surgery.spec.yaml_faults._yaml_advice", explode)
     with pytest.raises(RuntimeError, match="out it got"):
         outcome("a: [", anatomies)

@@ -28,7 +28,7 @@ ONLY_YAML_TELLS = {
     *("indented_behind_a_dash", "indented_too_far", "indented_too_little", "key_no_text"),
     *("nested_too_deeply", "not_utf8", "second_document", "tabs", "yaml_base_60_in_order", "yaml_braces"),
     *("yaml_braces_over_lines", "yaml_brackets", "yaml_merge_key", "yaml_star", "yaml_tag", "yaml_unclosed_quote"),
-    *("yaml_unknown_alias", "yaml_wrong_escape"),
+    *("yaml_faults_all_at_once", "yaml_unknown_alias", "yaml_wrong_escape"),
 }
 ONLY_A_MODEL_TELLS = {
     *("component_of_another_stack", "fault_behind_an_alias", "faults_of_both_stacks", "group_fault_is_said_once"),
