@@ -1,7 +1,6 @@
 """A planned spec and an adapter of the original (LoRA, LoKr, ...) -> a file for the pruned checkpoint of that spec."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from surgery.checkpoint.header_metadata import keep_metadata
 from surgery.checkpoint.new_checkpoint import NewCheckpoint
 from surgery.checkpoint.remap import Remapped, fitted_from_answer, remap_adapter
 from surgery.errors import InputError, RefusedError
-from surgery.outputs import refuse_file
+from surgery.outputs import refuse_file, unfinished_runs
 from surgery.plan.planned import PlannedSource
 from surgery.publish.manifest import FORMAT
 from surgery.publish.recipe import BASE_KEY, KEY, public_text
@@ -59,7 +58,7 @@ def remap_lora(planned: PlannedSource, lora: Path, out: Path, *, force: bool = F
     if KEY in metadata:
         metadata[BASE_KEY] = metadata[KEY]
     metadata[KEY] = json.dumps(recipe, ensure_ascii=False)
-    size = _write(file, remapped, out, metadata)
+    size = _write(file, remapped, out, metadata, force=force)
     return RemappedLora(file, out, remapped, recipe, size, header.stale)
 
 
@@ -99,17 +98,17 @@ def _read_adapter(lora: Path) -> TensorFile:
     return read_header(lora)
 
 
-def _write(file: TensorFile, remapped: Remapped, out: Path, metadata: Mapping[str, str]) -> int:
-    """Write beside the target, then rename; the number of bytes of all tensors."""
+def _write(file: TensorFile, remapped: Remapped, out: Path, metadata: Mapping[str, str], *, force: bool) -> int:
+    """Write beside the target, then rename; the number of bytes of all tensors. Of two runs one is refused."""
     from surgery.checkpoint.write import write_weights
 
     weights = Weights((file,))
     plan = plan_bytes(NewCheckpoint({}, remapped.tensors), weights, single=out.name)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
-            write_weights(Path(beside), plan, weights, metadata=metadata)
-            (Path(beside) / out.name).replace(out)
-    except OSError as error:
-        raise InputError(f"{out} was not written: {error.strerror or error}; nothing of it was left there") from None
+    with unfinished_runs(out) as beside:
+        refuse_out(out, file.path, force=force)
+        try:
+            write_weights(beside, plan, weights, metadata=metadata)
+            (beside / out.name).replace(out)
+        finally:
+            (beside / out.name).unlink(missing_ok=True)
     return plan.size_bytes

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from surgery.checkpoint import write
+from surgery.outputs import unfinished_runs
 
 OPERATION = 'skip: "transformer_blocks[1, 3]"'
 
@@ -242,7 +243,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(remap, tmp_path, monke
     result, _ = remap("--force")
     assert (result.exit_code, result.stderr) == (
         1,
-        f"{out} was not written: No space left on device; nothing of it was left there\n",
+        f"the disk of {out} is full; nothing was left there: make room, or write to another disk\n",
     )
     assert (out.read_bytes(), sorted(path.name for path in tmp_path.iterdir())) == before
 
@@ -266,6 +267,14 @@ def test_a_process_of_its_own_keeps_torch_out(write_spec, lora, tmp_path, pipeli
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(load_file(out)) == 7
+
+
+def test_of_two_runs_into_one_file_one_is_refused(remap, tmp_path):
+    second = tmp_path / "second.safetensors"
+    with unfinished_runs(second):
+        result, out = remap(out=second)
+    assert (result.exit_code, out.exists()) == (1, False)
+    assert result.stderr == f"another run is writing {out}; wait for it, or give another folder\n"
 
 
 def test_modules_that_the_class_lacks_are_refused(remap, tmp_path):
