@@ -17,7 +17,7 @@ from surgery.commands.drawing_options import (
     WidthOption,
     pipeline_arguments,
 )
-from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
+from surgery.commands.output import JsonFlag, QuietFlag, print_json, say, told_when_stopped
 from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
 from surgery.experiment.metric_table import list_metrics
 from surgery.progress import quietly
@@ -124,7 +124,8 @@ def run(
         device=device,
         call=arguments,
     )
-    with quietly(quiet):
+    kept = f"the pictures that were drawn are kept in {out}; the same command goes on from there"
+    with quietly(quiet), told_when_stopped(kept):
         evaluation, written = evaluate_into(request, keep_images, force=force)
     if json:
         print_json({**evaluation.to_json(), "files": [str(path) for path in written]})

@@ -20,7 +20,7 @@ from surgery.commands.drawing_options import (
     pipeline_arguments,
     read_prompts,
 )
-from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
+from surgery.commands.output import JsonFlag, QuietFlag, print_json, say, told_when_stopped
 from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
 from surgery.progress import quietly
 
@@ -71,7 +71,7 @@ def run(
         baseline=baseline,
         force=force,
     )
-    with quietly(quiet):
+    with quietly(quiet), told_when_stopped(f"nothing was written to {out}, which is there whole or not at all"):
         gallery = draw_gallery(request)
     if json:
         print_json(gallery.to_json())

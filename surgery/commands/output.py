@@ -1,7 +1,9 @@
 """How commands write: for people or one JSON document on standard output; progress goes to standard error."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +18,16 @@ QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress
 def say(text: str, *, err: bool = False, end: str = "\n") -> None:
     """A text for people, on standard output or standard error; everything that commands say of their own goes here."""
     print(show_safely(text), end=end, file=sys.stderr if err else sys.stdout, flush=True)
+
+
+@contextlib.contextmanager
+def told_when_stopped(what: str) -> Iterator[None]:
+    """Say at Ctrl-C what is kept of a run, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted: {what}", err=True)
+        raise
 
 
 def print_json(document: Any) -> None:

@@ -161,7 +161,9 @@ def test_an_interrupted_run_goes_on(here, surgery_command, monkeypatch):
         return draw(pipe, prompts, **options)
 
     monkeypatch.setattr(rows, "draw_pictures", counted)
-    assert surgery_command(*arguments, "--clip", "none").exit_code == 130
+    stopped = surgery_command(*arguments, "--clip", "none")
+    assert stopped.exit_code == 130
+    assert "interrupted: the pictures that were drawn are kept in out; the same command goes on" in stopped.stderr
     assert len(list((here / "out" / "store" / "pictures").rglob("*.png"))) == 6
     again = []
     monkeypatch.setattr(rows, "draw_pictures", lambda *a, **k: again.append(a) or draw(*a, **k))
