@@ -22,24 +22,24 @@ SPEAKS_OF_TRANSFORMER = re.compile(r"(model\.)?(lora_|lycoris_)?(transformer|une
 NUMBERED = re.compile(r"(block|layer)s?[._][0-9]+[._]")
 MAX_SAID = 120
 PART = re.compile(
-    r"(?P<module>.+?)\.(?P<part>lora[_.](?:A|B|up|down|mid)(?:\.[^.]+)?\.(?:weight|bias)"
+    r"(?P<module>.+?)\.(?P<leaf>lora[_.](?:A|B|up|down|mid)(?:\.[^.]+)?\.(?:weight|bias)"
     r"|lora_embedding_[AB](?:\.[^.]+)?|lora_magnitude_vector(?:\.[^.]+)*|[^.]+)"
 )
 
 
 @dataclass(frozen=True)
 class OfModule:
-    """A tensor of a module that the class has: what stands before the module's name, and which part of the adapter."""
+    """A tensor of a module that the class has: what stands before the module's name, and which leaf of the adapter."""
 
     prefix: str
     module: str
-    part: str
+    leaf: str
     is_joined: bool  # the module's name is written with underscores
 
     def name_for(self, module: str) -> str:
-        """The name of the same part for another module."""
+        """The name of the same leaf for another module."""
         written = module.replace(".", "_") if self.is_joined else module
-        return f"{self.prefix}{written}.{self.part}"
+        return f"{self.prefix}{written}.{self.leaf}"
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,18 @@ class AdapterNames:
             if split is None:
                 continue
             if rest in self.shapes:
-                module, _, part = rest.rpartition(".")
-                return OfModule(prefix, module, part, False)
+                module, _, leaf = rest.rpartition(".")
+                return OfModule(prefix, module, leaf, False)
             if split["module"] in self.modules:
-                return OfModule(prefix, split["module"], split["part"], False)
-            head, _, part = rest.partition(".")
+                return OfModule(prefix, split["module"], split["leaf"], False)
+            head, _, leaf = rest.partition(".")
             for joined_prefix, joined in _strip(head, JOINED_PREFIXES):
                 if joined in self.ambiguous:
                     raise InputError(
                         f"{shorten(name)} could be of two modules of a {self.class_name}; write dots in its name"
                     )
                 if joined in self.joined:
-                    return OfModule(prefix + joined_prefix, self.joined[joined], part, True)
+                    return OfModule(prefix + joined_prefix, self.joined[joined], leaf, True)
         return None
 
     def _find_layer(self, name: str) -> OfLayer | None:

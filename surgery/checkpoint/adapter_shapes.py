@@ -1,4 +1,4 @@
-"""Whether an adapter was made for a model of these widths: what its parts multiply to, against the weights' shapes.
+"""Whether an adapter was made for a model of these widths: what its leaves multiply to, against the weights' shapes.
 
 Per module with weight W (out x in): LoRA B A is (rows of B) x (columns of A), LoHa (rows of w1_a) x (columns of w1_b),
 LoKr w1 (x) w2 is (rows of w1 times rows of w2) x (the same of columns), each of both perhaps a product itself.
@@ -23,9 +23,9 @@ Shape = tuple[int, ...]
 def refuse_other_shapes(
     modules: Mapping[str, Mapping[str, StoredTensor]], shapes: Mapping[str, Sequence[int]], class_name: str
 ) -> None:
-    """Raise InputError where an adapter is of other widths than the model; `modules` are its parts by module.
+    """Raise InputError where an adapter is of other widths than the model; `modules` are its leaves by module.
 
-    `shapes` are those of the tensors of the model. What a module's parts multiply to is left alone where it can't be
+    `shapes` are those of the tensors of the model. What a module's leaves multiply to is left alone where it can't be
     told (Tucker decompositions), or where the module has no weight of two or more dimensions.
     """
     wrong = list(_mismatches(modules, shapes))
@@ -40,9 +40,9 @@ def refuse_other_shapes(
 def _mismatches(
     modules: Mapping[str, Mapping[str, StoredTensor]], shapes: Mapping[str, Sequence[int]]
 ) -> Iterator[str]:
-    for module, parts in modules.items():
+    for module, leaves in modules.items():
         weight = tuple(shapes.get(f"{module}.weight", ()))
-        found = product_shape({ADAPTER_NAME.sub("", name): tensor.shape for name, tensor in parts.items()})
+        found = product_shape({ADAPTER_NAME.sub("", name): tensor.shape for name, tensor in leaves.items()})
         if found is None or len(weight) < 2:
             continue
         rows, columns = found
@@ -51,23 +51,23 @@ def _mismatches(
             yield f"{module} is {wanted}, and the adapter's {rows} x {columns}"
 
 
-def product_shape(parts: Mapping[str, Shape]) -> tuple[int, int] | None:
-    """(out, in) of what the parts of a module multiply to; None where they do not say."""
-    if any(name.startswith(("lokr_t", "hada_t", "lora_mid")) for name in parts):
+def product_shape(leaves: Mapping[str, Shape]) -> tuple[int, int] | None:
+    """(out, in) of what the leaves of a module multiply to; None where they do not say."""
+    if any(name.startswith(("lokr_t", "hada_t", "lora_mid")) for name in leaves):
         return None
-    if any(name.startswith("lokr_") for name in parts):
-        one, other = (_factor(parts, *names) for names in KRONECKER)
+    if any(name.startswith("lokr_") for name in leaves):
+        one, other = (_factor(leaves, *names) for names in KRONECKER)
         return None if one is None or other is None else (one[0] * other[0], one[1] * other[1])
-    left = next((parts[name] for name in LEFT if name in parts), None)
-    right = next((parts[name] for name in RIGHT if name in parts), None)
+    left = next((leaves[name] for name in LEFT if name in leaves), None)
+    right = next((leaves[name] for name in RIGHT if name in leaves), None)
     if left is None or right is None or len(left) < 2 or len(right) < 2:
         return None
     return left[0], right[1]
 
 
-def _factor(parts: Mapping[str, Shape], *names: str) -> tuple[int, int] | None:
+def _factor(leaves: Mapping[str, Shape], *names: str) -> tuple[int, int] | None:
     """(rows, columns) of a factor of a Kronecker product, whole or as a product of two."""
-    whole, left, right = (parts.get(name) for name in names)
+    whole, left, right = (leaves.get(name) for name in names)
     if whole is not None and len(whole) >= 2:
         return whole[0], whole[1]
     if left is None or right is None or len(left) < 2 or len(right) < 2:

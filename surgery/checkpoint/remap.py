@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from surgery.anatomy.tensor_files import StoredTensor, num_rows
+from surgery.checkpoint.adapter_leaves import follow_rows, is_adapter_leaf
 from surgery.checkpoint.adapter_names import AdapterNames, OfLayer, OfModule, shorten
-from surgery.checkpoint.adapter_parts import follow_rows, is_adapter_part
 from surgery.checkpoint.adapter_shapes import refuse_other_shapes
 from surgery.checkpoint.new_checkpoint import NewTensor, Segment, new_checkpoint_from_json
 from surgery.errors import InputError, RefusedError
@@ -129,15 +129,15 @@ def remap_adapter(stored: Mapping[str, StoredTensor], fitted: FittedClass) -> Re
     tensors = [_copy(tensor.name, tensor) for tensor in found.others]
     fallen: list[Fallen] = []
     modules: dict[str, tuple[str, ...]] = {}
-    for module, parts in found.modules.items():
+    for module, adapter in found.modules.items():
         kept: list[str] = []
-        for place, result in _places(module, parts, fitted):
+        for place, result in _places(module, adapter, fitted):
             if isinstance(result, Fallen):
                 fallen.append(result)
             else:
                 tensors += result
                 kept.append(place)
-        if any(named.part not in fitted.leaves[module] for named, _ in parts):
+        if any(named.leaf not in fitted.leaves[module] for named, _ in adapter):
             modules[module] = tuple(kept)
     for named, tensor in found.layers:
         copies = _renumber(named, tensor, fitted)
@@ -167,13 +167,13 @@ def _sort(stored: Mapping[str, StoredTensor], fitted: FittedClass) -> _Sorted:
                 found.others.append(tensor)
     _refuse_foreign(found, fitted)
     _refuse_lacking(found, fitted)
-    modules = {module: {named.part: tensor for named, tensor in parts} for module, parts in found.modules.items()}
+    modules = {module: {named.leaf: tensor for named, tensor in adapter} for module, adapter in found.modules.items()}
     refuse_other_shapes(modules, fitted.shapes, fitted.class_name)
     return found
 
 
 def _refuse_foreign(found: _Sorted, fitted: FittedClass) -> None:
-    named = [named for parts in found.modules.values() for named, _ in parts]
+    named = [named for adapter in found.modules.values() for named, _ in adapter]
     if not named and not found.layers:
         shown = ", ".join(shorten(tensor.name) for tensor in found.others[:3]) or "no tensor at all"
         module = next((name.removesuffix(".weight") for name in fitted.shapes if name.endswith("to_q.weight")), None)
@@ -183,7 +183,7 @@ def _refuse_foreign(found: _Sorted, fitted: FittedClass) -> None:
             f"it names no module of a {fitted.class_name}: it has {shown}; expected are names like transformer."
             f"{module}.lora_A.weight, lora_transformer_{joined}.lora_down.weight or lycoris_{joined}.lokr_w1"
         )
-    if not found.layers and not any(is_adapter_part(part.part) for part in named):
+    if not found.layers and not any(is_adapter_leaf(one.leaf) for one in named):
         raise InputError(
             f"it holds {len(named)} tensors of a {fitted.class_name} as they are, and no adapter; a model is pruned by "
             "`surgery compile SPEC --to checkpoint`"
@@ -206,20 +206,20 @@ def _refuse_lacking(found: _Sorted, fitted: FittedClass) -> None:
 
 
 def _places(
-    module: str, parts: Sequence[tuple[OfModule, StoredTensor]], fitted: FittedClass
+    module: str, adapter: Sequence[tuple[OfModule, StoredTensor]], fitted: FittedClass
 ) -> Iterator[tuple[str, list[NewTensor] | Fallen]]:
     """For each place where a module's layer runs: its name there, and the tensors of its adapter or why it has none."""
-    names = tuple(tensor.name for _, tensor in parts)
+    names = tuple(tensor.name for _, tensor in adapter)
     stack, index, inside = _split(module, fitted)
     if stack is None:
-        yield module, [_copy(tensor.name, tensor) for _, tensor in parts]
+        yield module, [_copy(tensor.name, tensor) for _, tensor in adapter]
         return
     positions = fitted.positions(stack, index)
     if not positions:
         yield module, Fallen(stack, index, inside, DOES_NOT_RUN, names)
     for position in positions:
         place = ".".join(filter(None, (stack, str(position), inside)))
-        result = _follow(module, place, parts, fitted)
+        result = _follow(module, place, adapter, fitted)
         if isinstance(result, str):
             yield place, Fallen(stack, index, inside, result, names, position)
         else:
@@ -236,7 +236,7 @@ def _split(module: str, fitted: FittedClass) -> tuple[str | None, int, str]:
 
 
 def _follow(
-    module: str, place: str, parts: Sequence[tuple[OfModule, StoredTensor]], fitted: FittedClass
+    module: str, place: str, adapter: Sequence[tuple[OfModule, StoredTensor]], fitted: FittedClass
 ) -> list[NewTensor] | str:
     """The tensors of a module's adapter at its new place; the reason where one of them can't be there."""
     leaves = fitted.leaves[module]
@@ -244,14 +244,14 @@ def _follow(
     if not present:
         return OF_ANOTHER_KIND
     moved = []
-    for named, tensor in parts:
-        is_tensor = named.part in leaves
-        leaf = named.part if is_tensor else "weight" if "weight" in present else present[0]
+    for named, tensor in adapter:
+        is_tensor = named.leaf in leaves
+        leaf = named.leaf if is_tensor else "weight" if "weight" in present else present[0]
         if leaf not in present:
             return OF_ANOTHER_KIND
         rows = fitted.tensors[f"{place}.{leaf}"]
         rows_before = fitted.num_rows(f"{module}.{leaf}")
-        result = follow_rows(named.name_for(place), named.part, tensor, rows, rows_before, is_tensor=is_tensor)
+        result = follow_rows(named.name_for(place), named.leaf, tensor, rows, rows_before, is_tensor=is_tensor)
         if isinstance(result, str):
             return result
         moved.append(result)

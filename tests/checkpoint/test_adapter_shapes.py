@@ -1,4 +1,4 @@
-"""An adapter of another model is told by what its parts multiply to."""
+"""An adapter of another model is told by what its leaves multiply to."""
 
 from dataclasses import dataclass
 
@@ -26,30 +26,30 @@ RIGHT = {
     "kohya": {"lora_down.weight": (4, 12), "lora_up.weight": (16, 4), "alpha": ()},
     "LoHa": {"hada_w1_a": (16, 4), "hada_w1_b": (4, 12), "hada_w2_a": (16, 4), "hada_w2_b": (4, 12)},
     "LoKr": {"lokr_w1": (4, 3), "lokr_w2": (4, 4)},
-    "LoKr in parts": {"lokr_w1": (4, 3), "lokr_w2_a": (4, 2), "lokr_w2_b": (2, 4)},
+    "LoKr in leaves": {"lokr_w1": (4, 3), "lokr_w2_a": (4, 2), "lokr_w2_b": (2, 4)},
 }
 
 
-def refuse(module, parts):
-    refuse_other_shapes({module: {name: Stored(shape) for name, shape in parts.items()}}, SHAPES, "Model")
+def refuse(module, leaves):
+    refuse_other_shapes({module: {name: Stored(shape) for name, shape in leaves.items()}}, SHAPES, "Model")
 
 
-@pytest.mark.parametrize("parts", RIGHT.values(), ids=RIGHT)
-def test_what_is_of_the_model_passes(parts):
-    refuse("blocks.0.q", parts)
+@pytest.mark.parametrize("leaves", RIGHT.values(), ids=RIGHT)
+def test_what_is_of_the_model_passes(leaves):
+    refuse("blocks.0.q", leaves)
 
 
 @pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_of_another_is_refused(name, axis):
-    """Each part that has the rows, or the columns, of the weight is made twice as large, one by one."""
+    """Each leaf that has the rows, or the columns, of the weight is made twice as large, one by one."""
     ends = {0: ("lora_B", "lora_up", "hada_w1_a", "lokr_w1", "lokr_w2"), 1: ("lora_A", "lora_down", "hada_w1_b")}
-    parts = dict(RIGHT[name])
-    part = next((part for part in parts if part.startswith(ends[axis])), next(iter(parts)))
-    shape = list(parts[part])
+    leaves = dict(RIGHT[name])
+    leaf = next((leaf for leaf in leaves if leaf.startswith(ends[axis])), next(iter(leaves)))
+    shape = list(leaves[leaf])
     shape[axis] *= 2
     with pytest.raises(InputError, match=r"blocks\.0\.q is 16 x 12, and the adapter's .*was it made for another model"):
-        refuse("blocks.0.q", {**parts, part: tuple(shape)})
+        refuse("blocks.0.q", {**leaves, leaf: tuple(shape)})
 
 
 @pytest.mark.parametrize("columns", [4, 16])
@@ -60,10 +60,10 @@ def test_convolutions_count_their_channels_or_the_kernel_too(columns):
 
 
 @pytest.mark.parametrize(
-    "parts", [{"diff_b": (99,)}, {"lokr_w1": (9, 9)}, {"lokr_w1": (9, 9), "lokr_w2": (9, 9), "lokr_t2": ()}]
+    "leaves", [{"diff_b": (99,)}, {"lokr_w1": (9, 9)}, {"lokr_w1": (9, 9), "lokr_w2": (9, 9), "lokr_t2": ()}]
 )
-def test_what_does_not_say_is_left_alone(parts):
-    assert product_shape(parts) is None
+def test_what_does_not_say_is_left_alone(leaves):
+    assert product_shape(leaves) is None
 
 
 def test_three_are_named_and_the_others_counted():

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model,
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from surgery.checkpoint import adapter_parts
+from surgery.checkpoint import adapter_leaves
 from surgery.graph.apply import apply
 from surgery.plan.planned import PlannedSource, plan_spec_file
 from surgery.publish.pruned_model import CompileOptions, compile_planned
@@ -240,7 +240,7 @@ def test_bytes_are_those_of_the_original(case_of, tmp_path, dtype):
 
 
 def other_rows(name, part, stored, rows, num_rows, *, is_tensor=False):
-    return adapter_parts.follow_rows(name, part, stored, list(reversed(rows)), num_rows, is_tensor=is_tensor)
+    return adapter_leaves.follow_rows(name, part, stored, list(reversed(rows)), num_rows, is_tensor=is_tensor)
 
 
 def test_the_law_sees_rows_in_the_wrong_order(case_of, tmp_path, monkeypatch):
@@ -251,7 +251,7 @@ def test_the_law_sees_rows_in_the_wrong_order(case_of, tmp_path, monkeypatch):
 
 
 def test_the_law_sees_a_factor_that_is_left_out(case_of, tmp_path, monkeypatch):
-    monkeypatch.setitem(adapter_parts.ROLES, "lora_B.weight", adapter_parts.INNER)
+    monkeypatch.setitem(adapter_leaves.ROLES, "lora_B.weight", adapter_leaves.INNER)
     case = case_of("flux", 'scale: {layers: "single_transformer_blocks[1]", by: 0.5}')
     actual, expected = both_roads(case, save_lora("flux", tmp_path))
     assert relative_error(actual, expected) > 1e-3

@@ -1,8 +1,9 @@
-"""What becomes of the parts of an adapter when rows of its module are taken, or its weight is multiplied by a factor.
+"""What becomes of the leaves of an adapter when rows of its module are taken, or its weight is multiplied by a factor.
 
-An adapter adds terms to a weight W (out x in), each a product of parts: LoRA B A, LyCORIS diff, LoHa
-(w1_a w1_b) * (w2_a w2_b), LoKr w1 (x) w2. Where W becomes a W, exactly one part of each term is multiplied by a. Where
-rows of W are taken, the same rows of the parts that have a row an output are taken; a Kronecker product has none.
+A leaf is one tensor of a module's adapter, by what stands behind the module in its name.
+An adapter adds terms to a weight W (out x in), each a product of leaves: LoRA B A, LyCORIS diff, LoHa
+(w1_a w1_b) * (w2_a w2_b), LoKr w1 (x) w2. Where W becomes a W, exactly one leaf of each term is multiplied by a. Where
+rows of W are taken, the same rows of the leaves that have a row an output are taken; a Kronecker product has none.
 DoRA's magnitudes are norms, of rows or of columns.
 """
 
@@ -17,7 +18,7 @@ from surgery.checkpoint.new_checkpoint import NewTensor, Segment
 
 @dataclass(frozen=True)
 class Role:
-    """`rows`: the part has a row an output, none that matter, or can't follow. `factor`: whether it takes one."""
+    """`rows`: the leaf has a row an output, none that matter, or can't follow. `factor`: whether it takes one."""
 
     rows: Literal["select", "whole", "no"]
     factor: Literal["times", "size", "none", "no"]  # size: the factor without its sign
@@ -40,42 +41,42 @@ ROLES: Mapping[str, Role] = {
 ADAPTER_NAME = re.compile(r"(?<=^lora_[AB])\.[^.]+(?=\.(?:weight|bias)$)")  # lora_A.default.weight
 
 
-def role_of(part: str, *, is_tensor: bool = False) -> Role:
-    """The role of a part; `is_tensor` says that it stands for a whole tensor of the module (PEFT's modules_to_save)."""
+def role_of(leaf: str, *, is_tensor: bool = False) -> Role:
+    """The role of a leaf; `is_tensor` says that it stands for a whole tensor of the module (PEFT's modules_to_save)."""
     if is_tensor:
         return OUTPUT
-    known = ADAPTER_NAME.sub("", part).replace("lora.", "lora_")
+    known = ADAPTER_NAME.sub("", leaf).replace("lora.", "lora_")
     if known.startswith("lora_magnitude_vector"):
         known = "lora_magnitude_vector"
     return ROLES.get(known, UNKNOWN)
 
 
-def is_adapter_part(part: str) -> bool:
-    """Whether a part is known to be of an adapter."""
-    return role_of(part) is not UNKNOWN
+def is_adapter_leaf(leaf: str) -> bool:
+    """Whether a leaf is known to be of an adapter."""
+    return role_of(leaf) is not UNKNOWN
 
 
 def follow_rows(
-    name: str, part: str, stored: StoredTensor, rows: Sequence[Segment], rows_before: int, *, is_tensor: bool = False
+    name: str, leaf: str, stored: StoredTensor, rows: Sequence[Segment], rows_before: int, *, is_tensor: bool = False
 ) -> NewTensor | str:
-    """The part `stored` of an adapter, under its new name, for a module of which these rows are kept or multiplied.
+    """The leaf `stored` of an adapter, under its new name, for a module of which these rows are kept or multiplied.
 
     `rows_before` is how many the module had. Instead of a tensor comes the reason where there can be none.
     """
-    role = role_of(part, is_tensor=is_tensor)
+    role = role_of(leaf, is_tensor=is_tensor)
     if any(segment.change in ("zero", "mean") for segment in rows):
         return "its output is constant now"
     factors = {segment.by if segment.change == "scale" else 1.0 for segment in rows}
     factor = factors.pop()
     if factors or (factor != 1.0 and role.factor == "no"):
-        return f"its weight is multiplied, and how {part} follows is not known"
+        return f"its weight is multiplied, and how {leaf} follows is not known"
     own_rows = num_rows(stored.shape)
     if len(rows) == 1 and rows[0].num_rows == rows_before:
         return NewTensor(name, (_multiplied(stored, 0, own_rows, factor, role),))
     if role.rows == "whole":
         return NewTensor(name, (Segment(stored.name, 0, own_rows),))
     if role.rows == "no" or own_rows != rows_before:
-        return f"only some rows of its weight are kept, which {part} can't follow"
+        return f"only some rows of its weight are kept, which {leaf} can't follow"
     return NewTensor(name, tuple(_multiplied(stored, row.start, row.stop, factor, role) for row in rows))
 
 
