@@ -20,6 +20,17 @@ def expand_home(name: str | Path) -> Path:
         return Path(name)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file; False of a path that can be none, by a name that is too long or has a null character.
+
+    For names that a document gives.
+    """
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def explain_failure(error: OSError, out: Path) -> InputError:
     """What to say of a failure to write `out`, after which nothing is left of it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -15,7 +15,7 @@ from typing import Any
 
 from surgery.damage import told_as
 from surgery.errors import InputError
-from surgery.files import write_whole
+from surgery.files import is_file, write_whole
 
 MARKER, MANIFEST = ".surgery.json", "surgery.json"
 STAGED = ".surgery.partial"  # where files of a folder that is there already wait for their places
@@ -40,7 +40,7 @@ class Written:
     def owns(self, folder: Path, name: str) -> bool:
         """Whether the file of this name is still what was written."""
         path, sums = folder / name, self.files.get(name, ())
-        if not sums or path.is_symlink() or not path.is_file():
+        if not sums or not is_file(path) or path.is_symlink():
             return False
         return path.stat().st_size in sums or digest_of(path) in sums
 

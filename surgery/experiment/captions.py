@@ -13,6 +13,7 @@ from typing import Any
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.experiment.text_files import lines_of, read_text_file, rows_of_csv
+from surgery.files import is_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 TABLES = ("metadata.jsonl", "metadata.csv")
@@ -40,7 +41,7 @@ def read_captions(folder: Path) -> tuple[CaptionedPicture, ...]:
     if not pairs:
         raise InputError(f"{folder} holds no pictures with captions; write a metadata.jsonl with file_name and text")
     for pair in pairs:
-        if not pair.file.is_file():
+        if not is_file(pair.file):
             raise InputError(f"{table} names {pair.file.name}, which is not there")
     return pairs
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from surgery.damage import told_as
 from surgery.errors import InputError
-from surgery.files import key_of_recipe, write_whole
+from surgery.files import is_file, key_of_recipe, write_whole
 from surgery.metrics.pictures import PictureSet, pictures_of_files, png_of
 from surgery.written import digest_of
 
@@ -81,6 +81,6 @@ def name_of(number: int) -> str:
 
 
 def _is_as_written(path: Path, digest: str) -> bool:
-    if path.name != Path(path.name).name or path.is_symlink() or not path.is_file():
+    if path.name != Path(path.name).name or not is_file(path) or path.is_symlink():
         return False
     return digest_of(path) == digest

@@ -10,6 +10,7 @@ from typing import Any
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.experiment.text_files import lines_of, read_text_file, rows_of_csv
+from surgery.files import is_file
 
 COLUMNS = ("prompt", "caption", "text")
 
@@ -89,6 +90,6 @@ def _picture(path: Path, names: Mapping[Any, str], identifier: Any, pictures: Pa
     name = names[identifier]
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(f"{path} names the picture {name}, which is not in {pictures}")
-    if not (pictures / name).is_file():
+    if not is_file(pictures / name):
         raise InputError(f"{path} names the picture {name}, which is not in {pictures}")
     return pictures / name

@@ -18,6 +18,7 @@ from surgery.anatomy.identity import Identity, find_difference, hash_file, ident
 from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, read_json
 from surgery.damage import told_as
 from surgery.errors import InputError, RefusedError
+from surgery.files import is_file
 from surgery.graph.apply import apply, tensors_of_means
 from surgery.graph.variant import build_variant, source_of_variant
 from surgery.outputs import whole_folder
@@ -130,7 +131,7 @@ def read_artefact(folder: str | Path) -> Artefact:
         recorded = str(manifest["plan"])
     for name, digest in files.items():
         path = folder / name
-        if Path(name).name != name or not path.is_file():
+        if Path(name).name != name or not is_file(path):
             raise InputError(f"{folder} has no {name}, which its manifest lists; compile the spec again")
         if hash_file(path) != digest:
             raise InputError(f"{path} was changed after it was compiled; compile the spec again")
