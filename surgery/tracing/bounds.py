@@ -6,7 +6,6 @@ as between the blocks. What is done before the first block too, and not behind t
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
@@ -14,21 +13,8 @@ from torch import fx
 
 from surgery.errors import RefusedError
 from surgery.tracing.forms import ARITHMETIC, name_of
-from surgery.tracing.gaps import Column, Gaps, Surroundings, numbers_in
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """`streams` are the numbers of the streams: what is made of another stream before every block is none.
-
-    Step i begins in stream s with `columns[s][i]`, the last one ends with `exits[s]`. `owned[i]` goes with step i,
-    though what it depends on does not tell: what is done before the call, and behind the last call up to the exits.
-    """
-
-    streams: tuple[int, ...]
-    columns: tuple[Column, ...]
-    owned: tuple[frozenset[fx.Node], ...]
-    exits: tuple[fx.Node | None, ...]
+from surgery.tracing.gaps import Bounds, Column, Gaps, Surroundings, numbers_in
+from surgery.tracing.turns import bounds_of_turns
 
 
 def find_bounds(graph: fx.Graph, around: Surroundings) -> Bounds:
@@ -37,10 +23,14 @@ def find_bounds(graph: fx.Graph, around: Surroundings) -> Bounds:
     Raises:
         RefusedError: with which block something goes can't be told.
     """
+    gaps = Gaps(graph, around)
+    told = bounds_of_turns(gaps)
+    if told is not None:
+        return told
     everything = range(len(around.columns))
     if len(around.calls) > 1 and all(around.is_unchanged(stream) for stream in everything):
         return Bounds(tuple(everything), around.columns, (frozenset(),) * len(around.calls), _outputs_of_last(around))
-    finder = _Finder(graph, around)
+    finder = _Finder(gaps)
     streams: dict[Column, int] = {}
     for stream in everything:
         if not finder.is_made_of_others(stream):
@@ -56,10 +46,9 @@ def _outputs_of_last(around: Surroundings) -> tuple[fx.Node | None, ...]:
 class _Finder:
     """The bounds of one stream after the other."""
 
-    def __init__(self, graph: fx.Graph, around: Surroundings) -> None:
-        self.around = around
-        self.gaps = Gaps(graph, around)
-        self.behind = len(around.calls)  # the gap behind the last block
+    def __init__(self, gaps: Gaps) -> None:
+        self.gaps, self.around = gaps, gaps.around
+        self.behind = len(gaps.around.calls)  # the gap behind the last block
 
     def forms_between(self, stream: int) -> dict[int, int]:
         """For every gap between two blocks in which something is done to a stream, in which form."""
