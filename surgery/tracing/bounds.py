@@ -1,8 +1,9 @@
-"""Where the steps of a stack begin and end, told by comparing what the forward does in the gaps between its blocks.
+"""Where the steps of a stack begin and end: told by the turns of its loop, else by comparing the gaps between its blocks.
 
-Between two blocks the forward may do something for one of them alone: add a control residual, scale, take a mean. What
+Where the forward has no loop, what it does in each gap is compared. Between two blocks the forward may do something for one of them alone: add a control residual, scale, take a mean. What
 it does behind the last block is followed by the rest of the forward, so the last step ends where the same has been done
 as between the blocks. What is done before the first block too, and not behind the last, goes with the block behind it.
+What is neither is refused.
 """
 
 from collections.abc import Hashable
@@ -70,7 +71,9 @@ class _Finder:
     def begin_of(self, stream: int) -> Column:
         """What enters the blocks; where something is done to that before each of them, for it alone, what is put in."""
         column, number = self.around.columns[stream], self.around.continued[stream]
-        starts = self.starts_of(stream)
+        starts, forms = self.starts_of(stream), self.forms_between(stream)
+        if len(set(forms.values())) > 1 or (forms and not starts and not self.ends_of(stream)):
+            self.refuse(f"`{column[min(forms)]}` is not what is done before the first block, nor what is behind the last")
         if not starts or any(number not in outputs for outputs in self.around.outputs[:-1]):
             return column
         if len(starts) > 1:
@@ -118,7 +121,7 @@ class _Finder:
         if start is None or not isinstance(start.meta["value"], torch.Tensor):
             return None
         if not is_opened:
-            self.refuse_likeness(stream, start)
+            self.refuse_only_block(start)
         return start
 
     def owned(self, columns: tuple[Column, ...], exits: tuple[fx.Node | None, ...]) -> tuple[frozenset[fx.Node], ...]:
@@ -131,17 +134,10 @@ class _Finder:
         found[-1] = found[-1].union(self.gaps.way(self.behind, self.around.calls[-1:], ends))
         return tuple(found)
 
-    def refuse_likeness(self, stream: int, start: fx.Node) -> None:
-        """Refuse what is done behind the last block if it is nearly what is done between the blocks.
-
-        Where there is one block only, nothing tells whether what is added to what it returns is its own.
-        """
-        ways = [(gap, self.way_between(stream, gap)) for gap in self.gaps.between]
-        names = {name_of(node) for gap, way in ways for node in self.gaps.joins(gap, way)}
-        for node in self.first_joins(start):
-            if name_of(node) in names:
-                self.refuse(f"`{node}` behind the last block is nearly what is done between two")
-            if not ways and name_of(node) in ARITHMETIC and len(node.all_input_nodes) > 1:
+    def refuse_only_block(self, start: fx.Node) -> None:
+        """Where there is one block only, nothing tells whether what is added to what it returns is its own."""
+        for node in () if self.gaps.between else self.first_joins(start):
+            if name_of(node) in ARITHMETIC and len(node.all_input_nodes) > 1:
                 self.refuse(f"`{node}` follows the only block")
 
     def first_joins(self, start: fx.Node) -> list[fx.Node]:

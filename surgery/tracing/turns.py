@@ -29,11 +29,11 @@ def bounds_of_turns(gaps: Gaps) -> Bounds | None:
     turns = [turn_of(call) for call in gaps.around.calls]
     if None in turns:
         return None
-    reader = _Reader(gaps, [turn for turn in turns if turn is not None])
+    reader = Reader(gaps, [turn for turn in turns if turn is not None])
     return reader.bounds() if reader.is_told() else None
 
 
-class _Reader:
+class Reader:
     """`led_in[i]` is what leads into block i in its turn, `left` what leads out of the last block in its turn."""
 
     def __init__(self, gaps: Gaps, turns: Sequence[Any]) -> None:
@@ -65,7 +65,7 @@ class _Reader:
         starts = [self.start_of(number) for number in range(len(self.roles))]
         columns = tuple((start, *begins) for start, (_, begins) in zip(starts, self.roles, strict=True))
         exits = self.exits()
-        ways = self.gaps.way(0, set(starts), {column[0] for column in self.around.columns})
+        ways = self.gaps.way(0, set(starts), self.around.calls[0].all_input_nodes)
         owned = [self.led_in[0].intersection(ways), *self.led_in[1:]]
         ends = {end for end in exits if end is not None}
         owned[-1] = owned[-1].union(self.gaps.way(len(self.turns), self.around.calls[-1:], ends))
@@ -98,21 +98,38 @@ class _Reader:
                 continue
             seen.add(node)
             if node in self.led_in[gap]:
-                pending += reversed(node.all_input_nodes)
+                pending += reversed(node.all_input_nodes if gap else self.carried_into(node))
             elif self.around.depths[node] == gap - 1:
                 found.append(node)
         return found
 
+    def carried_into(self, first: fx.Node) -> list[fx.Node]:
+        """The operands of a node of the first turn that are made of streams where the same code runs in other turns."""
+        operands = _operands(first)
+        twins = [
+            (gap, _operands(node))
+            for gap in self.gaps.between
+            for node in self.led_in[gap]
+            if place_of(node) == place_of(first) and _operands(node).keys() == operands.keys()
+        ]
+        carried = {
+            operands[key]: None
+            for gap, twin in twins
+            for key, used in twin.items()
+            if isinstance(used, fx.Node) and self.around.depths[used] == gap - 1
+        }
+        return [node for node in carried if isinstance(node, fx.Node)] if twins else first.all_input_nodes
+
     def alike(self, stream: int, fronts: Sequence[Sequence[fx.Node]]) -> list[Column]:
-        """What begins each turn, put together to streams: one of each, or those that the same code has made."""
-        if all(len(nodes) == 1 for nodes in fronts):
-            return [tuple(nodes[0] for nodes in fronts)]
+        """What begins each turn, put together to streams, told by the code that has made them."""
         keyed = [{self.key(node, gap): node for node in nodes} for gap, nodes in enumerate(fronts, start=1)]
+        shared = [key for key in keyed[0] if all(key in keys for keys in keyed)]
+        rest = [[node for key, node in keys.items() if key not in shared] for keys in keyed]
         is_distinct = all(len(keys) == len(nodes) for keys, nodes in zip(keyed, fronts, strict=True))
-        if is_distinct and all(keys.keys() == keyed[0].keys() for keys in keyed):
-            return [tuple(keys[key] for keys in keyed) for key in keyed[0]]
-        column = self.around.columns[stream]
-        self.refuse(f"what enters the blocks as `{column[1]}`, `{column[-1]}` is not made of the same streams for each")
+        if not is_distinct or len({len(nodes) for nodes in rest}) > 1 or len(rest[0]) > 1:
+            column = self.around.columns[stream]
+            self.refuse(f"`{column[1]}` and `{column[-1]}` enter their blocks, not made of the same streams")
+        return [tuple(keys[key] for keys in keyed) for key in shared] + [tuple(nodes) for nodes in zip(*rest, strict=True)]
 
     def key(self, node: fx.Node, gap: int) -> Any:
         """What tells which of the nodes of a turn this is: the number of an output, or the code that has made it."""
@@ -144,6 +161,11 @@ class _Reader:
         roles = [number for number, (_, begins) in enumerate(self.roles) if begins[gap - 1] is later]
         if roles:
             if first not in self.led_in[0]:
+                yield {roles[0]: first}
+        elif later in self.led_in[gap] and first not in self.led_in[0]:  # nothing is done to the stream in the first
+            front = self.front(later, gap)
+            roles = [number for number, (_, begins) in enumerate(self.roles) if begins[gap - 1] in front]
+            if len(roles) == 1:
                 yield {roles[0]: first}
         elif later in self.led_in[gap] and first in self.led_in[0] and _name(later) == _name(first):
             is_same_code = place_of(later) == place_of(first)
