@@ -33,7 +33,7 @@ def rewrite_graph(graph: fx.Graph, model: nn.Module, schedules: Mapping[str, Sch
     """Lay out the blocks of each stack by its schedule; stacks without one, and all else, stay as they are.
 
     Raises:
-        RefusedError: the forward does not run the stack's blocks in order, or a long skip connection would be cut.
+        RefusedError: the forward does not run the stack's blocks in order, or a long skip has nothing to read.
     """
     steps: list[tuple[StackSteps, Schedule]] = []
     called = dict(iter_stacks(graph, model))
@@ -153,7 +153,9 @@ class _Rewriter:
         done = tuple(None if end is None else self.place(end, local, step) for end in ends)
         after = done if layer.scale == 1.0 else self.scale(layer, streams, done)
         if leaves:
-            local.update(zip([end for end in ends if end is not None], [s for s in after if s is not None], strict=True))
+            local.update(
+                zip([end for end in ends if end is not None], [s for s in after if s is not None], strict=True)
+            )
             self.keep_for_skips(stack, layer.index, local)
         return after
 

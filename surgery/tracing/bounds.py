@@ -1,9 +1,9 @@
-"""Where the steps of a stack begin and end: told by the turns of its loop, else by comparing the gaps between its blocks.
+"""Where the steps of a stack begin and end: told by the turns of its loop, else by comparing the gaps between blocks.
 
-Where the forward has no loop, what it does in each gap is compared. Between two blocks the forward may do something for one of them alone: add a control residual, scale, take a mean. What
-it does behind the last block is followed by the rest of the forward, so the last step ends where the same has been done
-as between the blocks. What is done before the first block too, and not behind the last, goes with the block behind it.
-What is neither is refused.
+Where the forward has no loop, what it does in each gap is compared. Between two blocks it may do something for one of
+them alone: add a control residual, scale, take a mean. What it does behind the last block is followed by the rest of
+the forward, so the last step ends where the same has been done as between the blocks. What is done before the first
+block too, and not behind the last, goes with the block behind it. What is neither is refused.
 """
 
 from collections.abc import Hashable
@@ -73,7 +73,9 @@ class _Finder:
         column, number = self.around.columns[stream], self.around.continued[stream]
         starts, forms = self.starts_of(stream), self.forms_between(stream)
         if len(set(forms.values())) > 1 or (forms and not starts and not self.ends_of(stream)):
-            self.refuse(f"`{column[min(forms)]}` is not what is done before the first block, nor what is behind the last")
+            self.refuse(
+                f"`{column[min(forms)]}` is not what is done before the first block, nor what is behind the last"
+            )
         if not starts or any(number not in outputs for outputs in self.around.outputs[:-1]):
             return column
         if len(starts) > 1:

@@ -54,7 +54,7 @@ class Gaps:
     """The nodes of each gap, and how they hang together."""
 
     def __init__(self, graph: fx.Graph, around: Surroundings) -> None:
-        self.around = around
+        self.graph, self.around = graph, around
         self.nodes: list[list[fx.Node]] = [[] for _ in range(len(around.calls) + 1)]
         for node in graph.nodes:
             self.nodes[around.depths[node] + 1].append(node)

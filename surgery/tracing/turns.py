@@ -14,7 +14,7 @@ from torch import fx
 
 from surgery.errors import RefusedError
 from surgery.tracing.forms import COMMUTATIVE, OPERANDS, is_arithmetic, name_of
-from surgery.tracing.gaps import Bounds, Column, Gaps, Surroundings
+from surgery.tracing.gaps import READS, Bounds, Column, Gaps
 from surgery.tracing.places import Side, place_of, turn_of
 
 Starts = Mapping[int, fx.Node]  # by the number of a stream, what it is before the first turn
@@ -63,6 +63,8 @@ class Reader:
     def bounds(self) -> Bounds:
         self.roles = self.find_roles()
         starts = [self.start_of(number) for number in range(len(self.roles))]
+        for start in starts:
+            self.refuse_read_again(start)
         columns = tuple((start, *begins) for start, (_, begins) in zip(starts, self.roles, strict=True))
         exits = self.exits()
         ways = self.gaps.way(0, set(starts), self.around.calls[0].all_input_nodes)
@@ -129,7 +131,9 @@ class Reader:
         if not is_distinct or len({len(nodes) for nodes in rest}) > 1 or len(rest[0]) > 1:
             column = self.around.columns[stream]
             self.refuse(f"`{column[1]}` and `{column[-1]}` enter their blocks, not made of the same streams")
-        return [tuple(keys[key] for keys in keyed) for key in shared] + [tuple(nodes) for nodes in zip(*rest, strict=True)]
+        return [tuple(keys[key] for keys in keyed) for key in shared] + [
+            tuple(nodes) for nodes in zip(*rest, strict=True)
+        ]
 
     def key(self, node: fx.Node, gap: int) -> Any:
         """What tells which of the nodes of a turn this is: the number of an output, or the code that has made it."""
@@ -140,7 +144,7 @@ class Reader:
 
     def start_of(self, number: int) -> fx.Node:
         """What a stream is before the first turn: what stands there in the place of what it is later on."""
-        stream, begins = self.roles[number]
+        stream, _ = self.roles[number]
         first = self.around.columns[stream][0]
         found = {
             starts[number]: None
@@ -155,6 +159,17 @@ class Reader:
         if len(found) != 1:
             self.refuse(f"`{first}` is made before the first block of several things that may be the stream")
         return next(iter(found))
+
+    def refuse_read_again(self, start: fx.Node) -> None:
+        """Refuse if what enters the first turn is given to later ones beside the stream: in the first they are one."""
+        order = {node: position for position, node in enumerate(self.gaps.graph.nodes)}
+        first, *later = (order[call] for call in self.around.calls)
+        for user in start.users:
+            side = self.turns[-1].side(place_of(user))
+            is_before = side is Side.BEFORE and order[user] > first
+            is_after = side is Side.AFTER and bool(later) and order[user] > later[0]
+            if order[user] in later or (user.target not in READS and (is_before or is_after)):
+                self.refuse(f"`{start}` is what enters the first block, and `{user}` goes back to it beside the stream")
 
     def matches(self, gap: int, later: fx.Node, first: fx.Node, *, is_same_code: bool) -> Iterator[Starts]:
         """The ways to read `first` as what `later` is, with what begins the first turn in the place of the streams."""

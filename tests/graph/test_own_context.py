@@ -1,4 +1,4 @@
-"""What diffusers' forwards do around their blocks, by the number of a block, goes with the block: against edits by hand."""
+"""What the forwards of diffusers do for a block, by its number, goes with the block: against edits by hand."""
 
 import diffusers
 import pytest
@@ -48,11 +48,19 @@ def fibo():
     """BriaFibo joins a text of its own to the text that enters each block."""
     model = seeded(
         diffusers.BriaFiboTransformer2DModel,
-        **dict(patch_size=1, in_channels=4, num_layers=4, num_single_layers=3, attention_head_dim=8),
-        **dict(num_attention_heads=2, joint_attention_dim=12, text_encoder_dim=6, axes_dims_rope=[2, 2, 4]),
+        **{"patch_size": 1, "in_channels": 4, "num_layers": 4, "num_single_layers": 3, "attention_head_dim": 8},
+        **{"num_attention_heads": 2, "joint_attention_dim": 12, "text_encoder_dim": 6, "axes_dims_rope": [2, 2, 4]},
     )
-    call = dict(hidden_states=random(2, 9, 4), encoder_hidden_states=random(2, 7, 12), timestep=torch.tensor([3.0, 500]))
-    call |= dict(text_encoder_layers=[random(2, 7, 6) for _ in range(7)], img_ids=random(9, 3), txt_ids=random(7, 3))
+    call = {
+        "hidden_states": random(2, 9, 4),
+        "encoder_hidden_states": random(2, 7, 12),
+        "timestep": torch.tensor([3.0, 500]),
+    }
+    call |= {
+        "text_encoder_layers": [random(2, 7, 6) for _ in range(7)],
+        "img_ids": random(9, 3),
+        "txt_ids": random(7, 3),
+    }
     return model, call | {"return_dict": False}
 
 
@@ -62,7 +70,7 @@ def fibo_by_hand(model, call, order, single_order):
     text = model.context_embedder(call["encoder_hidden_states"])
     own = [project(one) for project, one in zip(model.caption_projection, call["text_encoder_layers"], strict=True)]
     rotary = model.pos_embed(torch.cat((call["txt_ids"], call["img_ids"]), dim=0))
-    context = dict(temb=model.time_embed(timestep, dtype=image.dtype), image_rotary_emb=rotary)
+    context = {"temb": model.time_embed(timestep, dtype=image.dtype), "image_rotary_emb": rotary}
     for index in order:
         text = torch.cat([text[:, :, : model.inner_dim // 2], own[index]], dim=-1)
         text, image = model.transformer_blocks[index](image, text, **context)
@@ -90,11 +98,22 @@ def vace():
     """WanVACE adds a hint behind some of its blocks."""
     model = seeded(
         diffusers.WanVACETransformer3DModel,
-        **dict(num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=12, freq_dim=8),
-        **dict(ffn_dim=16, num_layers=5, vace_layers=list(VACE_LAYERS), vace_in_channels=6),
+        **{
+            "num_attention_heads": 2,
+            "attention_head_dim": 12,
+            "in_channels": 4,
+            "out_channels": 4,
+            "text_dim": 12,
+            "freq_dim": 8,
+        },
+        **{"ffn_dim": 16, "num_layers": 5, "vace_layers": list(VACE_LAYERS), "vace_in_channels": 6},
     )
-    call = dict(hidden_states=random(1, 4, 1, 4, 4), timestep=torch.tensor([500]), control_hidden_states_scale=random(2))
-    call |= dict(encoder_hidden_states=random(1, 7, 12), control_hidden_states=random(1, 6, 1, 4, 4))
+    call = {
+        "hidden_states": random(1, 4, 1, 4, 4),
+        "timestep": torch.tensor([500]),
+        "control_hidden_states_scale": random(2),
+    }
+    call |= {"encoder_hidden_states": random(1, 7, 12), "control_hidden_states": random(1, 6, 1, 4, 4)}
     return model, call | {"return_dict": False}
 
 
@@ -135,14 +154,25 @@ def hunyuan():
     """The layers of the second half of HunyuanDiT take what their partners of the first half left."""
     model = seeded(
         diffusers.HunyuanDiT2DModel,
-        **dict(num_attention_heads=2, attention_head_dim=8, in_channels=4, patch_size=2, sample_size=8, hidden_size=16),
-        **dict(num_layers=6, cross_attention_dim=12, cross_attention_dim_t5=16, pooled_projection_dim=6),
-        **dict(text_len=5, text_len_t5=6),
+        **{
+            "num_attention_heads": 2,
+            "attention_head_dim": 8,
+            "in_channels": 4,
+            "patch_size": 2,
+            "sample_size": 8,
+            "hidden_size": 16,
+        },
+        **{"num_layers": 6, "cross_attention_dim": 12, "cross_attention_dim_t5": 16, "pooled_projection_dim": 6},
+        **{"text_len": 5, "text_len_t5": 6},
     )
-    call = dict(hidden_states=random(2, 4, 8, 8), timestep=torch.tensor([5.0, 5]), image_meta_size=torch.ones(2, 6))
-    call |= dict(encoder_hidden_states=random(2, 5, 12), text_embedding_mask=torch.ones(2, 5))
-    call |= dict(encoder_hidden_states_t5=random(2, 6, 16), text_embedding_mask_t5=torch.ones(2, 6))
-    call |= dict(style=torch.zeros(2, dtype=torch.long), image_rotary_emb=[random(16, 8), random(16, 8)])
+    call = {
+        "hidden_states": random(2, 4, 8, 8),
+        "timestep": torch.tensor([5.0, 5]),
+        "image_meta_size": torch.ones(2, 6),
+    }
+    call |= {"encoder_hidden_states": random(2, 5, 12), "text_embedding_mask": torch.ones(2, 5)}
+    call |= {"encoder_hidden_states_t5": random(2, 6, 16), "text_embedding_mask_t5": torch.ones(2, 6)}
+    call |= {"style": torch.zeros(2, dtype=torch.long), "image_rotary_emb": [random(16, 8), random(16, 8)]}
     return model, call | {"return_dict": False}
 
 

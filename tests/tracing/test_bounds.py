@@ -364,7 +364,9 @@ UNTOLD = {
     "the same is done before the first block (`add`) and behind the last (`add_4`)": Loop(
         added_after, doubled, start=lambda x, own: x + own[0]
     ),
-    "`lerp` is not what is done before the first block, nor what is behind the last": Loop(spelled_in_two_ways, doubled),
+    "`lerp` is not what is done before the first block, nor what is behind the last": Loop(
+        spelled_in_two_ways, doubled
+    ),
     "`mul` is not what is done before the first block, nor what is behind the last": Loop(less_at_the_end, doubled),
     "what is done between two blocks is done twice behind the last (`add_3`, `add_4`)": Loop(twice_at_the_end, doubled),
     "`mul_3` behind the last block is done between all others with another number": Loop(halved_between, doubled),

@@ -188,7 +188,15 @@ def test_identity_is_to_the_bit_for_any_toy(edit, execute, toy):
     assert torch.equal(execute(graph, model, X), model(X))
 
 
-LEFT_BEFORE = [(0, 1, 2, 3, 4), (1, 3, 4), (1, 4), (0, 3, 2, 1, 4, 5), (5, 1, 4, 0, 4, 4), (0, 1, 2, 4, 5), (0, 1, 3, 2, 3, 4)]
+LEFT_BEFORE = [
+    (0, 1, 2, 3, 4),
+    (1, 3, 4),
+    (1, 4),
+    (0, 3, 2, 1, 4, 5),
+    (5, 1, 4, 0, 4, 4),
+    (0, 1, 2, 4, 5),
+    (0, 1, 3, 2, 3, 4),
+]
 
 
 @pytest.mark.parametrize("layers", LEFT_BEFORE)
@@ -208,6 +216,30 @@ def test_leaving_out_the_layer_that_a_long_skip_leads_into_drops_the_skip(edit, 
 def test_a_long_skip_whose_layer_did_not_run_once_before_is_refused(edit, layers):
     with pytest.raises(RefusedError, match=r"a long skip connection"):
         edit(LongSkip(), layers, X)
+
+
+class FirstAgain(Toy):
+    """What enters the first block is added to what enters each of them."""
+
+    def forward(self, x):
+        first = x
+        for block in self.blocks:
+            x = block(x + first)
+        return x
+
+
+class FirstAgainScaled(Toy):
+    def forward(self, x):
+        first = x
+        for block in self.blocks:
+            x = block(x) + 0.1 * first
+        return x
+
+
+@pytest.mark.parametrize("toy", [FirstAgain, FirstAgainScaled])
+def test_going_back_to_what_enters_the_first_block_is_refused(edit, toy):
+    with pytest.raises(RefusedError, match=r"`x` is what enters the first block, and `\w+` goes back to it"):
+        edit(toy(), (1, 0, 2, 3, 4, 5), X)
 
 
 @pytest.mark.parametrize("skipped", [0, 1])

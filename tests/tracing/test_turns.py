@@ -125,6 +125,7 @@ class Lines:
     @property
     def turn(self):
         return "\n".join([*self.before, self.call, *self.after, SHORT])
+
     @property
     def is_of_one_turn(self):
         """Whether there is but one turn in which something is done, so that it may be refused."""
@@ -223,7 +224,10 @@ def run_by_hand(model, code, items, hints):
                     left.is_shared = True
                     for _ in range(loops):
                         outputs = [run_line(code.turn, layer.index, x, text) for layer in layers]
-                        x, text = (combined(combine, *parts) for parts in zip((x, text), zip(*outputs), strict=True))
+                        x, text = (
+                            combined(combine, *parts)
+                            for parts in zip((x, text), zip(*outputs, strict=True), strict=True)
+                        )
                     left.is_shared = False
                 case Repetition(inner, times):
                     for _ in range(times):
