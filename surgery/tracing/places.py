@@ -9,7 +9,7 @@ import functools
 import sys
 from dataclasses import dataclass
 from enum import Enum, auto
-from types import CodeType
+from types import CodeType, FrameType
 
 from torch import fx
 
@@ -28,14 +28,14 @@ class Side(Enum):
 def current_place(code: CodeType | None) -> Place:
     """Where the forward with this code is now, down to where it enters torch; nowhere if it is not running."""
     found: list[tuple[CodeType, int]] = []
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         found.append((frame.f_code, frame.f_lasti))
         if frame.f_code is code:
             return tuple(reversed(found))
         if f"{frame.f_globals.get('__name__', '')}.".startswith(INTERNALS):
             found.clear()
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ()
 
 

@@ -15,7 +15,7 @@ from torch import fx
 from surgery.errors import RefusedError
 from surgery.tracing.forms import COMMUTATIVE, OPERANDS, is_arithmetic, name_of
 from surgery.tracing.gaps import READS, Bounds, Column, Gaps
-from surgery.tracing.places import Side, place_of, turn_of
+from surgery.tracing.places import Side, Turn, place_of, turn_of
 
 Starts = Mapping[int, fx.Node]  # by the number of a stream, what it is before the first turn
 
@@ -36,7 +36,7 @@ def bounds_of_turns(gaps: Gaps) -> Bounds | None:
 class Reader:
     """`led_in[i]` is what leads into block i in its turn, `left` what leads out of the last block in its turn."""
 
-    def __init__(self, gaps: Gaps, turns: Sequence[Any]) -> None:
+    def __init__(self, gaps: Gaps, turns: Sequence[Turn]) -> None:
         self.gaps, self.around, self.turns = gaps, gaps.around, turns
         self.led_in = [
             {node for node in gaps.nodes[gap] if self.side(node, gap) is Side.BEFORE} for gap in range(len(turns))
