@@ -6,10 +6,10 @@ block is called leads into this block, and what is done after it leads out: that
 
 import dis
 import functools
-import sys
+import inspect
 from dataclasses import dataclass
 from enum import Enum, auto
-from types import CodeType, FrameType
+from types import CodeType
 
 from torch import fx
 
@@ -28,7 +28,7 @@ class Side(Enum):
 def current_place(code: CodeType | None) -> Place:
     """Where the forward with this code is now, down to where it enters torch; nowhere if it is not running."""
     found: list[tuple[CodeType, int]] = []
-    frame: FrameType | None = sys._getframe(1)
+    frame = inspect.currentframe()
     while frame is not None:
         found.append((frame.f_code, frame.f_lasti))
         if frame.f_code is code:
