@@ -104,7 +104,7 @@ def _describe_stack(
     kinds = tuple(
         _describe_kind(blocks[first], probes[f"{name}.{first}"], _missing_streams(steps, first)) for first in firsts
     )
-    streams = None if steps is None else tuple(stream.parameter for stream in steps.streams)
+    streams = None if steps is None else tuple(dict.fromkeys(stream.parameter for stream in steps.streams))
     return Stack(name, kinds, kind_of, streams, refusal, _own_context(steps, skeleton))
 
 

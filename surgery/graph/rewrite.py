@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from surgery.errors import RefusedError
 from surgery.graph.combine import mean_of, scaled_update, sum_of_updates
-from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule, count_executions
+from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule
 from surgery.tracing.guards import expect
 from surgery.tracing.steps import StackSteps, iter_stacks, read_steps
 
@@ -33,7 +33,7 @@ def rewrite_graph(graph: fx.Graph, model: nn.Module, schedules: Mapping[str, Sch
     """Lay out the blocks of each stack by its schedule; stacks without one, and all else, stay as they are.
 
     Raises:
-        RefusedError: the forward does not run the stack's blocks in order, or a long skip connection would be cut.
+        RefusedError: the forward does not run the stack's blocks in order, or a long skip has nothing to read.
     """
     steps: list[tuple[StackSteps, Schedule]] = []
     called = dict(iter_stacks(graph, model))
@@ -59,6 +59,7 @@ class _Rewriter:
         self.placed: dict[fx.Node, fx.Node] = {}
         self.ambiguous: set[fx.Node] = set()
         self.owners = _find_owners(old, [stack for stack, _ in steps])
+        self.read_elsewhere = _find_read_elsewhere(old, self.owners, [stack for stack, _ in steps])
         self.checks = [node for node in old.nodes if node.target is expect]
 
     def run(self) -> fx.Graph:
@@ -110,7 +111,6 @@ class _Rewriter:
         return found
 
     def lay_out(self, stack: StackSteps, schedule: Schedule) -> None:
-        self.refuse_cut_joins(stack, schedule)
         streams: Streams = tuple(self.place(node, {}, None) for node in stack.entries[0])
         streams = self.run_items(stack, schedule.items, streams)
         for end, stream in zip(stack.exits, streams, strict=True):
@@ -119,33 +119,11 @@ class _Rewriter:
             elif end is not None:
                 raise RefusedError(f"the last layer of the schedule of {stack.name} does not return all streams")
 
-    def refuse_cut_joins(self, stack: StackSteps, schedule: Schedule) -> None:
-        """Where the forward joins an earlier layer's output between two layers, the two must stay as they are."""
-        executions = count_executions(schedule.items)
-        for node in self.old.nodes:
-            owner = self.owners[node]
-            if owner is None or owner.stack != stack.name or node in stack.calls:
-                continue
-            index = owner.index
-            others = [used for used in node.all_input_nodes if used not in stack.entries[index]]
-            if all(self.owners[used] in (None, owner) for used in others):
-                continue
-            pair = (Layer(index), Layer(index + 1))
-            kept = pair in zip(schedule.items, schedule.items[1:], strict=False) and executions[index + 1] == 1
-            next_skipped = pair[0] in schedule.items and index + 1 not in executions
-            if executions.get(index) != 1 or not (kept or next_skipped):
-                raise RefusedError(
-                    f"between {stack.name}[{index}] and [{index + 1}] the forward joins what an earlier layer left (a "
-                    "long skip connection); keep the two next to each other, once"
-                )
-
     def run_items(self, stack: StackSteps, items: Sequence[Item], streams: Streams) -> Streams:
         for item in items:
             match item:
                 case Layer():
-                    after = self.run_layer(stack, item, streams)
-                    self.keep_for_skips(stack, item.index, after)
-                    streams = after
+                    streams = self.run_layer(stack, item, streams, leaves=True)
                 case Group():
                     for _ in range(item.loops):
                         streams = self.run_group(stack, item, streams)
@@ -156,8 +134,11 @@ class _Rewriter:
                     assert_never(item)
         return streams
 
-    def run_layer(self, stack: StackSteps, layer: Layer, streams: Streams) -> Streams:
-        """One execution of a block: the new nodes of its step, from the streams that enter it."""
+    def run_layer(self, stack: StackSteps, layer: Layer, streams: Streams, *, leaves: bool = False) -> Streams:
+        """One execution of a block: the new nodes of its step, from the streams that enter it.
+
+        If it `leaves` anything, long skip connections may read it.
+        """
         if None in streams:
             missing = stack.streams[streams.index(None)].parameter
             raise RefusedError(
@@ -169,24 +150,30 @@ class _Rewriter:
             if self.owners[check] == step:
                 self.place(check, local, step)
         ends = stack.step_ends(layer.index)
-        after = tuple(None if end is None else self.place(end, local, step) for end in ends)
-        if layer.scale == 1.0:
-            return after
+        done = tuple(None if end is None else self.place(end, local, step) for end in ends)
+        after = done if layer.scale == 1.0 else self.scale(layer, streams, done)
+        if leaves:
+            local.update(
+                zip([end for end in ends if end is not None], [s for s in after if s is not None], strict=True)
+            )
+            self.keep_for_skips(stack, layer.index, local)
+        return after
+
+    def scale(self, layer: Layer, streams: Streams, done: Streams) -> Streams:
         return tuple(
-            None if done is None else self.new.call_function(scaled_update, (before, done, layer.scale))
-            for before, done in zip(streams, after, strict=True)
+            None if end is None else self.new.call_function(scaled_update, (before, end, layer.scale))
+            for before, end in zip(streams, done, strict=True)
         )
 
-    def keep_for_skips(self, stack: StackSteps, index: int, after: Streams) -> None:
-        """A long skip connection reads what a layer left: keep it, unless the layer runs more than once."""
-        for end, stream in zip(stack.step_ends(index), after, strict=True):
-            if end is None or stream is None or len(end.users) < 2 or end in stack.exits:
-                continue
-            if end in self.placed or end in self.ambiguous:
-                self.ambiguous.add(end)
-                self.placed.pop(end, None)
+    def keep_for_skips(self, stack: StackSteps, index: int, local: dict[fx.Node, fx.Node | None]) -> None:
+        """Keep what a long skip connection reads of what a layer left, unless the layer runs more than once."""
+        for node in self.read_elsewhere.get(_Owner(stack.name, index), ()):
+            kept = self.place(node, local, _Owner(stack.name, index))
+            if node in self.placed or node in self.ambiguous:
+                self.ambiguous.add(node)
+                self.placed.pop(node, None)
             else:
-                self.placed[end] = stream
+                self.placed[node] = kept
 
     def run_group(self, stack: StackSteps, group: Group, streams: Streams) -> Streams:
         """All members on the same streams; their outputs combined, stream by stream."""
@@ -223,6 +210,26 @@ def _find_owners(graph: fx.Graph, stacks: Sequence[StackSteps]) -> dict[fx.Node,
         above = {owners[used] for used in node.all_input_nodes if used not in exits} | {own.get(node)}
         owners[node] = max((owner for owner in above if owner is not None), key=starts.__getitem__, default=None)
     return owners
+
+
+def _find_read_elsewhere(
+    graph: fx.Graph, owners: Mapping[fx.Node, _Owner | None], stacks: Sequence[StackSteps]
+) -> dict[_Owner, list[fx.Node]]:
+    """By step, the nodes that other steps read, apart from the streams on which the next one goes on."""
+    streams = {
+        (entry, _Owner(stack.name, index))
+        for stack in stacks
+        for index, entries in enumerate(stack.entries)
+        for entry in entries
+    }
+    exits = {end for stack in stacks for end in stack.exits}
+    found: dict[_Owner, list[fx.Node]] = {}
+    for node in graph.nodes:
+        owner = owners[node]
+        readers = {owners[user] for user in node.users} - {owner}
+        if owner is not None and node not in exits and any((node, reader) not in streams for reader in readers):
+            found.setdefault(owner, []).append(node)
+    return found
 
 
 def _skip_connection_message(owner: _Owner) -> str:

@@ -1,12 +1,12 @@
-"""Where the steps of a stack begin and end, told by comparing what the forward does in the gaps between its blocks.
+"""Where the steps of a stack begin and end: told by the turns of its loop, else by comparing the gaps between blocks.
 
-Between two blocks the forward may do something for one of them alone: add a control residual, scale, take a mean. What
-it does behind the last block is followed by the rest of the forward, so the last step ends where the same has been done
-as between the blocks. What is done before the first block too, and not behind the last, goes with the block behind it.
+Where the forward has no loop, what it does in each gap is compared. Between two blocks it may do something for one of
+them alone: add a control residual, scale, take a mean. What it does behind the last block is followed by the rest of
+the forward, so the last step ends where the same has been done as between the blocks. What is done before the first
+block too, and not behind the last, goes with the block behind it. What is neither is refused.
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
@@ -14,21 +14,8 @@ from torch import fx
 
 from surgery.errors import RefusedError
 from surgery.tracing.forms import ARITHMETIC, name_of
-from surgery.tracing.gaps import Column, Gaps, Surroundings, numbers_in
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """`streams` are the numbers of the streams: what is made of another stream before every block is none.
-
-    Step i begins in stream s with `columns[s][i]`, the last one ends with `exits[s]`. `owned[i]` goes with step i,
-    though what it depends on does not tell: what is done before the call, and behind the last call up to the exits.
-    """
-
-    streams: tuple[int, ...]
-    columns: tuple[Column, ...]
-    owned: tuple[frozenset[fx.Node], ...]
-    exits: tuple[fx.Node | None, ...]
+from surgery.tracing.gaps import Bounds, Column, Gaps, Surroundings, numbers_in
+from surgery.tracing.turns import bounds_of_turns
 
 
 def find_bounds(graph: fx.Graph, around: Surroundings) -> Bounds:
@@ -37,10 +24,14 @@ def find_bounds(graph: fx.Graph, around: Surroundings) -> Bounds:
     Raises:
         RefusedError: with which block something goes can't be told.
     """
+    gaps = Gaps(graph, around)
+    told = bounds_of_turns(gaps)
+    if told is not None:
+        return told
     everything = range(len(around.columns))
     if len(around.calls) > 1 and all(around.is_unchanged(stream) for stream in everything):
         return Bounds(tuple(everything), around.columns, (frozenset(),) * len(around.calls), _outputs_of_last(around))
-    finder = _Finder(graph, around)
+    finder = _Finder(gaps)
     streams: dict[Column, int] = {}
     for stream in everything:
         if not finder.is_made_of_others(stream):
@@ -56,10 +47,9 @@ def _outputs_of_last(around: Surroundings) -> tuple[fx.Node | None, ...]:
 class _Finder:
     """The bounds of one stream after the other."""
 
-    def __init__(self, graph: fx.Graph, around: Surroundings) -> None:
-        self.around = around
-        self.gaps = Gaps(graph, around)
-        self.behind = len(around.calls)  # the gap behind the last block
+    def __init__(self, gaps: Gaps) -> None:
+        self.gaps, self.around = gaps, gaps.around
+        self.behind = len(gaps.around.calls)  # the gap behind the last block
 
     def forms_between(self, stream: int) -> dict[int, int]:
         """For every gap between two blocks in which something is done to a stream, in which form."""
@@ -81,7 +71,11 @@ class _Finder:
     def begin_of(self, stream: int) -> Column:
         """What enters the blocks; where something is done to that before each of them, for it alone, what is put in."""
         column, number = self.around.columns[stream], self.around.continued[stream]
-        starts = self.starts_of(stream)
+        starts, forms = self.starts_of(stream), self.forms_between(stream)
+        if len(set(forms.values())) > 1 or (forms and not starts and not self.ends_of(stream)):
+            self.refuse(
+                f"`{column[min(forms)]}` is not what is done before the first block, nor what is behind the last"
+            )
         if not starts or any(number not in outputs for outputs in self.around.outputs[:-1]):
             return column
         if len(starts) > 1:
@@ -129,7 +123,7 @@ class _Finder:
         if start is None or not isinstance(start.meta["value"], torch.Tensor):
             return None
         if not is_opened:
-            self.refuse_likeness(stream, start)
+            self.refuse_only_block(start)
         return start
 
     def owned(self, columns: tuple[Column, ...], exits: tuple[fx.Node | None, ...]) -> tuple[frozenset[fx.Node], ...]:
@@ -142,17 +136,10 @@ class _Finder:
         found[-1] = found[-1].union(self.gaps.way(self.behind, self.around.calls[-1:], ends))
         return tuple(found)
 
-    def refuse_likeness(self, stream: int, start: fx.Node) -> None:
-        """Refuse what is done behind the last block if it is nearly what is done between the blocks.
-
-        Where there is one block only, nothing tells whether what is added to what it returns is its own.
-        """
-        ways = [(gap, self.way_between(stream, gap)) for gap in self.gaps.between]
-        names = {name_of(node) for gap, way in ways for node in self.gaps.joins(gap, way)}
-        for node in self.first_joins(start):
-            if name_of(node) in names:
-                self.refuse(f"`{node}` behind the last block is nearly what is done between two")
-            if not ways and name_of(node) in ARITHMETIC and len(node.all_input_nodes) > 1:
+    def refuse_only_block(self, start: fx.Node) -> None:
+        """Where there is one block only, nothing tells whether what is added to what it returns is its own."""
+        for node in () if self.gaps.between else self.first_joins(start):
+            if name_of(node) in ARITHMETIC and len(node.all_input_nodes) > 1:
                 self.refuse(f"`{node}` follows the only block")
 
     def first_joins(self, start: fx.Node) -> list[fx.Node]:

@@ -36,11 +36,25 @@ class Surroundings:
         return all(entry is outputs.get(number) for entry, outputs in zip(entries, self.outputs, strict=False))
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """`streams` are the numbers of the streams: what is made of another stream before every block is none.
+
+    Step i begins in stream s with `columns[s][i]`, the last one ends with `exits[s]`. `owned[i]` goes with step i,
+    though what it depends on does not tell: what is done before the call, and behind the last call up to the exits.
+    """
+
+    streams: tuple[int, ...]
+    columns: tuple[Column, ...]
+    owned: tuple[frozenset[fx.Node], ...]
+    exits: tuple[fx.Node | None, ...]
+
+
 class Gaps:
     """The nodes of each gap, and how they hang together."""
 
     def __init__(self, graph: fx.Graph, around: Surroundings) -> None:
-        self.around = around
+        self.graph, self.around = graph, around
         self.nodes: list[list[fx.Node]] = [[] for _ in range(len(around.calls) + 1)]
         for node in graph.nodes:
             self.nodes[around.depths[node] + 1].append(node)

@@ -1,9 +1,10 @@
 """A traced forward, read as stacks: which nodes are the step of which block, and which streams flow between blocks.
 
 The *step* of block i is what happens from its stream inputs to those of block i+1: the call of the block, and the
-operations around it that the forward does for it alone (adding a control residual, say): those after it, or those
-before it where the first block has them and the last has none after it (see `bounds.py`). Everything else that a block
-is given is context, and stays with the block wherever it runs.
+operations around it that the forward does for it alone: those that lead into it (joining a text of its own, say), and
+those that lead out of it (adding a control residual). Where the one step ends and the next begins is read off the code
+of the forward (see `turns.py`, `bounds.py`). Everything else that a block is given is context, and stays with the block
+wherever it runs.
 """
 
 import inspect
@@ -38,7 +39,7 @@ class StackSteps:
 
     `calls[i]` is the call of block i; `entries[i][s]` the node that enters step i as stream s; `exits[s]` what stream s
     is after the last step, None where the last block does not return it; `owned[i]` what goes with step i beside what
-    lies between its call and the next step.
+    depends on its call and not on a later one.
     """
 
     name: str

@@ -22,6 +22,7 @@ from surgery.torch_internals import CallTracer, fake_tensors
 from surgery.tracing.arguments import FlatCall, is_number, unflatten_call
 from surgery.tracing.guards import expect
 from surgery.tracing.memo import BlockMemo
+from surgery.tracing.places import current_place
 from surgery.tracing.values import ValueProxy, has_proxy, storage_of, value_of
 
 ONE_TRACE_AT_A_TIME = threading.RLock()  # torch.fx patches nn.Module for the whole process
@@ -49,6 +50,7 @@ class ValueTracer(CallTracer):
         super().__init__()
         self.call = call
         self.forward = forward
+        self.code = getattr(forward, "__code__", None)
         self.running_leaf = False
         self.thread = threading.get_ident()
         self.num_decisions = 0
@@ -77,6 +79,20 @@ class ValueTracer(CallTracer):
 
     def proxy(self, node: fx.Node) -> ValueProxy:
         return ValueProxy(node, self)
+
+    def create_node(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any = None,
+    ) -> fx.Node:
+        """A node that knows where in the forward's code it was made."""
+        node = super().create_node(kind, target, args, kwargs, name, type_expr)
+        node.meta["place"] = current_place(self.code)
+        return node
 
     def create_arg(self, a: Any) -> Any:
         if issubclass(type(a), fx.Proxy):

@@ -339,6 +339,11 @@ def spelled_in_two_ways(model, index, x, own):
     return x.lerp(own[index], 0.5) if index == 3 else torch.lerp(x, own[index], 0.5), own
 
 
+def none_at_the_end(model, index, x, own):
+    x = model.blocks[index](x)
+    return x if index == 3 else x + own[index], own
+
+
 def less_at_the_end(model, index, x, own):
     x = model.blocks[index](x) + own[index]
     return x if index == 3 else x * own[index], own
@@ -355,11 +360,14 @@ def halved_between(model, index, x, own):
 
 
 UNTOLD = {
+    "`add` is not what is done before the first block, nor what is behind the last": Loop(none_at_the_end, doubled),
     "the same is done before the first block (`add`) and behind the last (`add_4`)": Loop(
         added_after, doubled, start=lambda x, own: x + own[0]
     ),
-    "`lerp_3` behind the last block is nearly what is done between two": Loop(spelled_in_two_ways, doubled),
-    "`add_3` behind the last block is nearly what is done between two": Loop(less_at_the_end, doubled),
+    "`lerp` is not what is done before the first block, nor what is behind the last": Loop(
+        spelled_in_two_ways, doubled
+    ),
+    "`mul` is not what is done before the first block, nor what is behind the last": Loop(less_at_the_end, doubled),
     "what is done between two blocks is done twice behind the last (`add_3`, `add_4`)": Loop(twice_at_the_end, doubled),
     "`mul_3` behind the last block is done between all others with another number": Loop(halved_between, doubled),
     "`add` follows the only block": Loop(added_after, doubled, num_blocks=1),
@@ -367,7 +375,16 @@ UNTOLD = {
 
 
 @pytest.mark.parametrize("fact", UNTOLD)
-def test_what_can_not_be_told_is_refused(edit, fact):
+def test_what_the_code_tells_is_done_though_comparing_would_not_tell(by_two_roads, fact):
+    model = UNTOLD[fact]
+    edited, by_hand = by_two_roads(model, [*range(len(model.blocks)), 0], X, list(OWN))
+    assert torch.equal(edited, by_hand)
+
+
+@pytest.mark.parametrize("fact", UNTOLD)
+def test_what_can_not_be_told_is_refused(edit, monkeypatch, fact):
+    """Where the forward has no loop, what is done between the blocks is compared with what is around them."""
+    monkeypatch.setattr("surgery.tracing.bounds.bounds_of_turns", lambda gaps: None)
     message = f"blocks can't be edited: {fact}, and with which block that goes can't be told"
     with pytest.raises(RefusedError, match=re.escape(message)):
         edit(UNTOLD[fact], [0, 0], X, list(OWN))
