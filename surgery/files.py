@@ -123,6 +123,12 @@ def link_file(path: Path, place: Path) -> bool:
     return True
 
 
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file, replacing one that is there."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")

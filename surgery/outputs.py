@@ -22,13 +22,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from surgery.errors import InputError
-from surgery.files import explain_failure, locked, sync_file, sync_folder, write_whole
+from surgery.files import explain_failure, hash_file, locked, sync_file, sync_folder, write_whole
 from surgery.written import (
     COMPILE,
     STAGED,
     Sums,
     Written,
-    digest_of,
     files_in,
     forget_written,
     is_partial,
@@ -224,7 +223,7 @@ def refuse_in_the_way(out: Path, names: Iterable[str], command: str, *, also: Ma
 
 def _place(staged: Path, out: Path, command: str, request: str, *, force: bool, beside_others: bool) -> None:
     """Put files in their places; a run that is killed meanwhile leaves them listed, so that the next knows them."""
-    new: dict[str, Sums] = {name: (digest_of(staged / name),) for name in files_in(staged)}
+    new: dict[str, Sums] = {name: (hash_file(staged / name),) for name in files_in(staged)}
     if not out.exists():
         write_written(staged, command, Written(request, new))
         staged.rename(out)

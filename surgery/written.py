@@ -5,7 +5,6 @@ manifest `surgery.json` instead, with their digests or sizes.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 from surgery.damage import told_as
 from surgery.errors import InputError
-from surgery.files import is_file, write_whole
+from surgery.files import hash_file, is_file, write_whole
 
 MARKER, MANIFEST = ".surgery.json", "surgery.json"
 STAGED = ".surgery.partial"  # where files of a folder that is there already wait for their places
@@ -42,7 +41,7 @@ class Written:
         path, sums = folder / name, self.files.get(name, ())
         if not sums or not is_file(path) or path.is_symlink():
             return False
-        return path.stat().st_size in sums or digest_of(path) in sums
+        return path.stat().st_size in sums or hash_file(path) in sums
 
 
 def read_written(folder: Path, command: str) -> Written | None:
@@ -93,12 +92,6 @@ def files_in(folder: Path, *, with_partial: bool = False) -> Iterator[str]:
 def is_partial(name: str) -> bool:
     """Whether a file or folder of this name is one that is being written."""
     return name.startswith(".") and name.endswith(".partial")
-
-
-def digest_of(path: Path) -> str:
-    """The SHA-256 of a file's contents."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _document(folder: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import pytest
 
 from surgery import files
 from surgery.errors import InputError
+from surgery.files import hash_file
 from surgery.outputs import added_files, own_folder, refuse_file, whole_folder, write_file
-from surgery.written import MANIFEST, MARKER, digest_of, read_written
+from surgery.written import MANIFEST, MARKER, read_written
 
 
 def contents(folder):
@@ -25,7 +26,7 @@ def compile_into(out, *, force=False, **texts):
     with whole_folder(out, force=force) as folder:
         for name, text in texts.items():
             (folder / name).write_text(text)
-        sizes = {name: digest_of(folder / name) for name in texts}
+        sizes = {name: hash_file(folder / name) for name in texts}
         (folder / MANIFEST).write_text(json.dumps({"plan": "", "files": sizes}))
 
 

@@ -5,11 +5,11 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from surgery.anatomy.known import VOLATILE_KEYS
 from surgery.anatomy.sources import ModelSource
+from surgery.files import hash_file
 
 WEIGHTS_PATTERNS = ("*.safetensors", "*.bin", "*.index.json")
 
@@ -59,12 +59,6 @@ def hash_weights(source: ModelSource) -> dict[str, str]:
         paths = []
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip((path.name for path in paths), pool.map(hash_file, paths), strict=True))
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_difference(recorded: Identity, found: ModelSource) -> str | None:

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,20 @@ def recall_demo() -> Anatomy:
 
 
 def recall_anatomy(key: str) -> Anatomy | None:
-    """The anatomy that was kept under a key; None where there is none, or its file is damaged."""
+    """The anatomy that was kept under a key; None where there is none, or its file is damaged, or could be another's.
+
+    In a cache that others can write to, what they have put there is not believed.
+    """
     with contextlib.suppress(InputError), told_as("it is read anew"):
-        return anatomy_from_json(json.loads(_file(key).read_bytes()))
+        path = _file(key)
+        return anatomy_from_json(json.loads(path.read_bytes())) if _is_own(path) else None
     return None
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is this user's, and nobody else may write to it."""
+    state = path.stat()
+    return state.st_uid == os.geteuid() and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def keep_anatomy(key: str, anatomy: Anatomy) -> None:

@@ -1,9 +1,9 @@
 """Where the bundled judges lie, and the digests that their files must have. Imports nothing heavy."""
 
-import hashlib
 from pathlib import Path
 
 from surgery.errors import InputError
+from surgery.files import hash_file
 
 JUDGES = Path(__file__).parent / "judges"
 EXTRACTOR_NAME = "emoji-features-v1"
@@ -19,11 +19,6 @@ CAPTIONS_FILE = JUDGES / "reference" / "captions.txt"
 DIGESTS_NAME = "SHA256SUMS"
 
 
-def digest_of(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def read_digests(folder: Path = JUDGES) -> dict[str, str]:
     """The recorded digest of every file of a folder, by its path there; the file is as `sha256sum` writes it."""
     lines = (folder / DIGESTS_NAME).read_text().splitlines()
@@ -34,7 +29,7 @@ def record_digests(folder: Path = JUDGES) -> None:
     """Write the digests of what lies in a folder of judges, the model card left out."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".md")
     names = {file.relative_to(folder).as_posix(): file for file in files if file.name != DIGESTS_NAME}
-    text = "".join(f"{digest_of(file)}  {name}\n" for name, file in names.items())
+    text = "".join(f"{hash_file(file)}  {name}\n" for name, file in names.items())
     (folder / DIGESTS_NAME).write_text(text)
 
 
@@ -43,7 +38,7 @@ def check_digest(file: Path, folder: Path = JUDGES) -> str:
     name = file.relative_to(folder).as_posix()
     if not file.is_file():
         raise InputError(f"{file} is missing; install the package again")
-    recorded, found = read_digests(folder).get(name), digest_of(file)
+    recorded, found = read_digests(folder).get(name), hash_file(file)
     if found != recorded:
         raise InputError(
             f"{file} is not the file that this version was released with: its SHA-256 is {found}, "

@@ -22,9 +22,9 @@ from surgery.demo.judge_files import (
     JUDGES,
     REFERENCE_FILE,
     check_digest,
-    digest_of,
     record_digests,
 )
+from surgery.files import hash_file
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def make_reference(out: Path = JUDGES) -> None:
     features = extract_features(read_extractor(weights), torch.from_numpy(pictures).permute(0, 3, 1, 2))
     facts = {
         "extractor": EXTRACTOR_NAME,
-        "extractor_sha256": digest_of(weights),
+        "extractor_sha256": hash_file(weights),
         "pictures_sha256": pictures_digest(pictures),
         "resize": "none: drawn at 136 x 136, reduced to 64 x 64 by Pillow's Lanczos filter",
     }

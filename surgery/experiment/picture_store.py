@@ -15,9 +15,8 @@ from PIL import Image
 
 from surgery.damage import told_as
 from surgery.errors import InputError
-from surgery.files import is_file, key_of_recipe, write_whole
+from surgery.files import hash_file, is_file, key_of_recipe, write_whole
 from surgery.metrics.pictures import PictureSet, pictures_of_files, png_of
-from surgery.written import digest_of
 
 RECIPE, INDEX = "recipe.json", "pictures.json"
 KEY_LENGTH = 32
@@ -38,7 +37,7 @@ class StoredPictures:
         for number, image in zip(numbers, images, strict=True):
             path = self.folder / name_of(number)
             write_whole(path, png_of(image))
-            self._known[path.name] = digest_of(path)
+            self._known[path.name] = hash_file(path)
         write_whole(self.folder / INDEX, json.dumps(self._known, indent=0, sort_keys=True) + "\n")
 
     def read(self, num: int) -> PictureSet:
@@ -83,4 +82,4 @@ def name_of(number: int) -> str:
 def _is_as_written(path: Path, digest: str) -> bool:
     if path.name != Path(path.name).name or not is_file(path) or path.is_symlink():
         return False
-    return digest_of(path) == digest
+    return hash_file(path) == digest

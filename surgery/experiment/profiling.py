@@ -1,6 +1,5 @@
 """A model and prompts, or pictures with captions -> a profile in a file. An interrupted run goes on where it was."""
 
-import contextlib
 import functools
 import hashlib
 import random
@@ -15,10 +14,11 @@ from surgery.activations.trajectories import measure_trajectories
 from surgery.activations.unfinished import Unfinished
 from surgery.anatomy.anatomy import Component
 from surgery.anatomy.from_model import read_anatomy
+from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.experiment.captions import CaptionedPicture, read_captions
 from surgery.experiment.run import Run, RunRequest, library_versions, open_run, source_with_pipeline
-from surgery.files import key_of_recipe
+from surgery.files import hash_file, key_of_recipe
 from surgery.metrics.open_picture import open_picture
 from surgery.outputs import refuse_file, unfinished_runs
 from surgery.pipelines.guidance import find_guidance
@@ -63,7 +63,11 @@ class AskedSample:
     @functools.cached_property
     def name(self) -> str:
         """What tells it from others: its seed, and a hash of its text."""
-        text = self.of if isinstance(self.of, str) else f"{self.of.caption}\n{_hash_of(self.of.file)}"
+        if isinstance(self.of, str):
+            text = self.of
+        else:
+            with told_as(f"the picture {self.of.file} can't be read"):
+                text = f"{self.of.caption}\n{hash_file(self.of.file)}"
         return f"{self.seed}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
@@ -262,12 +266,6 @@ def _measure_pictures(pipe: Any, call: Mapping[str, Any]) -> Measure:
             measure_noised(pipe, recorder, sample, call, on_step)
 
     return measure
-
-
-def _hash_of(file: Path) -> str:
-    with contextlib.suppress(OSError):
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    raise InputError(f"the picture {file} can't be read")
 
 
 def make_recipe(run: Run, request: ProfileRequest) -> dict[str, Any]:

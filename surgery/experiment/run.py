@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surgery.anatomy.identity import hash_file, identify
+from surgery.anatomy.identity import identify
 from surgery.anatomy.sources import ModelSource, find_source
 from surgery.bundled import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
+from surgery.files import hash_file
 from surgery.pipelines.conditions import conditions_of
 from surgery.pipelines.draw import check_call
 from surgery.pipelines.pretrained import load_pretrained, pick_device, pick_dtype

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from surgery.damage import told_as
 from surgery.errors import InputError
-from surgery.files import expand_home
+from surgery.files import expand_home, hash_file
 
 CHUNK_BYTES = 1 << 20
 
@@ -49,25 +50,14 @@ def find_weights(wanted: WeightFile, given: Path | None = None) -> Path:
             f"{wanted.serves} needs the file {wanted.name} (SHA-256 {_shown(wanted.sha256)}), and there is no {path}; "
             f"fetch {wanted.url} and put it there; without it there is {wanted.without}"
         )
-    found = digest_of_file(path)
+    with told_as(f"{path} can't be read"):
+        found = hash_file(path)
     if not found.startswith(wanted.sha256):
         raise InputError(
             f"{path} is not {wanted.name}: its SHA-256 is {found}, and {_shown(wanted.sha256)} is wanted; "
             f"fetch {wanted.url} again; without it there is {wanted.without}"
         )
     return path
-
-
-def digest_of_file(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal; raises InputError where it can't be read."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}") from None
-    return digest.hexdigest()
 
 
 def digest_of_state(state: Mapping[str, Any]) -> str:

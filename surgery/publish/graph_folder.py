@@ -14,11 +14,11 @@ import diffusers
 import torch
 
 from surgery.anatomy.anatomy import Anatomy
-from surgery.anatomy.identity import Identity, find_difference, hash_file, identify, identity_from_json
+from surgery.anatomy.identity import Identity, find_difference, identify, identity_from_json
 from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, read_json
 from surgery.damage import told_as
 from surgery.errors import InputError, RefusedError
-from surgery.files import is_file
+from surgery.files import hash_file, is_file
 from surgery.graph.apply import apply, tensors_of_means
 from surgery.graph.variant import build_variant, source_of_variant
 from surgery.outputs import whole_folder
@@ -107,8 +107,8 @@ def describe_forward(spec: Spec, source: ModelSource, anatomy: Anatomy, plan: Pl
     except RefusedError as reason:
         code = f"# {reason}\n"
     title = spec.title or spec.stem
-    head = [*title.splitlines(), f"base model: {source.name}", *plan.text.splitlines()]
-    return "".join(f"# {line}\n" for line in head) + "\n" + code
+    head = "\n".join((title, f"base model: {source.name}", plan.text))
+    return "".join(f"# {line}\n" for line in head.splitlines()) + "\n" + code
 
 
 def read_artefact(folder: str | Path) -> Artefact:

@@ -69,6 +69,15 @@ def test_a_damaged_file_is_read_again(folder, cache, damage):
     assert json.loads(file.read_text()) == json.loads(json.dumps(anatomy_to_json(first)))
 
 
+def test_what_others_may_have_written_is_not_believed(folder, cache):
+    first = surgery.inspect(folder)
+    (file,) = cache.rglob("*.json")
+    file.write_text(file.read_text().replace('"transformer_blocks"', '"other_blocks"'))
+    assert surgery.inspect(folder) != first  # the user's own cache is
+    file.chmod(0o666)
+    assert surgery.inspect(folder) == first
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SURGERY_CACHE", str(tmp_path / "file" / "cache"))

@@ -31,7 +31,6 @@ from surgery.demo.judge_files import (
     JUDGES,
     REFERENCE_FILE,
     check_digest,
-    digest_of,
     read_digests,
 )
 from surgery.demo.reference import load_reference
@@ -39,6 +38,7 @@ from surgery.demo.training.augment import add_noise, blur
 from surgery.demo.training.emoji_clip import embed_captions, embed_pictures, load_clip
 from surgery.demo.training.judge_quality import distance_between, draw_pictures, retrieve, to_bytes
 from surgery.errors import InputError
+from surgery.files import hash_file
 from surgery.metrics.clip_model import load_clip as load_folder
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +139,7 @@ def test_a_changed_file_is_refused(tmp_path):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(InputError, match=f"is not the file that this version was released with.*{digest_of(file)}"):
+    with pytest.raises(InputError, match=f"is not the file that this version was released with.*{hash_file(file)}"):
         check_digest(file, folder)
 
 
@@ -201,7 +201,7 @@ def test_more_damage_is_farther_away(extractor, pictures, damage, levels):
 
 
 def test_the_reference_is_of_this_extractor(reference):
-    assert reference.extractor_digest == digest_of(EXTRACTOR_FILE)
+    assert reference.extractor_digest == hash_file(EXTRACTOR_FILE)
     assert reference.features.shape == (len(reference.captions), NUM_FEATURES)
     assert len(set(reference.captions)) == len(reference.captions) == 1122
     assert distance_between(reference.features, reference.features) < 1e-6

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from surgery.errors import InputError
+from surgery.files import hash_file
 from surgery.metrics import extractors, weight_files
 from surgery.metrics.extractors import dinov2_extractor, fidelity_extractor, inception_extractor, module_extractor
-from surgery.metrics.weight_files import WeightFile, digest_of_file, digest_of_state
+from surgery.metrics.weight_files import WeightFile, digest_of_state
 
 
 def test_the_digest_is_of_names_shapes_types_and_values():
@@ -105,7 +106,7 @@ def random_inception(tmp_path, monkeypatch):
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
         module = FeatureExtractorInceptionV3("i", ["2048"], feature_extractor_weights_path=str(path))
     torch.save(module.state_dict(), path)
-    published = WeightFile("inception.pth", digest_of_file(path), "url", "FID", "SSIM")
+    published = WeightFile("inception.pth", hash_file(path), "url", "FID", "SSIM")
     monkeypatch.setattr(extractors, "INCEPTION", published)
     return path, module
 
@@ -122,7 +123,7 @@ def test_inception_gives_torch_fidelitys_features(random_inception, make_pixels)
 def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "inception.pth"
     torch.save({"a": print}, path)
-    monkeypatch.setattr(extractors, "INCEPTION", WeightFile("inception.pth", digest_of_file(path), "url", "FID", "-"))
+    monkeypatch.setattr(extractors, "INCEPTION", WeightFile("inception.pth", hash_file(path), "url", "FID", "-"))
     with pytest.raises(InputError, match="can't be read as a file of tensors"):
         inception_extractor(path)
 
