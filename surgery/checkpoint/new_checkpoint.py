@@ -72,12 +72,26 @@ class NewTensor:
 
 
 @dataclass(frozen=True)
+class Misfit:
+    """A block that is another one in the place where it is to stand, though that has tensors for it from its own.
+
+    `tensors` are those of the block of which the place takes nothing, or not all rows; `settings` what its modules are
+    told by the class there and not here, as texts.
+    """
+
+    block: str
+    place: str
+    tensors: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class NewCheckpoint:
     """A pruned checkpoint before it is written.
 
     `config` is the transformer's; `dropped` are the tensors of the original of which nothing is kept; `repeated` the
     blocks that are written more than once, with how often; `unknown` the tensors that the class does not know, and that
-    come along.
+    come along; `misfits` the blocks that do not come whole.
     """
 
     config: Mapping[str, Any]
@@ -85,6 +99,7 @@ class NewCheckpoint:
     dropped: tuple[str, ...] = ()
     repeated: Mapping[str, int] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
+    misfits: tuple[Misfit, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `new_checkpoint_from_json` reads it back."""
@@ -99,6 +114,7 @@ class NewCheckpoint:
             "dropped": list(self.dropped),
             "repeated": dict(self.repeated),
             "unknown": list(self.unknown),
+            "misfits": [[m.block, m.place, list(m.tensors), list(m.settings)] for m in self.misfits],
         }
 
 
@@ -107,6 +123,7 @@ def new_checkpoint_from_json(data: Mapping[str, Any]) -> NewCheckpoint:
     tensors = tuple(
         NewTensor(name, tuple(Segment(*segment) for segment in segments)) for name, segments in data["tensors"].items()
     )
+    misfits = tuple(Misfit(block, place, tuple(names), tuple(told)) for block, place, names, told in data["misfits"])
     return NewCheckpoint(
-        data["config"], tensors, tuple(data["dropped"]), dict(data["repeated"]), tuple(data["unknown"])
+        data["config"], tensors, tuple(data["dropped"]), dict(data["repeated"]), tuple(data["unknown"]), misfits
     )
