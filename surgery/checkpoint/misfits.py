@@ -14,8 +14,6 @@ from surgery.anatomy.tensor_files import num_rows
 from surgery.checkpoint.new_checkpoint import Misfit
 from surgery.tracing.stack_code import is_read
 
-SHOWN = 3
-
 
 def find_misfits(original: nn.Module, pruned: nn.Module, orders: Mapping[str, Sequence[int]]) -> Iterator[Misfit]:
     """The blocks that do not come whole, place by place; both models are the stock class, and the tensors fit."""
@@ -26,23 +24,6 @@ def find_misfits(original: nn.Module, pruned: nn.Module, orders: Mapping[str, Se
             tensors, settings = _left_over(before, after), tuple(_other_settings(before, after))
             if tensors or settings:
                 yield Misfit(block, place, tensors, settings)
-
-
-def describe_misfits(misfits: Sequence[Misfit]) -> str:
-    """A line for the first of them, in words, and how many more there are."""
-    first = misfits[0]
-    facts = []
-    if first.tensors:
-        facts.append(f"has no place for {_shorten(first.tensors)} of {first.block}")
-    if first.settings:
-        facts.append(f"sets {_shorten(first.settings)} otherwise than in {first.block}")
-    others = f" ({len(misfits) - 1} more blocks are like that)" if len(misfits) > 1 else ""
-    return f"at {first.place} the stock class {' and '.join(facts)}{others}"
-
-
-def _shorten(names: Sequence[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more tensors" if rest > 0 else "")
 
 
 def _left_over(before: nn.Module, after: nn.Module) -> tuple[str, ...]:

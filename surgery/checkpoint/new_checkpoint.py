@@ -4,11 +4,12 @@ A tensor is written as segments, one after the other. A segment is a run of rows
 scalar has one) of one tensor of the original, kept as it is or changed in one of three ways. Names are those in files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Change = Literal["keep", "zero", "mean", "scale"]
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,23 @@ class Misfit:
     place: str
     tensors: tuple[str, ...]
     settings: tuple[str, ...] = ()
+
+
+def describe_misfits(misfits: Sequence[Misfit]) -> str:
+    """A line for the first of them, in words, and how many more there are."""
+    first = misfits[0]
+    facts = []
+    if first.tensors:
+        facts.append(f"has no place for {_shorten(first.tensors)} of {first.block}")
+    if first.settings:
+        facts.append(f"sets {_shorten(first.settings)} otherwise than in {first.block}")
+    others = f" ({len(misfits) - 1} more blocks are like that)" if len(misfits) > 1 else ""
+    return f"at {first.place} the stock class {' and '.join(facts)}{others}"
+
+
+def _shorten(names: Sequence[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from surgery.commands.output import bytes_text, count_text, share_text
 from surgery.progress import show_progress
 from surgery.publish.pruned_model import Progress, PrunedModel
-from surgery.publish.recipe import config_changes, describe_check, loading_code, notes_on_unknown
+from surgery.publish.recipe import config_changes, describe_check, loading_code, notes_on_tensors
 from surgery.text_table import table
 
 NUMERIC = {"numeric", "full"}
@@ -51,14 +51,12 @@ def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
     """What was written, or would be; what it was checked against; how it is loaded."""
     prepared, plan = pruned.prepared, pruned.prepared.bytes
     before, dropped = prepared.weights, prepared.new.dropped
-    sizes = before.tensors
-    dropped_bytes = sum(sizes[name][1].size_bytes for name in dropped)
     copied = plan.size_bytes - plan.computed_bytes
     runs = sum(len(shard.pieces()) for shard in plan.shards)
     rows = [
         ["copied", bytes_text(copied), f"in {runs} runs of bytes"],
         ["changed", bytes_text(plan.computed_bytes), "zeros, means and scaled weights"],
-        ["dropped", bytes_text(dropped_bytes), f"{len(dropped)} tensors"],
+        ["dropped", bytes_text(prepared.dropped_bytes), f"{len(dropped)} tensors"],
     ]
     if prepared.repeated_bytes:
         rows.append(["repeats", bytes_text(prepared.repeated_bytes), "of the copied; the graph backend shares them"])
@@ -77,7 +75,7 @@ def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
         *([f"  config      {changes}"] if changes else []),
         *(f"  {shard.name}  {bytes_text(shard.size_bytes)}" for shard in plan.shards),
         *(f"  {describe_check(kind, found)}" for kind, found in pruned.checks.items()),
-        *(f"  note: {note}" for note in notes_on_unknown(prepared)),
+        *(f"  note: {note}" for note in notes_on_tensors(prepared)),
         *([] if NUMERIC & pruned.checks.keys() else [f"  {UNCHECKED}"]),
     ]
     return "\n".join(lines if dry_run else [*lines, "", loading_code(prepared, str(pruned.folder))])

@@ -19,16 +19,15 @@ from surgery.checkpoint.compile_plan import Layers, compile_plan, fields_of_plan
 from surgery.checkpoint.config_fields import ConfigFields
 from surgery.checkpoint.file_layout import stock_layout
 from surgery.checkpoint.fitted_blocks import NO_FOLDS, Folds
-from surgery.checkpoint.misfits import describe_misfits
-from surgery.checkpoint.new_checkpoint import Misfit, NewCheckpoint
+from surgery.checkpoint.new_checkpoint import Misfit, NewCheckpoint, describe_misfits
 from surgery.checkpoint.unrolled import OTHER_BACKEND, unroll_plan
 from surgery.errors import InputError, RefusedError
 from surgery.plan.backends import moved_stacks, reads_of_moved
 from surgery.plan.plan import Plan, plan_from_json
 from surgery.tracing.example_inputs import has_example_inputs
 from surgery.tracing.stack_code import use_of_numbers
-from surgery.verify.full import check_fully
 from surgery.verify.agreement import Agreement
+from surgery.verify.full import check_fully
 from surgery.verify.numeric import SmallModel, build_small, check_numerically, folds_of_plan
 from surgery.verify.structure import check_structure
 

@@ -13,7 +13,7 @@ from surgery.anatomy.sources import ModelSource
 from surgery.anatomy.tensor_files import Weights, num_rows
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.checkpoint.byte_plan import BytePlan
-from surgery.checkpoint.new_checkpoint import NewCheckpoint, Segment
+from surgery.checkpoint.new_checkpoint import NewCheckpoint, Segment, describe_misfits
 from surgery.files import expand_home
 from surgery.plan.planned import PlannedSource
 from surgery.publish.manifest import FORMAT, make_manifest
@@ -58,6 +58,14 @@ class PreparedModel:
         every = [segment for tensor in self.new.tensors for segment in tensor.segments]
         once = {(segment.tensor, segment.start, segment.stop): segment for segment in every}
         return sum(map(self._size_of, every)) - sum(map(self._size_of, once.values()))
+
+    @property
+    def dropped_bytes(self) -> int:
+        """The bytes of the original of which nothing is kept, neither as they are nor changed."""
+        every = {
+            (segment.tensor, segment.start, segment.stop): segment for t in self.new.tensors for segment in t.segments
+        }
+        return self.weights.size_bytes - sum(map(self._size_of, every.values()))
 
     def _size_of(self, segment: Segment) -> int:
         """The bytes of the rows that a segment copies."""
@@ -164,10 +172,18 @@ def _notes(prepared: PreparedModel) -> Iterator[str]:
         yield f"values changed: {amount_text(prepared.bytes.computed_bytes, 'B')}; all others are copied bit for bit"
     if prepared.repeated_bytes:
         yield f"layers that run more than once are written out: {amount_text(prepared.repeated_bytes, 'B')} of copies"
-    yield from notes_on_unknown(prepared)
+    yield from notes_on_tensors(prepared)
 
 
-def notes_on_unknown(prepared: PreparedModel) -> Iterator[str]:
+def notes_on_tensors(prepared: PreparedModel) -> Iterator[str]:
+    """Which tensors need a word: those of blocks that do not come whole, and those that the class does not have."""
+    for misfit in prepared.new.misfits:
+        if misfit.tensors:
+            yield f"{len(misfit.tensors)} tensors did not come along: {describe_misfits([misfit])}"
+    yield from _notes_on_unknown(prepared)
+
+
+def _notes_on_unknown(prepared: PreparedModel) -> Iterator[str]:
     """What is in the files beside the tensors that the class has: nobody but another program reads it."""
     unknown = prepared.new.unknown
     if not unknown:
