@@ -61,13 +61,10 @@ def find_config_fields(config: Mapping[str, Any], build: Build, orders: Mapping[
         if len(order) != len(blocks):
             counts[stack], needed = _find_count(config, build, stack, len(blocks), values[stack])
             values[stack] += needed
-        own = ConfigFields(
-            {n: c for n, c in counts.items() if n == stack}, {stack: lists[stack]}, {stack: values[stack]}
-        )
+        count = {stack: counts[stack]} if stack in counts else {}
+        own = ConfigFields(count, {stack: lists[stack]}, {stack: values[stack]})
         after = _try_build(config, edit_config(config, own, orders), build)
-        if after is None or signatures(after, stack) != [
-            blocks[layer] for layer in order
-        ]:  # a place wants another kind
+        if after is None or signatures(after, stack) != [blocks[layer] for layer in order]:  # of another kind somewhere
             tried = (_end_field(config, name, build, stack, blocks) for name in config if name not in counts.values())
             found = tuple(end for end in tried if end is not None)
             ends |= {stack: found} if found else {}

@@ -83,7 +83,7 @@ def run(
         typer.Option(
             help="structure: the written files fit the stock class, and its forward does not go by the numbers of "
             "blocks, as far as is known without a run. numeric: and graph and checkpoint agree on a shrunken model of "
-            "the class. full: they agree on the real weights (both are loaded whole). none: the files fit, and what the "
+            "the class. full: they agree on the real weights (both are loaded whole). none: the files fit; what the "
             "forward makes of them is not asked.",
             rich_help_panel=CHECKPOINT,
         ),

@@ -109,7 +109,7 @@ def _compare(
     """
     if not has_example_inputs(source.class_name):
         raise RefusedError(
-            f"{describe_misfits(misfits)}; there are no example inputs for {source.class_name}, on which could be tried "
+            f"{describe_misfits(misfits)}; there are no example inputs for {source.class_name}, on which to try "
             "whether its forward needs that; leave the block where blocks of its kind stand, or give --verify none, "
             f"which writes it all the same; {OTHER_BACKEND}"
         )

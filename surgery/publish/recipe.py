@@ -62,10 +62,8 @@ class PreparedModel:
     @property
     def dropped_bytes(self) -> int:
         """The bytes of the original of which nothing is kept, neither as they are nor changed."""
-        every = {
-            (segment.tensor, segment.start, segment.stop): segment for t in self.new.tensors for segment in t.segments
-        }
-        return self.weights.size_bytes - sum(map(self._size_of, every.values()))
+        used = {(s.tensor, s.start, s.stop): s for tensor in self.new.tensors for s in tensor.segments}
+        return self.weights.size_bytes - sum(map(self._size_of, used.values()))
 
     def _size_of(self, segment: Segment) -> int:
         """The bytes of the rows that a segment copies."""

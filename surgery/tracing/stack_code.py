@@ -87,7 +87,7 @@ def _optional_arguments(owner: type) -> set[str]:
 
 
 def _suspicious(tree: ast.AST, name: str, fields: Collection[str], optional: set[str]) -> str | None:
-    """The first line that uses the stack, or the number of one of its blocks, in a way that is not known to be plain."""
+    """The first line that uses the stack, or the number of a block, in a way that is not known to be plain."""
     allowed = {inner for node in ast.walk(tree) for part in _only_with(node, optional) for inner in ast.walk(part)}
     numbers: set[str] = set()
     for node in ast.walk(tree):
