@@ -51,7 +51,8 @@ def find_config_fields(config: Mapping[str, Any], build: Build, orders: Mapping[
         RefusedError: no field counts a stack whose length changes.
     """
     model = build(config)
-    counts, lists, values, ends = {}, {}, {}, {}
+    counts, lists, values = {}, {}, {}
+    ends: dict[str, tuple[EndField, ...]] = {}
     for stack, order in orders.items():
         blocks = signatures(model, stack)
         if list(order) == list(range(len(blocks))):

@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -120,7 +120,7 @@ def _counts(node: ast.AST) -> bool:
     return False
 
 
-def _only_with(node: ast.AST, optional: set[str]) -> list[ast.AST]:
+def _only_with(node: ast.AST, optional: set[str]) -> Sequence[ast.AST]:
     """The parts of a statement or an expression that run only where an optional argument is given."""
     match node:
         case ast.If(test, body) if _asks_for(test, optional):
@@ -140,9 +140,9 @@ def _iterated(node: ast.AST, name: str) -> str | None:
     """What a loop goes over: the `blocks` of the stack, or their `numbers` too."""
     if _is_stack(node, name):
         return "blocks"
-    is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "enumerate"
-    if is_call and len(node.args) == 1 and not node.keywords and _is_stack(node.args[0], name):
-        return "numbers"
+    match node:
+        case ast.Call(ast.Name("enumerate"), [stack], []) if _is_stack(stack, name):
+            return "numbers"
     return None
 
 

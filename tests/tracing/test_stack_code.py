@@ -75,7 +75,7 @@ class ByCounter(Model):
         n = 0
         for block in self.blocks:
             x = block(x) + texts[n]
-            n += 1
+            n += 1  # noqa: SIM113  (as diffusers has it)
         return x
 
 
