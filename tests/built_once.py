@@ -19,7 +19,8 @@ from surgery.anatomy import from_model
 from surgery.anatomy.anatomy import Stack
 from surgery.anatomy.sources import ModelSource, build_on_meta
 from surgery.checkpoint import compile_plan
-from surgery.verify import numeric
+from surgery.publish import answers
+from surgery.verify import numeric, structure
 from surgery.verify.shrink import shrink_source
 
 Build = Callable[[ModelSource], Any]
@@ -64,6 +65,7 @@ def _shapes_of(value: Any) -> Hashable:
 
 TRACE_ONCE = once_a_model(from_model._stacks_traced)
 BUILD_ONCE, SHRINK_ONCE = once_a_config(build_on_meta), once_a_config(shrink_source)
+SMALL_ONCE = once_a_config(numeric.build_small)
 
 
 @contextmanager
@@ -71,6 +73,8 @@ def building_once() -> Iterator[None]:
     """Within it, what is compiled and what is shrunken is built once, and the stacks of alike models are read once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(from_model, "_stacks_traced", TRACE_ONCE)
-        patch.setattr(compile_plan, "build_on_meta", BUILD_ONCE)
+        for module in (compile_plan, answers, structure):
+            patch.setattr(module, "build_on_meta", BUILD_ONCE)
+        patch.setattr(answers, "build_small", SMALL_ONCE)
         patch.setattr(numeric, "shrink_source", lambda source: replace(SHRINK_ONCE(source), name=source.name))
         yield

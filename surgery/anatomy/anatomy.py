@@ -58,7 +58,9 @@ class Stack:
 
     `streams` is None where they are not known before the model has run; `refusal` says why the stack can't be edited.
     `own_context` are the arguments, streams apart, that the forward makes for each block by its number: they stay with
-    the block in a rewritten graph, and would shift if the blocks were renumbered.
+    the block in a rewritten graph, and would shift if the blocks were renumbered. `read_blocks` are the blocks of which
+    the forward uses a part beside calling the block (DiT embeds the time with the first one's norm); `code_use` says,
+    for a forward that could not be watched, what in its code goes by the blocks' numbers.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Stack:
     streams: tuple[str, ...] | None = None
     refusal: str | None = None
     own_context: tuple[str, ...] = ()
+    read_blocks: tuple[int, ...] = ()
+    code_use: str | None = None
 
     @property
     def num_blocks(self) -> int:

@@ -33,6 +33,7 @@ def _stack(data: dict[str, Any]) -> Stack:
             "kind_of": tuple(data["kind_of"]),
             "streams": streams,
             "own_context": tuple(data["own_context"]),
+            "read_blocks": tuple(data.get("read_blocks", ())),  # of the bundled anatomy, which is older, none
         }
     )
     if any(not 0 <= number < len(kinds) for number in stack.kind_of):

@@ -14,7 +14,15 @@ from surgery.errors import InputError, RefusedError, TraceError
 from surgery.tracing.arguments import flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone, without_memory
 from surgery.tracing.example_inputs import example_call
-from surgery.tracing.steps import StackSteps, bind_arguments, find_stack_names, iter_stacks, read_steps
+from surgery.tracing.stack_code import use_of_numbers
+from surgery.tracing.steps import (
+    StackSteps,
+    bind_arguments,
+    blocks_read,
+    find_stack_names,
+    iter_stacks,
+    read_steps,
+)
 from surgery.tracing.tracer import trace_forward
 from surgery.tracing.wrappers import innermost
 
@@ -60,7 +68,7 @@ def _stacks_untraced(model: nn.Module) -> tuple[Stack, ...]:
         blocks = list(model.get_submodule(name).children())
         kind_of, firsts = _group_by_kind(blocks)
         kinds = tuple(_describe_kind(blocks[first], _Probe(), ()) for first in firsts)
-        stacks.append(Stack(name, kinds, kind_of))
+        stacks.append(Stack(name, kinds, kind_of, code_use=use_of_numbers(model, name)))
     return tuple(stacks)
 
 
@@ -105,7 +113,8 @@ def _describe_stack(
         _describe_kind(blocks[first], probes[f"{name}.{first}"], _missing_streams(steps, first)) for first in firsts
     )
     streams = None if steps is None else tuple(dict.fromkeys(stream.parameter for stream in steps.streams))
-    return Stack(name, kinds, kind_of, streams, refusal, _own_context(steps, skeleton))
+    read = () if steps is None else blocks_read(graph, name)
+    return Stack(name, kinds, kind_of, streams, refusal, _own_context(steps, skeleton), read)
 
 
 def _own_context(steps: StackSteps | None, model: nn.Module) -> tuple[str, ...]:

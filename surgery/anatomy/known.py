@@ -23,7 +23,7 @@ from surgery.errors import InputError
 from surgery.files import expand_home, write_whole
 from surgery.version import __version__
 
-FORMAT = 1  # of the files; raised when what is read off a model changes
+FORMAT = 2  # of the files; raised when what is read off a model changes
 CACHE_VARIABLE = "SURGERY_CACHE"
 VOLATILE_KEYS = ("_diffusers_version", "_name_or_path")  # of a config: they say nothing of the model
 

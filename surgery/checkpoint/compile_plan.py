@@ -13,7 +13,8 @@ from surgery.checkpoint.config_fields import ConfigFields, edit_config, find_con
 from surgery.checkpoint.file_layout import in_original_layout, learn_original_layout, stock_layout
 from surgery.checkpoint.fitted_blocks import Folds, fit_blocks
 from surgery.checkpoint.layer_names import LayerNames
-from surgery.checkpoint.new_checkpoint import NewCheckpoint, NewTensor, Segment
+from surgery.checkpoint.misfits import find_misfits
+from surgery.checkpoint.new_checkpoint import Misfit, NewCheckpoint, NewTensor, Segment
 from surgery.checkpoint.unrolled import OTHER_BACKEND
 from surgery.errors import InputError, RefusedError
 from surgery.plan.schedule import Layer
@@ -45,14 +46,15 @@ def fields_of_plan(source: ModelSource, layers: Layers) -> ConfigFields:
 
 @dataclass(frozen=True)
 class FittedPlan:
-    """A plan fitted to the stock class: the class before and after (on the meta device), the config, and the tensors
-    by the class's own names."""
+    """A plan fitted to the stock class: the class before and after (on the meta device), the config, the tensors by the
+    class's own names, and the blocks that do not come whole."""
 
     original: nn.Module
     pruned: nn.Module
     config: Mapping[str, Any]
     tensors: tuple[NewTensor, ...]
     orders: Mapping[str, Sequence[int]]
+    misfits: tuple[Misfit, ...]
 
 
 def fit_plan(source: ModelSource, layers: Layers, fields: ConfigFields, folds: Folds) -> FittedPlan:
@@ -71,7 +73,8 @@ def fit_plan(source: ModelSource, layers: Layers, fields: ConfigFields, folds: F
         fields_text = ", ".join(f"{name}: {value}" for name, value in changed.items())
         raise RefusedError(f"the stock class can't be built with {fields_text}: {error}") from None
     _refuse_other_lengths(original, pruned, layers, changed)
-    return FittedPlan(original, pruned, config, tuple(fit_blocks(original, pruned, layers, folds)), orders)
+    tensors = tuple(fit_blocks(original, pruned, layers, folds))
+    return FittedPlan(original, pruned, config, tensors, orders, tuple(find_misfits(original, pruned, orders)))
 
 
 def compile_plan(
@@ -106,6 +109,7 @@ def lay_out(fitted: FittedPlan, source: ModelSource, weights: Weights) -> NewChe
         dropped=tuple(name for name in weights.tensors if name not in used),
         repeated=_count_repeats(orders),
         unknown=tuple(tensor.name for tensor in unknown),
+        misfits=fitted.misfits,
     )
 
 

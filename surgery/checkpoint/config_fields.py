@@ -1,7 +1,8 @@
 """Which fields of a config count or list the layers of a stack: found by changing them and building the class again.
 
 There is no table of model classes here. A field counts a stack if the stack's length follows it; it lists layers if
-taking one number out of it changes that block; it holds a value a layer if swapping two values changes their blocks.
+taking one number out of it changes that block; it holds a value a layer if swapping two values changes their blocks;
+it counts the first or the last blocks, which are of another kind, if one more or less of it changes the block there.
 """
 
 import itertools
@@ -18,12 +19,27 @@ Signature = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
+class EndField:
+    """A field that counts those blocks of a stack, its first or its last ones, that are of another kind.
+
+    They are blocks `start` to `stop` (exclusive) of the original.
+    """
+
+    name: str
+    start: int
+    stop: int
+    is_last: bool = False
+
+
+@dataclass(frozen=True)
 class ConfigFields:
-    """By stack: the field that counts its blocks, those that list blocks by number, those with a value for each."""
+    """By stack: the field that counts its blocks, those that list blocks by number, those with a value for each, and
+    those that count its first or last blocks."""
 
     counts: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ends: Mapping[str, tuple[EndField, ...]] = field(default_factory=dict)
 
 
 def find_config_fields(config: Mapping[str, Any], build: Build, orders: Mapping[str, Sequence[int]]) -> ConfigFields:
@@ -36,6 +52,7 @@ def find_config_fields(config: Mapping[str, Any], build: Build, orders: Mapping[
     """
     model = build(config)
     counts, lists, values = {}, {}, {}
+    ends: dict[str, tuple[EndField, ...]] = {}
     for stack, order in orders.items():
         blocks = signatures(model, stack)
         if list(order) == list(range(len(blocks))):
@@ -45,11 +62,22 @@ def find_config_fields(config: Mapping[str, Any], build: Build, orders: Mapping[
         if len(order) != len(blocks):
             counts[stack], needed = _find_count(config, build, stack, len(blocks), values[stack])
             values[stack] += needed
-    return ConfigFields(counts, lists, values)
+        count = {stack: counts[stack]} if stack in counts else {}
+        own = ConfigFields(count, {stack: lists[stack]}, {stack: values[stack]})
+        after = _try_build(config, edit_config(config, own, orders), build)
+        if after is None or signatures(after, stack) != [blocks[layer] for layer in order]:  # of another kind somewhere
+            tried = (_end_field(config, name, build, stack, blocks) for name in config if name not in counts.values())
+            found = tuple(end for end in tried if end is not None)
+            ends |= {stack: found} if found else {}
+    return ConfigFields(counts, lists, values, ends)
 
 
 def edit_config(config: Mapping[str, Any], fields: ConfigFields, orders: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """The fields that change, with their new values."""
+    """The fields that change, with their new values.
+
+    Raises:
+        RefusedError: the blocks that a field counts would no longer stand at that end of their stack.
+    """
     changed: dict[str, Any] = {}
     for stack, name in fields.counts.items():
         changed[name] = len(orders[stack])
@@ -60,6 +88,11 @@ def edit_config(config: Mapping[str, Any], fields: ConfigFields, orders: Mapping
     for stack, names in fields.values.items():
         for name in names:
             changed[name] = [config[name][layer] for layer in orders[stack]]
+    for stack, found in fields.ends.items():
+        for end in found:
+            number = _count_end(end, stack, orders[stack])
+            if min(config[end.name], len(orders[stack])) != number:
+                changed[end.name] = number
     return changed
 
 
@@ -119,6 +152,39 @@ def _has_value_a_layer(config: Mapping[str, Any], name: str, build: Build, stack
     swapped[0], swapped[other] = swapped[other], swapped[0]
     model = _try_build(config, {name: type(value)(swapped)}, build)
     return model is not None and _changed(model, stack, blocks) == {0, other}
+
+
+def _end_field(
+    config: Mapping[str, Any], name: str, build: Build, stack: str, blocks: list[Signature]
+) -> EndField | None:
+    """The field, if it counts the first or the last blocks of a stack; more than there are count as all."""
+    value, length = config[name], len(blocks)
+    if type(value) is not int or value < 0:
+        return None
+    now = min(value, length)
+    sides = {False, True}  # whether they are the last
+    for number in filter(range(length + 1).__contains__, (now + 1, now - 1, now - 2)):
+        model = _try_build(config, {name: number}, build)
+        changed = None if model is None else _changed(model, stack, blocks)
+        low, high = sorted((now, number))
+        expected = {False: set(range(low, high)), True: set(range(length - high, length - low))}
+        sides = {side for side in sides if changed == expected[side]}
+        if not sides:
+            return None
+    return EndField(name, 0, now) if False in sides else EndField(name, length - now, length, is_last=True)
+
+
+def _count_end(end: EndField, stack: str, order: Sequence[int]) -> int:
+    """How many blocks of the kind that a field counts there are in an order; they must stand together at their end."""
+    is_counted = [end.start <= layer < end.stop for layer in order]
+    number = sum(is_counted)
+    if is_counted != sorted(is_counted, reverse=not end.is_last):
+        side = "last" if end.is_last else "first"
+        raise RefusedError(
+            f"{end.name} of the config says how many of the {side} blocks of {stack} are of their kind, and in this "
+            f"order they would not be its {side}; move blocks within {stack}[{end.start}:{end.stop}] or outside of it"
+        )
+    return number
 
 
 def _changed(model: nn.Module, stack: str, blocks: list[Signature]) -> set[int] | None:

@@ -4,11 +4,12 @@ A tensor is written as segments, one after the other. A segment is a run of rows
 scalar has one) of one tensor of the original, kept as it is or changed in one of three ways. Names are those in files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Change = Literal["keep", "zero", "mean", "scale"]
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,43 @@ class NewTensor:
 
 
 @dataclass(frozen=True)
+class Misfit:
+    """A block that is another one in the place where it is to stand, though that has tensors for it from its own.
+
+    `tensors` are those of the block of which the place takes nothing, or not all rows; `settings` what its modules are
+    told by the class there and not here, as texts.
+    """
+
+    block: str
+    place: str
+    tensors: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+
+
+def describe_misfits(misfits: Sequence[Misfit]) -> str:
+    """A line for the first of them, in words, and how many more there are."""
+    first = misfits[0]
+    facts = []
+    if first.tensors:
+        facts.append(f"has no place for {_shorten(first.tensors)} of {first.block}")
+    if first.settings:
+        facts.append(f"sets {_shorten(first.settings)} otherwise than in {first.block}")
+    others = f" ({len(misfits) - 1} more blocks are like that)" if len(misfits) > 1 else ""
+    return f"at {first.place} the stock class {' and '.join(facts)}{others}"
+
+
+def _shorten(names: Sequence[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+@dataclass(frozen=True)
 class NewCheckpoint:
     """A pruned checkpoint before it is written.
 
     `config` is the transformer's; `dropped` are the tensors of the original of which nothing is kept; `repeated` the
     blocks that are written more than once, with how often; `unknown` the tensors that the class does not know, and that
-    come along.
+    come along; `misfits` the blocks that do not come whole.
     """
 
     config: Mapping[str, Any]
@@ -85,6 +117,7 @@ class NewCheckpoint:
     dropped: tuple[str, ...] = ()
     repeated: Mapping[str, int] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
+    misfits: tuple[Misfit, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `new_checkpoint_from_json` reads it back."""
@@ -99,6 +132,7 @@ class NewCheckpoint:
             "dropped": list(self.dropped),
             "repeated": dict(self.repeated),
             "unknown": list(self.unknown),
+            "misfits": [[m.block, m.place, list(m.tensors), list(m.settings)] for m in self.misfits],
         }
 
 
@@ -107,6 +141,7 @@ def new_checkpoint_from_json(data: Mapping[str, Any]) -> NewCheckpoint:
     tensors = tuple(
         NewTensor(name, tuple(Segment(*segment) for segment in segments)) for name, segments in data["tensors"].items()
     )
+    misfits = tuple(Misfit(block, place, tuple(names), tuple(told)) for block, place, names, told in data["misfits"])
     return NewCheckpoint(
-        data["config"], tensors, tuple(data["dropped"]), dict(data["repeated"]), tuple(data["unknown"])
+        data["config"], tensors, tuple(data["dropped"]), dict(data["repeated"]), tuple(data["unknown"]), misfits
     )

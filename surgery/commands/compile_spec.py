@@ -32,6 +32,7 @@ class Backend(StrEnum):
 class Check(StrEnum):
     """How far a checkpoint is verified."""
 
+    none = "none"
     structure = "structure"
     numeric = "numeric"
     full = "full"
@@ -80,8 +81,10 @@ def run(
     verify: Annotated[
         Check,
         typer.Option(
-            help="structure: the written files fit the stock class. numeric: and graph and checkpoint agree on a "
-            "shrunken model of the class. full: and on the real weights (both are loaded whole).",
+            help="structure: the written files fit the stock class, and its forward does not go by the numbers of "
+            "blocks, as far as is known without a run. numeric: and graph and checkpoint agree on a shrunken model of "
+            "the class. full: they agree on the real weights (both are loaded whole). none: the files fit; what the "
+            "forward makes of them is not asked.",
             rich_help_panel=CHECKPOINT,
         ),
     ] = Check.numeric,

@@ -51,14 +51,12 @@ def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
     """What was written, or would be; what it was checked against; how it is loaded."""
     prepared, plan = pruned.prepared, pruned.prepared.bytes
     before, dropped = prepared.weights, prepared.new.dropped
-    sizes = before.tensors
-    dropped_bytes = sum(sizes[name][1].size_bytes for name in dropped)
     copied = plan.size_bytes - plan.computed_bytes
     runs = sum(len(shard.pieces()) for shard in plan.shards)
     rows = [
         ["copied", bytes_text(copied), f"in {runs} runs of bytes"],
         ["changed", bytes_text(plan.computed_bytes), "zeros, means and scaled weights"],
-        ["dropped", bytes_text(dropped_bytes), f"{len(dropped)} tensors"],
+        ["dropped", bytes_text(prepared.dropped_bytes), f"{len(dropped)} tensors"],
     ]
     if prepared.repeated_bytes:
         rows.append(["repeats", bytes_text(prepared.repeated_bytes), "of the copied; the graph backend shares them"])

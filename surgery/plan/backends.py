@@ -73,14 +73,16 @@ def _item_doubts(schedule: Schedule, items: tuple[Item, ...]) -> Iterator[Doubt]
 
 def _place_doubts(schedule: Schedule, stack: Stack) -> Iterator[Doubt]:
     """Whether the stock class gives the blocks the same context and shape in their new places."""
-    order = [layer.index for layer in unroll(schedule.items)]
+    order = _order(schedule)
     moved = any(index != position for position, index in enumerate(order))
     if stack.streams is None:
-        yield "perhaps", f"{stack.name} has not been traced: whether its blocks depend on their numbers is not known"
+        yield "perhaps", _untraced_doubt(stack)
     elif stack.own_context:
         names = ", ".join(stack.own_context)
         fact = f"the forward makes {names} for each block of {stack.name} by its number"
         yield ("no", f"{fact}, and the numbers would shift") if moved else ("perhaps", f"{fact}")
+    if order and _reads(stack, order):
+        yield "perhaps", f"{_reads(stack, order)}; if other weights do not do there, it is refused"
     if not order:
         yield "perhaps", f"{stack.name} has no layer left, which not every stock class can build"
         return
@@ -98,6 +100,40 @@ def _place_doubts(schedule: Schedule, stack: Stack) -> Iterator[Doubt]:
             "perhaps",
             f"{stack.name} has blocks of several kinds, and the config must say where each stands",
         )
+
+
+def moved_stacks(plan: Plan, anatomy: Anatomy) -> list[Stack]:
+    """The stacks whose blocks a checkpoint would number otherwise, or that would be of another length."""
+    moved = [schedule for schedule in plan.schedules if _order(schedule) != list(range(schedule.num_blocks))]
+    return [anatomy.stack(schedule.stack) for schedule in moved]
+
+
+def reads_of_moved(plan: Plan, anatomy: Anatomy) -> Iterator[str]:
+    """For each stack, in words, the blocks of which the forward reads a part, and that would be others."""
+    for schedule in plan.schedules:
+        text = _reads(anatomy.stack(schedule.stack), _order(schedule))
+        if text is not None:
+            yield text
+
+
+def _order(schedule: Schedule) -> list[int]:
+    return [layer.index for layer in unroll(schedule.items)]
+
+
+def _reads(stack: Stack, order: list[int]) -> str | None:
+    """Blocks of which the forward reads a part, by the number of the block or from the end, that would be others."""
+    is_as_long = len(order) == stack.num_blocks
+    lost = [i for i in stack.read_blocks if order[i : i + 1] != [i] or (i > 0 and not is_as_long)]
+    if not lost:
+        return None
+    return f"the forward reads weights of {stack.name}[{indices_to_text(lost)}], where another block would stand"
+
+
+def _untraced_doubt(stack: Stack) -> str:
+    fact = f"{stack.name} has not been traced: whether its blocks depend on their numbers is not known"
+    if stack.code_use is None:
+        return f"{fact}, and compile writes it with --verify structure only"
+    return f"{fact} ({stack.code_use}), and compile writes it with --verify none only"
 
 
 def _replacement_doubt(replaced: ReplacedComponent, anatomy: Anatomy) -> Doubt:

@@ -1,7 +1,7 @@
 """What the process that may load torch is asked: what a pruned checkpoint holds, and whether a written one is right."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -16,18 +16,22 @@ from surgery.anatomy.sources import (
     weights_of_source,
 )
 from surgery.checkpoint.compile_plan import Layers, compile_plan, fields_of_plan, fit_plan, orders_of
+from surgery.checkpoint.config_fields import ConfigFields
 from surgery.checkpoint.file_layout import stock_layout
-from surgery.checkpoint.fitted_blocks import NO_FOLDS
-from surgery.checkpoint.new_checkpoint import NewCheckpoint
+from surgery.checkpoint.fitted_blocks import NO_FOLDS, Folds
+from surgery.checkpoint.new_checkpoint import Misfit, NewCheckpoint, describe_misfits
 from surgery.checkpoint.unrolled import OTHER_BACKEND, unroll_plan
 from surgery.errors import InputError, RefusedError
+from surgery.plan.backends import moved_stacks, reads_of_moved
 from surgery.plan.plan import Plan, plan_from_json
 from surgery.tracing.example_inputs import has_example_inputs
+from surgery.tracing.stack_code import use_of_numbers
+from surgery.verify.agreement import Agreement
 from surgery.verify.full import check_fully
-from surgery.verify.numeric import build_small, check_numerically, folds_of_plan
+from surgery.verify.numeric import SmallModel, build_small, check_numerically, folds_of_plan
 from surgery.verify.structure import check_structure
 
-Verify = Literal["structure", "numeric", "full"]
+Verify = Literal["none", "structure", "numeric", "full"]
 
 
 def answer(question: str, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,28 +69,55 @@ def _compile(source: ModelSource, plan: Plan, variant: str | None, verify: Verif
         stock_layout(weights, {name: tuple(value.shape) for name, value in build_on_meta(source).state_dict().items()})
     anatomy = anatomy_of_source(source)
     layers = unroll_plan(plan, anatomy)
-    _refuse_unseen_numbers(anatomy, plan, verify)
     is_run = verify == "numeric" or _needs_folds(plan, layers)
     if is_run:
         _refuse_unknown_class(source, anatomy.trace_failure)
-    agreement = None
+    small, folds, agreement = None, NO_FOLDS, None
     with ThreadPoolExecutor(max_workers=1) as pool:
         identity = pool.submit(identify, source)  # it reads all weights
         if is_run:
             small = build_small(source)
             fields, folds = fields_of_plan(small.source, layers), folds_of_plan(small, plan, layers)
-            if verify == "numeric":
-                agreement = check_numerically(small, plan, layers, fields, folds).to_json()
         else:
-            fields, folds = fields_of_plan(source, layers), NO_FOLDS
+            fields = fields_of_plan(source, layers)
         new = compile_plan(source, weights, layers, fields, folds)
+        if verify == "structure":
+            _refuse_unseen_numbers(source, anatomy, plan, fields)
+        if verify == "numeric" or (verify == "structure" and new.misfits):
+            agreement = _compare(source, small, plan, layers, fields, folds, new.misfits)
         return {
             "new": new.to_json(),
             "orders": orders_of(layers),
-            "agreement": agreement,
+            "agreement": None if agreement is None else agreement.to_json(),
             "identity": identity.result().to_json(),
             "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
         }
+
+
+def _compare(
+    source: ModelSource,
+    small: SmallModel | None,
+    plan: Plan,
+    layers: Layers,
+    fields: ConfigFields,
+    folds: Folds,
+    misfits: Sequence[Misfit],
+) -> Agreement:
+    """Graph and checkpoint on a shrunken model: whether they agree, even where blocks do not come whole.
+
+    Raises:
+        RefusedError: they do not, or it can't be tried.
+    """
+    if not has_example_inputs(source.class_name):
+        raise RefusedError(
+            f"{describe_misfits(misfits)}; there are no example inputs for {source.class_name}, on which to try "
+            "whether its forward needs that; leave the block where blocks of its kind stand, or give --verify none, "
+            f"which writes it all the same; {OTHER_BACKEND}"
+        )
+    try:
+        return check_numerically(small or build_small(source), plan, layers, fields, folds)
+    except RefusedError as error:
+        raise RefusedError(f"{error}\n{describe_misfits(misfits)}" if misfits else str(error)) from None
 
 
 def _fit(source: ModelSource, plan: Plan) -> dict[str, Any]:
@@ -107,22 +138,33 @@ def _needs_folds(plan: Plan, layers: Layers) -> bool:
     return bool(plan.replacements) or any(layer.scale != 1 for written in layers.values() for layer in written)
 
 
-def _refuse_unseen_numbers(anatomy: Anatomy, plan: Plan, verify: Verify) -> None:
-    """Raise RefusedError where a forward is known to go by a block's number and nothing is to be run."""
-    named = [stack.name for stack in anatomy.stacks if stack.own_context]
-    if verify == "structure" and named and not all(schedule.is_identity for schedule in plan.schedules):
+def _refuse_unseen_numbers(source: ModelSource, anatomy: Anatomy, plan: Plan, fields: ConfigFields) -> None:
+    """Raise RefusedError where a forward goes by a block's number, or may do so, and nothing is to be run."""
+    moved = moved_stacks(plan, anatomy)
+    named = [stack.name for stack in moved if stack.own_context]
+    if named:
         raise RefusedError(
             f"the forward of {plan.class_name} goes by the numbers of the blocks of {', '.join(named)}, which the "
             "structure of files does not show; give --verify numeric"
         )
+    for read in reads_of_moved(plan, anatomy):
+        raise RefusedError(f"{read}, which the structure of files does not show; give --verify numeric")
+    for stack in moved:
+        if stack.streams is None:
+            use = use_of_numbers(build_on_meta(source), stack.name, tuple(fields.counts.values()))
+            if use is not None:
+                raise RefusedError(
+                    f"whether the forward of {plan.class_name} goes by the numbers of the blocks in {stack.name} can't "
+                    f"be tried, and it may: {use}; --verify none writes the files all the same; {OTHER_BACKEND}"
+                )
 
 
 def _refuse_unknown_class(source: ModelSource, trace_failure: str | None) -> None:
     if not has_example_inputs(source.class_name):
         raise RefusedError(
             f"graph and checkpoint can't be compared: there are no example inputs for {source.class_name}; with "
-            f"--verify structure layers can be skipped, repeated and moved all the same, but then nothing says whether "
-            f"the forward depends on a block's number; {OTHER_BACKEND}"
+            "--verify structure layers can be skipped, repeated and moved where the code of its forward runs them one "
+            f"after the other and no more, as far as that can be read; {OTHER_BACKEND}"
         )
     if trace_failure is not None:
         raise InputError(f"graph and checkpoint can't be compared: {trace_failure}; give --verify structure")

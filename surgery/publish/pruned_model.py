@@ -31,7 +31,7 @@ from surgery.publish.worker import Ask, open_verifier
 from surgery.version import __version__
 from surgery.written import COMPILE
 
-Verify = Literal["structure", "numeric", "full"]
+Verify = Literal["none", "structure", "numeric", "full"]
 Progress = Callable[[int], Callable[[int], None]]  # bytes in all -> what is told of bytes as they are written
 
 

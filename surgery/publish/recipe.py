@@ -14,7 +14,7 @@ from surgery.anatomy.tensor_files import Weights, num_rows
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.checkpoint.byte_plan import BytePlan
 from surgery.checkpoint.header_metadata import KeptMetadata
-from surgery.checkpoint.new_checkpoint import NewCheckpoint, Segment
+from surgery.checkpoint.new_checkpoint import NewCheckpoint, Segment, describe_misfits
 from surgery.files import expand_home
 from surgery.plan.planned import PlannedSource
 from surgery.publish.manifest import FORMAT, make_manifest
@@ -60,6 +60,12 @@ class PreparedModel:
         every = [segment for tensor in self.new.tensors for segment in tensor.segments]
         once = {(segment.tensor, segment.start, segment.stop): segment for segment in every}
         return sum(map(self._size_of, every)) - sum(map(self._size_of, once.values()))
+
+    @property
+    def dropped_bytes(self) -> int:
+        """The bytes of the original of which nothing is kept, neither as they are nor changed."""
+        used = {(s.tensor, s.start, s.stop): s for tensor in self.new.tensors for s in tensor.segments}
+        return self.weights.size_bytes - sum(map(self._size_of, used.values()))
 
     def _size_of(self, segment: Segment) -> int:
         """The bytes of the rows that a segment copies."""
@@ -173,10 +179,18 @@ def notes_on_files(prepared: PreparedModel) -> Iterator[str]:
     """What of the original's files is not as one would take it."""
     if prepared.metadata.stale:
         yield f"{', '.join(prepared.metadata.stale)} in the header was of the original's contents, and is left out"
-    yield from notes_on_unknown(prepared)
+    yield from notes_on_tensors(prepared)
 
 
-def notes_on_unknown(prepared: PreparedModel) -> Iterator[str]:
+def notes_on_tensors(prepared: PreparedModel) -> Iterator[str]:
+    """Which tensors need a word: those of blocks that do not come whole, and those that the class does not have."""
+    for misfit in prepared.new.misfits:
+        if misfit.tensors:
+            yield f"{len(misfit.tensors)} tensors did not come along: {describe_misfits([misfit])}"
+    yield from _notes_on_unknown(prepared)
+
+
+def _notes_on_unknown(prepared: PreparedModel) -> Iterator[str]:
     """What is in the files beside the tensors that the class has: nobody but another program reads it."""
     unknown = prepared.new.unknown
     if not unknown:

@@ -76,6 +76,16 @@ def block_calls(graph: fx.Graph, stack: str) -> list[tuple[int, fx.Node]]:
     return calls
 
 
+def blocks_read(graph: fx.Graph, stack: str) -> tuple[int, ...]:
+    """The blocks of a stack of which the forward uses a part, a module or a tensor, beside calling the block."""
+    found = set()
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr") and node.target.startswith(f"{stack}."):
+            index, _, part = node.target.removeprefix(f"{stack}.").partition(".")
+            found |= {int(index)} if part and index.isdigit() else set()
+    return tuple(sorted(found))
+
+
 def read_steps(graph: fx.Graph, model: nn.Module, stack: str, num_blocks: int) -> StackSteps | None:
     """The steps of a stack of `num_blocks` blocks, or None where the forward does not run them in order.
 

@@ -97,3 +97,57 @@ def test_dual_attention_layers_are_numbered_anew(order, listed):
     changed = edit_config(full_config(source), fields, orders)
     assert changed["dual_attention_layers"] == listed
     assert changed.get("num_layers", 5) == len(order)
+
+
+class Ends(nn.Module):
+    """A stack whose first `wide` blocks are of one kind, and whose last `biased` blocks are of another."""
+
+    def __init__(self, depth, wide, biased=0, channels=2):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            [nn.Linear(channels, 8 if i < wide else 4, bias=i >= depth - biased) for i in range(depth)]
+        )
+
+
+def build_ends(config):
+    return Ends(**config)
+
+
+@pytest.mark.parametrize(
+    ("config", "order", "changed"),
+    [
+        ({"depth": 4, "wide": 2}, [0, 1, 1, 2, 3], {"depth": 5, "wide": 3}),
+        ({"depth": 4, "wide": 2}, [1, 2, 3], {"depth": 3, "wide": 1}),
+        ({"depth": 4, "wide": 2}, [2, 3], {"depth": 2, "wide": 0}),
+        ({"depth": 4, "wide": 2}, [0, 1, 3], {"depth": 3}),
+        ({"depth": 4, "wide": 2}, [1, 0, 3, 2], {}),
+        ({"depth": 4, "wide": 4}, [0, 1, 2, 3, 3], {"depth": 5, "wide": 5}),  # all of them are of this kind
+        ({"depth": 4, "wide": 48}, [0, 1, 3], {"depth": 3}),
+        ({"depth": 4, "wide": 0, "biased": 2}, [0, 1, 2, 3, 3], {"depth": 5, "biased": 3}),
+        ({"depth": 4, "wide": 0, "biased": 2}, [0, 0, 1, 2, 3], {"depth": 5}),
+        ({"depth": 5, "wide": 2, "biased": 1}, [0, 0, 1, 2, 4, 4], {"depth": 6, "wide": 3, "biased": 2}),
+    ],
+)
+def test_fields_that_count_the_first_or_the_last_blocks_follow(config, order, changed):
+    config = {"channels": 2, "biased": 0, **config}
+    fields = find_config_fields(config, build_ends, {"blocks": order})
+    assert edit_config(config, fields, {"blocks": order}) == changed
+    before, after = build_ends(config), build_ends({**config, **changed})
+    assert [after.blocks[place].weight.shape for place in range(len(order))] == [
+        before.blocks[layer].weight.shape for layer in order
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "order", "side"),
+    [
+        ({"depth": 4, "wide": 2}, [2, 0, 1, 3], "first"),
+        ({"depth": 4, "wide": 2}, [3, 2, 1, 0], "first"),
+        ({"depth": 4, "wide": 0, "biased": 1}, [0, 3, 1, 2], "last"),
+    ],
+)
+def test_an_order_in_which_the_first_blocks_are_not_first_is_refused(config, order, side):
+    config = {"channels": 2, "biased": 0, **config}
+    fields = find_config_fields(config, build_ends, {"blocks": order})
+    with pytest.raises(RefusedError, match=f"of the config says how many of the {side} blocks of blocks are of their"):
+        edit_config(config, fields, {"blocks": order})

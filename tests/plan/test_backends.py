@@ -1,5 +1,6 @@
 """Which backend can express a plan, and why not."""
 
+import dataclasses
 import re
 
 import pytest
@@ -106,3 +107,18 @@ def test_a_forward_that_counts_its_blocks_is_found_in_its_graph():
     assert judge(chroma, "skip: transformer_blocks[3]")[1].answer == "perhaps"
     for name in ("pixart", "sd3", "flux", "auraflow", "dit"):
         assert [stack.own_context for stack in read_anatomy(build_tiny_model(name)).stacks if stack.own_context] == []
+
+
+@pytest.mark.parametrize(
+    ("code_use", "rest"),
+    [
+        (None, ", and compile writes it with --verify structure only"),
+        ("its code has `n += 1`", " (its code has `n += 1`), and compile writes it with --verify none only"),
+    ],
+)
+def test_what_a_forward_that_was_not_traced_hangs_on_is_said_with_the_option_that_writes_it(anatomies, code_use, rest):
+    pixart = anatomies["pixart"]
+    stack = dataclasses.replace(pixart.stacks[0], streams=None, code_use=code_use)
+    verdict = judge(dataclasses.replace(pixart, stacks=(stack,)), "skip: transformer_blocks[3]")[1]
+    fact = "transformer_blocks has not been traced: whether its blocks depend on their numbers is not known"
+    assert (verdict.answer, verdict.reasons) == ("perhaps", (f"{fact}{rest}",))
