@@ -19,10 +19,10 @@ from surgery.export.read_config import (
     SIMPLETUNER,
     ModelModule,
     Preset,
-    list_shadowed,
     mended_patterns,
     read_options,
 )
+from surgery.spec.nearest import nearest
 
 # What LyCORIS heeds in an entry of name_algo_map or module_algo_map; it drops everything else without a word.
 HEEDED = frozenset(
@@ -99,11 +99,12 @@ def _claims(judgement: Judgement) -> Cases:
 
 def _leaks(judgement: Judgement) -> Cases:
     """A module whose factor is neither its own nor the top level's has that of a name that was skipped before."""
-    claimed = {name for taken in claimed_modules(judgement.modules, judgement.preset).values() for name in taken}
+    hidden = {name for item in judgement.shadowed for name in item.names}
+    claimed = [item for item in judgement.differences if set(item.module.classes[:-1]) & set(judgement.preset.claiming)]
     leaked = [
         (item.module.name, item.asked.factor, item.trained.factor)
-        for item in judgement.differences
-        if item.module.name in claimed
+        for item in claimed
+        if item.module.name not in hidden
         and item.asked is not None
         and item.trained is not None
         and item.trained.factor not in (None, item.asked.factor, _number(judgement.config.get("factor")))
@@ -147,7 +148,7 @@ def _ranges(judgement: Judgement) -> Cases:
 
 
 def _effect_of_range(left: list[str], more: list[str]) -> str:
-    parts = [f"it leaves out {_blocks_of(left)}"] * bool(left) + [f"it takes {_blocks_of(more)}"] * bool(more)
+    parts = [f"leaves out {_blocks_of(left)}"] * bool(left) + [f"takes {_blocks_of(more)}"] * bool(more)
     return ", and ".join(parts)
 
 
@@ -159,7 +160,12 @@ def _blocks_of(names: Iterable[str]) -> str:
         number = next((place for place, part in enumerate(parts) if part.isdecimal()), None)
         if number is not None:
             found.setdefault(".".join(parts[:number]), []).append(int(parts[number]))
-    return " and ".join(f"the blocks {', '.join(number_runs(numbers))} of {stack}" for stack, numbers in found.items())
+    return " and ".join(f"{_numbered(numbers)} of {stack}" for stack, numbers in found.items())
+
+
+def _numbered(blocks: Iterable[int]) -> str:
+    runs = number_runs(blocks)
+    return f"block {runs[0]}" if runs == [runs[0]] and runs[0].isdecimal() else f"the blocks {', '.join(runs)}"
 
 
 def _other_blocks(judgement: Judgement, *, use_fnmatch: bool) -> Cases:
@@ -177,8 +183,7 @@ def _other_blocks(judgement: Judgement, *, use_fnmatch: bool) -> Cases:
 
 
 def _shadowed(judgement: Judgement, *, twins: bool) -> Cases:
-    found = list_shadowed(judgement.config, judgement.preset, judgement.modules)
-    hidden = [item for item in found if item.is_twin is twins]
+    hidden = [item for item in judgement.shadowed if item.is_twin is twins]
     in_order = sorted(hidden, key=lambda item: list(judgement.preset.name_map).index(item.pattern))
     if hidden:
         words = {"pattern": in_order[0].pattern, "by": in_order[0].by, "count": len(hidden)}
@@ -200,6 +205,19 @@ def _is_taken_by_mistake(preset: Preset, name: str) -> bool:
     return any(preset.takes(pattern, name) for pattern in preset.name_map)
 
 
+def _excluded_containers(judgement: Judgement) -> Cases:
+    """`exclude_name` takes a container out of the walk over the model, and not what lies in it."""
+    taken: dict[tuple[str, str], list[str]] = {}
+    for module in _unasked(judgement):
+        found = judgement.preset.excluding(module.name)
+        if found is not None and found[1] != module.name:
+            taken.setdefault(found, []).append(module.name)
+    if taken:
+        (pattern, path), names = next(iter(taken.items()))
+        more = [name for members in taken.values() for name in members]
+        yield {"pattern": pattern, "path": path, "count": len(more), "instead": f"{path}.*"}, more
+
+
 def _keys_of_others(judgement: Judgement) -> Cases:
     preset = judgement.preset
     keys = [key for key in preset.loader.ignored if key in preset.given]
@@ -219,7 +237,7 @@ def _convolutions(judgement: Judgement) -> Cases:
     more = [module.name for module in _unasked(judgement) if len(module.shape) > 2 and module.shape[2] != 1]
     names = ", ".join(f'"{name}"' for name in more[:SHOWN]) + ", ..." * (len(more) > SHOWN)
     effect = (
-        f'{len(more)} convolutions are trained (first {more[0]}); name them in "exclude_name": [{names}]'
+        f'convolutions are trained ({len(more)}, first {more[0]}); name them in "exclude_name": [{names}]'
         if more
         else "there is no convolution that it would leave out; leave the key out"
     )
@@ -253,7 +271,9 @@ def _absent_classes(judgement: Judgement) -> Cases:
         if key == "module_algo_map":
             absent = [name for name in absent if not any(name in others for others in targeted.values())]
         if absent:
-            yield {"names": ", ".join(absent), "key": key}, ()
+            meant = nearest(absent[0], sorted(present))
+            advice = f'; did you mean "{meant}" for {absent[0]}?' if meant else ""
+            yield {"names": ", ".join(absent), "key": key, "advice": advice}, ()
 
 
 def _class_lists(judgement: Judgement) -> dict[str, list[str]]:
@@ -375,7 +395,7 @@ KINDS = (
     ),
     FaultKind(
         "range of characters",
-        'in "{pattern}" {range} is no range of numbers: it stands for one of its characters, so that {effect}; write '
+        'in "{pattern}" {range} is no range of numbers, but stands for one character: the pattern {effect}; write '
         "{instead}",
         _ranges,
     ),
@@ -409,6 +429,12 @@ KINDS = (
         _unnamed,
     ),
     FaultKind(
+        "excluded container",
+        '"{pattern}" in exclude_name leaves {path} out, and not the layers in it, which are trained ({count} modules); '
+        'write "{instead}"',
+        _excluded_containers,
+    ),
+    FaultKind(
         "keys of another loader",
         "{keys}: {program}'s loader ignores these keys{effect}; it reads {class_key} and {name_key}",
         _keys_of_others,
@@ -438,7 +464,9 @@ KINDS = (
         _twice,
     ),
     FaultKind(
-        "absent class", "the model has no module of the class {names}, which {key} names", _absent_classes
+        "absent class",
+        "the model has no module of the class {names}, which {key} names{advice}",
+        _absent_classes,
     ),
     FaultKind("bad multiplier", "{sentence}", _sentences(list_bad_multipliers)),
     FaultKind("unknown key", "{sentence}", _sentences(list_unknown_keys)),

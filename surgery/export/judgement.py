@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from surgery.export.lycoris_apply import Trained
-from surgery.export.read_config import AskedModule, ModelModule, Preset, read_preset
+from surgery.export.read_config import AskedModule, ModelModule, Preset, Shadowed, list_shadowed, read_preset
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class Judgement:
     @cached_property
     def preset(self) -> Preset:
         return read_preset(self.config)
+
+    @cached_property
+    def shadowed(self) -> list[Shadowed]:
+        return list_shadowed(self.config, self.preset, self.modules)
 
     @cached_property
     def trained(self) -> Mapping[str, Trained]:

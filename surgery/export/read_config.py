@@ -163,8 +163,19 @@ class Preset:
             return name
         return next((pattern for pattern in order or self.name_map if self.takes(pattern, name)), None)
 
+    def excluding(self, name: str) -> tuple[str, str] | None:
+        """The pattern of `exclude_name` that is meant to leave a module out, and the module or container it takes."""
+        parts = name.split(".")
+        paths = [".".join(parts[:depth]) for depth in range(len(parts), 0, -1)] if self.excluded else []
+        taken = ((pattern, path) for path in paths for pattern in self.excluded if self._is(pattern, path))
+        return next(taken, None)
+
     def is_excluded(self, name: str) -> bool:
-        return any(pattern == name or self.matches(pattern, name) for pattern in self.excluded)
+        """Whether a module is meant to be left out: by its name, or that of a container that it lies in."""
+        return self.excluding(name) is not None
+
+    def _is(self, pattern: str, name: str) -> bool:
+        return pattern == name or self.matches(pattern, name)
 
 
 def mended_patterns(pattern: str) -> Iterator[str]:

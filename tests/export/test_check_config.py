@@ -86,7 +86,7 @@ def test_a_small_config_with_the_same_fault_is_judged_and_repaired(sd3):
         name: asked.factor for name, asked in judgement.asked.items()
     }
     assert repaired.config["apply_preset"]["target_module"] == ["__none__"]
-    assert "linear_dim" not in repaired.config["apply_preset"]["name_algo_map"]["transformer_blocks.0.*"]
+    assert repaired.config["apply_preset"]["name_algo_map"]["transformer_blocks.0.attn.*"] == {**LOKR, "factor": 2}
 
 
 def test_a_repaired_config_is_left_as_it_is(sd3):
