@@ -22,6 +22,16 @@ TOP_LEVEL = frozenset(
         *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
     )
 )
+# What it heeds in an entry of name_algo_map or module_algo_map; it drops everything else without a word.
+HEEDED = frozenset(
+    (
+        *("algo", "dim", "alpha", "use_tucker", "use_scalar", "decompose_both", "factor", "rank_dropout_scale"),
+        *("weight_decompose", "wd_on_out", "full_matrix", "bypass_mode", "rs_lora", "unbalanced_factorization"),
+        *("block_size", "constraint", "rescaled", "train_on_input", "sig_type", "use_data_init", "mask_group_id"),
+    )
+)
+DROPOUTS = ("dropout", "rank_dropout", "module_dropout")  # on which it fails there
+MEANT_OPTIONS = {"linear_dim": "dim", "linear_alpha": "alpha", "dora_wd": "weight_decompose", "rank": "dim"}
 ALGORITHMS = frozenset(
     ("lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft", "ia3", "tlora", "norm")
 )
@@ -93,3 +103,13 @@ def list_bad_factors(config: Mapping[str, Any], preset: Preset) -> Iterator[str]
                 f"{where} has the factor {factor}, which LyCORIS turns into another; write 1 or more, or -1 for about "
                 "the square root of each width"
             )
+
+
+def heeded_options(options: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry without what is ignored or fails; a rank that was given by the top level's key gets the entry's key."""
+    kept = {key: value for key, value in options.items() if key in HEEDED}
+    if not options.get("full_matrix", config.get("full_matrix", False)):
+        for ours, theirs in (("dim", "linear_dim"), ("alpha", "linear_alpha")):
+            if theirs in options:
+                kept.setdefault(ours, options[theirs])
+    return kept

@@ -1,13 +1,16 @@
 """What a LyCORIS config asks for beside what is trained: the differences, and the faults that tell their causes."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from surgery.export.lycoris_apply import Trained
 from surgery.export.read_config import AskedModule, ModelModule, Preset, Shadowed, list_shadowed, read_preset
+
+Words = Mapping[str, object]
+Cases = Iterator[tuple[Words, Iterable[str]]]  # of a kind of fault: words of its message, and names of modules
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ class Judgement:
     @property
     def as_asked(self) -> bool:
         """Whether the config trains what it says, and anything at all, and nothing in it is ignored."""
-        return not (self.differences or self.failure or any(fault.decides for fault in self.faults)) and bool(self.asked)
+        return not (self.differences or self.failure or any(fault.decides for fault in self.faults)) and bool(
+            self.asked
+        )
 
     @property
     def num_parameters(self) -> int:
@@ -91,4 +96,15 @@ class Judgement:
 
     def cause_of(self, name: str) -> str | None:
         """The sentence that explains the difference of a module."""
-        return next((fault.text for fault in self.faults if name in fault.modules), None)
+        return next((fault.text for fault in self.faults if name in fault.modules), self.failure)
+
+
+def unasked_modules(judgement: Judgement) -> list[ModelModule]:
+    """What is trained and was not asked for."""
+    return [item.module for item in judgement.differences if item.asked is None]
+
+
+def count_words(names: Iterable[str]) -> Words:
+    """How many modules there are, and which is the first, as words of a message."""
+    found = list(names)
+    return {"count": len(found), "first": found[0], "modules": "module" if len(found) == 1 else "modules"}

@@ -7,12 +7,13 @@ from typing import Any
 
 from surgery.errors import InputError
 from surgery.export.check_config import judge_config
-from surgery.export.config_faults import changed_by_sorting, heeded_options, is_placeholder, mend_pattern
-from surgery.export.config_values import TOP_LEVEL
+from surgery.export.class_faults import is_placeholder
+from surgery.export.config_values import TOP_LEVEL, heeded_options
 from surgery.export.judgement import Judgement
 from surgery.export.lokr_config import NO_MODULE, config_text
 from surgery.export.lycoris_apply import refuse_invalid_preset
 from surgery.export.name_patterns import cover_names
+from surgery.export.pattern_faults import changed_by_sorting, mend_pattern
 from surgery.export.pattern_meaning import spell_meaning
 from surgery.export.read_config import MAPS, SIMPLETUNER, Preset, loader_of, read_preset
 from surgery.export.sd_scripts_config import preset_to_toml
@@ -24,8 +25,12 @@ def repair_config(judgement: Judgement, model: Any) -> Judgement:
     """The judgement of the repaired config: mended where it stands, or else written anew, name by name.
 
     Raises:
-        InputError: it names nothing that is in the model, or still trains something else.
+        InputError: it says two things of the same modules, names nothing that is in the model, or still trains
+            something else.
     """
+    contradictions = [fault.text for fault in judgement.faults if fault.kind == "twin"]
+    if contradictions:
+        raise InputError(f"the config can't be repaired: {contradictions[0]}")
     repaired = judge_config(_mend(judgement), model)
     if repaired.asked and (not repaired.as_asked or changed_by_sorting(repaired)):
         repaired = judge_config(_by_names(repaired), model)
@@ -44,7 +49,9 @@ def repaired_text(config: Mapping[str, Any]) -> str:
     if loader_of(config) is SIMPLETUNER:
         return config_text(config)
     if set(config) - {"network_module", "apply_preset", "multiplier"}:
-        raise InputError("options of a training run name a preset; give the preset itself to --fix, and then name its repair")
+        raise InputError(
+            "options of a training run name a preset; give the preset itself to --fix, and then name its repair"
+        )
     return preset_to_toml(config["apply_preset"])
 
 

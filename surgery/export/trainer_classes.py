@@ -48,6 +48,8 @@ def say_whose_classes(judgement: Judgement) -> str | None:
     if own is None:
         return f"{judged}; SimpleTuner may have a class of its own for {judgement.class_name}, with other classes in it"
     if not own:
-        return f"{judged}; SimpleTuner {COMPARED} has a {judgement.class_name} of its own, with classes of the same names"
-    renamed = ", ".join(f"{theirs} is {ours}" for theirs, ours in own.items())
+        return (
+            f"{judged}; SimpleTuner {COMPARED} has a {judgement.class_name} of its own, with classes of the same names"
+        )
+    renamed = ", ".join(f"{theirs} is called {ours}" for theirs, ours in own.items())
     return f"{judged}; SimpleTuner {COMPARED} has a {judgement.class_name} of its own, in which {renamed}"

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import diffusers
 import pytest
 
 from surgery.errors import InputError
@@ -13,6 +14,7 @@ from surgery.export.check_config import judge_config, read_config
 from surgery.export.config_faults import list_faults
 from surgery.export.read_config import list_model_modules, read_asked
 from surgery.export.repair_config import repair_config
+from surgery.export.trainer_classes import say_whose_classes
 from surgery.testing import build_tiny_model
 
 pytest.importorskip("lycoris", reason="LyCORIS is not installed")
@@ -270,6 +272,27 @@ def test_excluded_names_are_not_trained(sd3):
     config = config_of({"transformer_blocks.1.*": LOKR}, exclude_name=["*.ff.*"])
     judgement = judge_config(config, sd3)
     assert judgement.as_asked and not any(".ff." in name for name in judgement.trained)
+
+
+@pytest.mark.parametrize(
+    ("classes", "own"),
+    [
+        (
+            ["Attention"],
+            "SimpleTuner 4.10.1 has a FluxTransformer2DModel of its own, in which FluxAttention is called Attention",
+        ),
+        (["Linear"], None),
+        (["__none__"], None),
+    ],
+)
+def test_whose_classes_were_judged_is_said_where_classes_are_named(classes, own):
+    """SimpleTuner's own Flux has the class that diffusers' lacks: it is named, and is a fault by diffusers' classes."""
+    judgement = judge_config({**config_of({}), "apply_preset": {"target_module": classes}}, build_tiny_model("flux"))
+    judged = f"judged by the classes of diffusers {diffusers.__version__}; {own}"
+    assert say_whose_classes(judgement) == (judged if own else None)
+    assert (
+        "the model has no module of the class Attention, which target_module names" in list_faults(judgement)[0]
+    ) is (own is not None)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,9 @@ def test_every_module_of_every_block_is_planned(plan):
 def test_a_component_that_is_a_layer_itself_goes_by_its_plain_name(meta_model):
     modules = list_trainable(meta_model("flux.1-schnell"), ["single_transformer_blocks"])
     plan = plan_lokr({"single_transformer_blocks": [4] * 38}, modules, {"proj_mlp": 2})
-    patterns = [rule.pattern.removeprefix("single_transformer_blocks.1.") for rule in plan.rules if ".1." in rule.pattern]
+    patterns = [
+        rule.pattern.removeprefix("single_transformer_blocks.1.") for rule in plan.rules if ".1." in rule.pattern
+    ]
     assert patterns == ["norm.*", "proj_out", "attn.*", "proj_mlp"]
 
 

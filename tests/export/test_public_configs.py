@@ -50,7 +50,7 @@ def blocks(numbers):
 
 @dataclass(frozen=True)
 class Public:
-    """`meant`: a pattern of whole names -> a factor of a full LoKr, or (algorithm, rank); the first that matches counts."""
+    """`meant`: a pattern of whole names -> a factor of a full LoKr, or (algorithm, rank); the first one counts."""
 
     config: object
     meant: dict
@@ -90,7 +90,10 @@ CONFIGS = {
     "t-lora, with keys of the trainer": Public(
         preset(
             low_rank("tlora", tlora_min_rank=1, tlora_alpha=1.5),
-            **{"target_module": ["Attention"], "exclude_name": [r".*\.(attn2|to_k|to_v|to_out)", r".*\.[0-24-9]\.", r".*\.1\d"]},
+            **{
+                "target_module": ["Attention"],
+                "exclude_name": [r".*\.(attn2|to_k|to_v|to_out)", r".*\.[0-24-9]\.", r".*\.1\d"],
+            },
         ),
         {r"transformer_blocks\.3\.attn1\.to_q": ("tlora", 4)},
         *(1, 1),
@@ -224,7 +227,7 @@ CONFIGS = {
         *(126, 126),
         [
             '"preset": "attn-mlp" is applied after apply_preset, and names classes for sd-scripts alone, which '
-            "SimpleTuner's loader ignores; name them in apply_preset, as \"target_module\""
+            'SimpleTuner\'s loader ignores; name them in apply_preset, as "target_module"'
         ],
     ),
     "the rest before the special": Public(
