@@ -352,7 +352,7 @@ def test_the_verdict_says_what_is_trained_why_and_whose_classes_it_is_of(judged,
     assert (result.exit_code, result.stderr) == (1, "")
     assert result.stdout.splitlines() == [
         f"{tmp_path / 'config.json'} for PixArtTransformer2DModel: 32 of 32 modules are trained as asked, and 9 that "
-        f"were not asked for; 4096 parameters (4,096 instead of 2,560; LyCORIS {lycoris_apply.lycoris_version()})",
+        f"were not asked for; 4816 parameters (4,816 instead of 2,560; LyCORIS {lycoris_apply.lycoris_version()})",
         "                        asked    trained",
         *(f"  transformer_blocks.{block}  nothing  factor 4" for block in range(4)),
         "  proj_out              nothing  factor 4",
