@@ -415,6 +415,9 @@ def test_the_verdict_is_that_of_the_network_that_lycoris_builds(weighty, judged,
     assert judgement.asked.keys() == meant.keys()
     assert judgement.num_as_asked == len(right) == case.as_asked
     assert len(real) == case.built
+    is_counted = all(isinstance(what, int) for what in meant.values())
+    by_hand = sum(num_parameters(modules[name], what, case.config) for name, what in meant.items())
+    assert judgement.num_parameters_asked == (by_hand if is_counted else None)
     wrong = {*meant, *(item[0] for item in real)} - set(right)
     assert {item.module.name for item in judgement.differences} == wrong
     assert all(judgement.cause_of(name) is not None for name in wrong)
