@@ -233,9 +233,11 @@ def test_what_another_has_set_on_the_class_does_not_count(meta_model, monkeypatc
 @pytest.mark.slow
 def test_lycoris_starts_with_what_we_take_it_to_start_with():
     code = (
-        "from lycoris import LycorisNetwork\nfrom surgery.export.lycoris_apply import PRESET_AT_START\n"
-        "found = {name: getattr(LycorisNetwork, name) for name in PRESET_AT_START}\n"
-        "assert found == PRESET_AT_START, found"
+        "from lycoris import LycorisNetwork\nfrom lycoris.kohya import LycorisNetworkKohya\n"
+        "from surgery.export.lycoris_apply import PRESET_AT_START, SD_SCRIPTS_AT_START\n"
+        "for owner, values in ((LycorisNetwork, PRESET_AT_START), (LycorisNetworkKohya, SD_SCRIPTS_AT_START)):\n"
+        "    found = {name: getattr(owner, name) for name in values}\n"
+        "    assert found == values, found"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
