@@ -219,9 +219,9 @@ EXPORT = (
     ),
     Mutation("export/lokr_config.py", '"use_fnmatch": True,', '"use_fnmatch": False,', "export/test_lokr_config.py"),
     Mutation(
-        "export/lokr_config.py",
-        'inside.startswith(f"{component}.")',
-        "inside.startswith(component)",
+        "export/name_patterns.py",
+        'name.startswith(f"{path}.")',
+        "name.startswith(path)",
         "export/test_lokr_config.py",
     ),
     Mutation("export/contributions.py", "len(of) / sum(", "1 / sum(", "export/test_contributions.py"),

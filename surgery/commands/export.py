@@ -146,7 +146,7 @@ def run_lokr(
 
 @app.command("check")
 def run_check(
-    file: Annotated[Path, typer.Argument(help="A LyCORIS config, as SimpleTuner's lycoris_config names it.")],
+    file: Annotated[Path, typer.Argument(help="A LyCORIS config: SimpleTuner's JSON, or a TOML of sd-scripts.")],
     model: Annotated[str, typer.Option(help="What it is to train: a folder (config.json is enough), or hub id.")],
     fix: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the repaired config.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
@@ -158,13 +158,12 @@ def run_check(
     """
     from surgery.export.check_config import judge_config, read_config
     from surgery.export.config_faults import list_faults
-    from surgery.export.lokr_config import config_text
-    from surgery.export.repair_config import repair_config
+    from surgery.export.repair_config import repair_config, repaired_text
 
     if fix is not None:
         if fix.exists() and file.exists() and fix.samefile(file):
             raise InputError(f"{fix} is the config itself; give another file")
-        refuse_file(fix, force=force)
+        refuse_file(fix, force=force, suffixes=(".toml",) if file.suffix == ".toml" else ())
     config = read_config(file)
     transformer = build_transformer(model)
     judgement = judge_config(config, transformer)
@@ -172,7 +171,7 @@ def run_check(
     repaired = None
     if fix is not None:
         repaired = repair_config(judgement, transformer)
-        write_file(fix, config_text(repaired.config), force=force)
+        write_file(fix, repaired_text(repaired.config), force=force)
     if json:
         print_json(judgement_to_json(file, judgement, faults, fix, repaired))
     else:

@@ -10,7 +10,7 @@ from surgery.export.target_text import LycorisText, TargetRequest, TargetText
 from surgery.text_table import table
 
 if TYPE_CHECKING:
-    from surgery.export.check_config import Judgement
+    from surgery.export.judgement import Judgement
     from surgery.export.lokr_config import LokrPlan
     from surgery.export.targets import Target
     from surgery.export.verify_lokr import Verified
@@ -125,6 +125,13 @@ def verified_to_json(verified: "Verified | None") -> dict[str, Any]:
     }
 
 
+def note_on_classes(judgement: "Judgement") -> str | None:
+    """Whose classes were judged, where a config names classes."""
+    from surgery.export.trainer_classes import say_whose_classes
+
+    return say_whose_classes(judgement)
+
+
 def describe_judgement(file: Path, class_name: str, judgement: "Judgement", faults: list[str]) -> str:
     """How many modules are trained as asked, the blocks that are not, and the faults."""
     lines = [f"{file} for {class_name}: {count_as_asked(judgement)}"]
@@ -136,6 +143,8 @@ def describe_judgement(file: Path, class_name: str, judgement: "Judgement", faul
     if len(rows) > SHOWN:
         lines.append(f"  and {len(rows) - SHOWN} more; --json lists every module")
     lines += [f"- {fault}" for fault in faults]
+    if note_on_classes(judgement) is not None:
+        lines.append(f"note: {note_on_classes(judgement)}")
     return "\n".join(lines)
 
 
@@ -183,8 +192,14 @@ def judgement_to_json(
         "parameters_asked": judgement.num_parameters_asked,
         "failure": judgement.failure,
         "faults": faults,
+        "note": note_on_classes(judgement),
         "differences": [
-            {"module": item.module.name, "asked": _brief(item.asked), "trained": _brief(item.trained)}
+            {
+                "module": item.module.name,
+                "asked": _brief(item.asked),
+                "trained": _brief(item.trained),
+                "cause": judgement.cause_of(item.module.name),
+            }
             for item in judgement.differences
         ],
         "repaired": None

@@ -1,72 +1,28 @@
-"""A LyCORIS config and a model -> what it trains beside what its patterns ask for, and why the two differ."""
+"""A LyCORIS config and a model -> what it trains beside what its author means, and why the two differ."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from surgery.anatomy.sources import read_json
 from surgery.errors import InputError
-from surgery.export.config_values import list_value_faults, refuse_ambiguous
-from surgery.export.factors import count_lokr_parameters
+from surgery.export.config_faults import find_faults
+from surgery.export.config_values import refuse_ambiguous
+from surgery.export.judgement import Difference, Judgement
 from surgery.export.lycoris_apply import Trained, apply_config, lycoris_version
 from surgery.export.read_config import AskedModule, ModelModule, list_model_modules, read_asked, read_preset
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A module that is not trained as asked; None where it was not asked for, or is not trained."""
-
-    module: ModelModule
-    asked: AskedModule | None
-    trained: Trained | None
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """`failure` is what LyCORIS says where it can't build the network; then nothing is trained.
-
-    `value_faults` are values that say something else than LyCORIS makes of them, even where both readings agree.
-    """
-
-    config: Mapping[str, Any]
-    modules: tuple[ModelModule, ...]
-    asked: Mapping[str, AskedModule]
-    trained: Mapping[str, Trained]
-    differences: tuple[Difference, ...]
-    failure: str | None
-    lycoris: str
-    value_faults: tuple[str, ...] = ()
-
-    @property
-    def num_as_asked(self) -> int:
-        """How many of the modules that were asked for are trained as asked."""
-        return len(self.asked) - sum(item.asked is not None for item in self.differences)
-
-    @property
-    def as_asked(self) -> bool:
-        """Whether the config trains what it says, and anything at all."""
-        return not (self.differences or self.value_faults or self.failure) and bool(self.asked)
-
-    @property
-    def num_parameters(self) -> int:
-        """That are trained."""
-        return sum(module.num_parameters for module in self.trained.values())
-
-    @property
-    def num_parameters_asked(self) -> int | None:
-        """That would be trained as asked; None where not all is full-matrix LoKr."""
-        shapes = {module.name: module.shape for module in self.modules}
-        total = 0
-        for name, asked in self.asked.items():
-            if asked.factor is None or not _is_full(asked, shapes[name]):
-                return None
-            total += count_lokr_parameters(shapes[name], asked.factor)
-        return total
+from surgery.export.sd_scripts_config import read_sd_scripts
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A LyCORIS config; raises InputError where the file is no JSON object, or one of another kind."""
+    """A LyCORIS config: the JSON of SimpleTuner, or the TOML of sd-scripts.
+
+    Raises:
+        InputError: the file is neither, or one of another kind.
+    """
+    if path.suffix == ".toml":
+        return read_sd_scripts(path)
     config = read_json(path)
     refuse_ambiguous(path)
     if "algo" not in config and "apply_preset" not in config:
@@ -87,18 +43,20 @@ def judge_config(config: Mapping[str, Any], model: Any) -> Judgement:
     asked = read_asked(config, modules)
     version = lycoris_version()
     failure = None
-    trained: dict[str, Trained] = {}
+    built: tuple[Trained, ...] = ()
     try:
-        trained = {item.name: item for item in apply_config(config, model)}
+        built = apply_config(config, model)
     except InputError as error:
         failure = str(error)
+    judgement = Judgement(type(model).__name__, config, modules, asked, built, (), failure, version)
     differences = tuple(
-        Difference(module, asked.get(module.name), trained.get(module.name))
+        Difference(module, asked.get(module.name), judgement.trained.get(module.name))
         for module in modules
-        if not _agree(module, asked.get(module.name), trained.get(module.name))
+        if module.name in judgement.twice
+        or not _agree(module, asked.get(module.name), judgement.trained.get(module.name))
     )
-    value_faults = tuple(list_value_faults(config, read_preset(config)))
-    return Judgement(config, modules, asked, trained, differences, failure, version, value_faults)
+    judgement = replace(judgement, differences=differences)
+    return replace(judgement, faults=tuple(find_faults(judgement)))
 
 
 def _agree(module: ModelModule, asked: AskedModule | None, trained: Trained | None) -> bool:
@@ -107,14 +65,8 @@ def _agree(module: ModelModule, asked: AskedModule | None, trained: Trained | No
         return asked is None and trained is None
     if (asked.algo, asked.factor) != (trained.algo, trained.factor):
         return False
-    if asked.algo == "lokr" and trained.full_matrix:
-        return _is_full(asked, module.shape)
-    return asked.algo in ("full", "ia3") or (not asked.full_matrix and asked.dim == trained.dim)
-
-
-def _is_full(asked: AskedModule, shape: Sequence[int]) -> bool:
-    """Whether a LoKr has no low-rank part: by request, or because its rank is so large."""
-    split = asked.split(shape)
-    if split is None:
-        return False
-    return asked.full_matrix or asked.dim >= max(shape[0] // split[0], shape[1] // split[1]) / 2
+    if asked.algo in ("full", "ia3"):
+        return True
+    if asked.algo != "lokr":
+        return asked.dim == trained.dim
+    return asked.is_full(module.shape) if trained.full_matrix else not asked.full_matrix and asked.dim == trained.dim

@@ -1,199 +1,222 @@
-"""What is wrong with a LyCORIS config, a sentence a fault: why it does not train what it says, or may surprise."""
+"""All kinds of faults of a LyCORIS config, as data: what tells one, what it says, and whether it alone makes it unfit.
 
-import re
-from collections.abc import Iterable, Mapping
+A kind is added to KINDS and nowhere else, with the function that finds its cases: for each the words that its message
+takes, and the modules whose difference it explains.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from surgery.export.check_config import Judgement
-from surgery.export.factors import LARGEST_FACTOR
-from surgery.export.lokr_config import NO_MODULE
-from surgery.export.read_config import ModelModule, Preset, mended_patterns, read_preset
-
-# What LyCORIS heeds in an entry of name_algo_map or module_algo_map; it drops everything else without a word.
-HEEDED = frozenset(
-    (
-        *("algo", "dim", "alpha", "use_tucker", "use_scalar", "decompose_both", "factor", "rank_dropout_scale"),
-        *("weight_decompose", "wd_on_out", "full_matrix", "bypass_mode", "rs_lora", "unbalanced_factorization"),
-        *("block_size", "constraint", "rescaled", "train_on_input", "sig_type", "use_data_init", "mask_group_id"),
-    )
+from surgery.export import class_faults, pattern_faults
+from surgery.export.config_values import (
+    DROPOUTS,
+    HEEDED,
+    MEANT_OPTIONS,
+    list_bad_algorithms,
+    list_bad_factors,
+    list_bad_multipliers,
+    list_unknown_keys,
 )
-DROPOUTS = ("dropout", "rank_dropout", "module_dropout")
-SHOWN = 3
+from surgery.export.factors import LARGEST_FACTOR
+from surgery.export.judgement import Cases, Fault, Judgement, count_words
+from surgery.export.lokr_config import NO_MODULE
+from surgery.export.read_config import Preset
+
+
+@dataclass(frozen=True)
+class FaultKind:
+    """`message` has places for the words of a case. A kind that does not decide is a warning, or tells differences."""
+
+    name: str
+    message: str
+    find: Callable[[Judgement], Cases]
+    decides: bool = True
+
+
+def find_faults(judgement: Judgement) -> Iterator[Fault]:
+    """All faults of a config, those that explain differences first."""
+    explained: set[str] = set()
+    for kind in KINDS:
+        for words, modules in kind.find(judgement):
+            explained.update(modules)
+            yield Fault(kind.name, kind.message.format(**words), kind.decides, frozenset(modules))
+    left = [item.module.name for item in judgement.differences if item.module.name not in explained]
+    if left and judgement.failure is None:
+        yield Fault("unexplained", UNEXPLAINED.format(**count_words(left)), decides=True, modules=frozenset(left))
 
 
 def list_faults(judgement: Judgement) -> list[str]:
-    """All faults of a config, those that explain a difference first."""
-    preset = read_preset(judgement.config)
-    return [
-        *_claims(judgement, preset),
-        *_stale(judgement),
-        *judgement.value_faults,
-        *_options(preset),
-        *_patterns(judgement, preset),
-        *_top_level(judgement, preset),
-    ]
+    """What is wrong, a sentence a fault."""
+    return [fault.text for fault in judgement.faults]
 
 
-def claiming_classes(modules: Iterable[ModelModule], preset: Preset) -> dict[str, int]:
-    """Classes that take modules away from the patterns that name them -> how many."""
-    targeted = {*preset.classes, *preset.class_map}
-    found: dict[str, int] = {}
-    for module in modules:
-        if preset.pattern_of(module.name) is None:
-            continue
-        parts = module.name.split(".")
-        for depth, name in enumerate(module.classes[:-1]):
-            path = ".".join(parts[:depth])
-            if name in targeted and preset.pattern_of(path) is None:
-                found[name] = found.get(name, 0) + 1
-                break
-    return found
-
-
-def _claims(judgement: Judgement, preset: Preset) -> list[str]:
-    found = []
-    for name, count in claiming_classes(judgement.modules, preset).items():
-        key = "target_module" if name in preset.classes else "module_algo_map"
-        found.append(
-            f"{key} names the class {name}, which claims all its children before their names are looked at: {count} "
-            f"modules that patterns name are taken by it; write a name that no class has, like "
-            f'"target_module": ["{NO_MODULE}"]'
-        )
-    return found
-
-
-def _stale(judgement: Judgement) -> list[str]:
-    """A module whose factor is neither its own nor the top level's has that of a name that was skipped before."""
-    leaked = [
-        item
-        for item in judgement.differences
-        if item.asked is not None
-        and item.trained is not None
-        and item.asked.by_class is False
-        and item.trained.factor not in (item.asked.factor, _number(judgement.config.get("factor")))
-    ]
-    if not leaked:
-        return []
-    first = leaked[0]
-    assert first.asked is not None and first.trained is not None
-    return [
-        "the options of the last name that LyCORIS skipped leak into the next module that a class claims, so a block "
-        f"gets its predecessor's: {first.module.name} has factor {first.trained.factor} instead of "
-        f"{first.asked.factor} ({len(leaked)} modules)"
-    ]
-
-
-def _options(preset: Preset) -> list[str]:
+def find_ignored_options(judgement: Judgement, *, fatal: bool) -> Cases:
+    """Options in entries that LyCORIS drops, or (`fatal`) fails on."""
     entries: dict[str, list[str]] = {}
-    for pattern, options in (*preset.name_map.items(), *preset.class_map.items()):
+    for pattern, options in (*judgement.preset.name_map.items(), *judgement.preset.class_map.items()):
         for key in options:
-            if key not in HEEDED:
+            if key not in HEEDED and (key in DROPOUTS) is fatal:
                 entries.setdefault(key, []).append(pattern)
-    meant = {"linear_dim": "dim", "linear_alpha": "alpha", "dora_wd": "weight_decompose", "rank": "dim"}
-    found = []
     for key, patterns in entries.items():
-        where = f'in {len(patterns)} entries (first "{patterns[0]}")'
-        if key in DROPOUTS:
-            found.append(f'"{key}" {where} makes LyCORIS fail with a TypeError; it belongs to the top level')
-        else:
-            advice = f'the key is "{meant[key]}"' if key in meant else "LyCORIS has no such option"
-            found.append(f'"{key}" {where} is ignored, and refused by SimpleTuner\'s editor; {advice}')
-    return found
+        advice = f'the key is "{MEANT_OPTIONS[key]}"' if key in MEANT_OPTIONS else "LyCORIS has no such option"
+        yield {"key": key, "count": len(patterns), "pattern": patterns[0], "advice": advice}, ()
 
 
-def _patterns(judgement: Judgement, preset: Preset) -> list[str]:
-    names = [module.name for module in judgement.modules]
-    first: dict[str, int] = dict.fromkeys(preset.name_map, 0)
-    for name in names:
-        pattern = preset.pattern_of(name)
-        if pattern is not None:
-            first[pattern] += 1
-    nothing: list[str] = []
-    hidden: list[str] = []
-    for pattern in (pattern for pattern, count in first.items() if count == 0):
-        taken = [name for name in names if pattern == name or preset.matches(pattern, name)]
-        if not taken:
-            nothing.append(pattern)
-        elif any(_deciding(preset, name) != preset.name_map[pattern] for name in taken):
-            hidden.append(pattern)
-    found = [_matches_nothing(pattern, names, preset) for pattern in nothing[:SHOWN]]
-    if len(nothing) > SHOWN:
-        found.append(f"and {len(nothing) - SHOWN} patterns more match nothing")
-    if hidden:
-        found.append(
-            f'"{hidden[0]}" is never the first to match, and others say otherwise ({len(hidden)} such patterns); '
-            "LyCORIS takes the first, so special patterns must come before general ones"
-        )
-    wide = [pattern for pattern in preset.name_map if takes_other_blocks(pattern, names, preset)]
-    if wide:
-        found.append(
-            f'without "use_fnmatch": true patterns are regular expressions, and "{wide[0]}" takes blocks of other '
-            f"numbers too ({len(wide)} such patterns)"
-        )
-    return found
+def find_large_factors(judgement: Judgement) -> Cases:
+    """Factors of which some layers can't be loaded again."""
+    factors = [asked.factor for asked in judgement.asked.values() if asked.factor is not None]
+    if factors and max(factors) > LARGEST_FACTOR:
+        yield {"factor": max(factors), "largest": LARGEST_FACTOR}, ()
 
 
-def _deciding(preset: Preset, name: str) -> Mapping[str, Any]:
-    """The entry of `name_algo_map` for a name that some pattern takes."""
-    pattern = preset.pattern_of(name)
-    return {} if pattern is None else preset.name_map[pattern]
-
-
-def _matches_nothing(pattern: str, names: Iterable[str], preset: Preset) -> str:
-    better = mend_pattern(pattern, names, preset)
-    advice = (
-        f'; write "{better}"' if better else "; names are dotted, relative to the transformer, and of linear layers"
-    )
-    return f'"{pattern}" matches nothing{advice}'
-
-
-def mend_pattern(pattern: str, names: Iterable[str], preset: Preset) -> str | None:
-    """A pattern that matches, where this one fails for its prefix or for being a bare container; else None."""
-    names = list(names)
-    return next((m for m in mended_patterns(pattern) if any(preset.matches(m, name) for name in names)), None)
-
-
-def takes_other_blocks(pattern: str, names: Iterable[str], preset: Preset) -> bool:
-    """Whether a regular expression with one number in it takes modules of other numbers, as `blocks.1.*` does."""
-    numbers = re.findall(r"(?<=\.)\d+(?=\.)", pattern)
-    if preset.use_fnmatch or len(numbers) != 1:
-        return False
-    taken = (re.search(r"(?<=\.)\d+(?=\.)", name) for name in names if preset.matches(pattern, name))
-    return any(match is not None and match[0] != numbers[0] for match in taken)
-
-
-def _top_level(judgement: Judgement, preset: Preset) -> list[str]:
-    config = judgement.config
-    found: list[str] = []
-    if config.get("apply_preset") is not None and "target_module" in config["apply_preset"] and not preset.classes:
-        found.append(
-            "target_module is an empty list, which SimpleTuner's editor deletes; LyCORIS then trains all linear "
-            f'layers: write ["{NO_MODULE}"]'
-        )
-    present = {name for module in judgement.modules for name in module.classes}
-    absent = [name for name in preset.classes if name not in present and name != NO_MODULE]
-    if absent and "target_module" in (config.get("apply_preset") or {}):
-        found.append(f"the model has no module of the class {', '.join(absent)}, which target_module names")
-    large = sorted({a.factor for a in judgement.asked.values() if a.factor is not None and a.factor > LARGEST_FACTOR})
-    if large:
-        found.append(f"factor {large[-1]} is above {LARGEST_FACTOR}; some layers can't be loaded again with it")
+def find_nothing(judgement: Judgement) -> Cases:
+    """A config that asks for no module at all."""
     if not judgement.asked:
-        found.append("no pattern, name or class of the config is in the model: nothing would be trained")
-    return found
+        yield {}, ()
 
 
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+def _sentences(listed: Callable[[Mapping[str, Any], Preset], Iterator[str]]) -> Callable[[Judgement], Cases]:
+    return lambda judgement: (({"sentence": sentence}, ()) for sentence in listed(judgement.config, judgement.preset))
 
 
-def heeded_options(options: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry without what is ignored or fails; a rank that was given by the top level's key gets the entry's key."""
-    kept = {key: value for key, value in options.items() if key in HEEDED}
-    if not options.get("full_matrix", config.get("full_matrix", False)):
-        for ours, theirs in (("dim", "linear_dim"), ("alpha", "linear_alpha")):
-            if theirs in options:
-                kept.setdefault(ours, options[theirs])
-    return kept
+KINDS = (
+    FaultKind(
+        "class claims",
+        "{key} names the class {name}, which claims all its children before their names are looked at: {count} modules "
+        "that patterns name are taken by it; write a name that no class has, like "
+        f'"{{class_key}}": ["{NO_MODULE}"]',
+        class_faults.find_claims,
+        decides=False,
+    ),
+    FaultKind(
+        "options leak",
+        "the options of the last name that LyCORIS skipped leak into the next module that a class claims, so a block "
+        "gets its predecessor's: {first} has factor {trained} instead of {asked} ({count} modules)",
+        class_faults.find_leaks,
+        decides=False,
+    ),
+    FaultKind(
+        "range of characters",
+        'in "{pattern}" {range} is no range of numbers, but stands for one character: the pattern {effect}; write '
+        "{instead}",
+        pattern_faults.find_ranges,
+    ),
+    FaultKind(
+        "other blocks",
+        'without "use_fnmatch": true patterns are regular expressions, and "{pattern}" takes blocks of other numbers '
+        "too ({count} such patterns)",
+        lambda judgement: pattern_faults.find_other_blocks(judgement, use_fnmatch=False),
+    ),
+    FaultKind(
+        "other blocks by a star",
+        'in "{pattern}" the star stands for digits too, and takes {blocks} ({count} such patterns); write "{instead}"',
+        lambda judgement: pattern_faults.find_other_blocks(judgement, use_fnmatch=True),
+    ),
+    FaultKind(
+        "shadowed",
+        '"{pattern}" is never the first to match, and others say otherwise ({count} such patterns); LyCORIS takes the '
+        'first, "{by}", so special patterns must come before general ones',
+        lambda judgement: pattern_faults.find_shadowed(judgement, twins=False),
+    ),
+    FaultKind(
+        "twin",
+        '"{by}" and "{pattern}" take the same modules, and say otherwise ({count} such patterns); LyCORIS takes the '
+        "first: leave one out",
+        lambda judgement: pattern_faults.find_shadowed(judgement, twins=True),
+    ),
+    FaultKind(
+        "unnamed modules",
+        "{count} {modules} that the config does not name are trained too (first {first}), as LyCORIS takes classes of "
+        f'its own where "{{class_key}}" is missing; to train what is named alone, write "{{class_key}}": '
+        f'["{NO_MODULE}"]',
+        class_faults.find_unnamed,
+    ),
+    FaultKind(
+        "excluded container",
+        '"{pattern}" in exclude_name leaves {path} out, and not the layers in it, which are trained ({count} modules); '
+        'write "{instead}"',
+        pattern_faults.find_excluded_containers,
+    ),
+    FaultKind(
+        "keys of another loader",
+        "{keys}: {program}'s loader ignores these keys{effect}; it reads {class_key} and {name_key}",
+        class_faults.find_keys_of_others,
+    ),
+    FaultKind(
+        "convolutions",
+        '"enable_conv": false does nothing, as create_lycoris applies its preset "full" afterwards, which sets it to '
+        "true: {effect}",
+        class_faults.find_convolutions,
+    ),
+    FaultKind(
+        "preset applied later",
+        '"preset": "{name}" is applied after apply_preset, and names classes for sd-scripts alone, which '
+        "SimpleTuner's loader ignores; "
+        'name them in apply_preset, as "target_module"',
+        class_faults.find_later_presets,
+    ),
+    FaultKind(
+        "maps select nothing",
+        '"{pattern}" is not reached, as maps of sd-scripts only give options to what is named elsewhere ({count} such '
+        "entries); name it in {name_key} too",
+        pattern_faults.find_unreached,
+    ),
+    FaultKind(
+        "wrapped twice",
+        "{count} {modules} would be wrapped twice, and trained twice (first {first}): a class around the whole model "
+        "is targeted, and module_algo_map names classes within it ({classes}); target the classes of blocks instead",
+        class_faults.find_twice,
+    ),
+    FaultKind(
+        "absent class",
+        "the model has no module of the class {names}, which {key} names{advice}",
+        class_faults.find_absent_classes,
+    ),
+    FaultKind("bad multiplier", "{sentence}", _sentences(list_bad_multipliers)),
+    FaultKind("unknown key", "{sentence}", _sentences(list_unknown_keys)),
+    FaultKind("unknown algorithm", "{sentence}", _sentences(list_bad_algorithms)),
+    FaultKind("bad factor", "{sentence}", _sentences(list_bad_factors)),
+    FaultKind(
+        "failing option",
+        '"{key}" in {count} entries (first "{pattern}") makes LyCORIS fail with a TypeError; it belongs to the top '
+        "level",
+        lambda judgement: find_ignored_options(judgement, fatal=True),
+    ),
+    FaultKind(
+        "ignored option",
+        '"{key}" in {count} entries (first "{pattern}") is ignored, and refused by SimpleTuner\'s editor; {advice}',
+        lambda judgement: find_ignored_options(judgement, fatal=False),
+    ),
+    FaultKind("matches nothing", '"{pattern}" matches nothing; {advice}', pattern_faults.find_matching_nothing),
+    FaultKind("and more", "and {count} patterns more match nothing", pattern_faults.find_more_matching_nothing),
+    FaultKind(
+        "order of keys",
+        "SimpleTuner's editor saves keys sorted, which changes the options of {count} {modules}: {first} is taken by "
+        '"{now}" now, and then by "{then}"; write patterns that do not take the same modules',
+        pattern_faults.find_changed_by_sorting,
+        decides=False,
+    ),
+    FaultKind(
+        "empty list",
+        "target_module is an empty list, which SimpleTuner's editor deletes; LyCORIS then trains all linear layers: "
+        f'write ["{NO_MODULE}"]',
+        class_faults.find_empty_list,
+        decides=False,
+    ),
+    FaultKind(
+        "large factor",
+        "factor {factor} is above {largest}; some layers can't be loaded again with it",
+        find_large_factors,
+        decides=False,
+    ),
+    FaultKind(
+        "nothing",
+        "no pattern, name or class of the config is in the model: nothing would be trained",
+        find_nothing,
+        decides=False,
+    ),
+)
+UNEXPLAINED = (
+    "{count} {modules} are trained otherwise than the config says, for a reason that is not known here (first {first})"
+)

@@ -6,19 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from surgery.errors import InputError
-from surgery.export.read_config import Preset
+from surgery.export.read_config import SIMPLETUNER, Preset, loader_of
 from surgery.spec.nearest import nearest
 
-# What `create_lycoris` of LyCORIS 3.4.0 and 4.1.3 reads of the top level; everything else is dropped.
+# What `create_lycoris` of LyCORIS 3.4.0 and 4.1.3 reads of the top level, and what the trainers read beside it
+# (`tlora_*` SimpleTuner 4.10.1, the rest `create_network` for sd-scripts); everything else is dropped.
 TOP_LEVEL = frozenset(
     (
         *("algo", "multiplier", "linear_dim", "linear_alpha", "conv_dim", "conv_alpha", "factor", "full_matrix"),
         *("dropout", "rank_dropout", "module_dropout", "apply_preset", "preset", "train_norm", "train_llm_adapter"),
         *("use_tucker", "use_scalar", "block_size", "constraint", "rescaled", "dora_wd", "wd_on_output"),
         *("bypass_mode", "unbalanced_factorization", "decompose_both", "rank_dropout_scale", "rs_lora"),
-        *("disable_conv_cp", "use_conv_cp", "use_cp", "warn_on_unmatched"),
+        *("disable_conv_cp", "use_conv_cp", "use_cp", "constrain", "warn_on_unmatched"),
+        *("tlora_min_rank", "tlora_alpha", "network_module", "train_t5xxl"),
+        *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
     )
 )
+# What it heeds in an entry of name_algo_map or module_algo_map; it drops everything else without a word.
+HEEDED = frozenset(
+    (
+        *("algo", "dim", "alpha", "use_tucker", "use_scalar", "decompose_both", "factor", "rank_dropout_scale"),
+        *("weight_decompose", "wd_on_out", "full_matrix", "bypass_mode", "rs_lora", "unbalanced_factorization"),
+        *("block_size", "constraint", "rescaled", "train_on_input", "sig_type", "use_data_init", "mask_group_id"),
+    )
+)
+DROPOUTS = ("dropout", "rank_dropout", "module_dropout")  # on which it fails there
+MEANT_OPTIONS = {"linear_dim": "dim", "linear_alpha": "alpha", "dora_wd": "weight_decompose", "rank": "dim"}
 ALGORITHMS = frozenset(
     ("lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft", "ia3", "tlora", "norm")
 )
@@ -42,12 +55,10 @@ def _no_constant(name: str) -> None:
     raise InputError(f"{name} is no JSON; write a number")
 
 
-def list_value_faults(config: Mapping[str, Any], preset: Preset) -> list[str]:
-    """A sentence for each: unknown keys and algorithms, factors that are none, a multiplier that is cut."""
-    return [*_multiplier(config), *_unknown_keys(config), *_algorithms(config, preset), *_factors(config, preset)]
-
-
-def _multiplier(config: Mapping[str, Any]) -> Iterator[str]:
+def list_bad_multipliers(config: Mapping[str, Any], _: Preset) -> Iterator[str]:
+    """One that is cut to an integer, or is no number; sd-scripts takes it as it is."""
+    if loader_of(config) is not SIMPLETUNER:
+        return
     given = config.get("multiplier", 1)
     try:
         whole = int(given)
@@ -59,7 +70,8 @@ def _multiplier(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"multiplier is {given!r}; SimpleTuner takes the integer of it, {effect}"
 
 
-def _unknown_keys(config: Mapping[str, Any]) -> Iterator[str]:
+def list_unknown_keys(config: Mapping[str, Any], _: Preset) -> Iterator[str]:
+    """Keys of the top level that neither LyCORIS nor the trainer reads."""
     for key in config:
         if key not in TOP_LEVEL:
             meant = nearest(key, sorted(TOP_LEVEL))
@@ -72,14 +84,16 @@ def _entries(config: Mapping[str, Any], preset: Preset) -> Iterator[tuple[str, M
         yield f'the entry "{pattern}"', options
 
 
-def _algorithms(config: Mapping[str, Any], preset: Preset) -> Iterator[str]:
+def list_bad_algorithms(config: Mapping[str, Any], preset: Preset) -> Iterator[str]:
+    """Algorithms that there are not."""
     for where, options in _entries(config, preset):
         algo = options.get("algo")
         if algo is not None and (not isinstance(algo, str) or algo.lower() not in ALGORITHMS):
             yield f"{where} asks for the algorithm {algo!r}, which LyCORIS does not have"
 
 
-def _factors(config: Mapping[str, Any], preset: Preset) -> Iterator[str]:
+def list_bad_factors(config: Mapping[str, Any], preset: Preset) -> Iterator[str]:
+    """Factors that are no integers, or that LyCORIS turns into others."""
     for where, options in _entries(config, preset):
         factor = options.get("factor", -1)
         if isinstance(factor, bool) or not isinstance(factor, int):
@@ -89,3 +103,13 @@ def _factors(config: Mapping[str, Any], preset: Preset) -> Iterator[str]:
                 f"{where} has the factor {factor}, which LyCORIS turns into another; write 1 or more, or -1 for about "
                 "the square root of each width"
             )
+
+
+def heeded_options(options: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry without what is ignored or fails; a rank that was given by the top level's key gets the entry's key."""
+    kept = {key: value for key, value in options.items() if key in HEEDED}
+    if not options.get("full_matrix", config.get("full_matrix", False)):
+        for ours, theirs in (("dim", "linear_dim"), ("alpha", "linear_alpha")):
+            if theirs in options:
+                kept.setdefault(ours, options[theirs])
+    return kept

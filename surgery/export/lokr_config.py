@@ -2,7 +2,7 @@
 
 `target_module` must name no class of the model (`__none__`): a class claims all children of its modules before their
 names are looked at. It must not be empty either: SimpleTuner's editor drops an empty list, and LyCORIS then takes all
-linear layers. Of the patterns the first that matches wins, so special ones come before general ones.
+linear layers. Of the patterns the first that matches wins, and SimpleTuner's editor sorts them: no two take the same.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from surgery.errors import InputError
 from surgery.export.factors import LARGEST_FACTOR, TrainableModule, count_lokr_parameters
+from surgery.export.name_patterns import cover_names, is_within
 
 Layout = Literal["works", "published"]
 NO_MODULE = "__none__"
@@ -24,7 +25,7 @@ SIMPLETUNER_LINES = {"model_type": "lora", "lora_type": "lycoris"}
 
 @dataclass(frozen=True)
 class Rule:
-    """A pattern of module names, and the factor of those that match it first."""
+    """A pattern of module names, and the factor of those that match it."""
 
     pattern: str
     factor: int
@@ -32,7 +33,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class LokrPlan:
-    """What is to be trained: the rules in their order, and by module the factor asked for.
+    """What is to be trained: the rules, of which no two take the same module, and by module the factor asked for.
 
     `capped` are the rules whose factor was lowered to the largest that can be loaded again.
     """
@@ -54,65 +55,54 @@ def plan_lokr(
     *,
     cap: int = LARGEST_FACTOR,
 ) -> LokrPlan:
-    """Rules for the blocks of each stack: components with their own multiplier first, then the rest of the block.
+    """Rules for the blocks of each stack: one where all of a block has one factor, otherwise one a component.
 
     `multipliers` are by the name of a component within a block; `*` stands for all others (1 where it is not named).
+    No module is taken by two rules, so that their order does not matter.
 
     Raises:
         InputError: a multiplier names a component that no block has.
     """
     own = dict(multipliers or {})
-    rest = own.pop(REST, 1)
+    wanted = {module: factors[module.stack][module.block] for module in modules if module.stack in factors}
+    _refuse_unused(own, wanted)
     rules: list[Rule] = []
     capped: list[str] = []
-    asked: dict[TrainableModule, int] = {}
-    used: set[str] = set()
-    for (stack, block), members in _by_block(modules, factors).items():
-        left = list(members)
-        for name, multiplier in (*own.items(), (REST, rest)):
-            taken = [module for module in left if name == REST or _is_within(module.inside, name)]
-            if not taken:
-                continue
-            used.add(name)
-            left = [module for module in left if module not in taken]
-            wanted = factors[stack][block] * multiplier
-            rules += [Rule(pattern, min(wanted, cap)) for pattern in _patterns(stack, block, name, taken)]
-            capped += [rule.pattern for rule in rules[-1:] if wanted > cap]
-            asked |= {module: min(wanted, cap) for module in taken}
-    for name in own:
-        if name not in used:
-            raise InputError(
-                f'no block has linear layers in "{name}"; blocks have {", ".join(_top_names(asked))}; `*` stands for '
-                "all that is not named"
-            )
+    for (stack, block), members in _by_block(wanted).items():
+        names = [module.name for module in members]
+        by_factor: dict[int, list[str]] = {}
+        for module in members:
+            wanted[module] *= _multiplier_of(module.inside, own)
+            by_factor.setdefault(wanted[module], []).append(module.name)
+        for factor, taken in by_factor.items():
+            patterns = cover_names(taken, names, f"{stack}.{block}")
+            rules += [Rule(pattern, min(factor, cap)) for pattern in patterns]
+            capped += patterns if factor > cap else []
+    asked = {module: min(factor, cap) for module, factor in wanted.items()}
     return LokrPlan(tuple(rules), asked, tuple(capped))
 
 
-def _by_block(
-    modules: Iterable[TrainableModule], factors: Mapping[str, Sequence[int]]
-) -> dict[tuple[str, int], list[TrainableModule]]:
+def _refuse_unused(multipliers: Mapping[str, int], modules: Iterable[TrainableModule]) -> None:
+    names = [module.inside for module in modules]
+    for component in multipliers:
+        if component != REST and not any(is_within(name, component) for name in names):
+            top = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+            raise InputError(
+                f'no block has linear layers in "{component}"; blocks have {top}; `*` stands for all that is not named'
+            )
+
+
+def _multiplier_of(inside: str, multipliers: Mapping[str, int]) -> int:
+    """Of the narrowest component that a module lies in."""
+    named = [name for name in multipliers if name != REST and is_within(inside, name)]
+    return multipliers[max(named, key=len)] if named else multipliers.get(REST, 1)
+
+
+def _by_block(modules: Iterable[TrainableModule]) -> dict[tuple[str, int], list[TrainableModule]]:
     found: dict[tuple[str, int], list[TrainableModule]] = {}
     for module in modules:
-        if module.stack in factors:
-            found.setdefault((module.stack, module.block), []).append(module)
+        found.setdefault((module.stack, module.block), []).append(module)
     return found
-
-
-def _is_within(inside: str, component: str) -> bool:
-    return inside == component or inside.startswith(f"{component}.")
-
-
-def _patterns(stack: str, block: int, name: str, taken: Sequence[TrainableModule]) -> list[str]:
-    """`fnmatch` patterns of exactly these modules: a component that is itself a layer goes by its plain name."""
-    path = f"{stack}.{block}.{name}"
-    if name == REST:
-        return [path]
-    inner = [f"{path}.*"] * any(module.inside != name for module in taken)
-    return [path] * any(module.inside == name for module in taken) + inner
-
-
-def _top_names(modules: Iterable[TrainableModule]) -> list[str]:
-    return list(dict.fromkeys(module.inside.split(".")[0] for module in modules))
 
 
 def lokr_config(rules: Iterable[Rule], excluded: Sequence[str] = (), *, default_factor: int = 16) -> dict[str, Any]:

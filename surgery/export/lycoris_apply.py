@@ -1,8 +1,9 @@
-"""A LyCORIS config and a model -> what it really trains: the network is built as SimpleTuner builds it, without memory.
+"""A LyCORIS config and a model -> what it really trains: the network is built as the trainer builds it, without memory.
 
-SimpleTuner calls `LycorisNetwork.apply_preset(config["apply_preset"])`, takes `multiplier`, `linear_dim` and
-`linear_alpha` out (as integers), and gives the rest to `create_lycoris`. What a preset sets is kept on the class and
-would be found by the next call in the process: here each call starts from what LyCORIS starts with.
+SimpleTuner calls `LycorisNetwork.apply_preset(config["apply_preset"])`, takes `multiplier`, `linear_dim`,
+`linear_alpha` and its own keys out, and gives the rest to `create_lycoris`; sd-scripts calls `create_network` of
+`lycoris.kohya`. What a preset sets is kept on the class and would be found by the next call in the process: here each
+call starts from what LyCORIS starts with.
 """
 
 import contextlib
@@ -11,9 +12,12 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from surgery.errors import InputError
+from surgery.export.read_config import SD_SCRIPTS, loader_of
 
 INSTALL = "`pip install 'layer-surgery[lycoris]'` installs it, or leave the check out with --no-verify"
 PRESET_AT_START: Mapping[str, Any] = {
@@ -26,8 +30,19 @@ PRESET_AT_START: Mapping[str, Any] = {
     "USE_FNMATCH": False,
     "TARGET_EXCLUDE_NAME": [],
 }
+SD_SCRIPTS_AT_START: Mapping[str, Any] = {
+    "ENABLE_CONV": True,
+    "UNET_TARGET_REPLACE_MODULE": [*SD_SCRIPTS.default_classes, "LLMAdapterTransformerBlock"],
+    "UNET_TARGET_REPLACE_NAME": ["conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2"],
+    "MODULE_ALGO_MAP": {},
+    "NAME_ALGO_MAP": {},
+    "USE_FNMATCH": False,
+    "TARGET_EXCLUDE_NAME": [],
+}
 NORM: Mapping[str, Any] = {"algo": "norm", "dim": 0}  # of what `train_norm` adds, which has no options
 POSITIONAL = ("multiplier", "linear_dim", "linear_alpha")
+OF_THE_TRAINER = ("tlora_min_rank", "tlora_alpha")  # SimpleTuner 4.10.1 reads these itself and does not hand them on
+GIVEN_PRESET = "given"  # the name under which sd-scripts' preset is handed over
 
 
 @dataclass(frozen=True)
@@ -63,9 +78,10 @@ def apply_config(config: Mapping[str, Any], model: Any) -> tuple[Trained, ...]:
     from accelerate import init_empty_weights
 
     names = {id(module): name for name, module in model.named_modules()}
-    with network_class_at_start(), _quiet(), _noting_options() as noted, init_empty_weights():
+    create = create_as_sd_scripts if loader_of(config) is SD_SCRIPTS else create_as_simpletuner
+    with network_class_at_start(), _quiet(), _without_weights(), _noting_options() as noted, init_empty_weights():
         try:
-            network = create_as_simpletuner(config, model)
+            network = create(config, model)
         except Exception as error:  # whatever a config makes it raise is the answer
             raise InputError(f"LyCORIS {lycoris_version()} fails on it: {type(error).__name__}: {error}") from None
     return tuple(_describe(lora, names[id(lora.org_module[0])], noted.get(id(lora), NORM)) for lora in network.loras)
@@ -77,25 +93,79 @@ def create_as_simpletuner(config: Mapping[str, Any], model: Any) -> Any:
 
     rest = copy.deepcopy(dict(config))
     multiplier, dim, alpha = (int(rest.pop(key, default)) for key, default in zip(POSITIONAL, (1, 4, 1), strict=True))
+    for key in OF_THE_TRAINER:
+        rest.pop(key, None)
     preset = rest.get("apply_preset")
     if preset is not None and preset != {}:
         LycorisNetwork.apply_preset(preset)
     return create_lycoris(model, multiplier, dim, alpha, **rest)
 
 
+def create_as_sd_scripts(config: Mapping[str, Any], model: Any) -> Any:
+    """The network, as sd-scripts makes it of this preset and these arguments, without text encoders."""
+    from lycoris import kohya
+    from lycoris.config_sdk import PresetConfig
+
+    rest = copy.deepcopy(dict(config))
+    multiplier, dim, alpha = (rest.pop(key, default) for key, default in zip(POSITIONAL, (1.0, 4, 1), strict=True))
+    preset = PresetConfig.from_dict(rest.pop("apply_preset", None) or {}).to_dict()
+    for key in ("network_module", "preset"):
+        rest.pop(key, None)
+    try:
+        kohya.PRESET[GIVEN_PRESET] = preset
+        network = kohya.create_network(multiplier, dim, alpha, None, None, model, preset=GIVEN_PRESET, **rest)
+    finally:
+        kohya.PRESET.pop(GIVEN_PRESET, None)
+    network.loras = network.unet_loras
+    return network
+
+
 @contextlib.contextmanager
 def network_class_at_start() -> Iterator[None]:
     """LyCORIS as a fresh process finds it; what was set before is put back afterwards."""
     from lycoris import LycorisNetwork
+    from lycoris.kohya import LycorisNetworkKohya
 
-    before = {name: getattr(LycorisNetwork, name) for name in PRESET_AT_START}
+    at_start = ((LycorisNetwork, PRESET_AT_START), (LycorisNetworkKohya, SD_SCRIPTS_AT_START))
+    before = [(owner, {name: getattr(owner, name) for name in values}) for owner, values in at_start]
     try:
-        for name, value in PRESET_AT_START.items():
-            setattr(LycorisNetwork, name, copy.deepcopy(value))
+        for owner, values in at_start:
+            _set_all(owner, copy.deepcopy(dict(values)))
         yield
     finally:
-        for name, value in before.items():
-            setattr(LycorisNetwork, name, value)
+        for owner, values in before:
+            _set_all(owner, values)
+
+
+def _set_all(owner: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(owner, name, value)
+
+
+@contextlib.contextmanager
+def _without_weights() -> Iterator[None]:
+    """Lets algorithms be made that copy weights to the processor: on the meta device there is nothing to copy."""
+    import torch
+
+    copy_to_cpu = torch.Tensor.cpu
+
+    def stay(tensor: Any, *args: Any, **options: Any) -> Any:
+        return tensor if tensor.is_meta else copy_to_cpu(tensor, *args, **options)
+
+    with _collecting_nothing(), mock.patch.object(torch.Tensor, "cpu", stay):
+        yield
+
+
+@contextlib.contextmanager
+def _collecting_nothing() -> Iterator[None]:
+    """T-LoRA collects garbage after each module, a second each in a large process, though no weights are freed here."""
+    try:
+        from lycoris.modules import tlora
+    except ImportError:  # LyCORIS before 4
+        yield
+        return
+    with mock.patch.object(tlora, "gc", SimpleNamespace(collect=lambda: 0)):
+        yield
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 
@@ -311,6 +312,109 @@ def test_a_config_is_not_repaired_in_place(check, tmp_path):
     file.write_text('{"algo": "lokr"}')
     refused(check(file, "--model", SD35, "--fix", file), f"{file} is the config itself; give another file")
     refused(check(tmp_path / "gone.json", "--model", SD35), "gone.json can't be read")
+
+
+PIXART = {
+    **{"_class_name": "PixArtTransformer2DModel", "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 4},
+    **{"in_channels": 4, "out_channels": 8, "sample_size": 16, "patch_size": 2, "cross_attention_dim": 32},
+    **{"caption_channels": 24},
+}
+NOTE = (
+    f"note: judged by the classes of diffusers {diffusers.__version__}; SimpleTuner 4.10.1 has a "
+    "PixArtTransformer2DModel of its own, in which BasicTransformerBlock is called PixArtSelfFlowTransformerBlock"
+)
+
+
+@pytest.fixture
+def judged(check, tmp_path):
+    """Judges a config of a small PixArt, written to a file of a given name."""
+
+    def run(config, *options, name="config.json"):
+        model = tmp_path / "model"
+        model.mkdir(exist_ok=True)
+        (model / "config.json").write_text(json.dumps(PIXART))
+        (tmp_path / name).write_text(config if isinstance(config, str) else json.dumps(config))
+        return check(tmp_path / name, "--model", model, *options)
+
+    return run
+
+
+def test_the_verdict_says_what_is_trained_why_and_whose_classes_it_is_of(judged, tmp_path):
+    config = {
+        **{"algo": "lokr", "multiplier": 1.0, "linear_dim": 10000, "linear_alpha": 1, "factor": 4, "full_matrix": True},
+        "apply_preset": {"unet_target_module": ["Attention"], "exclude_name": ["(?!transformer_blocks|proj_out)"]},
+    }
+    result = judged(config)
+    cause = (
+        "unet_target_module: SimpleTuner's loader ignores these keys, and trains 9 modules that they leave out; it "
+        "reads target_module and target_name"
+    )
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert result.stdout.splitlines() == [
+        f"{tmp_path / 'config.json'} for PixArtTransformer2DModel: 32 of 32 modules are trained as asked, and 9 that "
+        f"were not asked for; 4816 parameters (4,816 instead of 2,560; LyCORIS {lycoris_apply.lycoris_version()})",
+        "                        asked    trained",
+        *(f"  transformer_blocks.{block}  nothing  factor 4" for block in range(4)),
+        "  proj_out              nothing  factor 4",
+        f"- {cause}",
+        NOTE,
+    ]
+    document = json.loads(judged(config, "--json").stdout)
+    assert {item["cause"] for item in document["differences"]} == {cause} and f"note: {document['note']}" == NOTE
+    fixed = judged(config, "--fix", tmp_path / "fixed.json")
+    assert fixed.exit_code == 0 and judged((tmp_path / "fixed.json").read_text()).exit_code == 0
+    refused(
+        judged(config, "--fix", tmp_path / "fixed.json"), "fixed.json is there already; give another file, or --force"
+    )
+
+
+PRESET = 'unet_target_module = []\n[name_algo_map."proj_out"]\nalgo = "lokr"\nfull_matrix = true\n'
+RUN = 'network_module = "lycoris.kohya"\nnetwork_args = ["preset=preset.toml", "factor=4"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "config.toml is no preset of LyCORIS: it is empty; there are enable_conv, "),
+        ("learning_rate = 1", 'is no preset of LyCORIS: "learning_rate" is no key of one; there are enable_conv, '),
+        ("x = ", "config.toml is no TOML: Invalid value"),
+        (
+            RUN.replace("kohya", "x"),
+            'loads lycoris.x, which is not LyCORIS; a config of LyCORIS says network_module = "',
+        ),
+        (
+            RUN.replace("preset.toml", "x"),
+            'names the preset "x", and there is no such file; there are full, full-lin, ',
+        ),
+        (RUN.replace("factor=4", "factor"), '"factor" in network_args is no KEY=VALUE'),
+        (RUN, "options of a training run name a preset; give the preset itself to --fix, and then name its repair"),
+    ],
+)
+def test_a_toml_of_sd_scripts_that_does_not_do_is_refused(judged, tmp_path, text, message):
+    (tmp_path / "preset.toml").write_text(PRESET)
+    result = judged(text, "--fix", tmp_path / "fixed.toml", name="config.toml")
+    assert (result.exit_code, result.stdout, (tmp_path / "fixed.toml").exists()) == (1, "", False)
+    assert message in result.stderr
+
+
+def test_a_preset_of_sd_scripts_is_repaired_as_one(judged, tmp_path):
+    refused(judged(PRESET, "--fix", tmp_path / "x.json", name="config.toml"), "x.json must be named .toml")
+    assert judged(PRESET, "--fix", tmp_path / "fixed.toml", name="config.toml").exit_code == 0
+    assert (tmp_path / "fixed.toml").read_text() == (
+        'unet_target_module = ["__none__"]\nuse_fnmatch = true\nunet_target_name = ["proj_out"]\n\n'
+        '[name_algo_map."proj_out"]\nalgo = "lokr"\nfull_matrix = true\n'
+    )
+
+
+def test_what_only_the_author_can_decide_is_not_repaired(judged, tmp_path):
+    entries = {"proj_ou?": {"factor": 2}, "proj_o*": {"factor": 8}}
+    preset = {"target_module": ["__none__"], "use_fnmatch": True, "name_algo_map": entries}
+    config = {"algo": "lokr", "linear_dim": 10000, "full_matrix": True, "apply_preset": preset}
+    refused(
+        judged(config, "--fix", tmp_path / "fixed.json"),
+        'the config can\'t be repaired: "proj_ou?" and "proj_o*" take the same modules, and say otherwise (1 such '
+        "patterns); LyCORIS takes the first: leave one out",
+    )
 
 
 def test_a_part_is_exported_by_itself(lokr, study, tmp_path):

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import diffusers
 import pytest
 
 from surgery.errors import InputError
@@ -13,6 +14,7 @@ from surgery.export.check_config import judge_config, read_config
 from surgery.export.config_faults import list_faults
 from surgery.export.read_config import list_model_modules, read_asked
 from surgery.export.repair_config import repair_config
+from surgery.export.trainer_classes import say_whose_classes
 from surgery.testing import build_tiny_model
 
 pytest.importorskip("lycoris", reason="LyCORIS is not installed")
@@ -86,7 +88,7 @@ def test_a_small_config_with_the_same_fault_is_judged_and_repaired(sd3):
         name: asked.factor for name, asked in judgement.asked.items()
     }
     assert repaired.config["apply_preset"]["target_module"] == ["__none__"]
-    assert "linear_dim" not in repaired.config["apply_preset"]["name_algo_map"]["transformer_blocks.0.*"]
+    assert repaired.config["apply_preset"]["name_algo_map"]["transformer_blocks.0.attn.*"] == {**LOKR, "factor": 2}
 
 
 def test_a_repaired_config_is_left_as_it_is(sd3):
@@ -270,6 +272,26 @@ def test_excluded_names_are_not_trained(sd3):
     config = config_of({"transformer_blocks.1.*": LOKR}, exclude_name=["*.ff.*"])
     judgement = judge_config(config, sd3)
     assert judgement.as_asked and not any(".ff." in name for name in judgement.trained)
+
+
+@pytest.mark.parametrize(
+    ("classes", "own"),
+    [
+        (
+            ["Attention"],
+            "SimpleTuner 4.10.1 has a FluxTransformer2DModel of its own, in which FluxAttention is called Attention",
+        ),
+        (["Linear"], None),
+        (["__none__"], None),
+    ],
+)
+def test_whose_classes_were_judged_is_said_where_classes_are_named(classes, own):
+    """SimpleTuner's own Flux has the class that diffusers' lacks: it is named, and is a fault by diffusers' classes."""
+    judgement = judge_config({**config_of({}), "apply_preset": {"target_module": classes}}, build_tiny_model("flux"))
+    judged = f"judged by the classes of diffusers {diffusers.__version__}; {own}"
+    assert say_whose_classes(judgement) == (judged if own else None)
+    absent = [fault for fault in list_faults(judgement) if "no module of the class Attention" in fault]
+    assert len(absent) == (own is not None)
 
 
 @pytest.mark.parametrize(

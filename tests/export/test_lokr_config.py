@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from surgery.errors import InputError
 from surgery.export.factors import list_trainable
 from surgery.export.lokr_config import config_text, lokr_config, plan_lokr, published_config
+from surgery.export.name_patterns import cover_names
 
 MULTIPLIERS = {"norm1": 1, "norm1_context": 1, "ff": 1, "ff_context": 1, "*": 2}
 
@@ -48,11 +50,37 @@ def test_the_published_layout_has_four_rules_a_block_and_no_line_break_at_its_en
     ]
 
 
-def test_special_patterns_come_before_the_rest_of_a_block(plan):
+def test_a_block_of_two_factors_has_a_rule_for_each_component(plan):
     patterns = [rule.pattern for rule in plan.rules if rule.pattern.startswith("transformer_blocks.1.")]
-    assert patterns == [f"transformer_blocks.1.{name}.*" for name in ("norm1", "norm1_context", "ff", "ff_context")] + [
-        "transformer_blocks.1.*"
+    assert patterns == [
+        f"transformer_blocks.1.{name}.*" for name in ("norm1", "norm1_context", "ff", "ff_context", "attn")
     ]
+
+
+def test_no_module_is_taken_by_two_rules(meta_model):
+    """Whatever is multiplied: a component, a layer of one, a layer that is a component, or components in each other."""
+    for name, stack, multipliers in (
+        ("sd3.5-large", "transformer_blocks", {"attn": 2, "attn.to_out": 3, "*": 4}),
+        ("sd3.5-medium", "transformer_blocks", {"attn": 2, "norm1": 3}),
+        ("flux.1-schnell", "single_transformer_blocks", {"proj_mlp": 2, "attn.to_q": 3}),
+    ):
+        modules = list_trainable(meta_model(name), [stack])
+        plan = plan_lokr({stack: [2] * 38}, modules, multipliers)
+        for module, factor in plan.asked.items():
+            taken = [rule.factor for rule in plan.rules if fnmatch(module.name, rule.pattern)]
+            assert taken == [factor], (module.name, taken)
+
+
+def test_patterns_and_plain_names_cover_what_is_wanted_and_nothing_else():
+    names = ["b.0.attn", "b.0.attn.q", "b.0.attn_two.q", "b.0.ff", "b.10.ff"]
+    assert cover_names(names[:2], names, "b.0") == ["b.0.attn", "b.0.attn.*"]
+    assert cover_names([names[0]], names, "b.0") == ["b.0.attn"]
+    assert cover_names(names[:4], names, "b.0") == ["b.0.*"]
+    assert cover_names(names[:4], names) == ["b.0.*"]
+    for number in range(2 ** len(names)):
+        wanted = [name for place, name in enumerate(names) if number >> place & 1]
+        patterns = cover_names(wanted, names)
+        assert [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)] == wanted
 
 
 def test_patterns_that_would_match_nothing_are_not_written(plan):
@@ -69,8 +97,10 @@ def test_every_module_of_every_block_is_planned(plan):
 def test_a_component_that_is_a_layer_itself_goes_by_its_plain_name(meta_model):
     modules = list_trainable(meta_model("flux.1-schnell"), ["single_transformer_blocks"])
     plan = plan_lokr({"single_transformer_blocks": [4] * 38}, modules, {"proj_mlp": 2})
-    patterns = [rule.pattern for rule in plan.rules if ".1." in rule.pattern]
-    assert patterns == ["single_transformer_blocks.1.proj_mlp", "single_transformer_blocks.1.*"]
+    patterns = [
+        rule.pattern.removeprefix("single_transformer_blocks.1.") for rule in plan.rules if ".1." in rule.pattern
+    ]
+    assert patterns == ["norm.*", "proj_out", "attn.*", "proj_mlp"]
 
 
 def test_factors_above_32_are_capped_and_named(study, sd35):
@@ -93,5 +123,5 @@ def test_the_shape_that_works(plan):
         *("algo", "multiplier", "linear_dim", "linear_alpha", "factor", "full_matrix", "apply_preset")
     ]
     assert (preset["target_module"], preset["use_fnmatch"]) == (["__none__"], True)
-    assert preset["name_algo_map"]["transformer_blocks.0.*"] == {"algo": "lokr", "factor": 2, "full_matrix": True}
+    assert preset["name_algo_map"]["transformer_blocks.0.attn.*"] == {"algo": "lokr", "factor": 2, "full_matrix": True}
     assert json.loads(config_text(config)) == config and config_text(config).endswith("}\n")

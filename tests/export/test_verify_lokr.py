@@ -1,14 +1,19 @@
 """Configs as LyCORIS builds them, for public models of the real size (no memory) and tiny ones (saved and loaded)."""
 
+import copy
+import json
 import random
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import diffusers
 import pytest
 import torch
 
+from surgery.anatomy.sources import build_on_meta, find_source
+from surgery.bundled import demo_folder
 from surgery.errors import InputError
 from surgery.export.factors import TrainableModule, list_grouped, list_trainable
 from surgery.export.lokr_config import LokrPlan, lokr_config, plan_lokr
@@ -25,6 +30,7 @@ from surgery.testing import build_tiny_model, tiny_call
 from surgery.tracing.steps import find_stack_names
 
 lycoris = pytest.importorskip("lycoris", reason="LyCORIS is not installed")
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 MODELS = {  # -> stacks, and how many modules are trained
     "pixart-alpha": (["transformer_blocks"], 280),
@@ -57,7 +63,7 @@ def plan_of(model, *, choices=FACTORS, of_1_10_11=(2, 8, 32), multipliers=None):
     return plan, lokr_config(plan.rules, list_grouped(model, stacks))
 
 
-SLOWER = {"sd3-medium", "sd3.5-medium", "lumina2", "qwen-image", "auraflow-v0.2"}  # others are like them
+SLOWER = {"sd3-medium", "sd3.5-large", "sd3.5-medium", "lumina2", "qwen-image", "auraflow-v0.2"}  # others are like them
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOWER)) for n in MODELS])
@@ -79,6 +85,57 @@ def test_components_may_have_factors_of_their_own(meta_model):
     model = meta_model("sd3.5-medium")
     plan, config = plan_of(model, multipliers={"attn": 2, "attn2": 3, "ff": 1})
     assert verify_lokr(plan, config, model).num_modules == 385
+
+
+EXPORTS = Path(__file__).parents[2] / "exports"
+SHIPPED = {path.parent.name: path for path in EXPORTS.glob("*/*.json")}
+SHIPPED_MODELS = {"sd35-large": CONFIGS / "sd3.5-large" / "transformer", "demo": demo_folder()}
+MULTIPLIED = {  # -> components with factors of their own, some within others
+    "pixart": {"attn1": 2, "ff": 3},
+    "sd3": {"attn": 2, "attn.to_out": 3, "*": 4},
+    "flux": {"proj_mlp": 2, "attn": 2, "norm1": 4},
+    "auraflow": {"attn": 2, "ff": 2},
+    "dit": {"norm1": 4},
+}
+
+
+def reordered(config):
+    """As SimpleTuner's editor saves it, with all keys sorted, and the rules shuffled."""
+    yield json.loads(json.dumps(config, sort_keys=True))
+    shuffled = copy.deepcopy(config)
+    rules = list(shuffled["apply_preset"]["name_algo_map"].items())
+    random.Random(0).shuffle(rules)
+    shuffled["apply_preset"]["name_algo_map"] = dict(rules)
+    yield shuffled
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_config_trains_the_same_whatever_the_order_of_its_keys(name):
+    config = json.loads(SHIPPED[name].read_text())
+    model = build_on_meta(find_source(str(SHIPPED_MODELS[name])))
+    trained = apply_config(config, model)
+    assert len({item.factor for item in trained}) > 1
+    for other in reordered(config):
+        assert apply_config(other, model) == trained
+
+
+@pytest.mark.parametrize("name", MULTIPLIED)
+def test_an_exported_config_trains_the_same_whatever_the_order_of_its_keys(name):
+    model = build_tiny_model(name)
+    plan, config = plan_of(model, choices=(1, 2, 4), of_1_10_11=(2, 4, 1), multipliers=MULTIPLIED[name])
+    trained = apply_config(config, model)
+    assert compare(plan, trained) == []
+    for other in reordered(config):
+        assert apply_config(other, model) == trained
+
+
+def test_a_rule_for_the_rest_of_a_block_depends_on_the_order():
+    """The saboteur of the two tests above."""
+    model = build_tiny_model("sd3")
+    _, config = plan_of(model, multipliers={"norm1": 2})
+    entry = {"algo": "lokr", "factor": 16, "full_matrix": True}
+    config["apply_preset"]["name_algo_map"]["transformer_blocks.*"] = entry
+    assert apply_config(next(reordered(config)), model) != apply_config(config, model)
 
 
 def faulty(plan, config, how):
@@ -176,9 +233,11 @@ def test_what_another_has_set_on_the_class_does_not_count(meta_model, monkeypatc
 @pytest.mark.slow
 def test_lycoris_starts_with_what_we_take_it_to_start_with():
     code = (
-        "from lycoris import LycorisNetwork\nfrom surgery.export.lycoris_apply import PRESET_AT_START\n"
-        "found = {name: getattr(LycorisNetwork, name) for name in PRESET_AT_START}\n"
-        "assert found == PRESET_AT_START, found"
+        "from lycoris import LycorisNetwork\nfrom lycoris.kohya import LycorisNetworkKohya\n"
+        "from surgery.export.lycoris_apply import PRESET_AT_START, SD_SCRIPTS_AT_START\n"
+        "for owner, values in ((LycorisNetwork, PRESET_AT_START), (LycorisNetworkKohya, SD_SCRIPTS_AT_START)):\n"
+        "    found = {name: getattr(owner, name) for name in values}\n"
+        "    assert found == values, found"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
