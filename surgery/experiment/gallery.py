@@ -27,6 +27,7 @@ from surgery.metrics.contact_sheet import contact_sheet
 from surgery.metrics.pictures import png_of
 from surgery.outputs import added_files, refuse_in_the_way
 from surgery.pipelines.draw import Drawing
+from surgery.pipelines.pretrained import pick_device, pick_dtype
 from surgery.plan.plan import Plan
 from surgery.publish.graph_folder import Artefact, find_base, is_artefact, read_artefact
 from surgery.publish.manifest import SPEC
@@ -148,14 +149,16 @@ def draw_rows(rows: Sequence[ModelRow], run: Run, request: GalleryRequest) -> li
 
 
 def make_recipe(run: Run, rows: Sequence[ModelRow], request: GalleryRequest) -> dict[str, Any]:
-    """Everything that it takes to draw the pictures again."""
+    """Everything that it takes to draw the pictures again, with the dtype and the device that were found."""
+    device = pick_device(request.device)
     return {
         "model": run.source.name,
+        "identity": run.identity(),
         "call": dict(run.call),
         "seed": request.seed,
         "batch_size": request.batch_size,
-        "dtype": request.dtype,
-        "device": request.device,
+        "dtype": str(pick_dtype(request.dtype, device)).removeprefix("torch."),
+        "device": device,
         "prompts": list(request.prompts),
         "variants": [describe_row(row) for row in rows],
         "versions": library_versions(),

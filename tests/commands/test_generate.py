@@ -80,7 +80,7 @@ def test_every_picture_carries_its_recipe(gallery):
             own = recipe_in(out / variant["name"] / f"{number:04d}.png")
             assert (own.pop("variant"), own.pop("prompt"), own.pop("seed")) == (variant, prompt, 3 + number)
             assert own == {key: recipe[key] for key in own}
-            assert {"model", "call", "dtype", "device", "batch_size", "versions"} == own.keys()
+            assert {"model", "identity", "call", "dtype", "device", "batch_size", "versions"} == own.keys()
     assert recipe_in(out / "contact_sheet.png") == recipe
 
 
