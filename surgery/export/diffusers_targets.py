@@ -152,7 +152,7 @@ def to_diffusers(request: TargetRequest) -> TargetText:
     if "alpha" in request.family.has:  # elsewhere it is the rank
         rank += f" --lora_alpha {request.max_rank}"
     place = f"the command line of {request.family.called}, a script of diffusers"
-    if "blocks" in request.family.has:
+    if "lora_blocks" in request.family.has:
         blocks = request.kept(request.layers.stacks[0])
         names = list(dict.fromkeys(module.inside for module in request.kept_modules()))
         text = f'{rank} --lora_blocks "{",".join(map(str, blocks))}" --lora_layers "{",".join(names)}"\n'

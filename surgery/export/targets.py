@@ -58,7 +58,7 @@ class Target:
     def find(self, class_name: str) -> Family | None:
         """What it knows of a class: of stacks only those that it counts, where that is what it needs."""
         family = None if self.trainer is None else self.trainer.find(class_name, self.needs)
-        if family is None or self.needs != "counted":
+        if family is None or self.needs not in trainer_table.COUNTED:
             return family
         return replace(family, stacks={name: family.stacks[name] for name in family.counted})
 
@@ -115,11 +115,11 @@ TARGETS: dict[str, Target] = {
         Target("simpletuner-peft", ON_OFF, SWITCHED, to_simpletuner_peft, trainer_table.SIMPLETUNER),
         Target(
             *("simpletuner-blocks", ON_OFF, SWITCHED, to_simpletuner_blocks),
-            *(trainer_table.SIMPLETUNER, "counted", "blocks_to_train of SimpleTuner"),
+            *(trainer_table.SIMPLETUNER, "blocks", "blocks_to_train of SimpleTuner"),
         ),
         Target(
             *("simpletuner-tread", "tokens per layer", ("threshold",), to_simpletuner_tread),
-            *(trainer_table.SIMPLETUNER, "counted", "TREAD of SimpleTuner"),
+            *(trainer_table.SIMPLETUNER, "routes", "TREAD of SimpleTuner"),
         ),
         Target("diffusers", ON_OFF, SWITCHED, to_diffusers, trainer_table.DIFFUSERS),
         Target("ai-toolkit", ON_OFF, SWITCHED, to_ai_toolkit, trainer_table.AI_TOOLKIT),

@@ -30,28 +30,29 @@ def same(*stacks: str) -> Mapping[str, str]:
     return {stack: stack for stack in stacks}
 
 
+COUNTED = ("routes", "blocks")  # TREAD and DiffusionBlocks of SimpleTuner, which number layers through
 DOUBLE_SINGLE = {"transformer_blocks": "double_blocks", "single_transformer_blocks": "single_blocks"}
 
 SIMPLETUNER = Trainer(
     *("SimpleTuner", "4.10.1", "2026-11-29"),
     {
-        FLUX: Family("flux", same(*TWO), counted=TWO, has=("counted",)),
-        FLUX2: Family("flux2", same(*TWO), counted=TWO, has=("counted",)),
-        SD3: Family("sd3", same(*ONE), counted=ONE, has=("counted",)),
-        CHROMA: Family("chroma", same(*DISTILLED, *TWO), counted=TWO, has=("counted",)),
+        FLUX: Family("flux", same(*TWO), counted=TWO, has=COUNTED),
+        FLUX2: Family("flux2", same(*TWO), counted=TWO, has=COUNTED),
+        SD3: Family("sd3", same(*ONE), counted=ONE, has=COUNTED),
+        CHROMA: Family("chroma", same(*DISTILLED, *TWO), counted=TWO, has=COUNTED),
         AURAFLOW: Family(
             "auraflow",
             same("joint_transformer_blocks", "single_transformer_blocks"),
             counted=("joint_transformer_blocks", "single_transformer_blocks"),
-            has=("counted",),
+            has=COUNTED,
         ),
-        PIXART: Family("pixart_sigma", same(*ONE), counted=ONE, has=("counted",)),
+        PIXART: Family("pixart_sigma", same(*ONE), counted=ONE, has=COUNTED),
         SANA: Family("sana", same(*ONE)),
         LUMINA2: Family("lumina2", same(*REFINED)),
-        Z_IMAGE: Family("z_image", same(*REFINED), counted=("layers",), has=("counted",)),
+        Z_IMAGE: Family("z_image", same(*REFINED), counted=("layers",), has=("routes",)),
         HIDREAM: Family("hidream", same("double_stream_blocks", "single_stream_blocks", "caption_projection")),
-        QWEN: Family("qwen_image", same(*ONE), counted=ONE, has=("counted",)),
-        WAN: Family("wan", same("blocks"), counted=("blocks",), has=("counted",)),
+        QWEN: Family("qwen_image", same(*ONE), counted=ONE, has=COUNTED),
+        WAN: Family("wan", same("blocks"), counted=("blocks",), has=COUNTED),
         HUNYUAN_VIDEO_15: Family("hunyuanvideo", same(*TOKEN_REFINER)),
         LTX: Family("ltxvideo", same(*ONE)),
         COSMOS: Family("cosmos2image", same(*ONE)),
@@ -182,7 +183,7 @@ DIFFUSERS = Trainer(
     {
         FLUX: Family(script("flux"), same(*TWO), has=("alpha",)),
         FLUX2: Family(script("flux2"), same(*TWO), has=("alpha",)),
-        SD3: Family(script("sd3"), same(*ONE), has=("blocks",)),
+        SD3: Family(script("sd3"), same(*ONE), has=("lora_blocks",)),
         SANA: Family(script("sana"), same(*ONE), has=("alpha",)),
         LUMINA2: Family(script("lumina2"), same(*REFINED)),
         HIDREAM: Family(script("hidream"), same("double_stream_blocks", "single_stream_blocks", "caption_projection")),

@@ -96,15 +96,16 @@ def weigh_layers(
     mismatch = find_mismatch(profile, type(model).__name__, _lengths_of(model))
     if mismatch is not None:
         raise InputError(f"{mismatch}; name the model that was profiled (--model), or profile this one")
-    return _join(measure_contributions(profile, settings.weighing, stacks), model, settings)
+    return join_contributions(measure_contributions(profile, settings.weighing, stacks), model, settings)
 
 
 def weigh_by_preset(preset: str, model: Any, settings: Settings) -> WeightedLayers:
     """The contributions that come with a preset for the layers of a model; raises InputError where it is another."""
-    return _join(shipped_contributions(preset, type(model).__name__, _lengths_of(model)), model, settings)
+    return join_contributions(shipped_contributions(preset, type(model).__name__, _lengths_of(model)), model, settings)
 
 
-def _join(contributions: tuple[Contributions, ...], model: Any, settings: Settings) -> WeightedLayers:
+def join_contributions(contributions: tuple[Contributions, ...], model: Any, settings: Settings) -> WeightedLayers:
+    """Contributions of layers that the model has, with what can be trained of them."""
     lengths, class_name = _lengths_of(model), type(model).__name__
     chosen = [part.stack for part in contributions]
     classes = (type(block).__name__ for name in chosen for block in model.get_submodule(name).children())
