@@ -24,7 +24,7 @@ HIDREAM = {
     "patch_size": 2,
 }
 LATTE = {
-    "num_layers": 12,
+    "num_layers": 2,
     "num_attention_heads": 2,
     "attention_head_dim": 32,
     "cross_attention_dim": 64,
@@ -59,10 +59,9 @@ FEW_BLOCKS = {
     "LongCatImageTransformer2DModel": TWO,
 }
 WITHOUT_ADD_ADAPTER = {
-    "PixArtTransformer2DModel": {"num_layers": 12},
-    "DiTTransformer2DModel": {"num_layers": 12},
-    "CogView3PlusTransformer2DModel": {"num_layers": 12},
-    "HunyuanDiT2DModel": {"num_layers": 12, "sample_size": 32, "in_channels": 4, "patch_size": 2},
+    "DiTTransformer2DModel": {"num_layers": 2},
+    "CogView3PlusTransformer2DModel": {"num_layers": 2},
+    "HunyuanDiT2DModel": {"num_layers": 4, "sample_size": 32, "in_channels": 4, "patch_size": 2},
     "LatteTransformer3DModel": LATTE,
 }
 

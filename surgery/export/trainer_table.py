@@ -151,9 +151,7 @@ MUSUBI = Trainer(
             module="networks.lora_zimage",
             inside=r"(?:attention|feed_forward)\..*",
         ),
-        HUNYUAN_VIDEO: Family(
-            "hv_train_network.py", DOUBLE_SINGLE, module="networks.lora", inside=DOUBLE_OR_SINGLE
-        ),
+        HUNYUAN_VIDEO: Family("hv_train_network.py", DOUBLE_SINGLE, module="networks.lora", inside=DOUBLE_OR_SINGLE),
         HUNYUAN_VIDEO_15: Family(
             "hv_1_5_train_network.py", {"transformer_blocks": "double_blocks"}, module="networks.lora_hv_1_5"
         ),
