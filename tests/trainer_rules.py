@@ -21,9 +21,8 @@ MUSUBI_EXCLUDES = {  # 0.3.4: by network module, the expressions that it adds to
     "networks.lora_framepack": r".*(norm).*",
     "networks.lora_kandinsky": r".*modulation.*",
 }
-MUSUBI_DEFAULT_EXCLUDES = {  # and those that stand where none are given
-    name: r".*(img_mod\.lin|txt_mod\.lin|modulation\.lin).*" for name in ("networks.lora_flux", "networks.lora_flux_2")
-}
+FLUX_MODULES = ("networks.lora_flux", "networks.lora_flux_2")  # these also leave out, where no expression is given:
+FLUX_EXCLUDES = r".*(img_mod\.lin|txt_mod\.lin|modulation\.lin).*"
 
 
 def arguments(text):
@@ -60,7 +59,7 @@ def musubi(text, names):
 
 def musubi_by_itself(module, names):
     """The names that it trains where nothing is given."""
-    excludes = [MUSUBI_EXCLUDES[module], *([MUSUBI_DEFAULT_EXCLUDES[module]] if "flux" in module else [])]
+    excludes = [MUSUBI_EXCLUDES[module], *([FLUX_EXCLUDES] if module in FLUX_MODULES else [])]
     return {name for name in names if not any(re.fullmatch(pattern, name) for pattern in excludes)}
 
 
@@ -130,7 +129,7 @@ def simpletuner(text, names):
 
 
 def diffusers_script(text, names, has_alpha):
-    """`{name: scale}`: without `--lora_alpha` in the script alpha is the rank; `--lora_blocks` stand before the layers."""
+    """`{name: scale}`: alpha is the rank where a script has no `--lora_alpha`; `--lora_blocks` stand before the layers."""
     given = arguments(text)
     assert ("lora_alpha" in given) == has_alpha  # an option that a script does not have is refused by it
     rank = int(given["rank"][0])
@@ -143,7 +142,7 @@ def diffusers_script(text, names, has_alpha):
 
 
 def peft(config, names):
-    """`{name: (rank, scale)}`, 0.21.2: whole names match; the first pattern that matches up to the end says the rank."""
+    """`{name: (rank, scale)}`: whole names match; the first pattern that matches up to the end says the rank."""
     found = {}
     for name in names:
         if re.fullmatch(config.target_modules, name):

@@ -46,13 +46,13 @@ def _regex_of_linear_layers(request: TargetRequest) -> str:
     """One alternative for all blocks of a stack that have the same linear layers: a name that is a linear layer in one
     may be a list in another.
     """
-    inside: dict[tuple[str, int], list[str]] = {}
+    by_block: dict[tuple[str, int], list[str]] = {}
     for module in request.layers.modules:
         if len(module.shape) == 2:
-            inside.setdefault((module.stack, module.block), []).append(module.inside)
+            by_block.setdefault((module.stack, module.block), []).append(module.inside)
     alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for (stack, block), names in inside.items():
-        alike.setdefault((stack, tuple(names)), []).append(str(block))
+    for (stack, block), inside in by_block.items():
+        alike.setdefault((stack, tuple(inside)), []).append(str(block))
     stacks = [stack for stack, _ in alike]
     parts = []
     for (stack, names), blocks in alike.items():

@@ -1,6 +1,5 @@
 """Texts for other trainers, read as those trainers read them: which layers they train, and at which rank or factor."""
 
-import ast
 import importlib
 import json
 import re
@@ -16,7 +15,6 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from typer.testing import CliRunner
 
-from surgery.anatomy.authors_layout import AUTHORS_STACKS
 from surgery.commands import export
 from surgery.errors import InputError
 from surgery.export.target_text import TargetRequest, TargetText
