@@ -1,4 +1,4 @@
-"""Models of diffusers' classes on the meta device, of full width and few blocks: their names are those of the real ones.
+"""Models of diffusers' classes on the meta device, of full width and few blocks: names are those of real ones.
 
 Enough blocks in one stack that 1, 10 and 11 are among them.
 """

@@ -129,7 +129,7 @@ def simpletuner(text, names):
 
 
 def diffusers_script(text, names, has_alpha):
-    """`{name: scale}`: alpha is the rank where a script has no `--lora_alpha`; `--lora_blocks` stand before the layers."""
+    """`{name: scale}`: without `--lora_alpha` alpha is the rank; `--lora_blocks` stand before the layers."""
     given = arguments(text)
     assert ("lora_alpha" in given) == has_alpha  # an option that a script does not have is refused by it
     rank = int(given["rank"][0])

@@ -81,7 +81,7 @@ def describe_simpletuner(lines: Mapping[str, str]) -> str:
 
 
 def describe_written(target: "Target", request: TargetRequest, written: TargetText | LycorisText) -> str:
-    """Of a LyCORIS config the factors and what was verified; of others where they go, what is trained, and what is lost."""
+    """Of a LyCORIS config the factors and what was verified; of others their place, what is trained, what is lost."""
     if isinstance(written, LycorisText):
         plan = describe_plan(request.layers, request.plan, written.verified, request.layout)
         return f"{plan}\n{describe_simpletuner(written.lines)}" if written.lines else plan
@@ -95,7 +95,7 @@ def describe_written(target: "Target", request: TargetRequest, written: TargetTe
 
 
 def describe_layers(layers: Sequence[TrainedLayer]) -> str:
-    """What is trained of each layer, by its name in the trainer, and at which scale; columns without a value left out."""
+    """What is trained of each layer, by its name in the trainer, and at which scale; empty columns are left out."""
     rows = [["layer", "share", "trained", "alpha / rank", "learning rate"]]
     rows += [
         [

@@ -67,8 +67,8 @@ def to_reg_lrs(request: TargetRequest) -> TargetText:
     if zeros:
         arguments = f'"network_reg_dims={zeros}" {arguments}'
     lost = (
-        f"rank and factor: a layer has a learning rate from 1/{request.max_rank} of --learning-rate to all of it by its "
-        "share"
+        f"rank and factor: a layer has a learning rate from 1/{request.max_rank} of --learning-rate to all of it, "
+        "by its share"
     )
     layers = tuple(
         TrainedLayer(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class TargetRequest:
     """What a target's text is made from; `threshold` is the least share of a layer that is switched on.
 
-    `learning_rate` is that of the layer that does most, where a trainer takes one for each layer. `family` is the row of
-    the table of trainers. For LyCORIS: the `layout` of its file, which will be at `path`, and the model that LyCORIS
+    `learning_rate` is that of the layer that does most, where a trainer takes one a layer. `family` is the row of the
+    table of trainers. For LyCORIS: the `layout` of its file, which will be at `path`, and the model that LyCORIS
     builds the network on (None: it is not built).
     """
 

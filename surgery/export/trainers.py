@@ -9,7 +9,7 @@ class Family:
     """A class of diffusers as one trainer knows it.
 
     `called` is the trainer's own word for it: a model family, an architecture, a model type or a script. `stacks` maps
-    the stacks of diffusers to the names in the trainer's own class; a stack that is not among them is not trained there.
+    the stacks of diffusers to the names in the trainer's own class; one that is not among them is not trained there.
     `has` names options that only some families of the trainer take.
     """
 
