@@ -19,6 +19,7 @@ from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, print_json, say
 from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
+from surgery.export.shipped import shipped_model
 from surgery.export.target_text import TargetRequest
 from surgery.export.targets import TARGETS, unread_options
 from surgery.outputs import refuse_file, write_file
@@ -51,7 +52,7 @@ def run_lokr(
     ] = next(iter(TARGETS)),
     model: Annotated[
         str | None,
-        typer.Option(help="The model, instead of the profile's own: a folder (config.json is enough), or id."),
+        typer.Option(help="The model, instead of the profile's or preset's: a folder (config.json is enough), or id."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; without it the text is printed.")] = None,
     preset: Annotated[
@@ -131,11 +132,9 @@ def run_lokr(
         powers_of_two=powers_of_two,
     )
     if profile is None:
-        if preset is None or model is None:
-            raise InputError(
-                "give a profile (`surgery profile` writes one); without it, --preset and --model are both needed"
-            )
-        transformer = build_transformer(model)
+        if preset is None:
+            raise InputError("give a profile (`surgery profile` writes one), or a --preset, which has contributions")
+        transformer = build_transformer(model or shipped_model(preset))
         layers = weighted_layers.weigh_by_preset(preset, transformer, settings)
     else:
         measured = read_profile_part(profile, part)

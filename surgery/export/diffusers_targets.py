@@ -83,7 +83,6 @@ def to_simpletuner_blocks(request: TargetRequest) -> TargetText:
 
 def to_simpletuner_tread(request: TargetRequest) -> TargetText:
     """Routes of TREAD: runs of layers of one stack that do little, around which half of the tokens are led."""
-    lost_by_threshold(request, "")
     routes = [
         {
             "selection_ratio": 0.5,

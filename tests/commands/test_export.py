@@ -15,7 +15,7 @@ import pytest
 from surgery.commands import export
 from surgery.export import lycoris_apply, verify_lokr
 from surgery.export.contributions import measure_contributions
-from surgery.export.shipped import shipped_contributions
+from surgery.export.shipped import shipped_contributions, shipped_model
 from surgery.export.weighted_layers import PRESETS
 from surgery.profiles.profile_file import write_profile
 
@@ -102,16 +102,18 @@ def test_the_study_is_exported_verified_and_equal_to_what_is_checked_in(lokr, st
 def test_without_a_profile_a_preset_has_its_contributions(lokr, tmp_path, study):
     """What comes with the package is what the study's heat maps give, and so is the export."""
     out = tmp_path / "lycoris_config.json"
-    result = lokr("--model", SD35, *STUDY, "--no-verify", "--out", out)
+    result = lokr(*STUDY, "--no-verify", "--out", out)
     assert result.exit_code == 0, result.stderr
     assert out.read_text() == (ROOT / "exports" / "sd35-large" / "lycoris_config.json").read_text()
+    config = Path(shipped_model("sd35-layerwise"), "config.json")
+    assert config.read_text() == (SD35 / "config.json").read_text()
     weighing = PRESETS["sd35-layerwise"].weighing
     measured = measure_contributions(study.profile_of_the_study(), weighing)
     assert shipped_contributions("sd35-layerwise", "SD3Transformer2DModel", {"transformer_blocks": 38}) == measured
 
 
 def test_a_preset_without_a_profile_wants_its_own_model(lokr):
-    refused(lokr(), "give a profile (`surgery profile` writes one); without it, --preset and --model are both needed")
+    refused(lokr(), "give a profile (`surgery profile` writes one), or a --preset, which has contributions")
     refused(
         lokr(*STUDY, "--model", CONFIGS / "sd3.5-medium" / "transformer"),
         "are those of Stable Diffusion 3.5 Large, a SD3Transformer2DModel with 38 transformer_blocks; this is a "
