@@ -5,6 +5,7 @@ import functools
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -235,6 +236,18 @@ def test_every_row_says_what_it_was_compared_with_and_names_stacks_that_the_clas
     for class_name, family in (trainer.families or {}).items():
         assert family.called and set(family.stacks) <= set(find_stack_names(model_of(class_name)))
         assert set(family.counted) <= set(family.stacks)
+
+
+def test_the_readme_counts_the_families():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    counts = {"simpletuner-peft": 17, "diffusers": 8, "onetrainer": 10, "musubi-tuner": 9}
+    for name, count in counts.items():
+        assert len(TARGETS[name].classes) == count and re.search(
+            rf"^\| `{name}` \|.*\| {count}\b", readme, re.MULTILINE
+        )
+    assert "`ai-toolkit-full` | on or off; all weights of `--critical` layers | 13 |" in readme
+    assert len(TARGETS["ai-toolkit"].classes) == 13
+    assert {name for name in TARGETS if f"`{name}`" not in readme} == set()
 
 
 def test_the_large_trainers_know_eight_families_or_more():
