@@ -65,7 +65,7 @@ def to_simpletuner_peft(request: TargetRequest) -> TargetText:
     """`peft_lora_target_modules`: the full names of all linear layers that are trained."""
     lost = lost_by_threshold(request, "rank and factor")
     text = json.dumps(_simpletuner_lora(request), indent=2) + "\n"
-    return TargetText("SimpleTuner's config.json", text, lost, switched_layers(request))
+    return TargetText(_config_json(request), text, lost, switched_layers(request))
 
 
 def to_simpletuner_blocks(request: TargetRequest) -> TargetText:
@@ -78,7 +78,7 @@ def to_simpletuner_blocks(request: TargetRequest) -> TargetText:
     }
     text = json.dumps({**_simpletuner_lora(request), "diffusion_blocks_config": config}, indent=2) + "\n"
     lost += "; DiffusionBlocks runs one layer in a training step, each on noise of its own range"
-    return TargetText("SimpleTuner's config.json", text, lost, switched_layers(request))
+    return TargetText(_config_json(request), text, lost, switched_layers(request))
 
 
 def to_simpletuner_tread(request: TargetRequest) -> TargetText:
@@ -109,7 +109,7 @@ def to_simpletuner_tread(request: TargetRequest) -> TargetText:
         f"{request.threshold:g} (--threshold), but not by the first and the last layer of a stack"
     )
     text = json.dumps({"tread_config": {"routes": routes}}, indent=2) + "\n"
-    return TargetText("SimpleTuner's config.json", text, lost, layers)
+    return TargetText(_config_json(request), text, lost, layers)
 
 
 def _runs_of_little(request: TargetRequest, stack: str) -> list[list[int]]:
@@ -131,6 +131,10 @@ def _count(request: TargetRequest, stack: str, block: int) -> int:
     """The number of a layer, counted through all stacks."""
     before = request.family.counted[: request.family.counted.index(stack)]
     return sum(request.layers.lengths[name] for name in before) + block
+
+
+def _config_json(request: TargetRequest) -> str:
+    return f"SimpleTuner's config.json (model_family {request.family.called}, or its kin)"
 
 
 def _simpletuner_lora(request: TargetRequest) -> dict[str, object]:
@@ -165,7 +169,7 @@ def to_ai_toolkit(request: TargetRequest) -> TargetText:
     lost = lost_by_threshold(request, "rank and factor")
     names = [f"{request.name(stack, n)}." for stack in request.layers.stacks for n in request.kept(stack)]
     text = "\n".join(_ai_toolkit_lines(request, names)) + "\n"
-    return TargetText("the job's YAML", text, lost, switched_layers(request))
+    return TargetText(_job(request), text, lost, switched_layers(request))
 
 
 def to_ai_toolkit_full(request: TargetRequest) -> TargetText:
@@ -182,7 +186,11 @@ def to_ai_toolkit_full(request: TargetRequest) -> TargetText:
         TrainedLayer(layer.name, layer.share, "all weights") if layer.name in full else layer
         for layer in switched_layers(request)
     )
-    return TargetText("the job's YAML", "\n".join(lines) + "\n", f"{lost}; of critical layers all weights", layers)
+    return TargetText(_job(request), "\n".join(lines) + "\n", f"{lost}; of critical layers all weights", layers)
+
+
+def _job(request: TargetRequest) -> str:
+    return f"the job's YAML (arch {request.family.called}, or its kin)"
 
 
 def _ai_toolkit_lines(request: TargetRequest, names: list[str]) -> list[str]:
@@ -207,7 +215,8 @@ def to_onetrainer(request: TargetRequest) -> TargetText:
         **{name: {"train": False} for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")},
     }
     text = json.dumps(config, indent=2)
-    return TargetText("OneTrainer's configuration", text + "\n", lost, switched_layers(request))
+    place = f"OneTrainer's configuration (model_type {request.family.called}, or its kin)"
+    return TargetText(place, text + "\n", lost, switched_layers(request))
 
 
 def _without_convolutions(request: TargetRequest) -> str:

@@ -122,9 +122,10 @@ def lost_by_threshold(request: TargetRequest, granularity: str) -> str:
     parts = ", ".join(f"{kept[stack]} of {total[stack]} {stack}" for stack in kept)
     if not sum(kept.values()):
         raise InputError(f"no layer has a share of {request.threshold:g} or more; lower --threshold")
+    convolutions = any(len(module.shape) != 2 for module in request.layers.modules)
     return (
         f"{granularity}: layers with a share of {request.threshold:g} (--threshold) or more are trained alike "
-        f"({parts}), the others not at all"
+        f"({parts}), the others not at all" + ("; convolutions are left out" if convolutions else "")
     )
 
 
