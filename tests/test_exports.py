@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers import DiffusionPipeline
+from peft.tuners.lora import LoraLayer
 from typer.testing import CliRunner
 
+from surgery.bundled import demo_folder
 from surgery.commands.main import app
 from surgery.profiles.profile_file import ARRAYS, read_profile
 
@@ -41,6 +44,16 @@ def test_every_file_has_its_command():
 def test_configs_are_made_again_to_the_byte(name, tmp_path, monkeypatch):
     pytest.importorskip("lycoris", reason="LyCORIS is not installed")
     assert run_elsewhere(name, tmp_path, monkeypatch).read_text() == (ROOT / name).read_text()
+
+
+def test_the_lora_of_the_demo_is_put_on_the_bundled_pipeline():
+    """`add_adapter` is not there for its class; the config runs as it is."""
+    transformer = DiffusionPipeline.from_pretrained(demo_folder()).transformer
+    exec((EXPORTS / "demo" / "lora_config.py").read_text(), {"transformer": transformer})
+    layers = {name: module for name, module in transformer.named_modules() if isinstance(module, LoraLayer)}
+    ranks = {int(name.split(".")[1]): module.r["default"] for name, module in layers.items()}
+    assert len(layers) == 120 and (ranks[0], ranks[3], ranks[11]) == (13, 1, 16)
+    assert {module.scaling["default"] for module in layers.values()} == {1.0}
 
 
 @pytest.mark.slow

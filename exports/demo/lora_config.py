@@ -1,4 +1,4 @@
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 
 ranks = {
     r"transformer_blocks\.0\..*": 13,
@@ -17,8 +17,8 @@ ranks = {
 config = LoraConfig(
     r=16,
     lora_alpha=16,
-    target_modules=r"(?:transformer_blocks)\.\d+\.(?:attn1\.to_q|attn1\.to_k|attn1\.to_v|attn1\.to_out\.0|attn2\.to_q|attn2\.to_k|attn2\.to_v|attn2\.to_out\.0|ff\.net\.0\.proj|ff\.net\.2)",
+    target_modules=r"transformer_blocks\.\d+\.(?:attn1\.to_q|attn1\.to_k|attn1\.to_v|attn1\.to_out\.0|attn2\.to_q|attn2\.to_k|attn2\.to_v|attn2\.to_out\.0|ff\.net\.0\.proj|ff\.net\.2)",
     rank_pattern=ranks,
     alpha_pattern=ranks,
 )
-transformer.add_adapter(config)
+inject_adapter_in_model(config, transformer)

@@ -1,5 +1,6 @@
 """`surgery export lokr PROFILE` and `surgery export check FILE`: training configs from profiles, and what others do."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, print_json, say
 from surgery.commands.profile_options import PartOption, read_profile_part
 from surgery.errors import InputError
+from surgery.export.shipped import shipped_model
 from surgery.export.target_text import TargetRequest
 from surgery.export.targets import TARGETS, unread_options
 from surgery.outputs import refuse_file, write_file
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 LAYOUTS = ("works", "published")
 NORMALIZATIONS = ("apart", "jointly")
+OF_PROFILES = {"clip_percentile", "weight", "normalize", "ignore_empty_bins", "part", "stack"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,16 +43,22 @@ app = typer.Typer(
 @app.command("lokr")
 def run_lokr(
     context: typer.Context,
-    profile: Annotated[Path, typer.Argument(help="A profile: the file that `surgery profile` writes.")],
+    profile: Annotated[
+        Path | None,
+        typer.Argument(help="A profile: the file that `surgery profile` writes; none: the contributions of --preset."),
+    ] = None,
     trainer: Annotated[
         str, typer.Option("--for", metavar="TRAINER", help=f"What reads it: {', '.join(TARGETS)}.")
     ] = next(iter(TARGETS)),
     model: Annotated[
         str | None,
-        typer.Option(help="The model, instead of the profile's own: a folder (config.json is enough), or id."),
+        typer.Option(help="The model, instead of the profile's or preset's: a folder (config.json is enough), or id."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; without it the text is printed.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Values of all steps by name: sd35-layerwise.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Values of all steps by name, and without a profile its contributions: sd35-layerwise."),
+    ] = None,
     clip_percentile: Annotated[
         float | None, typer.Option(help="Distances above this percentile are clipped; 100: none. [90]")
     ] = None,
@@ -87,6 +96,9 @@ def run_lokr(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Least share of a layer that is trained, where it is on or off.")
     ] = 0.5,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of the layer that does most, where a trainer takes one a layer.")
+    ] = 1e-4,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not build the network with LyCORIS.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     json: JsonFlag = False,
@@ -102,6 +114,10 @@ def run_lokr(
     if budget is not None:
         refuse_options(context, {"max_factor"}, "--budget solves for it")
     refuse_options(context, unread_options(TARGETS[trainer]), f"{trainer} reads none of it")
+    if not 0 < learning_rate < math.inf:
+        raise InputError(f"the learning rate must be above 0, not {learning_rate:g}")
+    if profile is None:
+        refuse_options(context, OF_PROFILES, "it is of a profile, and there is none")
     if out is not None:
         refuse_file(out, force=force)
     from surgery.export import weighted_layers
@@ -115,9 +131,15 @@ def run_lokr(
         multipliers=settings.multipliers if multiply is None else _read_multipliers(multiply),
         powers_of_two=powers_of_two,
     )
-    measured = read_profile_part(profile, part)
-    transformer = build_transformer(model or _model_of(measured))
-    layers = weighted_layers.weigh_layers(measured, transformer, settings, stack)
+    if profile is None:
+        if preset is None:
+            raise InputError("give a profile (`surgery profile` writes one), or a --preset, which has contributions")
+        transformer = build_transformer(model or shipped_model(preset))
+        layers = weighted_layers.weigh_by_preset(preset, transformer, settings)
+    else:
+        measured = read_profile_part(profile, part)
+        transformer = build_transformer(model or _model_of(measured))
+        layers = weighted_layers.weigh_layers(measured, transformer, settings, stack)
     factors = weighted_layers.choose_factors(layers, settings)
     plan = weighted_layers.plan_layers(layers, factors, settings)
     request = TargetRequest(
@@ -129,6 +151,7 @@ def run_lokr(
         layout="published" if layout == "published" else "works",
         path=str(out or "lycoris_config.json"),
         verified_on=None if no_verify else transformer,
+        learning_rate=learning_rate,
     )
     written = TARGETS[trainer].write(request)
     description = describe_written(TARGETS[trainer], request, written)

@@ -1,12 +1,13 @@
 """What `surgery export` says: the table of factors, texts for trainers, and the judgement of a config."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgery.commands.output import count_text
-from surgery.export.target_text import LycorisText, TargetRequest, TargetText
+from surgery.export.target_text import LycorisText, TargetRequest, TargetText, TrainedLayer
 from surgery.text_table import table
 
 if TYPE_CHECKING:
@@ -80,17 +81,39 @@ def describe_simpletuner(lines: Mapping[str, str]) -> str:
 
 
 def describe_written(target: "Target", request: TargetRequest, written: TargetText | LycorisText) -> str:
-    """Of a LyCORIS config the factors and what was verified; of others where they go, and what is lost."""
-    if isinstance(written, TargetText):
-        return f"{target.name}: {target.granularity}; for {written.place}\nlost: {written.lost}"
-    plan = describe_plan(request.layers, request.plan, written.verified, request.layout)
-    return f"{plan}\n{describe_simpletuner(written.lines)}"
+    """Of a LyCORIS config the factors and what was verified; of others their place, what is trained, what is lost."""
+    if isinstance(written, LycorisText):
+        plan = describe_plan(request.layers, request.plan, written.verified, request.layout)
+        return f"{plan}\n{describe_simpletuner(written.lines)}" if written.lines else plan
+    lines = [f"{target.name}: {target.granularity}; for {written.place}"]
+    if written.layers:
+        lines.append(describe_layers(written.layers))
+    lines.append(f"lost: {written.lost}")
+    if target.trainer is not None:
+        lines.append(f"compared with {target.trainer.title} {target.trainer.version} on {target.trainer.compared}")
+    return "\n".join(lines)
+
+
+def describe_layers(layers: Sequence[TrainedLayer]) -> str:
+    """What is trained of each layer, by its name in the trainer, and at which scale; empty columns are left out."""
+    rows = [["layer", "share", "trained", "alpha / rank", "learning rate"]]
+    rows += [
+        [
+            *(layer.name, f"{layer.share:.3f}", layer.trained),
+            "" if layer.scale is None else f"{layer.scale:.4g}",
+            "" if layer.learning_rate is None else f"{layer.learning_rate:.3g}",
+        ]
+        for layer in layers
+    ]
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    return table(list(zip(*columns, strict=True)), indent="  ", right=set(range(1, len(columns))) - {2})
 
 
 def written_to_json(target: "Target", written: TargetText | LycorisText) -> dict[str, Any]:
     if isinstance(written, TargetText):
         text = {"place": written.place, "lost": written.lost, "text": written.text}
-        return {"granularity": target.granularity, **text, "verified": None}
+        layers = [asdict(layer) for layer in written.layers]
+        return {"granularity": target.granularity, **text, "layers": layers, "verified": None}
     config = {"config": written.config, "simpletuner": written.lines}
     return {**config, **verified_to_json(written.verified)}
 

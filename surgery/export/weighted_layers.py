@@ -24,6 +24,7 @@ from surgery.export.factors import (
     to_power_of_two,
 )
 from surgery.export.lokr_config import LokrPlan, plan_lokr
+from surgery.export.shipped import shipped_contributions
 from surgery.profiles.mismatch import find_mismatch
 from surgery.spec.document import Scalar
 from surgery.spec.places import Faults, Place
@@ -69,6 +70,8 @@ class WeightedLayers:
     grouped: tuple[str, ...]
     block_classes: tuple[str, ...]
     others: tuple[str, ...]  # stacks of the model that are not trained
+    lengths: Mapping[str, int] = field(default_factory=dict)  # of all stacks of the model
+    has_add_adapter: bool = True  # of PEFT, which not all classes of diffusers have
 
     def share(self, stack: str, block: int) -> float:
         """The contribution of a layer; that of a critical one is 1."""
@@ -90,25 +93,40 @@ def weigh_layers(
     Raises:
         InputError: the profile is of another model, or not sound; see `measure_contributions`.
     """
-    from surgery.tracing.steps import find_stack_names
-
-    names = find_stack_names(model)
-    lengths = {name: len(list(model.get_submodule(name).children())) for name in names}
-    mismatch = find_mismatch(profile, type(model).__name__, lengths)
+    mismatch = find_mismatch(profile, type(model).__name__, _lengths_of(model))
     if mismatch is not None:
         raise InputError(f"{mismatch}; name the model that was profiled (--model), or profile this one")
-    contributions = measure_contributions(profile, settings.weighing, stacks)
+    return join_contributions(measure_contributions(profile, settings.weighing, stacks), model, settings)
+
+
+def weigh_by_preset(preset: str, model: Any, settings: Settings) -> WeightedLayers:
+    """The contributions that come with a preset for the layers of a model; raises InputError where it is another."""
+    return join_contributions(shipped_contributions(preset, type(model).__name__, _lengths_of(model)), model, settings)
+
+
+def join_contributions(contributions: tuple[Contributions, ...], model: Any, settings: Settings) -> WeightedLayers:
+    """Contributions of layers that the model has, with what can be trained of them."""
+    lengths, class_name = _lengths_of(model), type(model).__name__
     chosen = [part.stack for part in contributions]
     classes = (type(block).__name__ for name in chosen for block in model.get_submodule(name).children())
     return WeightedLayers(
-        class_name=type(model).__name__,
+        class_name=class_name,
         contributions=contributions,
-        critical=select_layers(settings.critical, {name: lengths[name] for name in chosen}, type(model).__name__),
+        critical=select_layers(settings.critical, {name: lengths[name] for name in chosen}, class_name),
         modules=list_trainable(model, chosen),
         grouped=list_grouped(model, chosen),
         block_classes=tuple(dict.fromkeys(classes)),
-        others=tuple(name for name in names if name not in chosen),
+        others=tuple(name for name in lengths if name not in chosen),
+        lengths=lengths,
+        has_add_adapter=hasattr(model, "add_adapter"),
     )
+
+
+def _lengths_of(model: Any) -> dict[str, int]:
+    """The numbers of blocks of all stacks."""
+    from surgery.tracing.steps import find_stack_names
+
+    return {name: len(list(model.get_submodule(name).children())) for name in find_stack_names(model)}
 
 
 def select_layers(selectors: Sequence[str], lengths: Mapping[str, int], class_name: str) -> dict[str, frozenset[int]]:

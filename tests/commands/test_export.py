@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,9 @@ import pytest
 
 from surgery.commands import export
 from surgery.export import lycoris_apply, verify_lokr
+from surgery.export.contributions import measure_contributions
+from surgery.export.shipped import shipped_contributions, shipped_model
+from surgery.export.weighted_layers import PRESETS
 from surgery.profiles.profile_file import write_profile
 
 pytest.importorskip("lycoris", reason="LyCORIS is not installed")
@@ -40,15 +44,15 @@ def study_profile(study, tmp_path_factory):
 
 
 @pytest.fixture
-def dit_profile(study, tmp_path):
-    """Writes a profile of DiT-XL/2; keywords change it."""
+def pixart_profile(study, tmp_path):
+    """Writes a profile of PixArt-alpha; keywords change it."""
 
     def write(num_blocks=28, heatmap=None, **changed):
         rng = np.random.default_rng(0)
         values = rng.random((4, num_blocks)) if heatmap is None else heatmap
-        model = str(CONFIGS / "dit-xl-2" / "transformer")
+        model = str(CONFIGS / "pixart-alpha" / "transformer")
         profile = study.profile_of({study.IMAGE: values}, num_blocks, recipe={"samples": [], "model": model})
-        path = tmp_path / "dit.safetensors"
+        path = tmp_path / "pixart.safetensors"
         write_profile(replace(profile, **changed), path)
         return path
 
@@ -57,8 +61,8 @@ def dit_profile(study, tmp_path):
 
 @pytest.fixture
 def lokr(surgery_command):
-    def run(profile, *options):
-        return surgery_command("export", "lokr", profile, *options)
+    def run(*arguments):
+        return surgery_command("export", "lokr", *arguments)
 
     return run
 
@@ -96,6 +100,30 @@ def test_the_study_is_exported_verified_and_equal_to_what_is_checked_in(lokr, st
     assert tuple(asked) == study.FACTORS
 
 
+def test_without_a_profile_a_preset_has_its_contributions(lokr, tmp_path, study):
+    """What comes with the package is what the study's heat maps give, and so is the export."""
+    out = tmp_path / "lycoris_config.json"
+    result = lokr(*STUDY, "--no-verify", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert out.read_text() == (ROOT / "exports" / "sd35-large" / "lycoris_config.json").read_text()
+    config = Path(shipped_model("sd35-layerwise"), "config.json")
+    assert config.read_text() == (SD35 / "config.json").read_text()
+    weighing = PRESETS["sd35-layerwise"].weighing
+    measured = measure_contributions(study.profile_of_the_study(), weighing)
+    assert shipped_contributions("sd35-layerwise", "SD3Transformer2DModel", {"transformer_blocks": 38}) == measured
+
+
+def test_a_preset_without_a_profile_wants_its_own_model(lokr):
+    refused(lokr(), "give a profile (`surgery profile` writes one), or a --preset, which has contributions")
+    refused(
+        lokr(*STUDY, "--model", CONFIGS / "sd3.5-medium" / "transformer"),
+        "are those of Stable Diffusion 3.5 Large, a SD3Transformer2DModel with 38 transformer_blocks; this is a "
+        "SD3Transformer2DModel with 24 transformer_blocks: give a profile of it",
+    )
+    result = lokr(*STUDY, "--model", SD35, "--part", "conditional")
+    assert result.exit_code == 2 and "--part: it is of a profile, and there is none; leave it out" in result.stderr
+
+
 @pytest.mark.slow
 def test_the_published_layout_is_not_what_it_says(lokr, check, study_profile, tmp_path):
     out, fixed = tmp_path / "peft_config.json", tmp_path / "fixed.json"
@@ -120,12 +148,12 @@ def test_the_published_layout_is_not_what_it_says(lokr, check, study_profile, tm
     ] * 2
 
 
-def test_a_profile_says_of_which_model_it_is(lokr, dit_profile, tmp_path):
-    result = lokr(dit_profile(), "--out", tmp_path / "out.json", "--json")
+def test_a_profile_says_of_which_model_it_is(lokr, pixart_profile, tmp_path):
+    result = lokr(pixart_profile(), "--out", tmp_path / "out.json", "--json")
     document = json.loads(result.stdout)
     assert (document["model_class"], document["modules"], document["for"]) == (
-        "DiTTransformer2DModel",
-        252,
+        "PixArtTransformer2DModel",
+        280,
         "simpletuner",
     )
     assert document["parameters"] == document["verified"]["parameters"]
@@ -133,14 +161,14 @@ def test_a_profile_says_of_which_model_it_is(lokr, dit_profile, tmp_path):
     assert json.loads((tmp_path / "out.json").read_text()) == document["config"]
 
 
-def test_without_out_the_text_alone_is_on_standard_output(lokr, dit_profile):
-    result = lokr(dit_profile())
+def test_without_out_the_text_alone_is_on_standard_output(lokr, pixart_profile):
+    result = lokr(pixart_profile())
     config = json.loads(result.stdout)
     assert config["apply_preset"]["target_module"] == ["__none__"] and "verified: LyCORIS" in result.stderr
 
 
-def test_a_budget_is_kept_and_used(lokr, dit_profile):
-    profile = dit_profile()
+def test_a_budget_is_kept_and_used(lokr, pixart_profile):
+    profile = pixart_profile()
 
     def parameters(*options):
         return json.loads(lokr(profile, "--json", "--no-verify", *options).stdout)["parameters"]
@@ -172,35 +200,39 @@ def test_powers_of_two_are_exact(lokr, study_profile):
     assert set(factors) <= {1, 2, 4, 8, 16}
 
 
-@pytest.mark.parametrize("trainer", ["peft", "simpletuner-peft", "diffusers", "ai-toolkit", "onetrainer"])
-def test_other_trainers_get_their_text(lokr, dit_profile, trainer, tmp_path):
-    result = lokr(dit_profile(), "--for", trainer, "--out", tmp_path / "text")
+@pytest.mark.parametrize("trainer", ["peft", "simpletuner-peft", "ai-toolkit", "onetrainer"])
+def test_other_trainers_get_their_text(lokr, pixart_profile, trainer, tmp_path):
+    result = lokr(pixart_profile(), "--for", trainer, "--out", tmp_path / "text")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith(f"{trainer}: ") and "lost: " in result.stdout
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"{trainer}: ") and any(line.startswith("lost: ") for line in lines)
+    assert lines[1].split() == ["layer", "share", "trained", "alpha", "/", "rank"]
+    assert {line.split()[-1] for line in lines[2:30]} <= {"1", "no"}  # the scale of each layer that is trained
+    assert re.search(r"^compared with \S+ \S.* on \d{4}-\d\d-\d\d$", lines[-2])
     assert "transformer_blocks" in (tmp_path / "text").read_text()
 
 
-def test_lycoris_is_asked_for_where_it_is_missing(lokr, dit_profile, tmp_path, monkeypatch):
+def test_lycoris_is_asked_for_where_it_is_missing(lokr, pixart_profile, tmp_path, monkeypatch):
     def missing():
         raise lycoris_apply.InputError(f"LyCORIS is not installed; {lycoris_apply.INSTALL}")
 
     monkeypatch.setattr(lycoris_apply, "lycoris_version", missing)
     monkeypatch.setattr(verify_lokr, "lycoris_version", missing)
     out = tmp_path / "out.json"
-    result = lokr(dit_profile(), "--out", out)
+    result = lokr(pixart_profile(), "--out", out)
     assert (result.exit_code, out.exists()) == (1, False)
     assert result.stderr == (
         "LyCORIS is not installed; `pip install 'layer-surgery[lycoris]'` installs it, or leave the check out with "
         "--no-verify\n"
     )
-    assert lokr(dit_profile(), "--out", out, "--no-verify").exit_code == 0 and out.exists()
+    assert lokr(pixart_profile(), "--out", out, "--no-verify").exit_code == 0 and out.exists()
 
 
 @pytest.mark.slow
-def test_no_verify_needs_no_lycoris(dit_profile, tmp_path):
+def test_no_verify_needs_no_lycoris(pixart_profile, tmp_path):
     code = (
         "import sys\nsys.modules['lycoris'] = None\n"
-        f"sys.argv = ['surgery', 'export', 'lokr', {str(dit_profile())!r}, '--no-verify', '--json']\n"
+        f"sys.argv = ['surgery', 'export', 'lokr', {str(pixart_profile())!r}, '--no-verify', '--json']\n"
         "from surgery.commands.main import main\nmain()"
     )
     environment = {**os.environ, "SURGERY_CACHE": str(tmp_path)}
@@ -214,25 +246,25 @@ def refused(result, message):
     assert message in result.stderr, result.stderr
 
 
-def test_a_profile_of_another_model_is_refused(lokr, dit_profile, study_profile):
+def test_a_profile_of_another_model_is_refused(lokr, pixart_profile, study_profile):
     refused(
-        lokr(dit_profile(), "--model", SD35),
+        lokr(pixart_profile(), "--model", SD35),
         "the profile is of another model: it has 28 blocks of transformer_blocks, and this SD3Transformer2DModel",
     )
     refused(
         lokr(study_profile, "--model", CONFIGS / "z-image" / "transformer"),
         'the profile is of another model: there is no stack "transformer_blocks" in ZImageTransformer2DModel',
     )
-    model = str(CONFIGS / "dit-xl-2" / "transformer")
-    recipe = {"samples": [], "model": model, "identity": {"class_name": "PixArtTransformer2DModel"}}
+    model = str(CONFIGS / "pixart-alpha" / "transformer")
+    recipe = {"samples": [], "model": model, "identity": {"class_name": "DiTTransformer2DModel"}}
     refused(
-        lokr(dit_profile(recipe=recipe)),
-        "the profile is of another model: a PixArtTransformer2DModel, and this is a DiTTransformer2DModel",
+        lokr(pixart_profile(recipe=recipe)),
+        "the profile is of another model: a DiTTransformer2DModel, and this is a PixArtTransformer2DModel",
     )
 
 
-def test_profiles_that_are_damaged_are_refused(lokr, dit_profile, tmp_path):
-    profile = dit_profile()
+def test_profiles_that_are_damaged_are_refused(lokr, pixart_profile, tmp_path):
+    profile = pixart_profile()
     content = profile.read_bytes()
     profile.write_bytes(content[:-8])
     refused(lokr(profile), f"the profile {profile} can't be read")
@@ -241,16 +273,16 @@ def test_profiles_that_are_damaged_are_refused(lokr, dit_profile, tmp_path):
     refused(lokr(tmp_path / "gone.safetensors"), "can't be read")
 
 
-def test_profiles_that_lack_something_are_refused(lokr, dit_profile, study):
+def test_profiles_that_lack_something_are_refused(lokr, pixart_profile, study):
     empty = np.random.default_rng(0).random((4, 28))
     empty[2] = np.nan
-    refused(lokr(dit_profile(heatmap=empty)), "the timestep bins 2 (of 4) have no sample of transformer_blocks")
-    assert lokr(dit_profile(heatmap=empty), "--ignore-empty-bins", "--no-verify").exit_code == 0
+    refused(lokr(pixart_profile(heatmap=empty)), "the timestep bins 2 (of 4) have no sample of transformer_blocks")
+    assert lokr(pixart_profile(heatmap=empty), "--ignore-empty-bins", "--no-verify").exit_code == 0
     refused(
-        lokr(dit_profile(), "--weight", "text=1"), 'there is no stream "text" in the profile; there is hidden_states'
+        lokr(pixart_profile(), "--weight", "text=1"), 'there is no stream "text" in the profile; there is hidden_states'
     )
     refused(
-        lokr(dit_profile(recipe={"samples": []})), "the profile does not say of which model it is; name it (--model)"
+        lokr(pixart_profile(recipe={"samples": []})), "the profile does not say of which model it is; name it (--model)"
     )
 
 
@@ -263,9 +295,9 @@ def test_profiles_that_lack_something_are_refused(lokr, dit_profile, study):
         (("--normalize", "both"), 'there is no normalisation "both"; there are apart, jointly'),
         (("--weight", "hidden_states"), '"hidden_states" is no weight of a stream'),
         (("--multiply", "ff=0"), '"ff=0" is no multiplier; write COMPONENT=N with N from 1'),
-        (("--multiply", "mlp=2"), 'no block has linear layers in "mlp"; blocks have norm1, attn1, ff'),
+        (("--multiply", "mlp=2"), 'no block has linear layers in "mlp"; blocks have attn1, attn2, ff'),
         (("--critical", "transformer_blocks[30]"), "there is no layer 30; transformer_blocks has layers 0 to 27"),
-        (("--critical", "blocks[1]"), 'there is no stack "blocks" in DiTTransformer2DModel'),
+        (("--critical", "blocks[1]"), 'there is no stack "blocks" in PixArtTransformer2DModel'),
         (("--stack", "blocks"), "the profile has no stack blocks; it has transformer_blocks"),
         (("--max-factor", "33"), "the largest factor must be from 1 to 32, not 33"),
         (("--max-factor", "0"), "the largest factor must be from 1 to 32, not 0"),
@@ -273,11 +305,16 @@ def test_profiles_that_lack_something_are_refused(lokr, dit_profile, study):
         (("--model", "/nowhere/at/all"), "there is no folder /nowhere/at/all"),
         (("--out", "/dev/null/out.json"), "/dev/null is no folder that can be written to"),
         (("--out", "."), ". is a folder; give a file"),
-        (("--for", "musubi-tuner"), "musubi-tuner does not train DiTTransformer2DModel by names that are known here"),
+        (("--learning-rate", "0", "--for", "sd-scripts-reg-dims"), "the learning rate must be above 0, not 0"),
+        (("--for", "diffusers"), "does not train PixArtTransformer2DModel by names that are known here"),
+        (
+            ("--for", "musubi-tuner"),
+            "musubi-tuner does not train PixArtTransformer2DModel by names that are known here",
+        ),
     ],
 )
-def test_options_that_do_not_do_are_refused(lokr, dit_profile, options, message):
-    refused(lokr(dit_profile(), *options), message)
+def test_options_that_do_not_do_are_refused(lokr, pixart_profile, options, message):
+    refused(lokr(pixart_profile(), *options), message)
 
 
 @pytest.mark.parametrize(
@@ -289,21 +326,23 @@ def test_options_that_do_not_do_are_refused(lokr, dit_profile, options, message)
         (("--max-rank", "9"), "--max-rank: simpletuner reads none of it; leave it out"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(lokr, dit_profile, options, message):
-    result = lokr(dit_profile(), *options)
+def test_options_that_would_do_nothing_are_refused(lokr, pixart_profile, options, message):
+    result = lokr(pixart_profile(), *options)
     assert result.exit_code == 2 and message in result.stderr
 
 
-def test_an_existing_file_is_replaced_by_force_alone(lokr, dit_profile, tmp_path):
+def test_an_existing_file_is_replaced_by_force_alone(lokr, pixart_profile, tmp_path):
     out = tmp_path / "out.json"
     out.write_text("mine")
-    refused(lokr(dit_profile(), "--no-verify", "--out", out), f"{out} is there already; give another file, or --force")
+    refused(
+        lokr(pixart_profile(), "--no-verify", "--out", out), f"{out} is there already; give another file, or --force"
+    )
     assert out.read_text() == "mine"
-    assert lokr(dit_profile(), "--no-verify", "--out", out, "--force").exit_code == 0
+    assert lokr(pixart_profile(), "--no-verify", "--out", out, "--force").exit_code == 0
 
 
-def test_factors_above_32_are_lowered_with_a_message(lokr, dit_profile):
-    result = lokr(dit_profile(), "--max-factor", 32, "--multiply", "*=2")
+def test_factors_above_32_are_lowered_with_a_message(lokr, pixart_profile):
+    result = lokr(pixart_profile(), "--max-factor", 32, "--multiply", "*=2")
     assert "factors above 32 were lowered to 32 in" in result.stderr
 
 
@@ -420,7 +459,7 @@ def test_what_only_the_author_can_decide_is_not_repaired(judged, tmp_path):
 def test_a_part_is_exported_by_itself(lokr, study, tmp_path):
     """The branches' distances differ, and so do their factors."""
     rng, configs = np.random.default_rng(0), {}
-    model = str(CONFIGS / "dit-xl-2" / "transformer")
+    model = str(CONFIGS / "pixart-alpha" / "transformer")
     alone = {
         branch: study.profile_of({study.IMAGE: rng.random((4, 28))}, 28, recipe={"samples": [], "model": model})
         for branch in ("conditional", "unconditional")
