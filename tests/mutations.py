@@ -101,9 +101,9 @@ GRAPH = (
     ),
     Mutation(
         "graph/rewrite.py",
-        "!= 1 or not (kept or next_skipped)",
-        "!= 1 and not (kept or next_skipped)",
-        "tracing/test_steps.py",
+        "if node in self.placed or node in self.ambiguous:",
+        "if node in self.placed:",
+        "graph/test_own_context.py",
     ),
     Mutation("graph/replace.py", "tokens.mean(dim=-1,", "tokens.mean(dim=-2,", "graph/test_oracle.py"),
     Mutation("graph/rewritten_forward.py", "if num_decisions:", "if num_decisions > 1:", "graph/test_guards.py"),
@@ -237,4 +237,41 @@ EXPORT = (
     ),
 )
 
-MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT)
+HONESTY = (  # what is refused, or believed, of others' files and models
+    Mutation(
+        "checkpoint/layer_names.py",
+        "if len(places) != 1:",
+        "if not places:",
+        "checkpoint/test_header_metadata.py",
+    ),
+    Mutation(
+        "checkpoint/header_metadata.py",
+        "for key in metadata if OWN_HASH.fullmatch(key)",
+        "for key in metadata if OWN_HASH.match(key)",
+        "checkpoint/test_header_metadata.py",
+    ),
+    Mutation(
+        "checkpoint/misfits.py",
+        "wanted.get(name, 0) < num_rows(value.shape)",
+        "name in wanted and wanted[name] < num_rows(value.shape)",
+        "checkpoint/test_misfits.py",
+    ),
+    Mutation("tracing/places.py", "if offset < at else", "if offset > at else", "tracing/test_turns.py"),
+    Mutation("tracing/stack_code.py", "return name in optional", "return True", "tracing/test_stack_code.py"),
+    Mutation("anatomy/known.py", "os.geteuid() and not state", "os.geteuid() or not state", "anatomy/test_known.py"),
+    Mutation(
+        "spec/yaml_faults.py", "_depth(lines[below - 1]) <= depth", "_depth(lines[below - 1]) < depth", "messages"
+    ),
+    Mutation(
+        "pipelines/pretrained.py", '"use_safetensors": True', '"use_safetensors": None', "pipelines/test_pretrained.py"
+    ),
+    Mutation(
+        "checkpoint/remap.py",
+        "if 0 < len(unknown) < len(found.modules):",
+        "if 1 < len(unknown) < len(found.modules) - 1:",
+        "commands/test_remap.py",
+    ),
+    Mutation("export/trainers.py", "needed in family.has) else", "True) else", "export/test_trainer_table.py"),
+)
+
+MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY)

@@ -7,7 +7,10 @@ from mutants import mutate
 from mutations import MUTATIONS, Mutation
 
 SURGERY = Path(__file__).parents[1] / "surgery"
-ROOMS = {"spec", "plan", "tracing", "graph", "checkpoint", "publish", "activations", "metrics", "export"}
+ROOMS = {
+    *("spec", "tracing", "anatomy", "pipelines", "plan", "graph", "checkpoint", "publish", "activations", "metrics"),
+    "export",
+}
 
 
 def test_every_mutation_has_exactly_one_place():
