@@ -8,10 +8,11 @@ something is named, what is not named is not meant. Numbers in patterns are whol
 """
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import translate
 from typing import Any
 
 from surgery.errors import InputError
@@ -23,6 +24,11 @@ LISTS = ("target_module", "target_name", "unet_target_module", "unet_target_name
 PREFIXES = ("transformer.", "unet.", "diffusion_model.", "model.diffusion_model.", "base_model.model.", "module.")
 MAPS = ("name_algo_map", "module_algo_map")
 LINEAR_PRESETS = ("full-lin", "attn-mlp", "attn-only", "unet-transformer-only", "ia3")  # built in, without convolutions
+
+
+@functools.lru_cache(maxsize=65_536)  # fnmatch keeps 256, and a config has more
+def _of_fnmatch(pattern: str) -> re.Pattern[str]:
+    return re.compile(translate(pattern))
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ class Preset:
     def takes(self, pattern: str, name: str) -> bool:
         """Whether LyCORIS lets a pattern take a name; it fails on what is no regular expression, which takes none."""
         if self.use_fnmatch:
-            return fnmatch(name, pattern)
+            return _of_fnmatch(pattern).match(name) is not None
         with contextlib.suppress(re.error):
             return re.match(pattern, name) is not None
         return False

@@ -19,6 +19,7 @@ from surgery.export.contributions import measure_contributions
 from surgery.export.shipped import shipped_contributions, shipped_model
 from surgery.export.weighted_layers import PRESETS
 from surgery.profiles.profile_file import write_profile
+from surgery.testing import build_tiny_model
 
 pytest.importorskip("lycoris", reason="LyCORIS is not installed")
 ROOT = Path(__file__).parents[2]
@@ -113,12 +114,13 @@ def test_without_a_profile_a_preset_has_its_contributions(lokr, tmp_path, study)
     assert shipped_contributions("sd35-layerwise", "SD3Transformer2DModel", {"transformer_blocks": 38}) == measured
 
 
-def test_a_preset_without_a_profile_wants_its_own_model(lokr):
+def test_a_preset_without_a_profile_wants_its_own_model(lokr, tmp_path):
+    build_tiny_model("sd3").save_config(tmp_path / "other")
     refused(lokr(), "give a profile (`surgery profile` writes one), or a --preset, which has contributions")
     refused(
-        lokr(*STUDY, "--model", CONFIGS / "sd3.5-medium" / "transformer"),
+        lokr(*STUDY, "--model", tmp_path / "other"),
         "are those of Stable Diffusion 3.5 Large, a SD3Transformer2DModel with 38 transformer_blocks; this is a "
-        "SD3Transformer2DModel with 24 transformer_blocks: give a profile of it",
+        "SD3Transformer2DModel with 5 transformer_blocks: give a profile of it",
     )
     result = lokr(*STUDY, "--model", SD35, "--part", "conditional")
     assert result.exit_code == 2 and "--part: it is of a profile, and there is none; leave it out" in result.stderr

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from fnmatch import fnmatch
+from fnmatch import fnmatch, translate
 from pathlib import Path
 
 import pytest
@@ -60,14 +60,14 @@ def test_a_block_of_two_factors_has_a_rule_for_each_component(plan):
 def test_no_module_is_taken_by_two_rules(meta_model):
     """Whatever is multiplied: a component, a layer of one, a layer that is a component, or components in each other."""
     for name, stack, multipliers in (
-        ("sd3.5-large", "transformer_blocks", {"attn": 2, "attn.to_out": 3, "*": 4}),
-        ("sd3.5-medium", "transformer_blocks", {"attn": 2, "norm1": 3}),
+        ("sd3.5-medium", "transformer_blocks", {"attn": 2, "attn.to_out": 3, "norm1": 5, "*": 4}),
         ("flux.1-schnell", "single_transformer_blocks", {"proj_mlp": 2, "attn.to_q": 3}),
     ):
         modules = list_trainable(meta_model(name), [stack])
         plan = plan_lokr({stack: [2] * 38}, modules, multipliers)
+        rules = [(re.compile(translate(rule.pattern)), rule.factor) for rule in plan.rules]  # fnmatch keeps 256
         for module, factor in plan.asked.items():
-            taken = [rule.factor for rule in plan.rules if fnmatch(module.name, rule.pattern)]
+            taken = [of for pattern, of in rules if pattern.match(module.name)]
             assert taken == [factor], (module.name, taken)
 
 
