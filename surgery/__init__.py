@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from surgery.errors import RefusedError as RefusedError
     from surgery.errors import SpecError as SpecError
     from surgery.errors import SurgeryError as SurgeryError
+    from surgery.errors import SurgeryNote as SurgeryNote
     from surgery.errors import TraceError as TraceError
     from surgery.experiment.profiling import profile as profile
     from surgery.face import evaluate as evaluate
@@ -41,6 +42,7 @@ __all__ = [
     "Spec",
     "SpecError",
     "SurgeryError",
+    "SurgeryNote",
     "TraceError",
     "__version__",
     "apply",
@@ -67,6 +69,7 @@ _HOMES = {
     "Spec": "surgery.spec.load",
     "SpecError": "surgery.errors",
     "SurgeryError": "surgery.errors",
+    "SurgeryNote": "surgery.errors",
     "TraceError": "surgery.errors",
     "apply": "surgery.graph.apply",
     "check": "surgery.plan.check_spec",

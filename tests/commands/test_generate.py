@@ -219,7 +219,7 @@ def test_targets_of_no_one_pipeline_are_refused(tmp_path, pipeline, write_spec, 
     nameless = write_spec("nameless.yaml", model=None)
     messages = {
         (spec, other): "the specs name not one model but ",
-        (nameless,): "the specs name not one model but None; give --model",
+        (nameless,): "nameless.yaml names no model; write model: in the spec, or give --model",
         (spec, pipeline): "the targets are specs and models",
         (pipeline, pipeline): "there are 2 models; give one",
         (pipeline / "transformer",): "is a bare transformer; to draw pictures, give the folder of its pipeline",
