@@ -46,6 +46,12 @@ test-lycoris-3: $(INSTALLED)  ## run the tests of training configs on LyCORIS 3.
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target out/lycoris-3 lycoris-lora==3.4.0
 	PYTHONPATH=out/lycoris-3 $(BIN)/python -m pytest tests/export tests/commands/test_export.py
 
+fuzz: $(INSTALLED)  ## mutate specs, weights, checkpoints and all other files that are read (about an hour)
+	$(BIN)/python tests/fuzz.py --count 100000
+	$(BIN)/python tests/fuzz_tensor_files.py --count 20000
+	$(BIN)/python tests/fuzz_checkpoint.py --count 2000
+	$(BIN)/python -W ignore tests/fuzz_readers.py --count 100000
+
 mutants: $(INSTALLED)  ## make plausible mistakes, one by one, and see whether the tests see them (about 20 minutes)
 	$(BIN)/python tests/mutants.py
 

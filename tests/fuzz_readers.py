@@ -53,7 +53,7 @@ from surgery.publish.model_card import read_card_head
 from surgery.written import Written, read_written, write_written
 
 MAX_SECONDS = 60.0  # of CPU, on a busy machine: a config is built, of up to 15,000 modules
-FAILED = Path("fuzz_readers_failed")
+FAILED = Path("out/fuzz_readers")
 PREFIX_BYTES = 8
 VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 1, 2, 1.5, -0.0, 10**9, 2**31, 2**63, 2**64, float("inf"), float("nan"), 1e308),
