@@ -115,8 +115,9 @@ def lay_out(fitted: FittedPlan, source: ModelSource, weights: Weights) -> NewChe
 
 def _follow_layers(config: Mapping[str, Any], orders: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """A config whose names of layers (those that a quantiser leaves out, say) are the new ones."""
+    own = {name: value for name, value in config.items() if name.startswith("_")}  # of diffusers: class, version, place
     try:
-        return dict(LayerNames(orders).follow(dict(config)))
+        return own | LayerNames(orders).follow({name: value for name, value in config.items() if name not in own})
     except RefusedError as error:
         raise RefusedError(f"the config is by layer: {error}; {OTHER_BACKEND}") from None
 

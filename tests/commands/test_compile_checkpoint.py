@@ -306,3 +306,28 @@ def test_a_pruned_pipeline_is_drawn_and_edited_like_any_other(write_spec, compil
 
     with pytest.raises(InputError, match="is a pruned model of its own; load it with from_pretrained"):
         surgery.load_variant(out)
+
+
+def test_names_of_layers_in_config_and_header_follow_and_hashes_go(write_spec, compile_to, tmp_path):
+    """What a quantiser leaves alone, say; a name that can't follow is refused before anything is written."""
+    folder = tmp_path / "model"
+    model = build_tiny_model("pixart")
+    model.save_pretrained(folder)
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    header = {"format": "pt", "modelspec.hash_sha256": "0x12", "scales": '{"transformer_blocks.2.ff": 2.0}'}
+    save_file(load_file(weights), weights, metadata=header)
+    config = json.loads((folder / "config.json").read_text())
+    kept = {"modules_to_not_convert": ["transformer_blocks.1.attn1", "transformer_blocks.2", "proj_out"]}
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": kept}))
+    result, out = compile_to(write_spec("spec.yaml", SKIP, model=folder))
+    assert "note: modelspec.hash_sha256 in the header was of the original's contents" in "\n".join(lines_of(result))
+    written = json.loads((out / "config.json").read_text())["quantization_config"]
+    assert written == {"modules_to_not_convert": ["transformer_blocks.1", "proj_out"]}
+    with safe_open(out / weights.name, "np") as file:
+        said = file.metadata()
+    assert (said["scales"], "modelspec.hash_sha256" in said) == ('{"transformer_blocks.1.ff": 2.0}', False)
+    kept = {"left_out": r"transformer_blocks\.(1|2)\..*"}
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": kept}))
+    result, other = compile_to(write_spec("spec.yaml", SKIP, model=folder), out=tmp_path / "other")
+    assert (result.exit_code, other.exists()) == (1, False)
+    assert r"the config is by layer: transformer_blocks\.(1|2) within" in result.stderr
