@@ -7,6 +7,7 @@ block is called leads into this block, and what is done after it leads out: that
 import dis
 import functools
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import CodeType
@@ -69,28 +70,60 @@ class Turn:
         return None
 
 
-def turn_of(call: fx.Node) -> Turn | None:
-    """The turn of the call of a block: of the outermost loop around it, else the function that calls it.
+def turns_of(calls: Sequence[fx.Node]) -> list[Turn] | None:
+    """The turns in which the blocks of a stack are called one by one; None where the code does not tell them apart.
 
-    None where the forward itself calls the block, and not in a loop.
+    That is the innermost `for` around each call, in whichever function it stands; without one, the function that is
+    called anew for each block.
     """
-    place = place_of(call)
-    for level, (code, offset) in enumerate(place):
+    places = [place_of(call) for call in calls]
+    if len(places) < 2:  # a loop of one round may be one over anything
+        return None
+    turns = [_innermost_loop(place) for place in places]
+    if None not in turns:
+        found = [turn for turn in turns if turn is not None]
+        return found if all(map(_is_another_round, found, found[1:])) else None
+    level = _level_of_difference(places)
+    if level is None or any(turns) or any(len(place) <= level + 1 for place in places):
+        return None
+    return [Turn(place, level + 1, range(len(place[level + 1][0].co_code))) for place in places]
+
+
+def _innermost_loop(place: Place) -> Turn | None:
+    for level, (code, offset) in reversed(list(enumerate(place))):
         around = [body for body in _loops(code) if offset in body]
         if around:
-            return Turn(place, level, min(around, key=lambda body: body.start))
-    return Turn(place, 1, range(len(place[1][0].co_code))) if len(place) > 1 else None
+            return Turn(place, level, min(around, key=len))
+    return None
+
+
+def _is_another_round(one: Turn, other: Turn) -> bool:
+    """Whether the second of two calls is of a later round of the same loop: its code does not stand further below."""
+    is_same_loop = (one.level, one.body, one.call[: one.level]) == (other.level, other.body, other.call[: other.level])
+    return is_same_loop and _offsets(other) <= _offsets(one)
+
+
+def _offsets(turn: Turn) -> list[int]:
+    return [offset for _, offset in turn.call[turn.level :]]
+
+
+def _level_of_difference(places: Sequence[Place]) -> int | None:
+    """The one function in which all calls stand apart, and up to which they have the same way; None without one."""
+    shortest = min(map(len, places))
+    level = next((n for n in range(shortest) if len({place[n] for place in places}) > 1), None)
+    if level is None or len({place[level] for place in places}) < len(places):
+        return None
+    return level
 
 
 @functools.lru_cache(maxsize=256)
 def _loops(code: CodeType) -> tuple[range, ...]:
-    """The instructions of every loop of a function: up to where a `for` ends, or to the last jump back of a `while`."""
-    found = []
-    for instruction in dis.get_instructions(code):
-        if instruction.opcode not in dis.hasjrel and instruction.opcode not in dis.hasjabs:
-            continue
-        if instruction.opname == "FOR_ITER":
-            found.append(range(instruction.offset, instruction.argval))
-        elif instruction.argval < instruction.offset:
-            found.append(range(instruction.argval, instruction.offset + 1))
-    return tuple(found)
+    """The instructions of every `for` of a function.
+
+    Not of a `while`: what jumps back is also the code for exceptions, which from Python 3.12 on stands at the end.
+    """
+    return tuple(
+        range(instruction.offset, instruction.argval)
+        for instruction in dis.get_instructions(code)
+        if instruction.opname == "FOR_ITER"
+    )

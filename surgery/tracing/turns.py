@@ -15,7 +15,7 @@ from torch import fx
 from surgery.errors import RefusedError
 from surgery.tracing.forms import COMMUTATIVE, OPERANDS, is_arithmetic, name_of
 from surgery.tracing.gaps import READS, Bounds, Column, Gaps
-from surgery.tracing.places import Side, Turn, place_of, turn_of
+from surgery.tracing.places import Side, Turn, place_of, turns_of
 
 Starts = Mapping[int, fx.Node]  # by the number of a stream, what it is before the first turn
 
@@ -26,10 +26,10 @@ def bounds_of_turns(gaps: Gaps) -> Bounds | None:
     Raises:
         RefusedError: it does, but not what of it goes on to the next turn.
     """
-    turns = [turn_of(call) for call in gaps.around.calls]
-    if None in turns:
+    turns = turns_of(gaps.around.calls)
+    if turns is None:
         return None
-    reader = Reader(gaps, [turn for turn in turns if turn is not None])
+    reader = Reader(gaps, turns)
     return reader.bounds() if reader.is_told() else None
 
 
@@ -62,6 +62,8 @@ class Reader:
 
     def bounds(self) -> Bounds:
         self.roles = self.find_roles()
+        if not self.roles:
+            self.refuse("nothing is seen to go on from block to block")
         starts = [self.start_of(number) for number in range(len(self.roles))]
         for start in starts:
             self.refuse_read_again(start)
