@@ -18,7 +18,7 @@ def told_as(what: str) -> Iterator[None]:
     """Raise InputError (`WHAT: why`) where reading a file fails within; messages of our own pass."""
     try:
         yield
-    except SurgeryError:
+    except (SurgeryError, NameError):  # the second is a mistake of ours
         raise
     except OSError as error:
         raise InputError(f"{what}: {error.strerror or error}") from None

@@ -31,6 +31,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file or a folder; False of a path that can be neither, as `is_file`."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def explain_failure(error: OSError, out: Path) -> InputError:
     """What to say of a failure to write `out`, after which nothing is left of it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

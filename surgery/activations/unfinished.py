@@ -4,6 +4,7 @@ safetensors of float64: `stream/I/ARRAY` of stream number I, and `bank/I/ARRAY` 
 header, JSON, says what they are of, under which request, and which samples were counted.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -60,10 +61,16 @@ class Unfinished:
                 banks = [_bank(tensors, number, *said) for number, said in enumerate(header["banks"])]
                 samples = [str(name) for name in header["samples"]]
         except InputError:
+            self._put_aside()
             return []
         sums.streams = streams
         sums.outputs.restore(banks)
         return samples
+
+    def _put_aside(self) -> None:
+        """A file that can't be read is not written over: it may hold the sums of hours."""
+        with contextlib.suppress(OSError):
+            self.path.replace(self.path.with_name(f"{self.path.name}.damaged"))
 
 
 def _stream(tensors: Mapping[str, Any], number: int) -> StreamSums:

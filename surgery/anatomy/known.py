@@ -88,6 +88,7 @@ def keep_anatomy(key: str, anatomy: Anatomy) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(anatomy_to_json(anatomy)))
+        path.chmod(0o600)  # what others may write to is not believed, whatever the umask
 
 
 def _file(key: str) -> Path:

@@ -17,7 +17,7 @@ from surgery.anatomy.known import keep_anatomy, key_of_config, recall_anatomy, r
 from surgery.anatomy.tensor_files import WEIGHTS_NAME, TensorFile, Weights, find_weights, read_header
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.errors import InputError
-from surgery.files import expand_home
+from surgery.files import expand_home, is_file, is_there
 from surgery.spec.file_kind import is_spec
 
 PIPELINE_INDEX = "model_index.json"
@@ -89,9 +89,9 @@ def find_source(model: str, *, revision: str | None = None) -> ModelSource:
     if model.startswith(HUB_PREFIX):
         return _source_on_hub(model.removeprefix(HUB_PREFIX), revision)
     path = expand_home(model)
-    if path.is_dir():
+    if is_there(path) and path.is_dir():
         return _source_in_folder(model, path)
-    if path.is_file():
+    if is_file(path):
         return _source_in_file(model, path)
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise InputError(

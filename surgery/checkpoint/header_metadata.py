@@ -65,14 +65,17 @@ def keep_metadata(metadata: Mapping[str, str], orders: Mapping[str, Sequence[int
 
 
 def _follow(key: str, text: str, names: LayerNames) -> dict[str, str]:
+    is_json = True
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
-        data = text
+        data, is_json = text, False
     try:
         moved = names.follow({key: data})
     except RefusedError as error:
         raise RefusedError(f"the header's {key!r} is by layer: {error}; save the file without it") from None
+    except RecursionError:
+        raise RefusedError(f"the header's {key!r} is nested too deeply to be read; save the file without it") from None
     if moved == {key: data}:
         return {key: text}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in moved.items()}
+    return {name: json.dumps(value) if is_json else value for name, value in moved.items()}

@@ -36,8 +36,11 @@ class LayerNames:
     def _mention(self) -> re.Pattern[str]:
         """A layer within a longer text, or a choice of layers as patterns write it: `(1|2)`, `[3-5]`."""
         stacks = "|".join(map(re.escape, self._stacks))
-        choice = r"(?P<choice>[(\[](?!0-9\])[^)\]]*\d[^)\]]*[)\]])"
-        return re.compile(rf"(?<!\w)(?P<stack>{stacks})\\?\.(?:(?P<index>\d{{1,9}})(?!\d)|{choice})")
+        joined = "|".join(re.escape(stack.replace(".", "_")) for stack in self._stacks)
+        prefixes = "|".join(map(re.escape, DOTTED_PREFIXES))
+        choice = r"(?P<choice>[(\[](?!0-9\][+*])[^)\]]*\d[^)\]]*[)\]]|\d{1,9}-\d)"
+        dotted = rf"(?<![\w.])(?:{prefixes})(?P<stack>{stacks})\\?\.(?:{choice}|(?P<index>\d{{1,9}})(?!\d))"
+        return re.compile(rf"{dotted}|(?:^|_|\b)(?P<joined>{joined})_(?P<number>\d{{1,9}})(?=_)")
 
     def follow(self, data: Any) -> Any:
         """JSON data under the new numbers.
@@ -49,6 +52,7 @@ class LayerNames:
             return data
         match data:
             case dict():
+                self._refuse_numbers(data)
                 return {name: self.follow(value) for key, value in data.items() for name in self._places(key)}
             case list():
                 return [kept for item in data for kept in self._members(item)]
@@ -60,6 +64,13 @@ class LayerNames:
             case _:
                 return data
 
+    def _refuse_numbers(self, data: Mapping[str, Any]) -> None:
+        """Refuse an object of a stack's name whose keys are numbers of its layers, where these have moved."""
+        for stack in self._stacks.keys() & data.keys():
+            numbers = [key for key in data[stack] if key.isdigit()] if isinstance(data[stack], dict) else []
+            if numbers and not self._stays(stack, None):
+                raise self._refusal(f"{stack}: {numbers[0]}", f"{stack}: {numbers[0]}")
+
     def _members(self, item: Any) -> Iterator[Any]:
         yield from self._places(item) if isinstance(item, str) else (self.follow(item),)
 
@@ -70,9 +81,13 @@ class LayerNames:
             before, stack, behind = named["before"], named["stack"], named["behind"]
             return [f"{before}{stack}.{place}{behind}" for place in self._positions(stack, int(named["index"]))]
         for mention in self._mention.finditer(text):
-            if not self._stays(mention["stack"], mention["index"]):
+            stack = mention["stack"] or self._unjoined(mention["joined"])
+            if not self._stays(stack, mention["index"] or mention["number"]):
                 raise self._refusal(text, mention[0])
         return [text]
+
+    def _unjoined(self, joined: str) -> str:
+        return next(stack for stack in self._stacks if stack.replace(".", "_") == joined)
 
     def _stays(self, stack: str, index: str | None) -> bool:
         """Whether a layer runs where it did; without a number, whether all before any that is gone or moved do."""

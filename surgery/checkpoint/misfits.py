@@ -40,7 +40,7 @@ def _other_settings(before: nn.Module, after: nn.Module) -> Iterator[str]:
         if twin is None or type(twin) is not type(module):
             continue
         own, other = _settings(module), _settings(twin)
-        for key in own.keys() & other.keys():
+        for key in sorted(own.keys() & other.keys()):
             if own[key] != other[key] and is_read(type(module), key):
                 yield f"{name}.{key}".removeprefix(".") + f": {other[key]!r}"
 

@@ -21,6 +21,7 @@ from surgery.errors import InputError, RefusedError
 DOES_NOT_RUN = "the layer does not run"
 SHOWN = 3  # modules that a message names
 MODULE_OF_LAYER = re.compile(r"\.(lora[_.].*|lokr_.*|hada_.*|[^.]+)$")  # what follows a module's name
+OF_DIFFUSERS = ("transformer.", "base_model.model.")  # before names, as diffusers and PEFT save them
 OF_ANOTHER_KIND = "the stock class has no such module at its new place"
 
 
@@ -191,11 +192,13 @@ def _refuse_foreign(found: _Sorted, fitted: FittedClass) -> None:
 
 
 def _refuse_lacking(found: _Sorted, fitted: FittedClass) -> None:
-    """Raise InputError where a file that names modules as the class does names some that the class does not have.
+    """Raise InputError where a file in diffusers' layout names modules of layers that the class does not have.
 
-    A file is written in one layout: where most modules are unknown it is the authors', whose names say nothing.
+    A file is written in one layout: where most modules are unknown, or the names have not the prefix that diffusers and
+    PEFT write, it may be the authors', some of whose names are diffusers' too.
     """
-    unknown = {MODULE_OF_LAYER.sub("", tensor.name): None for _, tensor in found.layers}
+    own = [(named, tensor) for named, tensor in found.layers if named.before.startswith(OF_DIFFUSERS)]
+    unknown = {MODULE_OF_LAYER.sub("", tensor.name): None for _, tensor in own}
     if 0 < len(unknown) < len(found.modules):
         shown = ", ".join(shorten(name) for name in list(unknown)[:SHOWN])
         rest = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""

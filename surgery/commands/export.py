@@ -186,7 +186,7 @@ def run_check(
     if fix is not None:
         if fix.exists() and file.exists() and fix.samefile(file):
             raise InputError(f"{fix} is the config itself; give another file")
-        refuse_file(fix, force=force, suffixes=(".toml",) if file.suffix == ".toml" else ())
+        refuse_file(fix, force=force, suffixes=(".toml",) if file.suffix == ".toml" else (".json",))
     config = read_config(file)
     transformer = build_transformer(model)
     judgement = judge_config(config, transformer)

@@ -4,6 +4,7 @@ Both `fnmatch` and `re` read characters: `[10-27]` stands for one of 0, 1, 2, 7,
 expression, `blocks.1.*`) takes blocks 10 to 19 as well. Who writes such a pattern means blocks 10 to 27, and block 1.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from fnmatch import translate
@@ -11,13 +12,14 @@ from functools import cache
 
 from surgery.errors import InputError
 
-LISTED = r"\d+(?:-\d+)?(?:\s*[,|]\s*\d+(?:-\d+)?)*"  # 10-27, 0-3,7
+LISTED = r"\d{1,5}(?:-\d{1,5})?(?:\s*[,|]\s*\d{1,5}(?:-\d{1,5})?)*"  # 10-27, 0-3,7
 RANGE_OF_NUMBERS = re.compile(rf"\[(?=[^\]]*(?:\d\d-|-\d\d))({LISTED})\]")
 WHOLE_NUMBER = {  # `use_fnmatch` -> digits, or a class of them, that are all of a part of a name
     True: re.compile(r"(?<=\.)(?:\d+|\[[\d-]+\])(?=[.*]|$)"),
     False: re.compile(r"(?<=\.)(?:\d+|\[[\d-]+\])(?=\\?\.|$)"),
 }
 MOST_NUMBERS = 10_000  # in a range that is taken for one
+MOST_PATTERNS = 20_000  # that one pattern is written out to
 HELD = "\ue000"  # stands for a range while a pattern is translated; in no name, and of no meaning to `re`
 
 
@@ -75,6 +77,9 @@ def spell_meaning(pattern: str, *, use_fnmatch: bool) -> list[str]:
     if not use_fnmatch:
         spelled = [f"(?:{'|'.join(spelled)})" + r"(?!\d)"]
     before, after = pattern[: token.start()], pattern[token.end() :]
+    ranges = [len(spell_numbers(numbers_of(found[1]))) for found in RANGE_OF_NUMBERS.finditer(pattern)]
+    if use_fnmatch and math.prod(filter(None, ranges)) > MOST_PATTERNS:
+        raise InputError(f'the ranges of "{pattern}" are over {MOST_PATTERNS:,} patterns; write smaller ones')
     return [found for digits in spelled for found in spell_meaning(before + digits + after, use_fnmatch=use_fnmatch)]
 
 

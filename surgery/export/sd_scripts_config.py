@@ -1,15 +1,19 @@
 """The TOML of sd-scripts -> a config: a preset of LyCORIS, or the options of a training run, which may name one."""
 
 import ast
+import contextlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.export.lycoris_apply import lycoris_version
 from surgery.export.read_config import SD_SCRIPTS_MODULE
+from surgery.files import is_file
 
 PRESET_KEYS = frozenset(
     (
@@ -45,12 +49,10 @@ def read_sd_scripts(path: Path) -> dict[str, Any]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} can't be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is no TOML: {error}") from None
+    with told_as(f"{path} can't be read"):
+        text = path.read_text(encoding="utf-8")
+    with told_as(f"{path} is no TOML"):
+        return tomllib.loads(text)
 
 
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +66,10 @@ def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
 def _options_to_config(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
     config: dict[str, Any] = {"network_module": SD_SCRIPTS_MODULE}
     config |= {ours: options[theirs] for theirs, ours in RENAMED.items() if theirs in options}
-    for argument in options.get("network_args") or ():
+    arguments = options.get("network_args") or []
+    if not isinstance(arguments, list):
+        raise InputError(f"{path}: network_args is {arguments!r}; write a list of texts, KEY=VALUE each")
+    for argument in arguments:
         key, equals, value = str(argument).partition("=")
         if not equals:
             raise InputError(f'{path}: "{argument}" in network_args is no KEY=VALUE')
@@ -74,10 +79,9 @@ def _options_to_config(options: Mapping[str, Any], path: Path) -> dict[str, Any]
 
 def _value_of(text: str) -> Any:
     """A number or a switch; other words as they are."""
-    try:
+    with contextlib.suppress(InputError), told_as("it is a word"):
         return ast.literal_eval(text.capitalize() if text.lower() in ("true", "false") else text)
-    except (ValueError, SyntaxError):
-        return text
+    return text
 
 
 def _preset_named(name: str, path: Path) -> Mapping[str, Any]:
@@ -88,18 +92,33 @@ def _preset_named(name: str, path: Path) -> Mapping[str, Any]:
     if name in PRESET:
         built_in: Mapping[str, Any] = PRESET[name]
         return built_in
-    file = next((file for file in (path.parent / name, Path(name)) if file.is_file()), None)
+    file = next((file for file in (path.parent / name, Path(name)) if is_file(file)), None)
     if file is None:
         raise InputError(f'{path} names the preset "{name}", and there is no such file; there are {", ".join(PRESET)}')
     return _read_toml(file)
 
 
 def preset_to_toml(preset: Mapping[str, Any]) -> str:
-    """The text of a preset: what JSON and TOML write alike, and a table for each entry of a map."""
+    """The text of a preset: what JSON and TOML write alike, and a table for each entry of a map.
+
+    Raises:
+        InputError: it holds what TOML has no word for.
+    """
     maps = {key: value for key, value in preset.items() if isinstance(value, Mapping)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in preset.items() if key not in maps]
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in preset.items() if key not in maps]
     for key, entries in maps.items():
         for pattern, options in entries.items():
-            lines += ["", f"[{key}.{json.dumps(pattern)}]"]
-            lines += [f"{option} = {json.dumps(value)}" for option, value in options.items()]
-    return "\n".join(lines) + "\n"
+            lines += ["", f"[{_key(key)}.{_value(pattern)}]"]
+            lines += [f"{_key(option)} = {_value(value)}" for option, value in options.items()]
+    text = "\n".join(lines) + "\n"
+    with told_as("the repair can't be written as TOML"):
+        tomllib.loads(text)
+    return text
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

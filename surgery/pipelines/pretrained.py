@@ -1,7 +1,10 @@
 """A source -> the stock pipeline or transformer, loaded by diffusers."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from surgery.anatomy.hub_files import fetch_source
 from surgery.anatomy.sources import ModelSource
 from surgery.errors import InputError
 from surgery.progress import library_bars
@@ -81,6 +84,9 @@ def load_pretrained(
 def _load(source: ModelSource, dtype: Any, variant: str | None, *, transformer_only: bool) -> Any:
     import diffusers
 
+    if source.revision is not None and Path(source.name).exists():  # diffusers would take the folder of that name
+        source = fetch_source(source, transformer_only=transformer_only, variant=variant)
+        source = replace(source, revision=None)
     place: dict[str, Any] = {"use_safetensors": True}
     if source.revision is not None:
         place["revision"] = source.revision

@@ -9,7 +9,7 @@ from pathlib import Path
 from surgery.anatomy.sources import HUB_PREFIX, find_source, is_hub_id
 from surgery.bundled import DEMO_NAME
 from surgery.errors import InputError, SurgeryNote
-from surgery.files import expand_home
+from surgery.files import expand_home, is_there
 from surgery.spec.load import Spec
 
 
@@ -28,19 +28,22 @@ def model_of_spec(spec: Spec, override: str | None) -> str:
     if override is not None or name == DEMO_NAME or expand_home(name).is_absolute():
         return name
     beside = spec.folder / name
-    if beside.exists():
+    if is_there(beside):
         return str(beside)
-    if not Path(name).exists():
+    if not is_there(Path(name)):
         return name
     if is_hub_id(name) and _is_on_hub(name):
+        _note(f"{spec.file}: {name} is taken from the hub, and not from the working directory; give --model for that")
         return HUB_PREFIX + name
-    warnings.warn(
+    _note(
         f"{spec.file}: there is no {name} beside the spec, so that of the working directory is taken; "
-        f"give --model {name} to say so",
-        SurgeryNote,
-        stacklevel=2,
+        f"give --model {name} to say so"
     )
     return name
+
+
+def _note(text: str) -> None:
+    warnings.warn(text, SurgeryNote, stacklevel=3)
 
 
 def _is_on_hub(name: str) -> bool:

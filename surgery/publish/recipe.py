@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from surgery.anatomy.identity import Identity
-from surgery.anatomy.sources import ModelSource
+from surgery.anatomy.sources import HUB_PREFIX, ModelSource, is_hub_id
 from surgery.anatomy.tensor_files import Weights, num_rows
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.checkpoint.byte_plan import BytePlan
 from surgery.checkpoint.header_metadata import KeptMetadata
 from surgery.checkpoint.new_checkpoint import NewCheckpoint, Segment, describe_misfits
-from surgery.files import expand_home
+from surgery.files import expand_home, is_there
 from surgery.plan.planned import PlannedSource
 from surgery.publish.manifest import FORMAT, make_manifest
 from surgery.publish.model_card import CardFacts, Size, amount_text, read_card_head
@@ -24,7 +24,6 @@ from surgery.publish.pipeline_files import PipelineFile, base_folder, count_valu
 KEY, BASE_KEY = "surgery", "surgery_of_base"  # in the metadata of safetensors files
 SHOWN = 3
 FACTOR = re.compile(r"(scale_weight|weight_scale(_2|_inv)?|scale_input|input_scale|scaled_fp8|absmax|SCB)$")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -121,24 +120,29 @@ def config_changes(prepared: PreparedModel) -> dict[str, Any]:
     return {name: value for name, value in prepared.new.config.items() if before.get(name) != value}
 
 
-def public_name(name: str) -> str:
-    """What a model or a file is called where strangers read it: a hub id as it is, of a path its last part alone."""
-    path = expand_home(name)
-    is_path = name.startswith((".", "/", "~")) or path.exists() or ("/" in name and not HUB_ID.fullmatch(name))
-    return path.absolute().name if is_path and name != DEMO_NAME else name
+def public_name(name: str, folder: Path = Path()) -> str:
+    """What a model or a file is called where strangers read it: a hub id as it is, of a path its last part alone.
+
+    A path is one from `folder`.
+    """
+    if name == DEMO_NAME or name.startswith(HUB_PREFIX):
+        return name.removeprefix(HUB_PREFIX)
+    path = folder / expand_home(name)
+    is_path = name.startswith((".", "/", "~")) or is_there(path) or ("/" in name and not is_hub_id(name))
+    return path.absolute().name if is_path else name
 
 
 def public_text(planned: PlannedSource) -> str:
     """The text of a spec as strangers may read it: paths of this machine by their last parts."""
     spec = planned.spec
     paths = (spec.model, spec.profile, *(group.file for group in spec.profile_groups))
-    return hide_paths(planned.text, [name for name in paths if name is not None])
+    return hide_paths(planned.text, [name for name in paths if name is not None], spec.folder)
 
 
-def hide_paths(text: str, names: Iterable[str]) -> str:
+def hide_paths(text: str, names: Iterable[str], folder: Path = Path()) -> str:
     """A text in which each of the names is the public one, wherever it stands as a whole."""
     for name in names:
-        text = re.sub(rf"(?<![\w./~-]){re.escape(name)}(?![\w/-])", lambda found: public_name(found[0]), text)
+        text = re.sub(rf"(?<![\w./~-]){re.escape(name)}(?![\w/-])", lambda found: public_name(found[0], folder), text)
     return text
 
 
@@ -185,8 +189,8 @@ def notes_on_files(prepared: PreparedModel) -> Iterator[str]:
 def notes_on_tensors(prepared: PreparedModel) -> Iterator[str]:
     """Which tensors need a word: those of blocks that do not come whole, and those that the class does not have."""
     for misfit in prepared.new.misfits:
-        if misfit.tensors:
-            yield f"{len(misfit.tensors)} tensors did not come along: {describe_misfits([misfit])}"
+        lost = f"{len(misfit.tensors)} tensors did not come along: " if misfit.tensors else ""
+        yield f"{lost}{describe_misfits([misfit])}"
     yield from _notes_on_unknown(prepared)
 
 

@@ -32,9 +32,20 @@ def list_yaml_faults(
         place, fact = _yaml_advice(error, lines)
         if place.line <= reached:
             return
+        if reached and "undefined alias" in (error.problem or ""):  # its anchor may be in what was left out
+            return
         yield place, fact
+        if _is_left_open(error):
+            return
         reached = _leave_out(lines, place.line)
         error = find("\n".join(lines))
+
+
+def _is_left_open(error: yaml.MarkedYAMLError) -> bool:
+    """Whether a quote or a bracket that opened on an earlier line is the fault: then all below is read wrongly."""
+    opened, met, context = error.context_mark, error.problem_mark, error.context or ""
+    is_open = "flow" in context or "quoted scalar" in context
+    return is_open and opened is not None and met is not None and opened.line < met.line
 
 
 def place_of_mark(mark: yaml.Mark | None) -> Place:

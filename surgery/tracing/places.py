@@ -4,8 +4,6 @@ A forward calls its blocks in a loop, or in a function that it runs for each. Wh
 block is called leads into this block, and what is done after it leads out: that is the order of the code itself.
 """
 
-import dis
-import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +11,8 @@ from enum import Enum, auto
 from types import CodeType
 
 from torch import fx
+
+from surgery.tracing.loops import loops_of
 
 Place = tuple[tuple[CodeType, int], ...]  # the functions that run, outermost first, each with the instruction it is at
 
@@ -55,7 +55,7 @@ class Turn:
 
     call: Place
     level: int
-    body: range
+    body: frozenset[int]
 
     def side(self, place: Place) -> Side | None:
         """On which side of the call an operation stands in the same turn; None if it does not, or is not told."""
@@ -73,7 +73,7 @@ class Turn:
 def turns_of(calls: Sequence[fx.Node]) -> list[Turn] | None:
     """The turns in which the blocks of a stack are called one by one; None where the code does not tell them apart.
 
-    That is the innermost `for` around each call, in whichever function it stands; without one, the function that is
+    That is the innermost loop around each call, in whichever function it stands; without one, the function that is
     called anew for each block.
     """
     places = [place_of(call) for call in calls]
@@ -86,21 +86,21 @@ def turns_of(calls: Sequence[fx.Node]) -> list[Turn] | None:
     level = _level_of_difference(places)
     if level is None or any(turns) or any(len(place) <= level + 1 for place in places):
         return None
-    return [Turn(place, level + 1, range(len(place[level + 1][0].co_code))) for place in places]
+    return [Turn(place, level + 1, frozenset(range(len(place[level + 1][0].co_code)))) for place in places]
 
 
 def _innermost_loop(place: Place) -> Turn | None:
     for level, (code, offset) in reversed(list(enumerate(place))):
-        around = [body for body in _loops(code) if offset in body]
+        around = [body for body in loops_of(code) if offset in body]
         if around:
             return Turn(place, level, min(around, key=len))
     return None
 
 
 def _is_another_round(one: Turn, other: Turn) -> bool:
-    """Whether the second of two calls is of a later round of the same loop: its code does not stand further below."""
+    """Whether the second of two calls is of another loop, or of a later round: its code is not further below."""
     is_same_loop = (one.level, one.body, one.call[: one.level]) == (other.level, other.body, other.call[: other.level])
-    return is_same_loop and _offsets(other) <= _offsets(one)
+    return not is_same_loop or _offsets(other) <= _offsets(one)
 
 
 def _offsets(turn: Turn) -> list[int]:
@@ -114,16 +114,3 @@ def _level_of_difference(places: Sequence[Place]) -> int | None:
     if level is None or len({place[level] for place in places}) < len(places):
         return None
     return level
-
-
-@functools.lru_cache(maxsize=256)
-def _loops(code: CodeType) -> tuple[range, ...]:
-    """The instructions of every `for` of a function.
-
-    Not of a `while`: what jumps back is also the code for exceptions, which from Python 3.12 on stands at the end.
-    """
-    return tuple(
-        range(instruction.offset, instruction.argval)
-        for instruction in dis.get_instructions(code)
-        if instruction.opname == "FOR_ITER"
-    )

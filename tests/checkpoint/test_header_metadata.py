@@ -42,6 +42,8 @@ def test_a_hash_of_something_else_is_kept(key):
             {"layers": {"blocks.list.0.x": {"of": ["blocks.list.1.y"]}}},
         ),
         ({"as": "blocks.list.1"}, {"as": "blocks.list.0"}),
+        ("blocks.list.1", "blocks.list.0"),
+        (["text_encoder.transformer_blocks.1.x", "lora_transformer_blocks_0_attn"],) * 2,
         (
             [r"transformer_blocks\.0\..*", "my_transformer_blocks.1", 3, None],
             [r"transformer_blocks\.0\..*", "my_transformer_blocks.1", 3, None],
@@ -70,6 +72,10 @@ def test_an_entry_named_by_a_layer_follows_it():
         ),
         ([r"transformer_blocks\.(1|2)\.ff"], r"transformer_blocks\.(1|2) within "),
         (["transformer_blocks.[1-2].*"], r"transformer_blocks.[1-2] within "),
+        (["transformer_blocks.[0-9].attn", "transformer_blocks.[0-9]+.ff"], "transformer_blocks.[0-9] within "),
+        (["transformer_blocks.0-2"], "transformer_blocks.0-2 can't follow"),
+        ({"lora_transformer_transformer_blocks_2_attn": 1}, "_transformer_blocks_2 within "),
+        ({"transformer_blocks": {"2": 8}}, "transformer_blocks: 2 can't follow"),
         ("kept: transformer_blocks.0 and transformer_blocks.1", "transformer_blocks.1 within 'kept: "),
     ],
 )

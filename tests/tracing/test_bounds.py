@@ -374,7 +374,7 @@ UNTOLD = {
 }
 
 
-@pytest.mark.parametrize("fact", UNTOLD)
+@pytest.mark.parametrize("fact", [fact for fact, model in UNTOLD.items() if len(model.blocks) > 1])
 def test_what_the_code_tells_is_done_though_comparing_would_not_tell(by_two_roads, fact):
     model = UNTOLD[fact]
     edited, by_hand = by_two_roads(model, [*range(len(model.blocks)), 0], X, list(OWN))

@@ -144,7 +144,7 @@ def test_what_stands_around_the_blocks_is_of_none_of_them(trace, execute, kind, 
 def test_the_check_sees_an_outer_loop_that_is_taken_for_the_blocks(trace, execute, monkeypatch, kind):
     def outermost(place):
         for level, (code, offset) in enumerate(place):
-            around = [body for body in places._loops(code) if offset in body]
+            around = [body for body in places.loops_of(code) if offset in body]
             if around:
                 return places.Turn(place, level, max(around, key=len))
         return None
