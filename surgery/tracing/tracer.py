@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from surgery.errors import InternalsError, TraceError
 from surgery.torch_internals import CallTracer, fake_tensors
 from surgery.tracing.arguments import FlatCall, is_number, unflatten_call
+from surgery.tracing.factories import recorded_factories
 from surgery.tracing.guards import expect
 from surgery.tracing.memo import BlockMemo
 from surgery.tracing.places import current_place
@@ -186,6 +187,12 @@ class ValueTracer(CallTracer):
         """Run and record a plain function."""
         return self.create_proxy("call_function", function, args, {})
 
+    def record_factory(self, factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of a factory of torch: recorded where a size or number is traced, otherwise as it is."""
+        if self.is_traced_here() and (has_proxy(args) or has_proxy(kwargs)):
+            return self.create_proxy("call_function", factory, args, kwargs)
+        return factory(*args, **kwargs)
+
     def call_method_of(self, receiver: ValueProxy, name: str, *args: Any, **kwargs: Any) -> Any:
         """A method call; one that works in place (`add_`) is done on a copy that takes the receiver's place."""
         if not is_name_in_place(name):
@@ -317,7 +324,7 @@ def trace_forward(build_model: Callable[[], nn.Module], call: FlatCall, forward:
         model = build_model()
         tracer = ValueTracer(FlatCall(call.structure, inputs, call.names), forward)
         try:
-            with FactoryRecorder(tracer):
+            with recorded_factories(tracer.record_factory), FactoryRecorder(tracer):
                 graph = tracer.trace(model)
         except InternalsError:
             raise
