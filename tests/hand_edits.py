@@ -82,21 +82,18 @@ def _streams_of(given: Sequence[Mapping[str, Any]], returned: Sequence[Any]) -> 
     for result, named in zip(returned, given[1:], strict=False):
         if not found or any(named[name] is not _outputs(result)[number] for number, name in found.items()):
             raise NoHandEditError("a block is not given what the one before it returns")
-    first = given[0]
     for name in given[1]:
-        is_stream = name in found.values()
-        values = [named.get(name) for named in given]
-        changes = isinstance(values[0], torch.Tensor) and not all(torch.equal(values[0], v) for v in values[1:])
-        if changes and not is_stream and _is_made_of_outputs(values, returned):
+        if name not in found.values() and _follows_outputs([named.get(name) for named in given], returned):
             raise NoHandEditError(f"{name} is made of what the blocks return")
-    assert first
     return found
 
 
-def _is_made_of_outputs(values: Sequence[Any], returned: Sequence[Any]) -> bool:
-    """Whether an argument that differs from block to block may hang on what the blocks return: told by its shape."""
+def _follows_outputs(values: Sequence[Any], returned: Sequence[Any]) -> bool:
+    """Whether an argument may hang on what the blocks return: it changes from block to block, and is shaped like it."""
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
     shapes = {output.shape for output in _outputs(returned[0]) if isinstance(output, torch.Tensor)}
-    return any(isinstance(value, torch.Tensor) and value.shape in shapes for value in values)
+    changes = any(one.shape != tensors[0].shape or not torch.equal(one, tensors[0]) for one in tensors)
+    return changes and any(one.shape in shapes for one in tensors)
 
 
 @torch.no_grad()

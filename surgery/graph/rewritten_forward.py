@@ -78,7 +78,13 @@ class RewrittenForward:
         whole = self.removed.whole_model(variant, torch.device("meta"), computing_dtype(call))
         try:
             partial = trace_partial_forward(
-                whole, variant, call, self.plan, original_class=self.original_class, inner=self.inner
+                whole,
+                variant,
+                call,
+                self.plan,
+                self.removed.blocks,
+                original_class=self.original_class,
+                inner=self.inner,
             )
         except TraceError as error:
             raise TraceError(f"{failure}\nand its stacks can't be traced alone: {error}") from error

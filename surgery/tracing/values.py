@@ -37,7 +37,7 @@ class ValueProxy(Proxy):
         value = self.node.meta.get("value")
         if isinstance(value, torch.Tensor):
             return torch.Tensor
-        if type(value) in (bool, int, float, tuple, list, dict):
+        if type(value) in (bool, int, float, tuple, list, dict, torch.Size):
             return type(value)
         return ValueProxy
 
