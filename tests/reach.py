@@ -223,7 +223,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     diffusers.logging.set_verbosity_error()
     rows: list[Row] = []
     for name in chosen.classes:
-        rows += try_class(name, with_checkpoints=chosen.checkpoint)
+        try:
+            rows += try_class(name, with_checkpoints=chosen.checkpoint)
+        except Exception as error:  # the others are tried all the same
+            rows.append(Row(name, traced="fell over", answers={"same": f"{type(error).__name__}: {error}".splitlines()[0]}))
         print(name, file=sys.stderr, flush=True)
     text = "\n".join(table_of(rows)) + "\n"
     if chosen.out is not None:

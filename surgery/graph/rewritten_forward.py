@@ -111,7 +111,7 @@ class RewrittenForward:
         """Keep what was traced for calls of this key; removed blocks that no graph names are let go."""
         self.removed.take_out(variant, names)
         self.first_source = self.first_source or source
-        held = HeldGraph(forward, getattr(variant, "config", None))
+        held = HeldGraph(_for_some_contents(forward) if reads_contents else forward, getattr(variant, "config", None))
         self.graphs.keep(key, held, reads_contents=reads_contents)
         return forward
 
@@ -132,6 +132,18 @@ class RewrittenForward:
         graph = rewrite_graph(traced.graph, traced.model, schedules)
         restore_checkpointed_calls_(graph)
         return graph, traced.num_decisions
+
+
+def _for_some_contents(forward: CompiledForward) -> CompiledForward:
+    """A graph that hangs on contents: with others it may fall over before a check notices them."""
+
+    def run(variant: nn.Module, *inputs: Any) -> Any:
+        try:
+            return forward(variant, *inputs)
+        except Exception as error:  # if it is not that, the graph that is traced next raises it
+            raise GuardViolation(f"traced for other contents: {error}") from error
+
+    return run
 
 
 def computing_dtype(call: FlatCall) -> torch.dtype:

@@ -277,12 +277,19 @@ class ValueTracer(CallTracer):
         """The length of a tuple that an operation made; it may depend on sizes, so the graph checks it."""
         length = len(proxy.value)
         if isinstance(proxy.value, torch.Size):
-            return length  # a rank
+            self.check_rank(proxy, length)
+            return length
         number = self.create_node("call_function", len, (proxy.node,), {})
         number.meta["value"] = length
         self.create_node("call_function", expect, (number, length), {})
         self.num_decisions += proxy.node.target not in FIXED_LENGTH_OPERATIONS
         return length
+
+    def check_rank(self, proxy: ValueProxy, rank: int) -> None:
+        """Check a rank that the forward decides on, where it may hang on contents; the key of a call has all others."""
+        if self.contents is not None and self.contents.are_read:
+            number = self.create_node("call_function", rank_of, (proxy.node,), {})
+            self.create_node("call_function", expect, (number, rank), {})
 
     def operate_in_place(self, receiver: ValueProxy, function: Callable[..., Any], method: str, other: Any) -> Any:
         """`receiver += other` and its like: in place for a tensor, a new value for a number."""
@@ -334,6 +341,11 @@ def works_in_place(function: Callable[..., Any], args: Sequence[Any], kwargs: Ma
     name = getattr(function, "__name__", "").partition(".")[0]
     is_named_so = is_name_in_place(name) and getattr(operator, name, None) is not function  # and_, not_, ...
     return is_named_so or named.get("out") is not None or named.get("inplace") is True
+
+
+def rank_of(value: Any) -> int:
+    """The number of dimensions of a tensor or a shape."""
+    return len(value.shape) if isinstance(value, torch.Tensor) else len(value)
 
 
 def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
