@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lock docs demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz bench train-demo train-judges clean
+.PHONY: help lock docs demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14

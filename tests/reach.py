@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,16 @@ class Row:
         self.reasons[operation] = str(error).strip().splitlines()[-1]
 
 
-def try_class(name: str, *, with_checkpoints: bool = False) -> list[Row]:
+def try_class(
+    name: str, *, operations: Collection[str] = tuple(OPERATIONS), with_checkpoints: bool = False
+) -> list[Row]:
     """The rows of a class: of each of its stacks with three blocks or more that its forward runs."""
     if name not in read_cases():
         return [Row(name, traced="no tiny model")]
     model = build_transformer(name)
     anatomy = read_anatomy(model)
     stacks = [stack.name for stack in anatomy.stacks if stack.num_blocks >= MIN_BLOCKS and _is_run(model, stack.name)]
-    rows = [_try_stack(name, model, anatomy, stack) for stack in stacks]
+    rows = [_try_stack(name, model, anatomy, stack, operations) for stack in stacks]
     if with_checkpoints:
         for row in rows:
             _try_checkpoints(row, model)
@@ -93,12 +95,12 @@ def _is_run(model: nn.Module, stack: str) -> bool:
     return bool(called)
 
 
-def _try_stack(name: str, model: nn.Module, anatomy: Anatomy, stack: str) -> Row:
+def _try_stack(name: str, model: nn.Module, anatomy: Anatomy, stack: str, operations: Collection[str]) -> Row:
     row = Row(name, stack)
     row.traced, row.seconds = _trace(model, anatomy, stack)
-    for operation, written in OPERATIONS.items():
+    for operation in operations:
         try:
-            plan = _plan(written.format(s=stack), anatomy)
+            plan = _plan(OPERATIONS[operation].format(s=stack), anatomy)
             row.answers[operation] = _compare(model, anatomy, plan, operation)
         except SurgeryError as error:
             row.refuse(operation, error)
