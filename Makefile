@@ -49,6 +49,9 @@ test-lycoris-3: $(INSTALLED)  ## run the tests of training configs on LyCORIS 3.
 mutants: $(INSTALLED)  ## make plausible mistakes, one by one, and see whether the tests see them (about 20 minutes)
 	$(BIN)/python tests/mutants.py
 
+reach: $(INSTALLED)  ## go through all transformer classes of diffusers, tiny, with every operation, and print the table (about 10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reach.py --checkpoint
+
 # What moves under us: the laws, the oracles and the tracer, with other versions than the locked ones.
 LAWS := tests/tracing tests/graph tests/anatomy/test_from_model.py tests/checkpoint/test_law.py tests/verify tests/test_architecture.py
 OLDEST := torch==2.13.0 torchvision==0.28.0 diffusers==0.42.0

@@ -1,8 +1,8 @@
 """How far surgery reaches: every transformer class of diffusers, tiny, each operation against the edit by hand.
 
-`python tests/reach.py` goes through all classes that the installed diffusers offers (or those named) and prints a table,
-one row a stack: how its forward is traced, how long that takes, and for each operation `yes` (equal to the edit by hand,
-to the bit; for `parallel` up to float rounding), `refused`, or what is wrong; then why what is refused is refused.
+`python tests/reach.py` goes through all classes that the installed diffusers offers (or those named) and prints a
+table, one row a stack: how its forward is traced, how long that takes, and for each operation `yes` (equal to the edit
+by hand, to the bit; for `parallel` up to float rounding), `refused`, or what is wrong; then why what is refused is.
 `--out FILE` writes it to a file, `--checkpoint` writes pruned checkpoints as well and compares what the stock class
 computes with them. It ends with 1 if anything is wrong. The tests run a sample of classes through the same code.
 """
@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -204,7 +203,7 @@ def table_of(rows: Sequence[Row]) -> Iterator[str]:
         name
         for name in classes
         if all(
-            row.answers and set(row.answers.get(operation) for operation in OPERATIONS) == {"yes"}
+            row.answers and {row.answers.get(operation) for operation in OPERATIONS} == {"yes"}
             for row in rows
             if row.class_name == name
         )
@@ -228,7 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             rows += try_class(name, with_checkpoints=chosen.checkpoint)
         except Exception as error:  # the others are tried all the same
-            rows.append(Row(name, traced="fell over", answers={"same": f"{type(error).__name__}: {error}".splitlines()[0]}))
+            rows.append(
+                Row(name, traced="fell over", answers={"same": f"{type(error).__name__}: {error}".splitlines()[0]})
+            )
         print(name, file=sys.stderr, flush=True)
     text = "\n".join(table_of(rows)) + "\n"
     if chosen.out is not None:

@@ -1,4 +1,4 @@
-"""A sample of diffusers' transformer classes, tiny, under every operation: equal to the edits by hand (`make reach`)."""
+"""A sample of diffusers' transformer classes, tiny: what `make reach` goes through equals the edits by hand."""
 
 import pytest
 import reach

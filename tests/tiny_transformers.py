@@ -2,8 +2,8 @@
 
 Each class has a config, of four blocks a stack, and a call of its forward, whose tensors are written as what is in them
 and their sizes: `normal 2 9 4` (seeded random numbers), `uniform 2`, `zeros 2 7`, `ones 2 7 : integer`, `true 2 7`,
-`range 9`, `integers 10 2 7` (random ones below 10), `tensor [[1, 2]]`. `new module.Class 4` is an object of a class that
-is made with this number. All else is given to the forward as it is.
+`range 9`, `integers 10 2 7` (random ones below 10), `tensor [[1, 2]]`. `new module.Class 4` is an object of a class
+that is made with this number. All else is given to the forward as it is.
 """
 
 import functools
@@ -38,14 +38,12 @@ def transformer_classes() -> tuple[str, ...]:
     return tuple(
         name
         for name, member in found
-        if inspect.isclass(member)
-        and issubclass(member, diffusers.ModelMixin)
-        and member.__module__.startswith(MODULE)
+        if inspect.isclass(member) and issubclass(member, diffusers.ModelMixin) and member.__module__.startswith(MODULE)
     )
 
 
 def build_transformer(name: str, *, seed: int = 0) -> nn.Module:
-    """The tiny model of a class in evaluation mode, float32, with seeded random weights that make every layer matter."""
+    """The tiny model of a class in evaluation mode, float32, with seeded random weights in every layer."""
     torch.manual_seed(seed)
     model: nn.Module = getattr(diffusers, name).from_config(read_cases()[name]["config"]).float().eval()
     generator = torch.Generator().manual_seed(seed)

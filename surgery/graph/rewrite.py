@@ -68,7 +68,9 @@ class _Rewriter:
             if node.op == "placeholder":
                 self.placed[node] = self.new.node_copy(node)
         for check in self.checks:
-            if check in self.early and self.owners[check] is None:  # what does not hold is noticed before a block has run
+            if (
+                check in self.early and self.owners[check] is None
+            ):  # what does not hold is noticed before a block has run
                 self.place(check, {}, None)
         for stack, schedule in self.steps:
             self.lay_out(stack, schedule)

@@ -1,9 +1,9 @@
 """What a forward decides on the contents of a tensor, worked out on the call's real ones while it is traced.
 
 A traced forward runs on tensors without contents. Where it needs some (`mask.sum().item()`, `nonzero`), the part of the
-graph that they depend on is run on the real inputs and the real weights: as a rule a few operations on a mask. What
-Python decides on them is a check in the graph, like a decision on a size. A decision on what a block returns is refused:
-under a plan it returns something else.
+graph that they depend on is run on the real inputs and the real weights: as a rule a few operations on a mask.
+What Python decides on them is a check in the graph, like a decision on a size. A decision on what a block returns is
+refused: under a plan it returns something else.
 """
 
 import operator

@@ -155,7 +155,9 @@ class ValueTracer(CallTracer):
                 result = self.run_module(path, m, forward, value_of(args), value_of(kwargs))
         except Exception as error:
             result = self.run_on_contents("call_module", path, args, kwargs, error)
-            self.memo.keep(self.memo.key(m, value_of(args), value_of(kwargs)), result, [value_of(args), value_of(kwargs)])
+            self.memo.keep(
+                self.memo.key(m, value_of(args), value_of(kwargs)), result, [value_of(args), value_of(kwargs)]
+            )
         return self.record("call_module", path, args, kwargs, result)
 
     def create_proxy(
@@ -372,8 +374,8 @@ def trace_forward(
 ) -> TracedForward:
     """Trace `forward(model, ...)` for one call. Nothing of the model runs on real data; no memory is taken.
 
-    `build_model` is called where tensors are fake, so that it may make weights that take no memory. Given the model with
-    its real weights (`contents_of`), what the forward decides on contents is worked out on the real tensors of the call.
+    `build_model` is called where tensors are fake, so that it may make weights that take no memory. Given the model
+    with its real weights (`contents_of`), what the forward decides on contents is worked out on real tensors.
 
     Raises:
         ContentsNeededError: the forward decides on the contents of a tensor, and `contents_of` is not given.

@@ -366,7 +366,9 @@ def test_a_forward_that_reads_a_block_keeps_it_or_is_refused(run):
     image, text = inputs()
     want = run(by_hand, model, [0, 2, 3, 4], image, text)
     assert torch.equal(run(edit(model, "skip: 'blocks[1]'"), image, text), want)
-    with pytest.raises(RefusedError, match=r"the forward reads blocks\.2\.image\.bias, which the plan removes; keep it"):
+    with pytest.raises(
+        RefusedError, match=r"the forward reads blocks\.2\.image\.bias, which the plan removes; keep it"
+    ):
         run(edit(model, "skip: 'blocks[2]'"), image, text)
 
 

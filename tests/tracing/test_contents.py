@@ -86,7 +86,7 @@ def test_contents_that_are_decided_on_are_checked(trace_on, execute):
     other = torch.tensor([False, True, True, False, True])
     for x, mask in ((X, MASK), (X, other), (X / 2, MASK)):
         assert torch.equal(execute(traced, model, x, mask), model(x, mask))
-    for x, mask in ((X, ~MASK), (X, mask | True), (-9 * X, MASK), (9 * X, MASK)):
+    for x, mask in ((X, ~MASK), (X, MASK | True), (-9 * X, MASK), (9 * X, MASK)):
         expected = model(x, mask)
         try:
             found = execute(traced, model, x, mask)

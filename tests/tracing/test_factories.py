@@ -8,7 +8,15 @@ from torch import nn, overrides
 
 from surgery.tracing.factories import FACTORIES, recorded_factories
 
-MAKES_NO_TENSOR_OF_SIZES = {"compile", "from_file", "load", "manual_seed", "seed", "get_default_device", "rand_like"} | {
+MAKES_NO_TENSOR_OF_SIZES = {
+    "compile",
+    "from_file",
+    "load",
+    "manual_seed",
+    "seed",
+    "get_default_device",
+    "rand_like",
+} | {
     *("get_device_module", "randint_like", "randn_like", "set_default_device", "set_default_tensor_type"),
     *("set_float32_matmul_precision", "use_deterministic_algorithms"),
 }
