@@ -82,7 +82,7 @@ def _streams_of(given: Sequence[Mapping[str, Any]], returned: Sequence[Any]) -> 
     for result, named in zip(returned, given[1:], strict=False):
         if not found or any(named[name] is not _outputs(result)[number] for number, name in found.items()):
             raise NoHandEditError("a block is not given what the one before it returns")
-    for name in given[1]:
+    for name in dict.fromkeys(name for named in given for name in named):
         if name not in found.values() and _follows_outputs([named.get(name) for named in given], returned):
             raise NoHandEditError(f"{name} is made of what the blocks return")
     return found
