@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from surgery.errors import TraceError
-from surgery.tracing.memo import is_block_path
+from surgery.tracing.memo import is_block_path, tensors_in
 
 
 class Contents:
@@ -33,15 +33,16 @@ class Contents:
         """The result of an operation on nodes, on their real values.
 
         Raises:
-            TraceError: the operation is no module, and depends on what a block returns; or its block is not there.
+            TraceError: it makes numbers of what a block returns, or depends on a block that is not there.
             Exception: whatever the operation raises.
         """
         self.are_read = True
         used: list[fx.Node] = []
         fx.map_arg((args, kwargs), used.append)
-        if kind != "call_module":  # that is run for the shapes of what it returns alone
+        result = _in_own_thread(lambda: self.work_out(kind, target, args, kwargs, used))
+        if not tensors_in(result):  # of tensors the shapes alone are kept
             _refuse_blocks(used)
-        return _in_own_thread(lambda: self.work_out(kind, target, args, kwargs, used))
+        return result
 
     def work_out(self, kind: str, target: Any, args: Any, kwargs: Any, used: list[fx.Node]) -> Any:
         for node in used:
