@@ -92,7 +92,9 @@ def _follows_outputs(values: Sequence[Any], returned: Sequence[Any]) -> bool:
     """Whether an argument may hang on what the blocks return: it changes from block to block, and is shaped like it."""
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     shapes = {output.shape for output in _outputs(returned[0]) if isinstance(output, torch.Tensor)}
-    changes = any(one.shape != tensors[0].shape or not torch.equal(one, tensors[0]) for one in tensors)
+    changes = len(tensors) < len(values) or any(
+        one.shape != tensors[0].shape or not torch.equal(one, tensors[0]) for one in tensors
+    )
     return changes and any(one.shape in shapes for one in tensors)
 
 
