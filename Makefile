@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lock docs demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz bench train-demo train-judges clean
+.PHONY: help lock docs demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ fuzz: $(INSTALLED)  ## mutate specs, weights, checkpoints and all other files th
 
 mutants: $(INSTALLED)  ## make plausible mistakes, one by one, and see whether the tests see them (about 20 minutes)
 	$(BIN)/python tests/mutants.py
+
+reach: $(INSTALLED)  ## go through all transformer classes of diffusers, tiny, with every operation, and print the table (about 10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reach.py --checkpoint
 
 # What moves under us: the laws, the oracles and the tracer, with other versions than the locked ones.
 LAWS := tests/tracing tests/graph tests/anatomy/test_from_model.py tests/checkpoint/test_law.py tests/verify tests/test_architecture.py

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -128,14 +128,14 @@ FREEING_ENDS = PrivateName(
 
 
 @contextlib.contextmanager
-def fake_tensors(values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-    """Within it, new tensors take no memory and keep their device; yields the values, tensors among them as fake ones.
+def fake_tensors() -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """Within it, new tensors take no memory and keep their device; yields what makes a real tensor such a one.
 
     Raises:
         InternalsError: this version of torch has no such tensors.
     """
     with FAKE_TENSORS.find() as mode:
-        yield tuple(mode.from_tensor(value) if isinstance(value, torch.Tensor) else value for value in values)
+        yield mode.from_tensor
 
 
 class CallTracer(fx.Tracer):

@@ -27,7 +27,7 @@ from surgery.tracing.wrappers import innermost
 
 SKIP = read_spec('surgery: v1\noperations: [{skip: "transformer_blocks[1]"}]')
 USES = {  # what stands on each name alone
-    "FAKE_TENSORS": lambda: torch_internals.fake_tensors([torch.ones(1)]).__enter__(),
+    "FAKE_TENSORS": lambda: torch_internals.fake_tensors().__enter__(),
     "TRACER": torch_internals.CallTracer,
     "HOOKS": lambda: torch_internals.has_forward_hooks(nn.Module()),
     "CHILDREN": lambda: torch_internals.twin_with_own_children(nn.Module()),
@@ -114,10 +114,9 @@ class Reads(nn.Module):
         self.blocks = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])
 
     def forward(self, hidden_states):
-        sign = 1 if float(hidden_states.sum()) > 0 else -1
         for block in self.blocks:
             hidden_states = block(hidden_states)
-        return sign * hidden_states
+        return hidden_states if float(hidden_states.sum()) > 0 else -hidden_states
 
 
 def test_variants_that_are_traced_in_part_stop_where_children_are_kept_elsewhere(take_away):

@@ -189,7 +189,6 @@ def examine_model(model: str) -> Iterator[Finding]:
     """Where a model is, whether it can be built and traced, and what can be done with each of its stacks."""
     from surgery.anatomy.from_model import read_anatomy
     from surgery.anatomy.sources import build_on_meta, find_source
-    from surgery.tracing.example_inputs import has_example_inputs
 
     try:
         source = find_source(model)
@@ -208,7 +207,7 @@ def examine_model(model: str) -> Iterator[Finding]:
             anatomy.trace_failure,
             "its stacks are traced alone, each from its first block to its last, when it first runs",
         )
-    elif not has_example_inputs(anatomy.class_name):
+    elif not anatomy.example:
         text = f"there are no example inputs for {anatomy.class_name}"
         yield Finding(Status.note, "trace", text, "it is traced when it first runs")
     else:

@@ -8,16 +8,21 @@ import torch
 
 from surgery.graph.graph_code import CompiledForward
 
+MAX_BESIDE = 7  # two branches of guidance, each with a few lengths of texts
 MAX_HELD_GRAPHS = 64  # more than the sizes that a model is usually run or trained in, by turns
 
 
 @dataclass
 class HeldGraph:
-    """What was traced for the calls of one key; `config` is held because the key names it by its id."""
+    """What was traced for the calls of one key; `config` is held because the key names it by its id.
+
+    `beside` are those that were traced for the same key before, on other contents of tensors.
+    """
 
     forward: CompiledForward
     config: Any
     last_use: int = 0
+    beside: tuple[CompiledForward, ...] = ()
 
 
 class HeldGraphs:
@@ -30,17 +35,22 @@ class HeldGraphs:
     def __len__(self) -> int:
         return len(self.by_key)
 
-    def find(self, key: Hashable) -> CompiledForward | None:
-        """What was traced for this key, if it is still held."""
+    def find(self, key: Hashable) -> tuple[CompiledForward, ...]:
+        """What was traced for this key and is still held, the newest first."""
         held = self.by_key.get(key)
         if held is None:
-            return None
+            return ()
         if not torch.compiler.is_compiling():  # what is compiled would depend on the count
             self.note_use(held)
-        return held.forward
+        return (held.forward, *held.beside)
 
-    def keep(self, key: Hashable, graph: HeldGraph) -> None:
-        """Hold a graph, in the place of one of the same key or of the one that was not used for longest."""
+    def keep(self, key: Hashable, graph: HeldGraph, *, reads_contents: bool = False) -> None:
+        """Hold a graph, in the place of one of the same key or of the one that was not used for longest.
+
+        One that hangs on contents is held beside the others of its key.
+        """
+        if reads_contents:
+            graph.beside = self.find(key)[:MAX_BESIDE]
         self.note_use(graph)
         self.by_key[key] = graph
         while len(self.by_key) > MAX_HELD_GRAPHS:

@@ -42,12 +42,16 @@ class RegionForward:
 
 @dataclass(frozen=True)
 class PartialForward:
-    """Stands where a compiled graph stands: called with a variant and the inputs of a call of one structure."""
+    """Stands where a compiled graph stands: called with a variant and the inputs of a call of one structure.
+
+    `removed` are clones without memory of the blocks that the plan removes, by dotted name.
+    """
 
     original_class: type[nn.Module]
     inner: Callable[..., Any]
     structure: Container
     regions: tuple[RegionForward, ...]
+    removed: Mapping[str, nn.Module]
 
     def __call__(self, variant: nn.Module, *inputs: Any) -> Any:
         """Run the model's own forward, with its stacks' graphs in it."""
@@ -57,7 +61,7 @@ class PartialForward:
                 "possible; call disable_gradient_checkpointing() on the variant"
             )
         args, kwargs = unflatten_call(self.structure, inputs)
-        stacks = {region.region.stack: _Conductor(region, variant).stand_ins() for region in self.regions}
+        stacks = {region.region.stack: _Conductor(region, variant, self.removed).stand_ins() for region in self.regions}
         return self.inner(shadow_of(variant, self.original_class, stacks), *args, **kwargs)
 
     @property
@@ -79,6 +83,7 @@ def trace_partial_forward(
     variant: nn.Module,
     call: FlatCall,
     plan: Plan,
+    removed: Mapping[str, nn.Module],
     *,
     original_class: type[nn.Module],
     inner: Callable[..., Any],
@@ -95,7 +100,7 @@ def trace_partial_forward(
         for stack, blocks in stand_ins.items():
             present = variant.get_submodule(stack)
             for number, block in enumerate(blocks):
-                block.stand_for(getattr(present, str(number), None))
+                _stand_for(block, present, number, removed)
         inner(shadow_of(variant, original_class, stand_ins), *args, **kwargs)
 
     traced = trace_regions(whole, run)
@@ -105,7 +110,7 @@ def trace_partial_forward(
         if schedule.stack not in regions:
             raise RefusedError(f"the forward does not run the blocks of {schedule.stack}; they can't be edited")
     compiled = tuple(_compile_region(regions[item.stack], whole, item) for item in edited)
-    return PartialForward(original_class, inner, call.structure, compiled)
+    return PartialForward(original_class, inner, call.structure, compiled, removed)
 
 
 def _compile_region(region: Region, model: nn.Module, schedule: Schedule) -> RegionForward:
@@ -128,12 +133,19 @@ def _compile_region(region: Region, model: nn.Module, schedule: Schedule) -> Reg
     return RegionForward(region, graph, compile_graph(graph), parameters, handed, returned)
 
 
+def _stand_for(stand_in: StandIn, present: nn.Module, number: int, removed: Mapping[str, nn.Module]) -> None:
+    """Let a stand-in be read as the block of this number: the one that is there, or the clone of one that is not."""
+    clone = removed.get(stand_in.__dict__["name"])
+    stand_in.stand_for(getattr(present, str(number)) if clone is None else clone, is_removed=clone is not None)
+
+
 class _Conductor:
     """One stack in one call: collects what its blocks are given, and answers for them."""
 
-    def __init__(self, part: RegionForward, variant: nn.Module) -> None:
+    def __init__(self, part: RegionForward, variant: nn.Module, removed: Mapping[str, nn.Module]) -> None:
         self.part = part
         self.variant = variant
+        self.removed = removed
         self.values: dict[int, Any] = {}
 
     def stand_ins(self) -> list[StandIn]:
@@ -141,7 +153,7 @@ class _Conductor:
         found = []
         for index in range(len(self.part.region.calls)):
             stand_in = StandIn(f"{self.part.region.stack}.{index}", functools.partial(self.respond, index))
-            stand_in.stand_for(getattr(present, str(index), None))
+            _stand_for(stand_in, present, index, self.removed)
             found.append(stand_in)
         return found
 

@@ -61,15 +61,21 @@ class _Rewriter:
         self.owners = _find_owners(old, [stack for stack, _ in steps])
         self.read_elsewhere = _find_read_elsewhere(old, self.owners, [stack for stack, _ in steps])
         self.checks = [node for node in old.nodes if node.target is expect]
+        self.early = _find_early(old)
 
     def run(self) -> fx.Graph:
         for node in self.old.nodes:
             if node.op == "placeholder":
                 self.placed[node] = self.new.node_copy(node)
+        for check in self.checks:
+            if (
+                check in self.early and self.owners[check] is None
+            ):  # what does not hold is noticed before a block has run
+                self.place(check, {}, None)
         for stack, schedule in self.steps:
             self.lay_out(stack, schedule)
         for check in self.checks:
-            if self.owners[check] is None:
+            if check not in self.early and self.owners[check] is None:
                 self.place(check, {}, None)
         self.place(next(node for node in self.old.nodes if node.op == "output"), {}, None)
         self.new.lint()
@@ -189,6 +195,15 @@ class _Rewriter:
         if group.combine == "sum":
             return self.new.call_function(sum_of_updates, (before, *members))
         return self.new.call_function(mean_of, tuple(members))
+
+
+def _find_early(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that depend on no module's result and no step: they can stand before all blocks."""
+    early: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op != "call_module" and early.issuperset(node.all_input_nodes):
+            early.add(node)
+    return early
 
 
 def _find_owners(graph: fx.Graph, stacks: Sequence[StackSteps]) -> dict[fx.Node, _Owner | None]:

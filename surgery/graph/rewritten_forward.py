@@ -1,5 +1,6 @@
 """The forward of a variant: the graph that fits a call, of those that it holds, or one that is traced and rewritten."""
 
+import contextlib
 import warnings
 from collections.abc import Hashable
 from typing import Any
@@ -17,7 +18,7 @@ from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.plan import Plan
 from surgery.tracing.arguments import FlatCall, flatten_call, parameters_of
 from surgery.tracing.guards import GuardViolation, key_of_call, sizes_of_call
-from surgery.tracing.tracer import trace_forward
+from surgery.tracing.tracer import ContentsNeededError, trace_forward
 from surgery.tracing.wrappers import innermost
 
 IN_PART = "its stacks are traced from their first block to their last, the rest of its forward runs as it is"
@@ -42,13 +43,10 @@ class RewrittenForward:
         """Run the graph that fits this call; trace one where there is none."""
         call = flatten_call(args, kwargs, self.parameters)
         key = key_of_call(variant, call)
-        found = self.graphs.find(key) or self.graphs.find((key, sizes_of_call(call)))
-        if found is None:
-            found = self.trace(variant, call)
-        try:
-            return found(variant, *call.inputs)
-        except GuardViolation:
-            fresh = self.trace(variant, call)
+        for found in self.graphs.find(key) or self.graphs.find((key, sizes_of_call(call))):
+            with contextlib.suppress(GuardViolation):
+                return found(variant, *call.inputs)
+        fresh = self.trace(variant, call)
         try:
             return fresh(variant, *call.inputs)
         except GuardViolation as violation:
@@ -60,25 +58,39 @@ class RewrittenForward:
     def trace(self, variant: nn.Module, call: FlatCall, *, is_example: bool = False) -> CompiledForward:
         """Trace the model's own forward for this call, rewrite it, and keep it for calls like it.
 
-        What can't be traced whole is traced in part, on real calls only: such a forward depends on their contents.
+        What decides on contents is traced on those of a real call; what still can't be traced whole is traced in part.
         """
         try:
-            graph, num_decisions = self.rewritten_graph(variant, call)
+            return self.trace_whole(variant, call, reads_contents=False)
         except TraceError as failure:
             if is_example:
                 raise
+            if isinstance(failure, ContentsNeededError):
+                with contextlib.suppress(TraceError):
+                    return self.trace_whole(variant, call, reads_contents=True)
             return self.trace_in_part(variant, call, str(failure))
+
+    def trace_whole(self, variant: nn.Module, call: FlatCall, *, reads_contents: bool) -> CompiledForward:
+        """The whole forward as one graph; with `reads_contents` it may hang on what is in the tensors of the call."""
+        graph, num_decisions = self.rewritten_graph(variant, call, reads_contents=reads_contents)
         key = key_of_call(variant, call)
-        if num_decisions:
+        if num_decisions or reads_contents:
             key = (key, sizes_of_call(call))
-        return self.keep(variant, key, compile_graph(graph), readable_source(graph), names_in_graph(graph))
+        source, names = readable_source(graph), names_in_graph(graph)
+        return self.keep(variant, key, compile_graph(graph), source, names, reads_contents=reads_contents)
 
     def trace_in_part(self, variant: nn.Module, call: FlatCall, failure: str) -> CompiledForward:
         """The forward as it is around rewritten graphs of its stacks, because it can't be traced whole."""
         whole = self.removed.whole_model(variant, torch.device("meta"), computing_dtype(call))
         try:
             partial = trace_partial_forward(
-                whole, variant, call, self.plan, original_class=self.original_class, inner=self.inner
+                whole,
+                variant,
+                call,
+                self.plan,
+                self.removed.blocks,
+                original_class=self.original_class,
+                inner=self.inner,
             )
         except TraceError as error:
             raise TraceError(f"{failure}\nand its stacks can't be traced alone: {error}") from error
@@ -87,24 +99,51 @@ class RewrittenForward:
         return self.keep(variant, key_of_call(variant, call), partial, source, partial.names)
 
     def keep(
-        self, variant: nn.Module, key: Hashable, forward: CompiledForward, source: str, names: frozenset[str]
+        self,
+        variant: nn.Module,
+        key: Hashable,
+        forward: CompiledForward,
+        source: str,
+        names: frozenset[str],
+        *,
+        reads_contents: bool = False,
     ) -> CompiledForward:
         """Keep what was traced for calls of this key; removed blocks that no graph names are let go."""
         self.removed.take_out(variant, names)
         self.first_source = self.first_source or source
-        self.graphs.keep(key, HeldGraph(forward, getattr(variant, "config", None)))
+        held = HeldGraph(_for_some_contents(forward) if reads_contents else forward, getattr(variant, "config", None))
+        self.graphs.keep(key, held, reads_contents=reads_contents)
         return forward
 
-    def rewritten_graph(self, variant: nn.Module, call: FlatCall) -> tuple[fx.Graph, int]:
+    def rewritten_graph(
+        self, variant: nn.Module, call: FlatCall, *, reads_contents: bool = False
+    ) -> tuple[fx.Graph, int]:
         """The rewritten graph for this call, and how many decisions it checks."""
         tensors = [value for value in call.inputs if isinstance(value, torch.Tensor)]
         device = tensors[0].device if tensors else torch.device("cpu")
         dtype = computing_dtype(call)
-        traced = trace_forward(lambda: self.removed.whole_model(variant, device, dtype), call, self.inner)
+        traced = trace_forward(
+            lambda: self.removed.whole_model(variant, device, dtype),
+            call,
+            self.inner,
+            contents_of=variant if reads_contents else None,
+        )
         schedules = {schedule.stack: schedule for schedule in self.plan.schedules}
         graph = rewrite_graph(traced.graph, traced.model, schedules)
         restore_checkpointed_calls_(graph)
         return graph, traced.num_decisions
+
+
+def _for_some_contents(forward: CompiledForward) -> CompiledForward:
+    """A graph that hangs on contents: with others it may fall over before a check notices them."""
+
+    def run(variant: nn.Module, *inputs: Any) -> Any:
+        try:
+            return forward(variant, *inputs)
+        except Exception as error:  # if it is not that, the graph that is traced next raises it
+            raise GuardViolation(f"traced for other contents: {error}") from error
+
+    return run
 
 
 def computing_dtype(call: FlatCall) -> torch.dtype:

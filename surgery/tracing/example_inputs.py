@@ -110,7 +110,7 @@ def sizes_for_config(config: Mapping[str, Any]) -> dict[str, int]:
 def example_call(
     model: nn.Module, *, sizes: Mapping[str, int] | None = None, generator: torch.Generator | None = None
 ) -> ExampleCall | None:
-    """Inputs for `model` on its own device and dtype, or None where the table has no row for its class.
+    """Inputs for `model` on its own device and dtype, or None where the table has no row for its class and config.
 
     `sizes` overrides the free sizes. With a generator the values are random, without they are zeros.
 
@@ -118,7 +118,7 @@ def example_call(
         InputError: a size in the config is none.
     """
     rows = SHAPES.get(type(model).__name__)
-    if rows is None:
+    if rows is None or _lacks_sizes(rows, dict(getattr(model, "config"))):  # noqa: B009  (nn.Module types it as a tensor)
         return None
     try:
         return _make_call(model, rows, sizes or {}, generator)
@@ -127,6 +127,12 @@ def example_call(
         raise InputError(
             f"no example inputs can be made for the {type(model).__name__} of this config: {reason}"
         ) from None
+
+
+def _lacks_sizes(rows: Mapping[str, str], config: Mapping[str, Any]) -> bool:
+    """Whether a row names a field that a config leaves empty: such a model takes something else, or nothing, there."""
+    terms = (term for row in rows.values() if " if " not in row for term in row.partition(":")[0].split())
+    return any(term in config and config[term] is None for term in terms)
 
 
 def _make_call(

@@ -4,7 +4,7 @@ Two blocks are of one kind if all their modules have the same classes, the same 
 same shapes. A block with hooks is always run; so is one whose output shares memory with its input.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -14,6 +14,11 @@ from surgery.torch_internals import has_forward_hooks
 from surgery.tracing.values import storage_of
 
 PLAIN_TYPES = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
+
+
+def is_block_path(path: str) -> bool:
+    """Whether a module with this dotted name is numbered, as blocks are."""
+    return path.rpartition(".")[2].isdigit()
 
 
 class BlockMemo:
@@ -33,7 +38,7 @@ class BlockMemo:
         """A fresh copy of the result that was kept under `key`; raises KeyError where there is none."""
         if key is None:
             raise KeyError(key)
-        return _map_tensors(self.results[key])
+        return map_tensors(_fresh, self.results[key])
 
     def keep(self, key: Hashable | None, result: Any, given: Any) -> None:
         """Keep the result of a block that was run on `given`."""
@@ -88,12 +93,17 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
     return [tensor for item in items for tensor in tensors_in(item)]
 
 
-def _map_tensors(value: Any) -> Any:
+def _fresh(value: torch.Tensor) -> torch.Tensor:
+    fresh = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+    return fresh.requires_grad_(value.requires_grad)
+
+
+def map_tensors(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """The same nested tuples, lists and dicts, with every tensor changed."""
     if isinstance(value, torch.Tensor):
-        fresh = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
-        return fresh.requires_grad_(value.requires_grad)
+        return change(value)
     if type(value) in (tuple, list):
-        return type(value)(_map_tensors(item) for item in value)
+        return type(value)(map_tensors(change, item) for item in value)
     if type(value) is dict:
-        return {key: _map_tensors(item) for key, item in value.items()}
+        return {key: map_tensors(change, item) for key, item in value.items()}
     return value

@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
-from surgery.errors import InternalsError, TraceError
+from surgery.errors import InternalsError, RefusedError, TraceError
 from surgery.tracing.arguments import Container, flatten_call, is_number, parameters_of_module, unflatten_call
 from surgery.tracing.memo import tensors_in
 from surgery.tracing.stand_ins import StandIn
@@ -77,7 +77,7 @@ def trace_regions(model: nn.Module, run: Callable[[Mapping[str, Sequence[StandIn
     try:
         with torch.no_grad(), _Taint(learners):
             run({learner.stack: learner.stand_ins() for learner in learners})
-    except (TraceError, InternalsError):
+    except (TraceError, RefusedError, InternalsError):
         raise
     except Exception as error:  # the forward's own code, on zeros: what it does after its last block is of no interest
         if not all(learner.is_complete for learner in learners):

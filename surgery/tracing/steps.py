@@ -113,11 +113,20 @@ def read_steps(graph: fx.Graph, model: nn.Module, stack: str, num_blocks: int) -
 
 
 def bind_arguments(model: nn.Module, call: fx.Node) -> dict[str, Any]:
-    """The arguments of a block's call by the names of its forward's parameters."""
+    """The arguments of a block's call by the names of its forward's parameters, or those that a `**rest` takes."""
     block = model.get_submodule(str(call.target))
     signature = inspect.signature(inspect.unwrap(type(block).forward))
     bound = signature.bind(None, *call.args, **call.kwargs)
-    return dict(list(bound.arguments.items())[1:])
+    found: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            found.update(value)
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            found.update({f"{name}[{position}]": item for position, item in enumerate(value)})
+        else:
+            found[name] = value
+    return found
 
 
 def _depths(graph: fx.Graph, calls: Sequence[fx.Node]) -> dict[fx.Node, int]:
@@ -157,6 +166,8 @@ def _find_streams(
     for name, value in arguments[1].items():
         if isinstance(value, fx.Node) and depths[value] == 0:
             found.append(Stream(name, _output_of(name, calls, arguments)))
+    if not found:
+        raise RefusedError(f"`{calls[1].target}` takes nothing from the block before it")
     for index, bound in enumerate(arguments):
         for stream in found:
             entry = bound.get(stream.parameter)

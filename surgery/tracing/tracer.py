@@ -20,12 +20,16 @@ from torch.overrides import TorchFunctionMode
 from surgery.errors import InternalsError, TraceError
 from surgery.torch_internals import CallTracer, fake_tensors
 from surgery.tracing.arguments import FlatCall, is_number, unflatten_call
+from surgery.tracing.contents import Contents
+from surgery.tracing.factories import recorded_factories
 from surgery.tracing.guards import expect
-from surgery.tracing.memo import BlockMemo
+from surgery.tracing.memo import BlockMemo, is_block_path, map_tensors
 from surgery.tracing.places import current_place
 from surgery.tracing.values import ValueProxy, has_proxy, storage_of, value_of
 
 ONE_TRACE_AT_A_TIME = threading.RLock()  # torch.fx patches nn.Module for the whole process
+MakeFake = Callable[[torch.Tensor], torch.Tensor]
+Call = tuple[nn.Module, FlatCall]
 FIXED_LENGTH_OPERATIONS = ("chunk", torch.chunk)  # as long as they are asked to be, but for tiny tensors
 
 
@@ -33,12 +37,18 @@ FIXED_LENGTH_OPERATIONS = ("chunk", torch.chunk)  # as long as they are asked to
 class TracedForward:
     """The graph of one forward, and the model that it was traced on; nodes carry their value in `meta["value"]`.
 
-    `num_decisions` counts the Python decisions on sizes or numbers that the graph checks.
+    `num_decisions` counts the Python decisions on sizes or numbers that the graph checks; `reads_contents` says that
+    some may hang on what is in the call's tensors.
     """
 
     graph: fx.Graph
     model: nn.Module
     num_decisions: int
+    reads_contents: bool = False
+
+
+class ContentsNeededError(TraceError):
+    """An operation failed on tensors without contents; on the call's real ones it may not."""
 
 
 class ValueTracer(CallTracer):
@@ -46,9 +56,15 @@ class ValueTracer(CallTracer):
 
     proxy_buffer_attributes = True
 
-    def __init__(self, call: FlatCall, forward: Callable[..., Any]) -> None:
+    def __init__(
+        self, call: FlatCall, forward: Callable[..., Any], make_fake: MakeFake, contents_of: Call | None
+    ) -> None:
         super().__init__()
         self.call = call
+        self.make_fake = make_fake
+        self.contents_of = contents_of
+        self.contents: Contents | None = None
+        self.needs_contents = False
         self.forward = forward
         self.code = getattr(forward, "__code__", None)
         self.running_leaf = False
@@ -62,7 +78,7 @@ class ValueTracer(CallTracer):
 
     def begin(self) -> Callable[[nn.Module], Any]:
         """Placeholders for tensors, numbers and objects, which are handed on as they are; the rest is constant."""
-        inputs = []
+        inputs, placeholders = [], []
         for name, value in zip(self.call.names, self.call.inputs, strict=True):
             node = self.create_node("placeholder", name, (), {}, name=name)
             node.meta["value"] = value
@@ -70,6 +86,10 @@ class ValueTracer(CallTracer):
             if not is_followed:
                 self.objects[id(value)] = node
             inputs.append(self.proxy(node) if is_followed else value)
+            placeholders.append(node)
+        if self.contents_of is not None:
+            model, call = self.contents_of
+            self.contents = Contents(model, dict(zip(placeholders, call.inputs, strict=True)))
         args, kwargs = unflatten_call(self.call.structure, inputs)
         return lambda root: self.forward(root, *args, **kwargs)
 
@@ -130,8 +150,14 @@ class ValueTracer(CallTracer):
         if not self.is_traced_here():
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
-        with self.concretely():
-            result = self.run_module(path, m, forward, value_of(args), value_of(kwargs))
+        try:
+            with self.concretely():
+                result = self.run_module(path, m, forward, value_of(args), value_of(kwargs))
+        except Exception as error:
+            result = self.run_on_contents("call_module", path, args, kwargs, error)
+            self.memo.keep(
+                self.memo.key(m, value_of(args), value_of(kwargs)), result, [value_of(args), value_of(kwargs)]
+            )
         return self.record("call_module", path, args, kwargs, result)
 
     def create_proxy(
@@ -152,17 +178,36 @@ class ValueTracer(CallTracer):
         if kind == "call_function" and works_in_place(target, args, kwargs):
             name = target.__name__
             raise TraceError(f"it changes a tensor in place by the function {name}, which a graph can't follow")
+        return self.record(kind, target, args, kwargs, self.run_operation(kind, target, args, kwargs))
+
+    def run_operation(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of a function or method on the values of its arguments."""
+        values, named = value_of(args), value_of(kwargs)
+        try:
+            with self.concretely():
+                if kind == "call_method":
+                    return getattr(values[0], target)(*values[1:], **named)
+                return target(*values, **named)
+        except Exception as error:
+            return self.run_on_contents(kind, target, args, kwargs, error)
+
+    def run_on_contents(self, kind: str, target: Any, args: Any, kwargs: Any, failure: Exception) -> Any:
+        """The result of what has failed on tensors without contents, on the call's real ones; as values, without."""
+        self.needs_contents = True
+        if self.contents is None:
+            raise failure
+        operands = self.create_arg(args), self.create_arg(kwargs)
         with self.concretely():
-            values, named = value_of(args), value_of(kwargs)
-            if kind == "call_method":
-                result = getattr(values[0], target)(*values[1:], **named)
-            else:
-                result = target(*values, **named)
-        return self.record(kind, target, args, kwargs, result)
+            try:
+                return map_tensors(self.make_fake, self.contents.run(kind, target, *operands))
+            except TraceError:
+                raise
+            except Exception:
+                raise failure from None
 
     def run_module(self, path: str, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The result of a module on values; blocks of one kind are run once."""
-        if not path.rpartition(".")[2].isdigit():
+        if not is_block_path(path):
             return forward(*args, **kwargs)
         key = self.memo.key(m, args, kwargs)
         try:
@@ -185,6 +230,12 @@ class ValueTracer(CallTracer):
     def record_function(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Run and record a plain function."""
         return self.create_proxy("call_function", function, args, {})
+
+    def record_factory(self, factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of a factory of torch: recorded where a size or number is traced, otherwise as it is."""
+        if self.is_traced_here() and (has_proxy(args) or has_proxy(kwargs)):
+            return self.create_proxy("call_function", factory, args, kwargs)
+        return factory(*args, **kwargs)
 
     def call_method_of(self, receiver: ValueProxy, name: str, *args: Any, **kwargs: Any) -> Any:
         """A method call; one that works in place (`add_`) is done on a copy that takes the receiver's place."""
@@ -218,9 +269,8 @@ class ValueTracer(CallTracer):
 
     def decide(self, proxy: ValueProxy, kind: Callable[[Any], Any]) -> Any:
         """The value as `kind`, with a check in the graph that it stays so."""
-        with self.concretely():
-            value = kind(proxy.value)
-        number = self.record_function(kind, (proxy,)) if type(proxy.value) is not type(value) else proxy
+        number = proxy if type(proxy.value) is kind else self.record_function(kind, (proxy,))
+        value = number.value
         self.create_node("call_function", expect, (number.node, value), {})
         self.num_decisions += 1
         return value
@@ -229,12 +279,19 @@ class ValueTracer(CallTracer):
         """The length of a tuple that an operation made; it may depend on sizes, so the graph checks it."""
         length = len(proxy.value)
         if isinstance(proxy.value, torch.Size):
-            return length  # a rank
+            self.check_rank(proxy, length)
+            return length
         number = self.create_node("call_function", len, (proxy.node,), {})
         number.meta["value"] = length
         self.create_node("call_function", expect, (number, length), {})
         self.num_decisions += proxy.node.target not in FIXED_LENGTH_OPERATIONS
         return length
+
+    def check_rank(self, proxy: ValueProxy, rank: int) -> None:
+        """Check a rank that the forward decides on, where it may hang on contents; the key of a call has all others."""
+        if self.contents is not None and self.contents.are_read:
+            number = self.create_node("call_function", rank_of, (proxy.node,), {})
+            self.create_node("call_function", expect, (number, rank), {})
 
     def operate_in_place(self, receiver: ValueProxy, function: Callable[..., Any], method: str, other: Any) -> Any:
         """`receiver += other` and its like: in place for a tensor, a new value for a number."""
@@ -288,6 +345,11 @@ def works_in_place(function: Callable[..., Any], args: Sequence[Any], kwargs: Ma
     return is_named_so or named.get("out") is not None or named.get("inplace") is True
 
 
+def rank_of(value: Any) -> int:
+    """The number of dimensions of a tensor or a shape."""
+    return len(value.shape) if isinstance(value, torch.Tensor) else len(value)
+
+
 def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
     """A copy of `tensor` in which `copy[index] = update`."""
     changed = tensor.clone()
@@ -295,36 +357,47 @@ def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
     return changed
 
 
-def traced_values(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[tuple[Any, ...]]:
-    """The inputs with fake tensors among them; for those on the meta device none are needed."""
+def without_contents(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[MakeFake]:
+    """What makes inputs fake tensors; for those on the meta device nothing needs to be made."""
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
     if tensors and all(tensor.is_meta for tensor in tensors):
-        return contextlib.nullcontext(tuple(inputs))
-    return fake_tensors(inputs)
+        return contextlib.nullcontext(lambda tensor: tensor)
+    return fake_tensors()
 
 
-def trace_forward(build_model: Callable[[], nn.Module], call: FlatCall, forward: Callable[..., Any]) -> TracedForward:
+def trace_forward(
+    build_model: Callable[[], nn.Module],
+    call: FlatCall,
+    forward: Callable[..., Any],
+    *,
+    contents_of: nn.Module | None = None,
+) -> TracedForward:
     """Trace `forward(model, ...)` for one call. Nothing of the model runs on real data; no memory is taken.
 
-    `build_model` is called where tensors are fake, so that it may make weights that take no memory.
+    `build_model` is called where tensors are fake, so that it may make weights that take no memory. Given the model
+    with its real weights (`contents_of`), what the forward decides on contents is worked out on real tensors.
 
     Raises:
-        TraceError: the forward decides on the contents of a tensor, or does what a graph can't hold; the text names
-            the line of code.
+        ContentsNeededError: the forward decides on the contents of a tensor, and `contents_of` is not given.
+        TraceError: it does what a graph can't hold; the text names the line of code.
         InternalsError: this version of torch has not what it takes.
     """
-    with ONE_TRACE_AT_A_TIME, traced_values(call.inputs) as inputs:
+    with ONE_TRACE_AT_A_TIME, without_contents(call.inputs) as make_fake:
+        inputs = tuple(make_fake(value) if isinstance(value, torch.Tensor) else value for value in call.inputs)
         model = build_model()
-        tracer = ValueTracer(FlatCall(call.structure, inputs, call.names), forward)
+        real = None if contents_of is None else (contents_of, call)
+        tracer = ValueTracer(FlatCall(call.structure, inputs, call.names), forward, make_fake, real)
         try:
-            with FactoryRecorder(tracer):
+            with recorded_factories(tracer.record_factory), FactoryRecorder(tracer):
                 graph = tracer.trace(model)
         except InternalsError:
             raise
         except Exception as error:  # whatever the traced code raises is the user's to read, with its place
-            raise TraceError(describe_failure(model, error)) from error
+            kind = ContentsNeededError if tracer.needs_contents and contents_of is None else TraceError
+            raise kind(describe_failure(model, error)) from error
     graph.lint()
-    return TracedForward(graph, model, tracer.num_decisions)
+    reads_contents = tracer.contents is not None and tracer.contents.are_read
+    return TracedForward(graph, model, tracer.num_decisions, reads_contents)
 
 
 def describe_failure(model: nn.Module, error: Exception) -> str:

@@ -37,7 +37,7 @@ class ValueProxy(Proxy):
         value = self.node.meta.get("value")
         if isinstance(value, torch.Tensor):
             return torch.Tensor
-        if type(value) in (bool, int, float, tuple, list, dict):
+        if type(value) in (bool, int, float, tuple, list, dict, torch.Size):
             return type(value)
         return ValueProxy
 
@@ -45,6 +45,8 @@ class ValueProxy(Proxy):
         with self.tracer.concretely():
             actual = getattr(self.value, name)
         if isinstance(self.value, torch.Tensor) and name in SPECIALIZED_ATTRIBUTES:
+            if name == "ndim":
+                self.tracer.check_rank(self, len(self.value.shape))
             return actual
         if callable(actual) and not isinstance(actual, torch.Tensor):
             return functools.partial(self.tracer.call_method_of, self, name)

@@ -214,7 +214,6 @@ def test_a_folder_that_is_no_transformer_is_refused(tmp_path, files, message):
             {"activation_fn": 7, "_use_default_values": []},
             "PixArtTransformer2DModel can't be built from the config of .*: ",
         ),
-        ({"caption_channels": None}, "no example inputs can be made for the PixArtTransformer2DModel of this config: "),
         ({"unknown": json.loads("[" * 300 + "]" * 300)}, r"config\.json holds lists in lists.* more than 100 deep"),
         ({"_class_name": "DDPMScheduler"}, "the config of .* is of a DDPMScheduler, which is no model of diffusers"),
         ({"_class_name": "FluxPipeline"}, "the config of .* is of a FluxPipeline, which is no model of diffusers"),
@@ -224,6 +223,11 @@ def test_a_config_that_builds_no_transformer_is_refused(tmp_path, config, change
     folder = write_files(tmp_path / "folder", {"config.json": {**config, **changes}})
     with pytest.raises(InputError, match=message):
         surgery.inspect(folder)
+
+
+def test_a_config_that_leaves_a_size_of_the_call_empty_is_known_once_it_has_run(tmp_path, config):
+    anatomy = surgery.inspect(write_files(tmp_path / "folder", {"config.json": {**config, "caption_channels": None}}))
+    assert [stack.streams for stack in anatomy.stacks] == [None] and anatomy.trace_failure is None
 
 
 def test_a_config_that_counts_blocks_without_end_is_refused(tmp_path, config, monkeypatch):
