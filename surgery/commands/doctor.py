@@ -13,7 +13,7 @@ import typer
 
 from surgery.anatomy.anatomy import Stack
 from surgery.anatomy.hub_cache import hub_cache_folder
-from surgery.anatomy.known import cache_folder
+from surgery.kept import cache_folder
 from surgery.commands.output import JsonFlag, print_json, say
 from surgery.errors import InputError, InternalsError
 from surgery.internals import PrivateName, private_names, version_of

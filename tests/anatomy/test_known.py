@@ -14,8 +14,9 @@ from surgery.anatomy import known
 from surgery.anatomy.as_json import anatomy_from_json, anatomy_to_json
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.hub_cache import cached_snapshot, hub_cache_folder
-from surgery.anatomy.known import cache_folder, diffusers_version, key_of_config, recall_anatomy, recall_demo
+from surgery.anatomy.known import diffusers_version, key_of_config, recall_anatomy, recall_demo
 from surgery.anatomy.sources import build_anatomy, find_source
+from surgery.kept import cache_folder
 from surgery.testing import TINY_MODELS, build_tiny_model
 
 CONFIG = {"_class_name": "PixArtTransformer2DModel", "num_layers": 5}
