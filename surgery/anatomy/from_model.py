@@ -58,6 +58,7 @@ def read_anatomy(
         has_weights=has_weights,
         example=() if example is None or failure is not None else tuple(example.sizes.items()),
         trace_failure=failure,
+        known_from="" if example is None else example.known_from,
     )
 
 

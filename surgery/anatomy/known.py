@@ -49,7 +49,9 @@ def recall_anatomy(key: str) -> Anatomy | None:
     """
     with contextlib.suppress(InputError), told_as("it is read anew"):
         found = recall(kept_file(SHELF, key))
-        if found is None or (found["call"] is not None and is_recorded_since(found["call"], found["anatomy"])):
+        if found is None or (
+            found["call"] is not None and is_recorded_since(found["call"], found["anatomy"]["known_from"])
+        ):
             return None
         return anatomy_from_json(found["anatomy"])
     return None

@@ -13,10 +13,10 @@ import typer
 
 from surgery.anatomy.anatomy import Stack
 from surgery.anatomy.hub_cache import hub_cache_folder
-from surgery.kept import cache_folder
 from surgery.commands.output import JsonFlag, print_json, say
 from surgery.errors import InputError, InternalsError
 from surgery.internals import PrivateName, private_names, version_of
+from surgery.kept import cache_folder
 from surgery.tested import TESTED, is_tested, tested_range
 from surgery.text_table import table
 
@@ -189,7 +189,6 @@ def examine_model(model: str) -> Iterator[Finding]:
     """Where a model is, whether it can be built and traced, and what can be done with each of its stacks."""
     from surgery.anatomy.from_model import read_anatomy
     from surgery.anatomy.sources import build_on_meta, find_source
-    from surgery.tracing.example_inputs import has_example_inputs
 
     try:
         source = find_source(model)
@@ -208,9 +207,11 @@ def examine_model(model: str) -> Iterator[Finding]:
             anatomy.trace_failure,
             "its stacks are traced alone, each from its first block to its last, when it first runs",
         )
-    elif not has_example_inputs(anatomy.class_name):
+    elif not anatomy.has_example_inputs:
         text = f"there are no example inputs for {anatomy.class_name}"
-        yield Finding(Status.note, "trace", text, "it is traced when it first runs")
+        yield Finding(
+            Status.note, "trace", text, f"it is traced when it first runs; `surgery learn {model}` records a call"
+        )
     else:
         yield Finding(Status.ok, "trace", f"the whole forward, in {seconds:.2f} s")
     for stack in anatomy.stacks:

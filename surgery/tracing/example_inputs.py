@@ -20,7 +20,7 @@ from torch import nn
 from surgery.errors import InputError
 from surgery.tracing.call_rows import Maker, Row, Sizes, make_arguments, terms_of
 from surgery.tracing.found_call import find_call
-from surgery.tracing.kept_calls import KeptCall, keep_call, key_of_call, recall_call
+from surgery.tracing.kept_calls import BY_HAND, FOUND, SHIPPED, KeptCall, keep_call, key_of_call, recall_call
 
 BATCH = 2
 TEXT_TOKENS = 77
@@ -28,7 +28,7 @@ IMAGE_TOKENS = 4096  # 1024 x 1024 pixels in the models that take a sequence
 LATENT_SIZE = 128
 FRAMES = 5  # of latents
 ROWS = COLUMNS = 64  # of image tokens
-SHIPPED = Path(__file__).with_name("example_rows.json")  # written by `make examples`
+SHIPPED_ROWS = Path(__file__).with_name("example_rows.json")  # written by `make examples`
 
 JOINT_GRID = {
     "hidden_states": "batch in_channels height width",
@@ -100,7 +100,7 @@ class ExampleCall:
 
     kwargs: dict[str, Any]
     sizes: dict[str, int]
-    known_from: str = "row"
+    known_from: str = BY_HAND
 
 
 def sizes_for_config(config: Mapping[str, Any]) -> dict[str, int]:
@@ -141,15 +141,17 @@ def known_call(model: nn.Module) -> KeptCall | None:
 
     What nothing is known of is looked for, once; what was found, or that nothing was, is kept.
     """
-    by_hand = SHAPES.get(type(model).__name__)
-    if by_hand is not None:
-        return KeptCall(by_hand, {}, "row")
     key = call_key(model)
+    by_hand = SHAPES.get(type(model).__name__)
+    if by_hand is not None and (key is None or _is_made_for(by_hand, model)):
+        return KeptCall(by_hand, {}, BY_HAND)
     if key is None:
         return None
     recorded = recall_call(key)
     if recorded is not None and recorded.is_recorded:
         return recorded
+    if by_hand is not None:
+        return KeptCall(by_hand, {}, BY_HAND)
     if key not in _FOUND:
         _FOUND[key] = recorded or _find(model, key)
     return _FOUND[key]
@@ -159,11 +161,22 @@ _FOUND: dict[str, KeptCall] = {}  # by key, of models that this process has look
 
 
 def call_key(model: nn.Module) -> str | None:
-    """The key of a model's calls; None where its row is written by hand, or it has no config by which to know it."""
+    """The key of a model's calls; None where it has no config by which to know it."""
     config = getattr(model, "config", None)
-    if type(model).__name__ in SHAPES or not isinstance(config, Mapping):
+    if not isinstance(config, Mapping):
         return None
     return key_of_call(type(model).__name__, config)
+
+
+def _is_made_for(row: Row, model: nn.Module) -> bool:
+    """Whether all sizes of a row are there in the config of a model."""
+    config = dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
+    weight = torch.empty((), device="meta")
+    try:
+        make_arguments(row, Maker(Sizes(sizes_for_config(config), config), weight, None))
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError):
+        return False
+    return True
 
 
 def lend_call(model: nn.Module, call: KeptCall) -> None:
@@ -179,16 +192,17 @@ def _find(model: nn.Module, key: str) -> KeptCall:
     config = dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
     sizes = sizes_for_config(config)
     row = find_call(model, sizes, shipped)
-    found = KeptCall(row, {}, "row" if row is not None and row == shipped else "config")
-    if found.known_from == "config":
-        keep_call(key, found)
+    if row is not None and row == shipped:
+        return KeptCall(row, {}, SHIPPED)
+    found = KeptCall(row, {}, FOUND)
+    keep_call(key, found)
     return found
 
 
 @functools.cache
 def shipped_rows() -> Mapping[str, Row]:
     """The rows that ship beside those of `SHAPES`, by class."""
-    rows: Mapping[str, Row] = json.loads(SHIPPED.read_bytes())
+    rows: Mapping[str, Row] = json.loads(SHIPPED_ROWS.read_bytes())
     return rows
 
 

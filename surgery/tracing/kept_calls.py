@@ -16,14 +16,15 @@ from surgery.version import __version__, diffusers_version
 
 FORMAT = 1  # of the files
 SHELF = "calls"
-RECORDED = "call"
+BY_HAND, SHIPPED, FOUND, RECORDED = "row", "found row", "config", "call"
 
 
 @dataclass(frozen=True)
 class KeptCall:
     """A row (see `call_rows`) and its free sizes; None where nothing was found by trying.
 
-    `known_from` is `row` (it ships), `call TIME` (recorded), or `config` (found by trying).
+    `known_from` is `row` (written by hand, and shipped), `found row` (found by trying, and shipped), `config` (found by
+    trying) or `call TIME` (recorded then, in UTC).
     """
 
     row: Mapping[str, Any] | None
@@ -31,9 +32,19 @@ class KeptCall:
     known_from: str
 
     @property
+    def is_by_hand(self) -> bool:
+        """Whether a person wrote the row."""
+        return self.known_from == BY_HAND
+
+    @property
     def is_recorded(self) -> bool:
         """Whether it is of a real call."""
         return self.known_from.startswith(RECORDED)
+
+    @property
+    def recorded_at(self) -> str:
+        """When it was recorded, in UTC (ISO 8601); nothing where it was not."""
+        return self.known_from.removeprefix(f"{RECORDED} ") if self.is_recorded else ""
 
 
 def key_of_call(class_name: str, config: Mapping[str, Any]) -> str:
@@ -63,7 +74,9 @@ def recall_call(key: str) -> KeptCall | None:
     with contextlib.suppress(InputError), told_as("it is recorded anew"):
         found = recall(kept_file(SHELF, key))
         if isinstance(found["row"], (dict, type(None))) and isinstance(found["known_from"], str):
-            return KeptCall(found["row"], {str(name): int(size) for name, size in found["sizes"].items()}, found["known_from"])
+            return KeptCall(
+                found["row"], {str(name): int(size) for name, size in found["sizes"].items()}, found["known_from"]
+            )
     return None
 
 

@@ -103,7 +103,7 @@ def _forms(name: str, annotation: str, fields: Fields, is_first: bool) -> Iterat
         yield from _numbers(name)
     elif is_plain and re.search(r"\bfloat\b", annotation) and "tuple" not in annotation:
         yield {"value": 1.0}
-    elif "shape" in name or "size" in name and "list" in annotation.lower():
+    elif "shape" in name or ("size" in name and "list" in annotation.lower()):
         yield from _shapes(fields)
     elif "mask" in name:
         yield from _masks()
@@ -178,11 +178,15 @@ def _places(name: str, fields: Fields) -> Iterator[Form]:
     for axes in ("3", "4", "2"):
         yield from (f"{tokens} {axes}", f"batch {tokens} {axes}", f"batch {axes} {tokens}", f"text+image {axes}")
         yield from (f"batch text+image {axes}", f"{axes} text+image : integer", f"batch {axes} text+image : integer")
-    yield from (f"{tokens} : integer", f"batch {tokens} : integer", f"text+image : integer")
+    yield from (f"{tokens} : integer", f"batch {tokens} : integer", "text+image : integer")
     grid = [f"{size}//{fields.patch_term(axis)} : integer" for axis, size in enumerate(("frames", "height", "width"))]
     yield grid
     for width in ("attention_head_dim", "attention_head_dim//2"):
-        yield from ({"tuple": [f"{tokens} {width}"] * 2}, f"{tokens} {width}", {"tuple": [f"batch {tokens} {width}"] * 2})
+        yield from (
+            {"tuple": [f"{tokens} {width}"] * 2},
+            f"{tokens} {width}",
+            {"tuple": [f"batch {tokens} {width}"] * 2},
+        )
 
 
 def _indices() -> Iterator[Form]:

@@ -23,9 +23,7 @@ TEXT_WORDS = ("text", "encoder", "txt", "cap", "prompt", "embed")
 RESULT_ARGUMENTS = ("return_dict",)
 
 
-def describe_call(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[Row, dict[str, int]]:
+def describe_call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Row, dict[str, int]]:
     """The row of a call of a model's forward, and its free sizes.
 
     Raises:
@@ -91,7 +89,7 @@ class _Namer:
         """The form of one argument, or of a part of it."""
         if isinstance(value, torch.Tensor):
             return self._describe_tensor(name, value)
-        if isinstance(value, tuple) and type(value) is tuple or isinstance(value, torch.Size):
+        if (isinstance(value, tuple) and type(value) is tuple) or isinstance(value, torch.Size):
             return {"tuple": [self.describe(name, item) for item in value]}
         if type(value) is list:
             return [self.describe(name, item) for item in value]
@@ -211,5 +209,3 @@ def _refuse_difference(given: Mapping[str, Any], row: Row, sizes: Sizes, weight:
         pairs = zip(_tensors(value), _tensors(made[name]), strict=True)
         if any((one.shape, one.dtype) != (other.shape, other.dtype) for one, other in pairs):
             raise RefusedError(f"its argument {name} can't be written down as a row")
-
-
