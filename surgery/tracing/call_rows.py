@@ -2,10 +2,10 @@
 
 A row says for each argument what it is:
 
-* `"batch text joint_attention_dim"`: a tensor of that shape, of the dtype of the model's weights. A size is a number, an
-  integer of the config (`patch_size`, `patch_size[1]`), or a free size (`batch`, `height`, ...), or such joined by `+`,
+* `"batch text joint_attention_dim"`: a tensor of that shape, of the dtype of the model's weights. A size is a number,
+  an integer of the config (`patch_size`, `patch_size[1]`), a free size (`batch`, `height`, ...), or such joined by `+`,
   `*` and `//`. `... if guidance_embeds`: only where that field of the config is set; `... : integer`, `... : boolean`.
-* `{"tensor": "batch", "dtype": "int64", "fill": 3}`: the same with what is in it: one value, all `values`, or a `range`.
+* `{"tensor": "batch", "dtype": "int64", "fill": 3}`: the same with what is in it: a value, all `values`, or a `range`.
 * `[...]`, `{"tuple": [...]}`, `{"dict": {...}}`: a list, tuple or dict of these;
   `{"list": ..., "times": "batch"}` is a list of so many of the same.
 * `{"size": "height"}` and `{"value": 1.5}`: a number, and any other plain value.
@@ -111,22 +111,24 @@ class Maker:
 def make_arguments(row: Row, maker: Maker) -> dict[str, Any]:
     """The keyword arguments of a row. `head.key` is an entry of the dict `head`."""
     kwargs: dict[str, Any] = {}
-    for argument, form in row.items():
+    for argument, given in row.items():
         head, _, key = argument.partition(".")
-        if isinstance(form, str) and " if " in form:
-            form, _, condition = form.partition(" if ")
-            condition, _, kind = condition.partition(":")
-            form = f"{form}:{kind}"
-            if not maker.sizes.config.get(condition.strip()):
-                if key:
-                    kwargs.setdefault(head, {})[key] = None
-                continue
-        value = maker.make(head, form)
+        form, condition = _split_condition(given)
+        is_given = condition is None or bool(maker.sizes.config.get(condition))
         if key:
-            kwargs.setdefault(head, {})[key] = value
-        else:
-            kwargs[head] = value
+            kwargs.setdefault(head, {})[key] = maker.make(head, form) if is_given else None
+        elif is_given:
+            kwargs[head] = maker.make(head, form)
     return kwargs
+
+
+def _split_condition(form: Form) -> tuple[Form, str | None]:
+    """A form without its `if FIELD`, and that field."""
+    if not isinstance(form, str) or " if " not in form:
+        return form, None
+    shape, _, rest = form.partition(" if ")
+    condition, _, kind = rest.partition(":")
+    return f"{shape}:{kind}", condition.strip()
 
 
 def terms_of(form: Form) -> set[str]:

@@ -110,8 +110,25 @@ def sizes_for_config(config: Mapping[str, Any]) -> dict[str, int]:
     patch = config.get("patch_size", 1)
     tokens = (side // patch) ** 2 if isinstance(patch, int) else IMAGE_TOKENS
     text = TEXT_TOKENS if tokens != TEXT_TOKENS else TEXT_TOKENS + 1  # streams are told apart by their lengths
-    pixels = {"height": side, "width": side, "frames": FRAMES}
+    pixels = {
+        "height": _number(config, "sample_height", side),
+        "width": _number(config, "sample_width", side),
+        "frames": _frames(config),
+    }
+    text = _number(config, "max_text_seq_length", text)
     return {"batch": BATCH, **pixels, "text": text, "image": IMAGE_TOKENS, "rows": ROWS, "columns": COLUMNS}
+
+
+def _number(config: Mapping[str, Any], name: str, otherwise: int) -> int:
+    value = config.get(name)
+    return value if type(value) is int and value > 0 else otherwise
+
+
+def _frames(config: Mapping[str, Any]) -> int:
+    """Frames of latents: those that a model was made for, after compression, where its config says both."""
+    frames = _number(config, "sample_frames", 0)
+    compression = _number(config, "temporal_compression_ratio", 1)
+    return (frames - 1) // compression + 1 if frames else FRAMES
 
 
 def example_call(

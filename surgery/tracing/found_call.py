@@ -1,4 +1,4 @@
-"""A model without a row -> a row, by trying: which forms of its arguments carry its forward furthest, on the meta device.
+"""A model without a row -> a row, by trying which forms of its arguments carry its forward furthest, without weights.
 
 The signature says the arguments, `likely_forms` what each may be. From the likeliest of all, one argument at a time is
 given another form; what lets the forward do more operations before it fails is kept, until it runs to its end. No
@@ -22,7 +22,8 @@ from surgery.tracing.clone import bare_clone, without_memory
 from surgery.tracing.likely_forms import ABSENT, Fields, likely_forms
 from surgery.tracing.wrappers import innermost
 
-SECONDS = 8.0  # of this thread
+SECONDS = 8.0  # of this thread, after which nothing new is tried
+LAST_SECONDS = 24.0  # and within which the forward that came furthest must end
 MAX_OPERATIONS = 500_000  # of one forward
 DONE = MAX_OPERATIONS + 1  # how far a forward came that ran to its end
 
@@ -41,25 +42,24 @@ def find_call(model: nn.Module, sizes: Mapping[str, int], first: Row | None = No
 
 def _climb(trials: "_Trials") -> Row | None:
     """From the likeliest form of every argument on: another form of one of them, wherever that carries further."""
-    state = {name: forms[0] for name, forms in trials.forms.items() if forms}
+    state = {name: forms[0] for name, forms in trials.forms.items()}
     best = trials.try_row(state)
     is_better = True
     while is_better and best < DONE and trials.is_in_time():
         is_better = False
-        for name in state:
-            for form in trials.forms[name]:
-                if form == state[name] or not trials.is_in_time():
-                    continue
-                reached = trials.try_row({**state, name: form})
-                if reached > best:
-                    state, best, is_better = {**state, name: form}, reached, True
-                if best == DONE:
-                    return _likeliest(state, trials)
+        for move in trials.moves():
+            if all(state[name] == form for name, form in move.items()):
+                continue
+            if best == DONE or not trials.is_in_time():
+                break
+            reached = trials.try_row({**state, **move})
+            if reached > best:
+                state, best, is_better = {**state, **move}, reached, True
     return _likeliest(state, trials) if best == DONE else None
 
 
 def _likeliest(state: Mapping[str, Form], trials: "_Trials") -> Row:
-    """A row that runs, with likelier forms where it runs with those as well: on the way, longer was taken for better."""
+    """A row that runs, with likelier forms where it runs with those as well: on the way longer was taken for better."""
     for name in state:
         for form in trials.forms[name]:
             if form == state[name] or not trials.is_in_time():
@@ -103,19 +103,31 @@ class _Trials:
         self.sizes = sizes
         self.config: Mapping[str, Any] = dict(getattr(model, "config"))  # noqa: B009  (typed as a tensor)
         self.weight = next(value for value in model.parameters() if value.is_floating_point())
-        self.deadline = time.thread_time() + SECONDS
+        self.begun = time.thread_time()
         parameters = list(inspect.signature(innermost(type(model).forward)).parameters.values())[1:]
         named = [item for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
         fields = Fields(self.config, _input_channels(model))
-        self.forms = {item.name: likely_forms(item, fields, is_first=item is named[0]) for item in named}
+        forms = {item.name: likely_forms(item, fields, is_first=item is named[0]) for item in named}
+        self.forms = {name: found for name, found in forms.items() if found}
+
+    def moves(self) -> Iterator[Row]:
+        """Other forms: of one argument, or of all arguments of a kind (the places of texts and pictures) at once."""
+        kinds: dict[int, list[str]] = {}
+        for name, forms in self.forms.items():
+            kinds.setdefault(len(forms), []).append(name)
+        for names in kinds.values():
+            for forms in zip(*(self.forms[name] for name in names), strict=True) if len(names) > 1 else ():
+                yield dict(zip(names, forms, strict=True))
+        for name, forms in self.forms.items():
+            yield from ({name: form} for form in forms)
 
     def is_in_time(self) -> bool:
         """Whether there is time left."""
-        return time.thread_time() < self.deadline
+        return time.thread_time() < self.begun + SECONDS
 
     def try_row(self, row: Row) -> int:
         """How many operations the forward does with a row before it fails; DONE where it does not."""
-        counter = _Counter(self.deadline)
+        counter = _Counter(self.begun + LAST_SECONDS)
         try:
             maker = Maker(Sizes(self.sizes, self.config), self.weight, None)
             kwargs = make_arguments(_given(row), maker)

@@ -1,4 +1,4 @@
-"""Calls of models, as rows, by class, config and version, in the user's cache: recorded ones, and those found by trying.
+"""Calls of models, as rows, by class, config and version, in the user's cache: recorded, or found by trying.
 
 Nothing here imports torch: whether a call was recorded is asked of models that are known without it.
 """

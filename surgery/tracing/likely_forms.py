@@ -22,7 +22,9 @@ INDEX_NAME = re.compile(r".*(ids?|indexes|indices|tags|indicator|labels)(_.*)?|i
 PLACE_NAME = re.compile(r"(img|txt|image|text)_ids|.*(coords|position_ids|rope_pos|rotary_emb|pos_embeds)")
 PAIR_NAME = re.compile(r"original_size|target_size|crop_coords|.*_sizes?")
 POOLED_NAME = re.compile(r"pooled|global|proj_embed|style|image_meta")
-OFTEN_GIVEN = re.compile(r"(encoder_)?hidden_states|timesteps?|pooled_.*|(img|txt)_ids|encoder_hidden_states_.*")
+OFTEN_GIVEN = re.compile(
+    r"(encoder_)?hidden_states|timesteps?|pooled_.*|(img|txt)_ids|encoder_hidden_states_.*|(.*_)?num_frames|height|width"
+)
 NOT_TENSORS = re.compile(r"controlnet|kv_cache|sparse|attention_kwargs|joint_attention|return_dict|skip_layers")
 
 
@@ -36,15 +38,19 @@ class Fields:
     def latents(self) -> list[str]:
         """Channels of latents."""
         patches = [f"in_channels*{patch}" for patch in (self._patch(), f"{self._patch()}*{self._patch()}") if patch]
-        return self._unique(["in_channels", *self._all(re.compile("channels")), *patches, *self._all(None)])
+        return self._unique(["in_channels", *self._all(re.compile("channels")), *patches, *self._of_weights()])
 
     def texts(self) -> list[str]:
         """Channels of texts, and of whatever else is encoded."""
-        return self._unique([*self._all(TEXT_FIELD), *self._all(re.compile("dim|size")), *self._all(None)])
+        return self._unique([*self._all(TEXT_FIELD), *self._of_weights()])
 
     def vectors(self) -> list[str]:
         """Channels of one vector a picture."""
         return self._unique([*self._all(re.compile("pool|global|project")), *self.texts()])
+
+    def text_layers(self) -> list[str]:
+        """How many layers of a text encoder are given at once."""
+        return [name for name, value in self.config.items() if re.search("text.*layers", name) and type(value) is int]
 
     def patch_term(self, axis: int) -> str:
         """How many latents a token has along an axis (frames, rows, columns)."""
@@ -52,6 +58,10 @@ class Fields:
         if isinstance(patch, (list, tuple)):
             return f"patch_size[{axis}]"
         return "patch_size" if type(patch) is int and axis else "1"
+
+    def _of_weights(self) -> list[str]:
+        """Fields that are the inputs of a weight outside the stacks."""
+        return [name for name in self._all(None) if self.config[name] in self.other_channels]
 
     def _patch(self) -> str:
         return "patch_size" if type(self.config.get("patch_size")) is int else ""
@@ -112,14 +122,14 @@ def _forms(name: str, annotation: str, fields: Fields, is_first: bool) -> Iterat
         lists = "list" in annotation.lower()
         yield from _texts(fields, lists=lists) if as_text else _latents(fields, lists=lists)
         yield from _latents(fields, lists=lists) if as_text else _texts(fields, lists=lists)
+    elif PAIR_NAME.fullmatch(name):
+        yield from ("batch 2", "batch 2 : integer", "batch 1 2")
     elif PLACE_NAME.fullmatch(name):
         yield from _places(name, fields)
     elif TIME_NAME.fullmatch(name):
         yield from ("batch", "batch : integer", "batch 1", "batch image", "batch frames", "1")
     elif INDEX_NAME.fullmatch(name):
         yield from _indices()
-    elif PAIR_NAME.fullmatch(name):
-        yield from ("batch 2", "batch 2 : integer", "batch 1 2")
     elif POOLED_NAME.search(name):
         yield from (f"batch {channels}" for channels in fields.vectors())
         yield from (f"batch 1 {channels}" for channels in fields.vectors())
@@ -163,6 +173,8 @@ def _texts(fields: Fields, *, lists: bool) -> Iterator[Form]:
             yield {"list": f"text {channels}", "times": "batch"}
             yield [f"batch text {channels}"]
         yield f"batch text {channels}"
+    for layers in fields.text_layers():
+        yield from (f"batch text {layers} {channels}" for channels in fields.texts())
     for channels in fields.texts():
         yield from (f"batch 1 text {channels}", f"batch {channels}", f"text {channels}")
 
@@ -175,9 +187,12 @@ def _masks() -> Iterator[Form]:
 
 def _places(name: str, fields: Fields) -> Iterator[Form]:
     tokens = "text" if re.search("txt|text", name) else "image"
-    for axes in ("3", "4", "2"):
-        yield from (f"{tokens} {axes}", f"batch {tokens} {axes}", f"batch {axes} {tokens}", f"text+image {axes}")
-        yield from (f"batch text+image {axes}", f"{axes} text+image : integer", f"batch {axes} text+image : integer")
+    axes_or_more = ("3", "4", "2")
+    for axes in axes_or_more:
+        yield from (f"{tokens} {axes}", f"batch {tokens} {axes}")
+    for axes in axes_or_more:
+        yield from (f"text+image {axes}", f"batch text+image {axes}", f"batch {axes} {tokens}")
+        yield from (f"{axes} text+image : integer", f"batch {axes} text+image : integer")
     yield from (f"{tokens} : integer", f"batch {tokens} : integer", "text+image : integer")
     grid = [f"{size}//{fields.patch_term(axis)} : integer" for axis, size in enumerate(("frames", "height", "width"))]
     yield grid

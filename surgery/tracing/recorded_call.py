@@ -62,7 +62,7 @@ class _Namer:
     def _name_products(self) -> None:
         """Plain numbers of which a tensor's size is the product: rows and columns of its tokens."""
         wanted = {size for value in _tensors(self.given) for size in value.shape if size > 1}
-        groups = [value for value in _int_groups(self.given)]
+        groups = list(_int_groups(self.given))
         alone = [(name, value) for name, value in self.given.items() if type(value) is int and value > 1]
         for count in (3, 2):
             groups += [tuple(group) for group in itertools.combinations(alone, count)]
