@@ -44,17 +44,21 @@ def _climb(trials: "_Trials") -> Row | None:
     """From the likeliest form of every argument on: another form of one of them, wherever that carries further."""
     state = {name: forms[0] for name, forms in trials.forms.items()}
     best = trials.try_row(state)
-    is_better = True
-    while is_better and best < DONE and trials.is_in_time():
-        is_better = False
+    may_add = False  # what may be left out is only given where nothing else carries further
+    while best < DONE and trials.is_in_time():
+        before = best
         for move in trials.moves():
-            if all(state[name] == form for name, form in move.items()):
+            adds = any(state[name] is ABSENT for name in move)
+            if adds > may_add or all(state[name] == form for name, form in move.items()):
                 continue
             if best == DONE or not trials.is_in_time():
                 break
             reached = trials.try_row({**state, **move})
             if reached > best:
-                state, best, is_better = {**state, **move}, reached, True
+                state, best = {**state, **move}, reached
+        if best == before and may_add:
+            break
+        may_add = best == before
     return _likeliest(state, trials) if best == DONE else None
 
 

@@ -25,7 +25,9 @@ POOLED_NAME = re.compile(r"pooled|global|proj_embed|style|image_meta")
 OFTEN_GIVEN = re.compile(
     r"(encoder_)?hidden_states|timesteps?|pooled_.*|(img|txt)_ids|encoder_hidden_states_.*|(.*_)?num_frames|height|width"
 )
-NOT_TENSORS = re.compile(r"controlnet|kv_cache|sparse|attention_kwargs|joint_attention|return_dict|skip_layers")
+NOT_TENSORS = re.compile(
+    r"controlnet_(block|single)|kv_cache|sparse|attention_kwargs|joint_attention|return_dict|skip_layers"
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Fields:
     def latents(self) -> list[str]:
         """Channels of latents."""
         patches = [f"in_channels*{patch}" for patch in (self._patch(), f"{self._patch()}*{self._patch()}") if patch]
-        return self._unique(["in_channels", *self._all(re.compile("channels")), *patches, *self._of_weights()])
+        return self._unique(
+            ["in_channels", *self._all(re.compile("channels|visual|latent")), *patches, *self._of_weights()]
+        )
 
     def texts(self) -> list[str]:
         """Channels of texts, and of whatever else is encoded."""
@@ -117,7 +121,7 @@ def _forms(name: str, annotation: str, fields: Fields, is_first: bool) -> Iterat
         yield from _shapes(fields)
     elif "mask" in name:
         yield from _masks()
-    elif is_first or re.fullmatch(r"(x|sample|.*latents?(_.*)?|.*hidden_states|.*tokens)", name):
+    elif is_first or re.fullmatch(r"(x|sample|.*latents?(_.*)?|.*hidden_states|.*_cond|.*tokens)", name):
         as_text = TEXT_NAME.search(name) is not None and not is_first
         lists = "list" in annotation.lower()
         yield from _texts(fields, lists=lists) if as_text else _latents(fields, lists=lists)
