@@ -22,6 +22,8 @@ import torch
 Form = Any  # of one argument, as above
 Row = Mapping[str, Form]
 
+FREE_SIZES = ("batch", "height", "width", "frames", "text", "image", "rows", "columns")  # never fields of a config
+
 
 @dataclass
 class Sizes:

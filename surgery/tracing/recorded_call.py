@@ -15,7 +15,7 @@ from torch import nn
 
 from surgery.errors import RefusedError
 from surgery.tracing.arguments import parameters_of_module
-from surgery.tracing.call_rows import Form, Maker, Row, Sizes, make_arguments
+from surgery.tracing.call_rows import FREE_SIZES, Form, Maker, Row, Sizes, make_arguments
 
 PICTURE_NDIM, VIDEO_NDIM = 4, 5  # of latents: (batch, channels, height, width), with frames after the channels
 MAX_CONTENTS = 64  # values of an integer tensor that are kept one by one
@@ -176,7 +176,7 @@ class _Namer:
 
 
 def _fields(config: Mapping[str, Any]) -> dict[str, int]:
-    return {name: value for name, value in config.items() if type(value) is int and not name.startswith("_")}
+    return {name: value for name, value in config.items() if type(value) is int and name not in FREE_SIZES}
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
