@@ -1,4 +1,4 @@
-"""Writes surgery/tracing/example_rows.json: for every model class of diffusers a row with which it runs, found by trying.
+"""Writes surgery/tracing/example_rows.json: rows with which classes of diffusers run, found by trying.
 
 Each class is built from its own defaults, with few layers, on the meta device. Rows are kept where a class still runs
 with them, or can't be built from its defaults. `make examples` runs this, where diffusers has new classes.
@@ -29,9 +29,9 @@ def classes() -> Iterator[str]:
     """The names of the transformer classes that diffusers offers, without those whose rows are written by hand."""
     for name in dir(diffusers):
         member = None if name.startswith("_") else getattr(diffusers, name)
-        if inspect.isclass(member) and issubclass(member, diffusers.ModelMixin) and name not in SHAPES:
-            if member.__module__.startswith("diffusers.models.transformers"):
-                yield name
+        is_model = inspect.isclass(member) and issubclass(member, diffusers.ModelMixin)
+        if is_model and member.__module__.startswith("diffusers.models.transformers") and name not in SHAPES:
+            yield name
 
 
 def build_with_few_layers(name: str) -> nn.Module | None:

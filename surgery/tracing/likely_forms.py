@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from surgery.tracing.call_rows import Form
+from surgery.tracing.call_rows import FREE_SIZES, Form
 
 ABSENT: Form = None  # the argument is left out
 NO_CHANNELS = re.compile(r"num_|_layers|eps|theta|max_|min_|patch|_ratio|freq|sample|length|_len|index|interval|scale")
@@ -25,9 +25,7 @@ POOLED_NAME = re.compile(r"pooled|global|proj_embed|style|image_meta")
 OFTEN_GIVEN = re.compile(
     r"(encoder_)?hidden_states|timesteps?|pooled_.*|(img|txt)_ids|encoder_hidden_states_.*|(.*_)?num_frames|height|width"
 )
-NOT_TENSORS = re.compile(
-    r"controlnet_(block|single)|kv_cache|sparse|attention_kwargs|joint_attention|return_dict|skip_layers"
-)
+NOT_TENSORS = re.compile(r"controlnet_(block|single)|kv_cache|sparse|attention_kwargs|return_dict|skip_layers")
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Fields:
         return [
             name
             for name, value in self.config.items()
-            if type(value) is int and value > 1 and not name.startswith("_") and not NO_CHANNELS.search(name)
+            if type(value) is int and value > 1 and name not in FREE_SIZES and not NO_CHANNELS.search(name)
             if pattern is None or pattern.search(name)
         ]
 

@@ -47,7 +47,7 @@ class OwnPipeline:
     def __init__(self, transformer, most=2):
         self.transformer, self.most = transformer, most
 
-    def __call__(self, prompt, generator, output_type, tokens=5):  # noqa: ARG002  (as pipelines are called)
+    def __call__(self, prompt, generator, output_type, tokens=5):
         if len(prompt) > self.most:
             raise ValueError("one prompt at a time")
         batch, width = len(prompt), self.transformer.config.width

@@ -17,7 +17,9 @@ from surgery.tracing.found_call import find_call
 from surgery.tracing.kept_calls import KeptCall
 
 
-@pytest.mark.parametrize("name", ["sd3", "flux", "auraflow", "dit"])
+@pytest.mark.parametrize(
+    "name", ["flux", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd3", "auraflow", "dit"))]
+)
 def test_what_is_found_tells_the_same_of_a_model_as_the_row_by_hand(name, monkeypatch):
     model = build_tiny_model(name)
     row = find_call(model, sizes_for_config(dict(model.config)))
@@ -47,7 +49,7 @@ def test_the_search_ends(monkeypatch):
 
 
 def test_nothing_is_said_or_changed_by_the_search(caplog, recwarn):
-    model = tiny_model("flux")
+    model = tiny_model("dit")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     find_call(model, sizes_for_config(dict(model.config)))
     assert not caplog.records and not recwarn.list
