@@ -120,10 +120,10 @@ class _Trials:
         for name, forms in self.forms.items():
             kinds.setdefault(len(forms), []).append(name)
         for names in kinds.values():
-            for forms in zip(*(self.forms[name] for name in names), strict=True) if len(names) > 1 else ():
-                yield dict(zip(names, forms, strict=True))
-        for name, forms in self.forms.items():
-            yield from ({name: form} for form in forms)
+            alike = zip(*(self.forms[name] for name in names), strict=True) if len(names) > 1 else ()
+            yield from (dict(zip(names, chosen, strict=True)) for chosen in alike)
+        for name, each in self.forms.items():
+            yield from ({name: form} for form in each)
 
     def is_in_time(self) -> bool:
         """Whether there is time left."""
