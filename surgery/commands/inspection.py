@@ -80,7 +80,9 @@ def describe_anatomy(name: str, anatomy: Anatomy, *, depth: int = 1) -> str:
         lines += ["", f"shares: of the model for stacks, of the block for components; FLOPs at {sizes}"]
     if anatomy.trace_failure is not None:
         lines += ["", f"{anatomy.trace_failure}; its stacks are traced when it first runs"]
-    return "\n".join([*lines, "", known_text(anatomy)])
+    if anatomy.example or not anatomy.has_example_inputs:
+        lines += ["", known_text(anatomy)]
+    return "\n".join(lines)
 
 
 def known_text(anatomy: Anatomy) -> str:
