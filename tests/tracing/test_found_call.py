@@ -70,6 +70,7 @@ SAMPLE = ("QwenImageTransformer2DModel", "ZImageTransformer2DModel", "CogView4Tr
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in SAMPLE)) for name in shipped_rows()],
 )
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")  # of diffusers, over itself
 def test_a_row_that_ships_runs(name):
     model = build_with_few_layers(name)
     example = example_call(model)
