@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lock docs demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
+.PHONY: help lock docs examples demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -72,3 +72,6 @@ test-newest: pyproject.toml  ## the laws on the newest of everything that the re
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python $(PIP) --pre --editable '.[dev]'
 	.venv-newest/bin/python -m pytest -m 'not slow' $(LAWS)
+
+examples: $(INSTALLED)  ## find example inputs for diffusers' transformer classes anew, into surgery/tracing/example_rows.json
+	$(BIN)/python tests/example_rows.py

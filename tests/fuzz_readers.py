@@ -202,7 +202,7 @@ def recall(folder: Path) -> object:
 def remember(folder: Path) -> None:
     """A cache of one anatomy."""
     os.environ["SURGERY_CACHE"] = str(folder)
-    known.keep_anatomy("ab" * 32, sd3())
+    known.keep_anatomy("ab" * 32, sd3(), None)
 
 
 def list_kinds() -> dict[str, Kind]:

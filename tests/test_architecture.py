@@ -23,6 +23,7 @@ ROOMS = (
         "tested",
         "damage",
         "files",
+        "kept",
         "written",
         "outputs",
         "safe_text",

@@ -6,10 +6,10 @@ import pytest
 
 import surgery
 from surgery.anatomy.hub_cache import hub_cache_folder
-from surgery.anatomy.known import cache_folder
 from surgery.anatomy.sources import find_source
 from surgery.errors import InputError
 from surgery.files import expand_home, write_whole
+from surgery.kept import cache_folder
 from surgery.metrics.weight_files import checkpoint_folder
 from surgery.publish.recipe import public_name
 

@@ -92,7 +92,9 @@ class Anatomy:
 
     `dtype` is that of the weights, or the one that sizes are reported at where there are no weights (`has_weights`).
     `example` names the example sizes that FLOPs and streams were read at; empty where they are unknown, because the
-    class has no example inputs, or because its forward can't be traced whole (`trace_failure` says why).
+    model has no example inputs, or because its forward can't be traced whole (`trace_failure` says why). `known_from`
+    says whence the inputs were known (see tracing.kept_calls): `row`, `found row`, `config`, `call TIME`, or nothing
+    where there are none.
     """
 
     class_name: str
@@ -103,6 +105,12 @@ class Anatomy:
     has_weights: bool
     example: tuple[tuple[str, int], ...] = field(default=())
     trace_failure: str | None = None
+    known_from: str = "row"
+
+    @property
+    def has_example_inputs(self) -> bool:
+        """Whether a call of the model is known, so that its forward can be tried without weights."""
+        return bool(self.known_from)
 
     def stack(self, name: str) -> Stack:
         """The stack of this dotted name, which is of this model: in a plan for it, say."""

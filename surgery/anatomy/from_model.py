@@ -39,6 +39,8 @@ def read_anatomy(
     """
     if not find_stack_names(model):
         raise InputError(f"{type(model).__name__} has no stack of blocks (no ModuleList); it is no transformer")
+    if type(model).__module__.startswith("transformers."):
+        raise InputError(f"a {type(model).__name__} is no transformer of diffusers, and can't be edited")
     skeleton = _skeleton(model)
     example = example_call(skeleton, sizes=sizes)
     failure = None
@@ -58,6 +60,7 @@ def read_anatomy(
         has_weights=has_weights,
         example=() if example is None or failure is not None else tuple(example.sizes.items()),
         trace_failure=failure,
+        known_from="" if example is None else example.known_from,
     )
 
 

@@ -282,20 +282,37 @@ def anatomy_of_source(source: ModelSource) -> Anatomy:
         return recall_demo()
     key = key_of_config(source.config, source.weights_dtype)
     anatomy = recall_anatomy(key)
-    if anatomy is None:
-        anatomy = build_anatomy(source)
-        keep_anatomy(key, anatomy)
+    return read_source_anew(source) if anatomy is None else anatomy
+
+
+def read_source_anew(source: ModelSource) -> Anatomy:
+    """The anatomy of a source as it is known by now, kept for the next time; raises as above."""
+    from surgery.tracing.example_inputs import call_key
+    from surgery.tracing.kept_calls import BY_HAND
+
+    model = _build_for_anatomy(source)
+    anatomy = _read(source, model)
+    is_certain = anatomy.known_from == BY_HAND
+    keep_anatomy(key_of_config(source.config, source.weights_dtype), anatomy, None if is_certain else call_key(model))
     return anatomy
 
 
 def build_anatomy(source: ModelSource) -> Anatomy:
     """The anatomy of a model as diffusers builds it from its config, on the meta device; raises as above."""
+    return _read(source, _build_for_anatomy(source))
+
+
+def _build_for_anatomy(source: ModelSource) -> Any:
     import torch
 
+    dtype = source.weights_dtype or ASSUMED_DTYPE
+    return build_on_meta(source, getattr(torch, dtype if dtype in DTYPE_NAMES.values() else ASSUMED_DTYPE))
+
+
+def _read(source: ModelSource, model: Any) -> Anatomy:
     from surgery.anatomy.from_model import read_anatomy
 
     dtype = source.weights_dtype or ASSUMED_DTYPE
-    model = build_on_meta(source, getattr(torch, dtype if dtype in DTYPE_NAMES.values() else ASSUMED_DTYPE))
     return read_anatomy(model, has_weights=source.weights_dtype is not None, dtype=dtype)
 
 

@@ -13,10 +13,10 @@ import typer
 
 from surgery.anatomy.anatomy import Stack
 from surgery.anatomy.hub_cache import hub_cache_folder
-from surgery.anatomy.known import cache_folder
 from surgery.commands.output import JsonFlag, print_json, say
 from surgery.errors import InputError, InternalsError
 from surgery.internals import PrivateName, private_names, version_of
+from surgery.kept import cache_folder
 from surgery.tested import TESTED, is_tested, tested_range
 from surgery.text_table import table
 
@@ -207,9 +207,11 @@ def examine_model(model: str) -> Iterator[Finding]:
             anatomy.trace_failure,
             "its stacks are traced alone, each from its first block to its last, when it first runs",
         )
-    elif not anatomy.example:
+    elif not anatomy.has_example_inputs:
         text = f"there are no example inputs for {anatomy.class_name}"
-        yield Finding(Status.note, "trace", text, "it is traced when it first runs")
+        yield Finding(
+            Status.note, "trace", text, f"it is traced when it first runs; `surgery learn {model}` records a call"
+        )
     else:
         yield Finding(Status.ok, "trace", f"the whole forward, in {seconds:.2f} s")
     for stack in anatomy.stacks:

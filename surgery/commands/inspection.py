@@ -80,7 +80,21 @@ def describe_anatomy(name: str, anatomy: Anatomy, *, depth: int = 1) -> str:
         lines += ["", f"shares: of the model for stacks, of the block for components; FLOPs at {sizes}"]
     if anatomy.trace_failure is not None:
         lines += ["", f"{anatomy.trace_failure}; its stacks are traced when it first runs"]
+    if anatomy.example or not anatomy.has_example_inputs:
+        lines += ["", known_text(anatomy)]
     return "\n".join(lines)
+
+
+def known_text(anatomy: Anatomy) -> str:
+    """Whence what is said of a model is known."""
+    match anatomy.known_from.split(" "):
+        case ["call", time]:
+            return f"known from one call, recorded on {time.partition('T')[0]}"
+        case ["config"]:
+            return "known from the config alone: inputs with which its forward runs were found by trying"
+        case [""]:
+            return "streams are unknown until it runs: no inputs were found by trying; `surgery learn` records a call"
+    return "known from a row that ships"
 
 
 def _note(stack: Stack) -> str:

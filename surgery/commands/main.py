@@ -22,6 +22,7 @@ from surgery.commands import (
     export,
     generate,
     inspection,
+    learn,
     plot,
     profiling,
     remap,
@@ -75,6 +76,7 @@ def begin(
 
 app.command("demo")(demo.run)
 app.command("inspect")(inspection.run)
+app.command("learn")(learn.run)
 app.command("check")(check.run)
 app.command("diff")(diff.run)
 app.command("generate")(generate.run)

@@ -29,6 +29,7 @@ from surgery.experiment.sights import Observed
 from surgery.files import key_of_recipe
 from surgery.metrics.open_picture import open_picture
 from surgery.metrics.pictures import PictureSet
+from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
 from surgery.pipelines.shared_text import text_encoded_once
@@ -147,6 +148,7 @@ def run_evaluation(request: EvaluationRequest) -> Evaluation:
     judges, notes = load_judges(request.judges, request.prompts, source.name, request.out / STORE, device=device)
     notes += notes_on_number(len(request.prompts.prompts), judges)
     run = open_run(source, request, request.prompts.prompts)
+    learn_unless_known(run.pipe, run.call)
     recipe = run.recipe()
     rows, pictures = draw_all(run, specs, request, recipe)
     try:

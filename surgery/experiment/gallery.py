@@ -27,6 +27,7 @@ from surgery.metrics.contact_sheet import contact_sheet
 from surgery.metrics.pictures import png_of
 from surgery.outputs import added_files, refuse_in_the_way
 from surgery.pipelines.draw import Drawing
+from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device, pick_dtype
 from surgery.plan.plan import Plan
 from surgery.publish.graph_folder import Artefact, find_base, is_artefact, read_artefact
@@ -90,6 +91,7 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
     specs, source = find_targets(request)
     with added_files(request.out, COMMAND, force=request.force) as folder:
         run = open_run(source, request, request.prompts)
+        learn_unless_known(run.pipe, run.call)
         rows = list_rows(specs, run.pipe, request)
         folders = folder_names([row.name for row in rows], taken=(SHEET, RECIPE))
         pictures = [picture_name(number) for number in range(len(request.prompts))]

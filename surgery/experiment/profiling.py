@@ -22,6 +22,7 @@ from surgery.files import hash_file, key_of_recipe
 from surgery.metrics.open_picture import open_picture
 from surgery.outputs import refuse_file, unfinished_runs
 from surgery.pipelines.guidance import find_guidance
+from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.profile_file import write_profile
@@ -107,6 +108,7 @@ def profile(
         mean_states=mean_states,
         call=call or {},
     )
+    learn_unless_known(pipe, request.call)
     recorder = make_recorder(pipe.transformer, request)
     measure, asked = _measure_prompts(pipe, request.call), list_samples(request, ())
     for batch in _batches(asked, batch_size):
@@ -132,6 +134,7 @@ def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda
     with unfinished_runs(request.out) as folder:
         refuse_file(request.out, force=request.force, suffixes=SUFFIXES)
         run = open_run(source, request, [one.text for one in asked])
+        learn_unless_known(run.pipe, run.call)
         profile, kept = _measure(run, request, asked, folder, say)
         write_profile(profile, request.out)
         kept.unlink(missing_ok=True)

@@ -42,7 +42,7 @@ def build_variant(model: nn.Module, plan: Plan, anatomy: Anatomy, means: Means |
     rewritten = RewrittenForward(model, plan)
     _replace_components(variant, plan, anatomy, means or {})
     variant.__dict__[ATTRIBUTE] = rewritten
-    example = example_call(variant)
+    example = example_call(model)
     if example is not None:  # otherwise at the first run
         _trace_example(variant, flatten_call((), example.kwargs, rewritten.parameters))
     return variant

@@ -24,7 +24,6 @@ from surgery.checkpoint.unrolled import OTHER_BACKEND, unroll_plan
 from surgery.errors import InputError, RefusedError
 from surgery.plan.backends import moved_stacks, reads_of_moved
 from surgery.plan.plan import Plan, plan_from_json
-from surgery.tracing.example_inputs import has_example_inputs
 from surgery.tracing.stack_code import use_of_numbers
 from surgery.verify.agreement import Agreement
 from surgery.verify.full import check_fully
@@ -71,7 +70,7 @@ def _compile(source: ModelSource, plan: Plan, variant: str | None, verify: Verif
     layers = unroll_plan(plan, anatomy)
     is_run = verify == "numeric" or _needs_folds(plan, layers)
     if is_run:
-        _refuse_unknown_class(source, anatomy.trace_failure)
+        _refuse_unknown_class(anatomy)
     small, folds, agreement = None, NO_FOLDS, None
     with ThreadPoolExecutor(max_workers=1) as pool:
         identity = pool.submit(identify, source)  # it reads all weights
@@ -108,7 +107,7 @@ def _compare(
     Raises:
         RefusedError: they do not, or it can't be tried.
     """
-    if not has_example_inputs(source.class_name):
+    if not anatomy_of_source(source).has_example_inputs:
         raise RefusedError(
             f"{describe_misfits(misfits)}; there are no example inputs for {source.class_name}, on which to try "
             "whether its forward needs that; leave the block where blocks of its kind stand, or give --verify none, "
@@ -159,12 +158,12 @@ def _refuse_unseen_numbers(source: ModelSource, anatomy: Anatomy, plan: Plan, fi
                 )
 
 
-def _refuse_unknown_class(source: ModelSource, trace_failure: str | None) -> None:
-    if not has_example_inputs(source.class_name):
+def _refuse_unknown_class(anatomy: Anatomy) -> None:
+    if not anatomy.has_example_inputs:
         raise RefusedError(
-            f"graph and checkpoint can't be compared: there are no example inputs for {source.class_name}; with "
+            f"graph and checkpoint can't be compared: there are no example inputs for {anatomy.class_name}; with "
             "--verify structure layers can be skipped, repeated and moved where the code of its forward runs them one "
             f"after the other and no more, as far as that can be read; {OTHER_BACKEND}"
         )
-    if trace_failure is not None:
-        raise InputError(f"graph and checkpoint can't be compared: {trace_failure}; give --verify structure")
+    if anatomy.trace_failure is not None:
+        raise InputError(f"graph and checkpoint can't be compared: {anatomy.trace_failure}; give --verify structure")

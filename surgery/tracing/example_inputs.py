@@ -1,25 +1,34 @@
-"""Example inputs of a transformer from its config alone: a table of argument -> shape, one row a model class.
+"""Example inputs of a transformer: from a row that ships, from one call that was recorded, or from its config alone.
 
-A shape is written in the config's own fields, integers and four free sizes: `batch`, `height` and `width` of the
-latents, `text` tokens, `image` tokens (for models that take a sequence). A class without a row is traced at its first
-run instead.
+Rows are those of `call_rows`. The free sizes are `batch`, `height` and `width` of the latents, `frames`, `text` tokens,
+`image` tokens (for models that take a sequence), also as `rows` and `columns`, and those that a recorded call has. The
+rows of `SHAPES` were written by hand, the others that ship by `make examples`, which keeps what is found by trying
+(`found_call`). A model of which nothing is known is traced at its first run.
 """
 
+import functools
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from surgery.errors import InputError
+from surgery.tracing.call_rows import Maker, Row, Sizes, make_arguments, terms_of
+from surgery.tracing.found_call import find_call
+from surgery.tracing.kept_calls import BY_HAND, FOUND, SHIPPED, KeptCall, keep_call, key_of_call, recall_call
 
 BATCH = 2
 TEXT_TOKENS = 77
 IMAGE_TOKENS = 4096  # 1024 x 1024 pixels in the models that take a sequence
 LATENT_SIZE = 128
 FRAMES = 5  # of latents
+ROWS = COLUMNS = 64  # of image tokens
+SHIPPED_ROWS = Path(__file__).with_name("example_rows.json")  # written by `make examples`
 
 JOINT_GRID = {
     "hidden_states": "batch in_channels height width",
@@ -86,15 +95,12 @@ SHAPES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class ExampleCall:
-    """Keyword arguments that a model's forward accepts, and the free sizes that they were made with."""
+    """Keyword arguments that a model's forward accepts, the free sizes that they were made with, and whence they are
+    known (see `KeptCall`)."""
 
     kwargs: dict[str, Any]
     sizes: dict[str, int]
-
-
-def has_example_inputs(class_name: str) -> bool:
-    """Whether the table has a row for this class."""
-    return class_name in SHAPES
+    known_from: str = BY_HAND
 
 
 def sizes_for_config(config: Mapping[str, Any]) -> dict[str, int]:
@@ -104,24 +110,42 @@ def sizes_for_config(config: Mapping[str, Any]) -> dict[str, int]:
     patch = config.get("patch_size", 1)
     tokens = (side // patch) ** 2 if isinstance(patch, int) else IMAGE_TOKENS
     text = TEXT_TOKENS if tokens != TEXT_TOKENS else TEXT_TOKENS + 1  # streams are told apart by their lengths
-    return {"batch": BATCH, "height": side, "width": side, "frames": FRAMES, "text": text, "image": IMAGE_TOKENS}
+    pixels = {
+        "height": _number(config, "sample_height", side),
+        "width": _number(config, "sample_width", side),
+        "frames": _frames(config),
+    }
+    text = _number(config, "max_text_seq_length", text)
+    return {"batch": BATCH, **pixels, "text": text, "image": IMAGE_TOKENS, "rows": ROWS, "columns": COLUMNS}
+
+
+def _number(config: Mapping[str, Any], name: str, otherwise: int) -> int:
+    value = config.get(name)
+    return value if type(value) is int and value > 0 else otherwise
+
+
+def _frames(config: Mapping[str, Any]) -> int:
+    """Frames of latents: those that a model was made for, after compression, where its config says both."""
+    frames = _number(config, "sample_frames", 0)
+    compression = _number(config, "temporal_compression_ratio", 1)
+    return (frames - 1) // compression + 1 if frames else FRAMES
 
 
 def example_call(
     model: nn.Module, *, sizes: Mapping[str, int] | None = None, generator: torch.Generator | None = None
 ) -> ExampleCall | None:
-    """Inputs for `model` on its own device and dtype, or None where the table has no row for its class and config.
+    """Inputs for `model` on its own device and dtype, or None where nothing is known of its calls.
 
     `sizes` overrides the free sizes. With a generator the values are random, without they are zeros.
 
     Raises:
         InputError: a size in the config is none.
     """
-    rows = SHAPES.get(type(model).__name__)
-    if rows is None or _lacks_sizes(rows, dict(getattr(model, "config"))):  # noqa: B009  (nn.Module types it as a tensor)
+    known = known_call(model)
+    if known is None or known.row is None:
         return None
     try:
-        return _make_call(model, rows, sizes or {}, generator)
+        return _make_call(model, known, sizes or {}, generator)
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, StopIteration) as error:
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise InputError(
@@ -129,60 +153,89 @@ def example_call(
         ) from None
 
 
-def _lacks_sizes(rows: Mapping[str, str], config: Mapping[str, Any]) -> bool:
-    """Whether a row names a field that a config leaves empty: such a model takes something else, or nothing, there."""
-    terms = (term for row in rows.values() if " if " not in row for term in row.partition(":")[0].split())
-    return any(term in config and config[term] is None for term in terms)
+def known_call(model: nn.Module) -> KeptCall | None:
+    """What is known of the calls of a model, the surest first: a row by hand, a real call, a row that was found.
+
+    What nothing is known of is looked for, once; what was found, or that nothing was, is kept.
+    """
+    key = call_key(model)
+    by_hand = SHAPES.get(type(model).__name__)
+    if by_hand is not None and (key is None or _is_made_for(by_hand, model)):
+        return KeptCall(by_hand, {}, BY_HAND)
+    if key is None:
+        return None
+    recorded = recall_call(key)
+    if recorded is not None and recorded.is_recorded:
+        return recorded
+    if by_hand is not None:
+        return KeptCall(by_hand, {}, BY_HAND)
+    if key not in _FOUND:
+        _FOUND[key] = recorded or _find(model, key)
+    return _FOUND[key]
+
+
+_FOUND: dict[str, KeptCall] = {}  # by key, of models that this process has looked at
+
+
+def call_key(model: nn.Module) -> str | None:
+    """The key of a model's calls; None where it has no config by which to know it."""
+    config = getattr(model, "config", None)
+    if not isinstance(config, Mapping):
+        return None
+    return key_of_call(type(model).__name__, config)
+
+
+def _is_made_for(row: Row, model: nn.Module) -> bool:
+    """Whether all sizes of a row are there in the config of a model."""
+    config = dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
+    weight = torch.empty((), device="meta")
+    try:
+        make_arguments(row, Maker(Sizes(sizes_for_config(config), config), weight, None))
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError):
+        return False
+    return True
+
+
+def lend_call(model: nn.Module, call: KeptCall) -> None:
+    """Let another model of the class, of a config of its own, have what is known of a call; in this process only."""
+    key = call_key(model)
+    if key is not None:
+        _FOUND[key] = call
+
+
+def _find(model: nn.Module, key: str) -> KeptCall:
+    """A row that ships, where the model runs with it; else one that is found by trying, which is kept."""
+    shipped = shipped_rows().get(type(model).__name__)
+    config = dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
+    sizes = sizes_for_config(config)
+    row = find_call(model, sizes, shipped)
+    if row is not None and row == shipped:
+        return KeptCall(row, {}, SHIPPED)
+    found = KeptCall(row, {}, FOUND)
+    keep_call(key, found)
+    return found
+
+
+@functools.cache
+def shipped_rows() -> Mapping[str, Row]:
+    """The rows that ship beside those of `SHAPES`, by class."""
+    rows: Mapping[str, Row] = json.loads(SHIPPED_ROWS.read_bytes())
+    return rows
 
 
 def _make_call(
-    model: nn.Module, rows: Mapping[str, str], sizes: Mapping[str, int], generator: torch.Generator | None
+    model: nn.Module, known: KeptCall, sizes: Mapping[str, int], generator: torch.Generator | None
 ) -> ExampleCall:
     config: Mapping[str, Any] = dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
-    known = {**sizes_for_config(config), **sizes}
+    row = known.row
+    assert row is not None, "a call is made of a row"
+    free = {**sizes_for_config(config), **known.sizes, **sizes}
     weight = next(value for value in model.parameters() if value.is_floating_point())
-    kwargs: dict[str, Any] = {}
-    for argument, row in rows.items():
-        shape, _, kind = row.partition(":")
-        shape, _, condition = shape.partition(" if ")
-        head, _, key = argument.partition(".")
-        if condition and not config.get(condition.strip()):
-            if key:
-                kwargs.setdefault(head, {})[key] = None
-            continue
-        resolved = [_resolve_size(term, known, config) for term in shape.split()]
-        tensor = _make_input(resolved, head, kind.strip(), weight=weight, generator=generator)
-        if key:
-            kwargs.setdefault(head, {})[key] = tensor
-        else:
-            kwargs[head] = tensor
-    known_arguments = inspect.signature(type(model).forward).parameters
-    used = {term for row in rows.values() for term in row.replace("+", " ").split()}
+    kwargs = make_arguments(row, Maker(Sizes(free, config), weight, generator))
+    known_arguments = inspect.signature(inspect.unwrap(type(model).forward)).parameters
+    used = set().union(*map(terms_of, row.values()))
     return ExampleCall(
         {name: value for name, value in kwargs.items() if name in known_arguments},
-        {name: size for name, size in known.items() if name in used},
+        {name: size for name, size in free.items() if name in used},
+        known.known_from,
     )
-
-
-def _resolve_size(term: str, sizes: Mapping[str, int], config: Mapping[str, Any]) -> int:
-    if "+" in term:
-        return sum(_resolve_size(part, sizes, config) for part in term.split("+"))
-    if term.isdigit():
-        return int(term)
-    return sizes[term] if term in sizes else int(config[term])
-
-
-def _make_input(
-    shape: list[int], name: str, kind: str, *, weight: torch.Tensor, generator: torch.Generator | None
-) -> torch.Tensor:
-    if kind == "boolean":
-        return torch.ones(shape, dtype=torch.bool, device=weight.device)
-    if kind == "integer":
-        return torch.zeros(shape, dtype=torch.long, device=weight.device)
-    if name.endswith("_mask"):
-        return torch.ones(shape, dtype=weight.dtype, device=weight.device)
-    if name == "timestep":
-        return torch.full(shape, 0.5, dtype=weight.dtype, device=weight.device)
-    if generator is None or weight.is_meta:
-        return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
-    return torch.randn(shape, generator=generator, device=generator.device).to(weight.device, weight.dtype)

@@ -108,6 +108,8 @@ def read_steps(graph: fx.Graph, model: nn.Module, stack: str, num_blocks: int) -
     columns = tuple(tuple(bound[stream.parameter] for bound in arguments) for stream in streams)
     around = Surroundings(stack, calls, outputs, tuple(stream.output for stream in streams), columns, depths)
     bounds = find_bounds(graph, around)
+    if not bounds.streams:
+        raise RefusedError(f"no tensor goes on from each block of {stack} to the next, as it is in a transformer")
     entries = tuple(zip(*bounds.columns, strict=True))
     return StackSteps(stack, calls, tuple(streams[s] for s in bounds.streams), entries, bounds.exits, bounds.owned)
 

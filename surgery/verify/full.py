@@ -4,12 +4,11 @@ from pathlib import Path
 
 import torch
 
-from surgery.anatomy.sources import ModelSource
+from surgery.anatomy.sources import ModelSource, anatomy_of_source
 from surgery.errors import InputError
 from surgery.graph.apply import apply
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.plan.plan import Plan
-from surgery.tracing.example_inputs import has_example_inputs
 from surgery.verify.agreement import Agreement, compare
 
 SIZES = {"batch": 1, "height": 16, "width": 16, "image": 64, "text": 33}
@@ -26,7 +25,7 @@ def check_fully(
         RefusedError: they differ by more than rounding.
         InputError: one can't be loaded, or the class has no example inputs.
     """
-    if not has_example_inputs(source.class_name):
+    if not anatomy_of_source(source).has_example_inputs:
         raise InputError(f"there are no example inputs for {source.class_name}; give --verify structure")
     dtype = source.weights_dtype or "float32"
     graph = apply(_load(source, dtype, variant), plan, profile=means)

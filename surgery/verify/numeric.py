@@ -33,7 +33,7 @@ from surgery.plan.schedule import Layer
 from surgery.progress import library_bars
 from surgery.tracing.example_inputs import example_call
 from surgery.verify.agreement import Agreement, compare
-from surgery.verify.shrink import SIZES, build_random, shrink_source
+from surgery.verify.shrink import build_random, shrink_source, small_sizes
 
 NUM_SHARDS = 3  # about as many are written
 
@@ -46,15 +46,17 @@ class SmallModel:
     model: nn.Module
     anatomy: Anatomy
     kwargs: Mapping[str, Any]
+    sizes: Mapping[str, int]
 
 
 def build_small(source: ModelSource) -> SmallModel:
     """A shrunken model of a source; raises InputError where its class has no example inputs."""
     small = shrink_source(source)
     model = build_random(small)
-    example = example_call(model, sizes=SIZES, generator=torch.Generator().manual_seed(1))
+    sizes = small_sizes(model)
+    example = example_call(model, sizes=sizes, generator=torch.Generator().manual_seed(1))
     assert example is not None, "the class has example inputs"
-    return SmallModel(small, model, read_anatomy(model, sizes=SIZES), example.kwargs)
+    return SmallModel(small, model, read_anatomy(model, sizes=sizes), example.kwargs, sizes)
 
 
 def folds_of_plan(small: SmallModel, plan: Plan, layers: Mapping[str, Sequence[Layer]]) -> Folds:
@@ -77,7 +79,7 @@ def check_numerically(
     num_parameters = sum(value.numel() for value in small.model.parameters())
     what = f"a {plan.class_name} shrunken to {num_parameters / 1e6:.3g} M random parameters"
     try:
-        return compare(graph, checkpoint, sizes=SIZES, what=what)
+        return compare(graph, checkpoint, sizes=small.sizes, what=what)
     except RefusedError as error:
         raise RefusedError(f"{error}\n{_explain(small.anatomy, plan)}\n{OTHER_BACKEND}") from None
 

@@ -14,13 +14,16 @@ from torch import nn
 from surgery.anatomy.sources import ModelSource, build_on_meta
 from surgery.checkpoint.compile_plan import full_config
 from surgery.errors import InputError
-from surgery.tracing.example_inputs import example_call
+from surgery.tracing.clone import bare_clone, without_memory
+from surgery.tracing.example_inputs import example_call, known_call, lend_call
+from surgery.tracing.kept_calls import KeptCall
 from surgery.tracing.steps import find_stack_names
 
 NUM_HEADS, NUM_LAYERS = 2, 3
 SMALL = 32
 LARGE = 128  # numbers from here on are made small
-SIZES = {"height": 8, "width": 8, "image": 16, "text": 7}
+SIZES = {"height": 8, "width": 8, "image": 16, "rows": 4, "columns": 4, "text": 7}
+FEWER = ("text", "image", "rows", "columns")  # of them, for models that take pictures of one size only
 HEADS, HEAD_CHANNELS = "num_attention_heads", "attention_head_dim"
 
 
@@ -31,19 +34,32 @@ def shrink_source(source: ModelSource) -> ModelSource:
         InputError: the class has no example inputs, so that nothing can be tried.
     """
     model = build_on_meta(source)
-    if example_call(model, sizes=SIZES) is None:
+    known = known_call(model)
+    if known is None or known.row is None:
         raise InputError(f"there are no example inputs for {source.class_name}")
     config = full_config(source)
     few = _few_layers(source, config, model)
     names = set(build_on_meta(replace(source, config={**config, **few})).state_dict())
     for changes in _smaller_heads(config):
-        if _runs(source, {**config, **changes, **few}, names):
+        if _runs(source, {**config, **changes, **few}, names, known):
             config = {**config, **changes}
             break
     for name, value in list(config.items()):
-        if type(value) is int and value >= LARGE and _runs(source, {**config, name: SMALL, **few}, names):
+        if type(value) is int and value >= LARGE and _runs(source, {**config, name: SMALL, **few}, names, known):
             config[name] = SMALL
-    return replace(source, config=config, pipeline=None, folder=None, file=None, revision=None, weights_dtype=None)
+    small = replace(source, config=config, pipeline=None, folder=None, file=None, revision=None, weights_dtype=None)
+    lend_call(build_on_meta(small), known)
+    return small
+
+
+def small_sizes(model: nn.Module) -> Mapping[str, int]:
+    """Small free sizes of a call of a model: the smallest with which its forward runs on the meta device."""
+    known = known_call(model)
+    if known is None or known.is_by_hand:
+        return SIZES
+    skeleton = bare_clone(model, without_memory)
+    tried: tuple[Mapping[str, int], ...] = (SIZES, {name: SIZES[name] for name in FEWER})
+    return next((sizes for sizes in tried if _runs_with(skeleton, sizes)), {})
 
 
 def _few_layers(source: ModelSource, config: Mapping[str, Any], model: nn.Module) -> dict[str, int]:
@@ -90,17 +106,35 @@ def _axes(config: Mapping[str, Any], width: int, channels: int) -> dict[str, lis
     return found
 
 
-def _runs(source: ModelSource, config: Mapping[str, Any], names: set[str]) -> bool:
+def _runs(source: ModelSource, config: Mapping[str, Any], names: set[str], known: KeptCall) -> bool:
     """Whether a forward of the class with this config runs on the meta device, its weights having the same names."""
     try:
         model = build_on_meta(replace(source, config=config))
-        example = example_call(model, sizes=SIZES)
+    except (InputError, RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError):
+        return False
+    lend_call(model, known)
+    return _runs_with(model, small_sizes(model)) and set(model.state_dict()) == names
+
+
+def _runs_with(model: nn.Module, sizes: Mapping[str, int]) -> bool:
+    """Whether a forward of a model runs on the meta device with example inputs of these sizes."""
+    try:
+        example = example_call(model, sizes=sizes)
         assert example is not None, "the class has example inputs"
         with torch.no_grad():
             model(**example.kwargs)
-    except (InputError, RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError):
+    except (
+        InputError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AssertionError,
+        ArithmeticError,
+        AttributeError,
+    ):
         return False
-    return set(model.state_dict()) == names
+    return True
 
 
 def build_random(source: ModelSource, *, seed: int = 0) -> nn.Module:

@@ -5,12 +5,15 @@ import copy
 import diffusers
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import surgery
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, build_on_meta
-from surgery.errors import InputError
+from surgery.errors import InputError, SpecError
+from surgery.plan.lower import lower_spec
+from surgery.spec.load import read_spec
 from surgery.testing import TINY_MODELS, build_tiny_model
 
 NUM_BLOCKS = {
@@ -228,7 +231,8 @@ def test_a_model_without_blocks_is_no_transformer():
         read_anatomy(nn.Linear(2, 2))
 
 
-def test_a_class_without_example_inputs_has_unknown_streams():
+def test_a_model_that_nothing_is_known_of_has_unknown_streams(monkeypatch):
+    monkeypatch.setattr("surgery.tracing.example_inputs.known_call", lambda _: None)
     model = diffusers.Transformer2DModel(
         num_attention_heads=1, attention_head_dim=8, in_channels=8, num_layers=2, norm_num_groups=2
     )
@@ -236,6 +240,29 @@ def test_a_class_without_example_inputs_has_unknown_streams():
     (stack,) = anatomy.stacks
     assert (stack.name, stack.num_blocks, stack.streams, anatomy.example) == ("transformer_blocks", 2, None, ())
     assert all(not component.outputs and component.refusal is None for component in stack.kinds[0].components)
+
+
+def test_a_unet_has_no_stack_that_is_promised_to_be_editable_and_is_not():
+    """Its blocks hand pictures on by lists of skip connections, which no block takes as the one before gave them."""
+    sizes = {"block_out_channels": (32, 64), "cross_attention_dim": 16, "norm_num_groups": 8, "layers_per_block": 1}
+    model = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        attention_head_dim=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        **sizes,
+    )
+    stacks = {stack.name: stack for stack in read_anatomy(model).stacks}
+    assert "no tensor goes on from each block of up_blocks to the next" in stacks["up_blocks"].refusal
+    spec = read_spec('surgery: v1\noperations:\n  - skip: "up_blocks[1]"\n')
+    with pytest.raises(SpecError, match="up_blocks can't be edited"):
+        lower_spec(spec, read_anatomy(model))
+
+
+def test_a_text_encoder_is_refused_by_name():
+    config = transformers.T5Config(vocab_size=9, d_model=8, num_layers=2, d_kv=4, num_heads=2, d_ff=8)
+    with pytest.raises(InputError, match="a T5EncoderModel is no transformer of diffusers, and can't be edited"):
+        read_anatomy(transformers.T5EncoderModel(config))
 
 
 def test_a_forward_that_runs_its_stack_backwards_is_said_to():

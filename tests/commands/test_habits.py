@@ -62,6 +62,7 @@ def test_wrong_usage_exits_with_two(path, surgery_command):
 FAULTY = {
     "demo": ["--out", "{file}"],
     "inspect": ["{nowhere}"],
+    "learn": ["{nowhere}"],
     "check": ["{nowhere}"],
     "diff": ["{nowhere}", "{nowhere}"],
     "generate": ["{nowhere}.yaml", "--out", "{out}"],
