@@ -18,6 +18,7 @@ from torch import nn
 
 from surgery.tracing.wrappers import innermost
 
+FROM_OUTSIDE = re.compile(r"control|residual|samples|skip_layers|adapter|ip_")  # names of such arguments
 MAX_SHOWN = 80  # characters of a line of code in a message
 
 
@@ -82,8 +83,9 @@ def _parse(method: Any) -> ast.AST | None:
 
 
 def _optional_arguments(owner: type) -> set[str]:
+    """Those that a pipeline of the model alone does not give: a ControlNet's and their like."""
     parameters = inspect.signature(innermost(getattr(owner, "forward"))).parameters.values()  # noqa: B009  (typed Any)
-    return {parameter.name for parameter in parameters if parameter.default is None}
+    return {one.name for one in parameters if one.default is None and FROM_OUTSIDE.search(one.name)}
 
 
 def _suspicious(tree: ast.AST, name: str, fields: Collection[str], optional: set[str]) -> str | None:
@@ -99,9 +101,10 @@ def _suspicious(tree: ast.AST, name: str, fields: Collection[str], optional: set
             others = _first_targets(node.target) & numbers
             allowed |= {part for part in ast.walk(node) if isinstance(part, ast.Name) and part.id in others}
         if isinstance(node, ast.For) and _iterated(node.iter, name) is not None:
-            for part in node.body:
-                if (counting := next(filter(_counts, ast.walk(part)), None)) is not None:
-                    return _line_of(tree, counting)
+            counting = next((part for line in node.body for part in ast.walk(line) if _counts(part)), None)
+            counting = counting or _carried(node)
+            if counting is not None:
+                return _line_of(tree, counting)
     for node in ast.walk(tree):
         is_number = isinstance(node, ast.Name) and node.id in numbers and isinstance(node.ctx, ast.Load)
         is_field = isinstance(node, ast.Attribute) and node.attr in fields
@@ -115,9 +118,52 @@ def _counts(node: ast.AST) -> bool:
     match node:
         case ast.AugAssign(value=ast.Constant(int())):
             return True
-        case ast.Call(ast.Name("next")) | ast.Call(ast.Attribute(attr="append" | "pop" | "popleft")):
+        case ast.Call(ast.Name("next")) | ast.Call(ast.Attribute(attr="append" | "pop" | "popleft" | "__next__")):
             return True
     return False
+
+
+def _carried(loop: ast.For) -> ast.AST | None:
+    """The first line by which a loop carries something from round to round that its blocks do not return."""
+    blocks = {node.id for node in ast.walk(loop.target) if isinstance(node, ast.Name)}
+    lines = [line for part in loop.body for line in ast.walk(part) if isinstance(line, (ast.Assign, ast.AugAssign))]
+    streams = {name for line in lines if _runs_one_of(line.value, blocks) for name in _stored(line)}
+    fresh: set[str] = set()
+    for line in lines:
+        read = {node.id for node in ast.walk(line.value) if isinstance(node, ast.Name)}
+        is_kept = isinstance(line, ast.AugAssign) or any(isinstance(node, ast.Subscript) for node in _targets(line))
+        for name in _stored(line) - streams - fresh:
+            if is_kept or name in read:
+                return line
+            fresh.add(name)
+    return None
+
+
+def _runs_one_of(value: ast.AST, blocks: set[str]) -> bool:
+    """Whether a block is called, or handed to a function that calls it."""
+    calls = [node for node in ast.walk(value) if isinstance(node, ast.Call)]
+    return any(isinstance(part, ast.Name) and part.id in blocks for call in calls for part in (call.func, *call.args))
+
+
+def _targets(line: ast.Assign | ast.AugAssign) -> list[ast.expr]:
+    return [line.target] if isinstance(line, ast.AugAssign) else line.targets
+
+
+def _stored(line: ast.Assign | ast.AugAssign) -> set[str]:
+    """The names that an assignment changes, those of which it changes an item too."""
+    found = set()
+    for node in (part for target in _targets(line) for part in ast.walk(target)):
+        if isinstance(node, ast.Name) and (isinstance(node.ctx, ast.Store) or node is _base(line)):
+            found.add(node.id)
+    return found
+
+
+def _base(line: ast.Assign | ast.AugAssign) -> ast.AST | None:
+    """`x` of `x[0] = ...`."""
+    target = _targets(line)[0]
+    while isinstance(target, (ast.Subscript, ast.Attribute)):
+        target = target.value
+    return target
 
 
 def _only_with(node: ast.AST, optional: set[str]) -> Sequence[ast.AST]:

@@ -162,3 +162,85 @@ def test_a_stack_within_a_module_is_read_in_the_code_of_that_module():
 
 def test_an_attribute_that_is_only_written_is_not_read():
     assert is_read(Model, "depth") and not is_read(Model, "label")
+
+
+class AddsUp(Model):
+    def forward(self, x):
+        n = 0
+        for block in self.blocks:
+            x = block(x) + n
+            n = n + 1
+        return x
+
+
+class Halves(Model):
+    def forward(self, x):
+        scale = 1.0
+        for block in self.blocks:
+            scale *= 0.5
+            x = block(x) * scale
+        return x
+
+
+class Collects(Model):
+    def forward(self, x):
+        done = ()
+        for block in self.blocks:
+            x = block(x) + len(done)
+            done = (*done, x)
+        return x
+
+
+class NotesItems(Model):
+    def forward(self, x):
+        done = {}
+        for block in self.blocks:
+            x = block(x) + len(done)
+            done[block] = x
+        return x
+
+
+class TakesOff(Model):
+    def forward(self, x, gates):
+        for block in self.blocks:
+            gate, *gates = gates
+            x = block(x) * gate
+        return x
+
+
+class GivenByAll(Model):
+    def forward(self, x, encoder_hidden_states=None):
+        for i, block in enumerate(self.blocks):
+            x = block(x) + i if encoder_hidden_states is not None else block(x)
+        return x
+
+
+class MadeAnew(Model):
+    """What is made anew in each round is not carried, and neither is what the blocks return."""
+
+    def forward(self, x, temb):
+        for block in self.blocks:
+            shift = temb * 2
+            shift = shift[:, None]
+            x = block(x) + shift
+            x[:, 0] = 0
+        return x
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        (AddsUp, "n = n + 1"),
+        (Halves, "scale *= 0.5"),
+        (Collects, "done = (*done, x)"),
+        (NotesItems, "done[block] = x"),
+        (TakesOff, "gate, *gates = gates"),
+        (GivenByAll, "x = block(x) + i if encoder_hidden_states is not None else block(x)"),
+    ],
+)
+def test_what_is_carried_from_round_to_round_counts_as_a_number(kind, line):
+    assert use_of_numbers(kind(), "blocks") == f"the code of {kind.__name__} has `{line}`"
+
+
+def test_what_is_made_anew_in_each_round_does_not():
+    assert use_of_numbers(MadeAnew(), "blocks") is None
