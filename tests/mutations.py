@@ -106,7 +106,12 @@ GRAPH = (
         "graph/test_own_context.py",
     ),
     Mutation("graph/replace.py", "tokens.mean(dim=-1,", "tokens.mean(dim=-2,", "graph/test_oracle.py"),
-    Mutation("graph/rewritten_forward.py", "if num_decisions:", "if num_decisions > 1:", "graph/test_guards.py"),
+    Mutation(
+        "graph/rewritten_forward.py",
+        "if num_decisions or reads",
+        "if num_decisions > 1 or reads",
+        "graph/test_guards.py",
+    ),
     Mutation(
         "graph/partial.py",
         "known is not value and not (is_number(value) and known == value)",
@@ -258,7 +263,7 @@ HONESTY = (  # what is refused, or believed, of others' files and models
     ),
     Mutation("tracing/places.py", "if offset < at else", "if offset > at else", "tracing/test_turns.py"),
     Mutation("tracing/stack_code.py", "return name in optional", "return True", "tracing/test_stack_code.py"),
-    Mutation("anatomy/known.py", "os.geteuid() and not state", "os.geteuid() or not state", "anatomy/test_known.py"),
+    Mutation("kept.py", "os.geteuid() and not state", "os.geteuid() or not state", "anatomy/test_known.py"),
     Mutation(
         "spec/yaml_faults.py", "_depth(lines[below - 1]) <= depth", "_depth(lines[below - 1]) < depth", "messages"
     ),

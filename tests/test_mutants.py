@@ -8,8 +8,8 @@ from mutations import MUTATIONS, Mutation
 
 SURGERY = Path(__file__).parents[1] / "surgery"
 ROOMS = {
-    *("spec", "tracing", "anatomy", "pipelines", "plan", "graph", "checkpoint", "publish", "activations", "metrics"),
-    "export",
+    *("spec", "tracing", "pipelines", "plan", "graph", "checkpoint", "publish", "activations", "metrics", "export"),
+    "kept.py",
 }
 
 

@@ -160,15 +160,16 @@ def known_call(model: nn.Module) -> KeptCall | None:
     """
     key = call_key(model)
     by_hand = SHAPES.get(type(model).__name__)
-    if by_hand is not None and (key is None or _is_made_for(by_hand, model)):
+    is_complete = by_hand is not None and not _lacks_sizes(by_hand, dict(getattr(model, "config", {})))
+    if by_hand is not None and is_complete and (key is None or _is_made_for(by_hand, model)):
         return KeptCall(by_hand, {}, BY_HAND)
     if key is None:
         return None
     recorded = recall_call(key)
     if recorded is not None and recorded.is_recorded:
         return recorded
-    if by_hand is not None:
-        return KeptCall(by_hand, {}, BY_HAND)
+    if by_hand is not None:  # what is wrong with the config is told as it is tried
+        return KeptCall(by_hand, {}, BY_HAND) if is_complete else None
     if key not in _FOUND:
         _FOUND[key] = recorded or _find(model, key)
     return _FOUND[key]
@@ -183,6 +184,13 @@ def call_key(model: nn.Module) -> str | None:
     if not isinstance(config, Mapping):
         return None
     return key_of_call(type(model).__name__, config)
+
+
+def _lacks_sizes(row: Row, config: Mapping[str, Any]) -> bool:
+    """Whether a row names a field that a config leaves empty: such a model takes something else, or nothing, there."""
+    texts = (text for text in row.values() if isinstance(text, str) and " if " not in text)
+    terms = (term for text in texts for term in text.partition(":")[0].split())
+    return any(term in config and config[term] is None for term in terms)
 
 
 def _is_made_for(row: Row, model: nn.Module) -> bool:

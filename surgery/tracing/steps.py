@@ -110,8 +110,19 @@ def read_steps(graph: fx.Graph, model: nn.Module, stack: str, num_blocks: int) -
     bounds = find_bounds(graph, around)
     if not bounds.streams:
         raise RefusedError(f"no tensor goes on from each block of {stack} to the next, as it is in a transformer")
+    for number, column, end in zip(bounds.streams, bounds.columns, bounds.exits, strict=True):
+        _refuse_other_shapes(stack, streams[number].parameter, (*column, end))
     entries = tuple(zip(*bounds.columns, strict=True))
     return StackSteps(stack, calls, tuple(streams[s] for s in bounds.streams), entries, bounds.exits, bounds.owned)
+
+
+def _refuse_other_shapes(stack: str, stream: str, states: Sequence[fx.Node | None]) -> None:
+    """Refuse a stack whose blocks change the shape of a stream (of pictures in a U-Net): none can take another's."""
+    values = [None if state is None else state.meta.get("value") for state in states]
+    shapes = {tuple(value.shape): None for value in values if isinstance(value, torch.Tensor)}
+    if len(shapes) > 1:
+        first, second, *_ = ("x".join(map(str, shape)) for shape in shapes)
+        raise RefusedError(f"its blocks change the shape of {stream}, from {first} to {second} in {stack}")
 
 
 def bind_arguments(model: nn.Module, call: fx.Node) -> dict[str, Any]:

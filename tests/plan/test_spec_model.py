@@ -42,7 +42,12 @@ def test_a_path_beside_the_spec_comes_first(spec_naming, tmp_path):
 def test_the_hub_comes_before_the_working_directory(spec_naming, tmp_path, monkeypatch):
     (tmp_path / "work" / "own/model").mkdir(parents=True)
     monkeypatch.setattr(spec_model, "find_source", lambda name: name)
-    assert model_of_spec(spec_naming("own/model"), None) == "hub:own/model"
+    spec = spec_naming("own/model")
+    with pytest.warns(SurgeryNote) as said:
+        assert model_of_spec(spec, None) == "hub:own/model"
+    assert str(said[0].message) == (
+        f"{spec.file}: own/model is taken from the hub, and not from the working directory; give --model for that"
+    )
     asked = []
     monkeypatch.setattr(sources, "_source_on_hub", lambda name, revision: asked.append((name, revision)))
     sources.find_source("hub:own/model")
