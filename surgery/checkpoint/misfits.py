@@ -40,14 +40,18 @@ def _other_settings(before: nn.Module, after: nn.Module) -> Iterator[str]:
         if twin is None or type(twin) is not type(module):
             continue
         own, other = _settings(module), _settings(twin)
+        readers = {type(before), type(module), type(getattr(module, "processor", module))}
         for key in sorted(own.keys() & other.keys()):
-            if own[key] != other[key] and is_read(type(module), key):
+            if own[key] != other[key] and is_read(readers, key.rpartition(".")[2]):
                 yield f"{name}.{key}".removeprefix(".") + f": {other[key]!r}"
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """The plain values among a module's attributes."""
-    return {key: value for key, value in vars(module).items() if not key.startswith("_") and _is_plain(value)}
+    """The plain values among a module's attributes, and among those of its attention processor."""
+    processor = vars(module).get("processor")
+    found = {f"processor.{key}": value for key, value in getattr(processor, "__dict__", {}).items()}
+    found |= vars(module)
+    return {key: value for key, value in found.items() if not key.startswith("_") and _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:

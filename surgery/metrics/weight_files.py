@@ -13,8 +13,6 @@ from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.files import expand_home, hash_file
 
-CHUNK_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
 class WeightFile:

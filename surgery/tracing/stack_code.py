@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -43,14 +43,16 @@ def use_of_numbers(model: nn.Module, stack: str, fields: Collection[str] = ()) -
     return None if is_run else f"the code of {owner.__name__} does not run its {name} one after the other"
 
 
-def is_read(owner: type, attribute: str) -> bool:
-    """Whether the code of the module in which a class stands reads an attribute of this name."""
+def is_read(owners: Iterable[type], attribute: str) -> bool:
+    """Whether the code of the files in which classes stand, and those that they inherit from, reads an attribute."""
+    files = {base.__module__ for owner in owners for base in owner.__mro__ if base not in (object, nn.Module)}
     try:
-        source = inspect.getsource(sys.modules[owner.__module__])
+        sources = [inspect.getsource(sys.modules[file]) for file in files]
     except (OSError, TypeError):
         return True
     name = re.escape(attribute)
-    return re.search(rf"\.{name}\b(?!\s*=[^=])|getattr\([^)]*[\"']{name}[\"']", source) is not None
+    reading = re.compile(rf"\.{name}\b(?!\s*=[^=])|getattr\([^)]*[\"']{name}[\"']")
+    return any(reading.search(source) for source in sources)
 
 
 def _reachable(owner: type, name: str, seen: set[str]) -> Iterator[Any]:

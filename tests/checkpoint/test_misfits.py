@@ -112,6 +112,33 @@ def test_what_a_place_does_not_take_is_left_over():
     )
 
 
+def test_a_setting_of_a_processor_is_one_of_its_block():
+    """Attention processors are no modules; what they are told differs by place all the same."""
+    before, after = (Told(window) for window in (4, 8))
+    (misfit,) = find_misfits(stack_of(before), stack_of(after), {"blocks": [0]})
+    assert misfit.settings == ("processor.window: 8",)
+
+
+class Processor:
+    def __init__(self, window):
+        self.window = window
+
+    def __call__(self, x):
+        return x * self.window
+
+
+class Told(nn.Module):
+    def __init__(self, window):
+        super().__init__()
+        self.processor = Processor(window)
+
+
+def stack_of(block):
+    model = nn.Module()
+    model.blocks = nn.ModuleList([block])
+    return model
+
+
 def test_what_is_whole_is_no_misfit():
     original = Kinds([1, 0], [4, 4])
     assert not list(find_misfits(original, Kinds([1, 1, 0], [4, 4, 4]), {"blocks": [0, 0, 1]}))

@@ -1,6 +1,7 @@
 """What the code of a forward does with a stack: plain loops are known, all else counts as going by numbers."""
 
 import pytest
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from surgery.tracing.stack_code import is_read, use_of_numbers
@@ -161,7 +162,17 @@ def test_a_stack_within_a_module_is_read_in_the_code_of_that_module():
 
 
 def test_an_attribute_that_is_only_written_is_not_read():
-    assert is_read(Model, "depth") and not is_read(Model, "label")
+    assert is_read([Model], "depth") and not is_read([Model], "label")
+
+
+def test_what_is_read_by_what_a_class_inherits_from_is_read():
+    """The reading code stands in a file of its own."""
+
+    class Own(Attention):
+        pass
+
+    assert not is_read([Model], "group_norm")
+    assert is_read([Own], "group_norm") and is_read([Model, Own], "group_norm")
 
 
 class AddsUp(Model):
