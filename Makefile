@@ -73,5 +73,5 @@ test-newest: pyproject.toml  ## the laws on the newest of everything that the re
 	.venv-newest/bin/python $(PIP) --pre --editable '.[dev]'
 	.venv-newest/bin/python -m pytest -m 'not slow' $(LAWS)
 
-examples: $(INSTALLED)  ## find example inputs for diffusers' transformer classes anew, into surgery/tracing/example_rows.json
+examples: $(INSTALLED)  ## find example inputs for diffusers' transformer classes anew, into surgery/calls/example_rows.json
 	$(BIN)/python tests/example_rows.py

@@ -4,9 +4,9 @@ import diffusers
 import torch
 from pairs import median_ratio
 
+from surgery.calls.example_inputs import example_call
 from surgery.graph.apply import apply
 from surgery.spec.load import read_spec
-from surgery.tracing.example_inputs import example_call
 
 ROUNDS = 25
 

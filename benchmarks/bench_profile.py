@@ -26,10 +26,10 @@ from surgery.activations.recorder import Recorder
 from surgery.activations.trajectories import watched
 from surgery.anatomy.from_model import read_anatomy
 from surgery.bundled import DEMO_CALL, DEMO_PROMPTS, demo_folder
+from surgery.calls.example_inputs import example_call
 from surgery.pipelines.guidance import find_guidance
 from surgery.pipelines.replaced import replaced
 from surgery.profiles.layer_profile import Profile
-from surgery.tracing.example_inputs import example_call
 
 CONFIG = Path(__file__).parents[1] / "tests" / "configs" / "pixart-alpha" / "transformer" / "config.json"
 STEPS = 20  # of the stock call

@@ -8,9 +8,9 @@ import torch
 from bench_identity import build_pixart
 from pairs import median_ratio
 
+from surgery.calls.example_inputs import example_call
 from surgery.graph.apply import apply
 from surgery.spec.load import read_spec
-from surgery.tracing.example_inputs import example_call
 
 NUM_BLOCKS = 12
 ROUNDS = 15

@@ -9,13 +9,13 @@ from accelerate import init_empty_weights
 from pairs import median_seconds
 
 from surgery.anatomy.from_model import read_anatomy
+from surgery.calls.example_inputs import example_call
 from surgery.graph.rewrite import rewrite_graph
 from surgery.graph.variant import build_variant
 from surgery.plan.lower import lower_spec
 from surgery.spec.load import read_spec
 from surgery.tracing.arguments import flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone, clone_module, without_memory
-from surgery.tracing.example_inputs import example_call
 from surgery.tracing.tracer import trace_forward
 from surgery.tracing.wrappers import innermost
 

@@ -14,10 +14,10 @@ import diffusers
 import torch
 from torch import nn
 
+from surgery.calls.example_inputs import example_call
 from surgery.errors import InputError
 from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule
-from surgery.tracing.example_inputs import example_call
 
 
 def _pixart(num_layers: int = 5) -> nn.Module:

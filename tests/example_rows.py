@@ -1,4 +1,4 @@
-"""Writes surgery/tracing/example_rows.json: rows with which classes of diffusers run, found by trying.
+"""Writes surgery/calls/example_rows.json: rows with which classes of diffusers run, found by trying.
 
 Each class is built from its own defaults, with few layers, on the meta device. Rows are kept where a class still runs
 with them, or can't be built from its defaults. `make examples` runs this, where diffusers has new classes.
@@ -16,9 +16,9 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 
-from surgery.tracing import found_call
-from surgery.tracing.example_inputs import SHAPES, SHIPPED_ROWS, sizes_for_config
-from surgery.tracing.found_call import find_call
+from surgery.calls import found_call
+from surgery.calls.example_inputs import SHAPES, SHIPPED_ROWS, sizes_for_config
+from surgery.calls.found_call import find_call
 
 FEW = 2  # layers; what a forward takes does not hang on their number
 COUNTS = re.compile(r"(num|n|depth).*(layers|blocks)|depth|num_.*layers?|layers")

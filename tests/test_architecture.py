@@ -32,7 +32,19 @@ ROOMS = (
     ),
     *("pattern_matcher", "pattern_time"),
     *("internals", "torch_internals", "diffusers_internals"),
-    *("spec", "profiles", "tracing", "anatomy", "pipelines", "plan", "graph", "checkpoint", "verify", "publish"),
+    *(
+        "spec",
+        "profiles",
+        "tracing",
+        "calls",
+        "anatomy",
+        "pipelines",
+        "plan",
+        "graph",
+        "checkpoint",
+        "verify",
+        "publish",
+    ),
     *("activations", "metrics", "experiment", "export", "report", "demo", "face", "commands", "testing"),
 )
 FORBIDDEN_ARROWS = {

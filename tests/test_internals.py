@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from torch import nn
 
 from surgery import diffusers_internals, torch_internals
+from surgery.calls.example_inputs import example_call
 from surgery.errors import InternalsError
 from surgery.graph.apply import apply
 from surgery.graph.program import export_program
@@ -21,7 +22,6 @@ from surgery.tested import TESTED, is_tested
 from surgery.testing import build_tiny_model, tiny_call
 from surgery.tracing.arguments import flatten_call
 from surgery.tracing.clone import bare_clone, without_memory
-from surgery.tracing.example_inputs import example_call
 from surgery.tracing.tracer import trace_forward
 from surgery.tracing.wrappers import innermost
 

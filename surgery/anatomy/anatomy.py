@@ -93,7 +93,7 @@ class Anatomy:
     `dtype` is that of the weights, or the one that sizes are reported at where there are no weights (`has_weights`).
     `example` names the example sizes that FLOPs and streams were read at; empty where they are unknown, because the
     model has no example inputs, or because its forward can't be traced whole (`trace_failure` says why). `known_from`
-    says whence the inputs were known (see tracing.kept_calls): `row`, `found row`, `config`, `call TIME`, or nothing
+    says whence the inputs were known (see calls.kept_calls): `row`, `found row`, `config`, `call TIME`, or nothing
     where there are none.
     """
 

@@ -10,10 +10,10 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack, TokenOutput
+from surgery.calls.example_inputs import example_call
 from surgery.errors import InputError, RefusedError, TraceError
 from surgery.tracing.arguments import flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone, without_memory
-from surgery.tracing.example_inputs import example_call
 from surgery.tracing.stack_code import use_of_numbers
 from surgery.tracing.steps import (
     StackSteps,
@@ -30,7 +30,7 @@ from surgery.tracing.wrappers import innermost
 def read_anatomy(
     model: nn.Module, *, sizes: Mapping[str, int] | None = None, has_weights: bool = True, dtype: str | None = None
 ) -> Anatomy:
-    """The anatomy of a transformer; `sizes` overrides the example sizes (see tracing.example_inputs).
+    """The anatomy of a transformer; `sizes` overrides the example sizes (see calls.example_inputs).
 
     A forward that can't be traced whole leaves the streams unknown until the model runs; `trace_failure` says why.
 

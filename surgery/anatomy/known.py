@@ -13,10 +13,10 @@ from typing import Any
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.as_json import anatomy_from_json, anatomy_to_json
 from surgery.bundled import demo_anatomy
+from surgery.calls.kept_calls import is_recorded_since
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.kept import keep, kept_file, recall
-from surgery.tracing.kept_calls import is_recorded_since
 from surgery.version import __version__, diffusers_version
 
 FORMAT = 3  # of the files; raised when what is read off a model changes
@@ -60,6 +60,6 @@ def recall_anatomy(key: str) -> Anatomy | None:
 def keep_anatomy(key: str, anatomy: Anatomy, call_key: str | None) -> None:
     """Keep an anatomy. A folder that can't be written to is no error: nothing is kept.
 
-    `call_key` is the key of a call of its model (see tracing.kept_calls).
+    `call_key` is the key of a call of its model (see calls.kept_calls).
     """
     keep(kept_file(SHELF, key), {"anatomy": anatomy_to_json(anatomy), "call": call_key})

@@ -287,8 +287,8 @@ def anatomy_of_source(source: ModelSource) -> Anatomy:
 
 def read_source_anew(source: ModelSource) -> Anatomy:
     """The anatomy of a source as it is known by now, kept for the next time; raises as above."""
-    from surgery.tracing.example_inputs import call_key
-    from surgery.tracing.kept_calls import BY_HAND
+    from surgery.calls.example_inputs import call_key
+    from surgery.calls.kept_calls import BY_HAND
 
     model = _build_for_anatomy(source)
     anatomy = _read(source, model)

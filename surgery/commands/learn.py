@@ -22,7 +22,7 @@ from surgery.text_table import table
 
 if TYPE_CHECKING:
     from surgery.anatomy.anatomy import Anatomy
-    from surgery.tracing.kept_calls import KeptCall
+    from surgery.calls.kept_calls import KeptCall
 
 
 def run(

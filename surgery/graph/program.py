@@ -15,12 +15,12 @@ import torch
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
+from surgery.calls.example_inputs import ExampleCall, example_call
 from surgery.errors import InternalsError, RefusedError, TraceError
 from surgery.graph.rewritten_forward import RewrittenForward
 from surgery.graph.variant import forward_of_variant
 from surgery.torch_internals import export_guards
 from surgery.tracing.arguments import FlatCall, flatten_call
-from surgery.tracing.example_inputs import ExampleCall, example_call
 
 TRIED_GROWTH = (2, 1.5, 0.5)  # a size is dynamic if the program takes it so many times as large, in one case at least
 

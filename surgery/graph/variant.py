@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from surgery.anatomy.anatomy import Anatomy
+from surgery.calls.example_inputs import example_call
 from surgery.errors import RefusedError, TraceError
 from surgery.graph.graph_code import readable_source
 from surgery.graph.replace import build_replacement
@@ -18,7 +19,6 @@ from surgery.graph.rewritten_forward import RewrittenForward
 from surgery.plan.plan import Plan
 from surgery.tracing.arguments import FlatCall, flatten_call
 from surgery.tracing.clone import clone_module
-from surgery.tracing.example_inputs import example_call
 from surgery.tracing.wrappers import innermost, rewrap
 
 Means = Mapping[str, Mapping[str, torch.Tensor]]

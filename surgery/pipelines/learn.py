@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgery.calls.example_inputs import call_key, known_call
+from surgery.calls.kept_calls import RECORDED, KeptCall, keep_call
+from surgery.calls.recorded_call import describe_call
 from surgery.errors import InputError, SurgeryError
 from surgery.pipelines.conditions import conditions_of, is_class_conditional
 from surgery.pipelines.guidance import CLASSES, PROBES, StopSampling
 from surgery.pipelines.replaced import replaced
-from surgery.tracing.example_inputs import call_key, known_call
-from surgery.tracing.kept_calls import RECORDED, KeptCall, keep_call
-from surgery.tracing.recorded_call import describe_call
 
 
 def learn_call(pipe: Any, call: Mapping[str, Any]) -> KeptCall:

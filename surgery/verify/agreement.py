@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgery.calls.example_inputs import example_call
 from surgery.errors import InputError, RefusedError
-from surgery.tracing.example_inputs import example_call
 
 # Relative, by dtype. Where nothing is folded the arithmetic is the same, and so is the result; a folded constant goes
 # through one matrix product more, and a mean or a factor is rounded to the dtype of the weights.

@@ -18,6 +18,7 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import ModelSource
 from surgery.anatomy.tensor_files import find_weights
+from surgery.calls.example_inputs import example_call
 from surgery.checkpoint.byte_plan import plan_bytes
 from surgery.checkpoint.compile_plan import compile_plan
 from surgery.checkpoint.config_fields import ConfigFields
@@ -31,7 +32,6 @@ from surgery.graph.variant import Means, build_variant
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Layer
 from surgery.progress import library_bars
-from surgery.tracing.example_inputs import example_call
 from surgery.verify.agreement import Agreement, compare
 from surgery.verify.shrink import build_random, shrink_source, small_sizes
 

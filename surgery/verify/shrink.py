@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from surgery.anatomy.sources import ModelSource, build_on_meta
+from surgery.calls.example_inputs import example_call, known_call, lend_call
+from surgery.calls.kept_calls import KeptCall
 from surgery.checkpoint.compile_plan import full_config
 from surgery.errors import InputError
 from surgery.tracing.clone import bare_clone, without_memory
-from surgery.tracing.example_inputs import example_call, known_call, lend_call
-from surgery.tracing.kept_calls import KeptCall
 from surgery.tracing.steps import find_stack_names
 
 NUM_HEADS, NUM_LAYERS = 2, 3

@@ -232,7 +232,7 @@ def test_a_model_without_blocks_is_no_transformer():
 
 
 def test_a_model_that_nothing_is_known_of_has_unknown_streams(monkeypatch):
-    monkeypatch.setattr("surgery.tracing.example_inputs.known_call", lambda _: None)
+    monkeypatch.setattr("surgery.calls.example_inputs.known_call", lambda _: None)
     model = diffusers.Transformer2DModel(
         num_attention_heads=1, attention_head_dim=8, in_channels=8, num_layers=2, norm_num_groups=2
     )

@@ -16,6 +16,7 @@ from torch import nn
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import ModelSource, find_source, weights_of_source
+from surgery.calls.example_inputs import example_call
 from surgery.checkpoint.byte_plan import plan_bytes
 from surgery.checkpoint.compile_plan import compile_plan, fields_of_plan
 from surgery.checkpoint.folding import find_folds
@@ -27,7 +28,6 @@ from surgery.plan.plan import Plan
 from surgery.plan.replacements import MeanValues
 from surgery.spec.load import read_spec
 from surgery.testing import build_tiny_model, tiny_call
-from surgery.tracing.example_inputs import example_call
 
 Means = Mapping[str, Mapping[str, torch.Tensor]]
 

@@ -10,10 +10,10 @@ from torch import nn
 
 import surgery
 from surgery.anatomy.from_model import read_anatomy
+from surgery.calls.example_inputs import call_key, example_call, known_call
+from surgery.calls.kept_calls import SHELF
 from surgery.errors import InputError
 from surgery.pipelines.learn import learn_call, learn_unless_known
-from surgery.tracing.example_inputs import call_key, example_call, known_call
-from surgery.tracing.kept_calls import SHELF
 
 
 class Block(nn.Module):
@@ -57,7 +57,7 @@ class OwnPipeline:
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SURGERY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("surgery.tracing.example_inputs._FOUND", {})
+    monkeypatch.setattr("surgery.calls.example_inputs._FOUND", {})
     return tmp_path / "cache"
 
 
@@ -80,7 +80,7 @@ def test_a_model_that_nothing_is_known_of_is_known_after_one_call(cache, own):
 def test_a_call_is_of_one_class_config_and_version(cache, own, monkeypatch):
     learn_call(OwnPipeline(own), {})
     assert known_call(OwnTransformer(num_layers=4)).row is None
-    monkeypatch.setattr("surgery.tracing.kept_calls.diffusers_version", lambda: "99")
+    monkeypatch.setattr("surgery.calls.kept_calls.diffusers_version", lambda: "99")
     assert known_call(own).row is None
 
 

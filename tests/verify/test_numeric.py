@@ -160,7 +160,7 @@ def test_models_of_real_size_are_shrunken_to_few_channels_and_all_their_blocks(n
 def test_a_class_without_example_inputs_is_checked_by_structure_only(tmp_path, monkeypatch):
     import diffusers
 
-    monkeypatch.setattr("surgery.tracing.example_inputs.known_call", lambda _: None)
+    monkeypatch.setattr("surgery.calls.example_inputs.known_call", lambda _: None)
 
     model = diffusers.LTXVideoTransformer3DModel(
         in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from surgery.tracing.call_rows import FREE_SIZES, Form
+from surgery.calls.call_rows import FREE_SIZES, Form
 
 ABSENT: Form = None  # the argument is left out
 NO_CHANNELS = re.compile(r"num_|_layers|eps|theta|max_|min_|patch|_ratio|freq|sample|length|_len|index|interval|scale")

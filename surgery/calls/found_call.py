@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from surgery.tracing.call_rows import Form, Maker, Row, Sizes, make_arguments, terms_of
+from surgery.calls.call_rows import Form, Maker, Row, Sizes, make_arguments, terms_of
+from surgery.calls.likely_forms import ABSENT, Fields, likely_forms
 from surgery.tracing.clone import bare_clone, without_memory
-from surgery.tracing.likely_forms import ABSENT, Fields, likely_forms
 from surgery.tracing.wrappers import innermost
 
 SECONDS = 8.0  # of this thread, after which nothing new is tried

@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny import tiny_model
 
+from surgery.calls.call_rows import Maker, Sizes, make_arguments
+from surgery.calls.recorded_call import describe_call
 from surgery.errors import RefusedError
 from surgery.testing import tiny_call
-from surgery.tracing.call_rows import Maker, Sizes, make_arguments
-from surgery.tracing.recorded_call import describe_call
 
 
 def remake(model, row, sizes):

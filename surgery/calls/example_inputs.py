@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgery.calls.call_rows import Maker, Row, Sizes, make_arguments, terms_of
+from surgery.calls.found_call import find_call
+from surgery.calls.kept_calls import BY_HAND, FOUND, SHIPPED, KeptCall, keep_call, key_of_call, recall_call
 from surgery.errors import InputError
-from surgery.tracing.call_rows import Maker, Row, Sizes, make_arguments, terms_of
-from surgery.tracing.found_call import find_call
-from surgery.tracing.kept_calls import BY_HAND, FOUND, SHIPPED, KeptCall, keep_call, key_of_call, recall_call
 
 BATCH = 2
 TEXT_TOKENS = 77

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgery.calls.call_rows import FREE_SIZES, Form, Maker, Row, Sizes, make_arguments
 from surgery.errors import RefusedError
 from surgery.tracing.arguments import parameters_of_module
-from surgery.tracing.call_rows import FREE_SIZES, Form, Maker, Row, Sizes, make_arguments
 
 PICTURE_NDIM, VIDEO_NDIM = 4, 5  # of latents: (batch, channels, height, width), with frames after the channels
 MAX_CONTENTS = 64  # values of an integer tensor that are kept one by one

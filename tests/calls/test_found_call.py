@@ -10,11 +10,11 @@ from tiny import STACKS, tiny_anatomy, tiny_model
 from torch import nn
 
 from surgery.anatomy.from_model import read_anatomy
+from surgery.calls import example_inputs, found_call
+from surgery.calls.example_inputs import SHAPES, example_call, shipped_rows, sizes_for_config
+from surgery.calls.found_call import find_call
+from surgery.calls.kept_calls import KeptCall
 from surgery.testing import build_tiny_model
-from surgery.tracing import example_inputs, found_call
-from surgery.tracing.example_inputs import SHAPES, example_call, shipped_rows, sizes_for_config
-from surgery.tracing.found_call import find_call
-from surgery.tracing.kept_calls import KeptCall
 
 
 @pytest.mark.parametrize(
