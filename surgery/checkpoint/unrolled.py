@@ -2,9 +2,21 @@
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.errors import RefusedError
-from surgery.plan.backends import judge_backends
+from surgery.plan.backends import WINDOWS, judge_backends
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Layer, unroll
+from surgery.plan.windowed import AnyPlan, WindowedPlan
+
+
+def stock_plan(plan: AnyPlan) -> Plan:
+    """The plan, if it runs the same in every step.
+
+    Raises:
+        RefusedError: it has windows, which no stock class has.
+    """
+    if isinstance(plan, WindowedPlan):
+        raise RefusedError(f"no stock checkpoint can express this plan:\n  {WINDOWS}\n{OTHER_BACKEND}")
+    return plan
 
 
 def unroll_plan(plan: Plan, anatomy: Anatomy) -> dict[str, tuple[Layer, ...]]:

@@ -14,8 +14,10 @@ from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.outputs import write_file
 from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.cost import Cost
+from surgery.plan.plan import Plan
 from surgery.plan.planned import Finder, PlannedSource, find_once, plan_sweep_file
 from surgery.plan.text import items_to_text
+from surgery.plan.windowed import WindowedPlan, names_of
 from surgery.spec.load import load_spec, name_of_path
 from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
@@ -206,6 +208,7 @@ def cost_to_json(cost: Cost) -> dict[str, Any]:
         "parameters": {"before": cost.parameters_before, "after": cost.parameters_after},
         "bytes": {"before": cost.bytes_before, "after": cost.bytes_after},
         "block_flops_share": cost.flops_share,
+        "block_executions": {"before": cost.executions_before, "after": cost.executions_after},
     }
 
 
@@ -218,17 +221,32 @@ def describe_line(planned: PlannedSource, verdicts: Sequence[Verdict]) -> str:
 
 
 def describe_plan(planned: PlannedSource, verdicts: Sequence[Verdict]) -> str:
-    """What a spec does, to be read: a line a stack, a line a replacement, what is saved, and what can express it."""
+    """What a spec does, to be read: a line a stack, a line a replacement, what is saved, and what can express it.
+
+    With windows, what it does is told once for each plan, below the atoms in which that runs.
+    """
+    lines = [_head(planned)]
+    groups = [f"  {item.group.name} = {item.selector}, from {item.group.reference}" for item in planned.groups]
+    if isinstance(planned.plan, WindowedPlan):
+        lines += groups
+        for plan, atoms in planned.plan.by_plan.items():
+            lines += [f"  when {names_of(atoms)}", *describe_schedules(plan, indent="    ")]
+    else:
+        schedules, *replaced = describe_schedules(planned.plan, indent="  ")
+        lines += [schedules, *groups, *replaced]
+    lines.append(f"  {describe_cost(planned)}")
+    return "\n".join(lines + [f"  {describe_verdict(verdict)}" for verdict in verdicts])
+
+
+def describe_schedules(plan: Plan, *, indent: str) -> list[str]:
+    """A table with a line a stack, and a line a replacement."""
     rows = []
-    for schedule in planned.plan.schedules:
+    for schedule in plan.schedules:
         gone = f"without {indices_to_text(schedule.removed)}" if schedule.removed else ""
         note = "unchanged" if schedule.is_identity else gone
         rows.append([f"{schedule.stack}[{schedule.num_blocks}]", items_to_text(schedule.items), note])
-    lines = [_head(planned), table(rows, indent="  ", wrap={1, 2})]
-    lines += [f"  {item.group.name} = {item.selector}, from {item.group.reference}" for item in planned.groups]
-    lines += [f"  {item.stack}[{item.index}].{item.component} = {item.kind}" for item in planned.plan.replacements]
-    lines.append(f"  {describe_cost(planned)}")
-    return "\n".join(lines + [f"  {describe_verdict(verdict)}" for verdict in verdicts])
+    replaced = [f"{indent}{item.stack}[{item.index}].{item.component} = {item.kind}" for item in plan.replacements]
+    return [table(rows, indent=indent, wrap={1, 2}), *replaced]
 
 
 def _head(planned: PlannedSource) -> str:
@@ -253,4 +271,9 @@ def describe_cost(planned: PlannedSource) -> str:
         f"({share_text(saved, cost.parameters_before)}), {bytes_text(saved_bytes)}{at}"
     )
     share = cost.flops_share
-    return text if share is None else f"{text}; blocks take {100 * share:.1f}% of their FLOPs"
+    text = text if share is None else f"{text}; blocks take {100 * share:.1f}% of their FLOPs"
+    if not isinstance(planned.plan, WindowedPlan):
+        return text
+    if cost.executions_share is None:
+        return f"{text}; how many blocks it runs hangs on the number of steps (give --steps)"
+    return f"{text}; it runs {100 * cost.executions_share:.1f}% of the blocks' executions, over the noise range"

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgery.commands.output import bytes_text
+from surgery.errors import RefusedError
 from surgery.plan.planned import PlannedSource, plan_spec_file
+from surgery.plan.windowed import WindowedPlan
 
 if TYPE_CHECKING:
     from surgery.publish.graph_folder import Artefact
@@ -38,6 +40,11 @@ def compile_graph(
 
     refuse_folder(out, COMPILE, force=force)
     planned = plan_spec_file(spec, model=model, profile=profile)
+    if format is Format.pt2 and isinstance(planned.plan, WindowedPlan):
+        raise RefusedError(
+            "a program (--format pt2) runs the same layers in every step and branch, and the spec has windows (when); "
+            "leave --format out: the folder of a graph carries them"
+        )
     from surgery.publish.graph_folder import write_artefact
 
     return write_artefact(

@@ -10,9 +10,11 @@ from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json
 from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
+from surgery.plan.plan import Plan
 from surgery.plan.planned import PlannedSource, plan_spec_file
 from surgery.plan.schedule import count_executions
 from surgery.plan.text import items_to_text
+from surgery.plan.windowed import WHEN, compare_atoms, names_of
 from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
 
@@ -81,22 +83,29 @@ def compare_plans(first: PlannedSource, second: PlannedSource) -> list[PlanDiffe
         PlanDifference("title", first.spec.title or "", second.spec.title or ""),
         PlanDifference("model", first.source.name, second.source.name),
     ]
-    for one, other in zip(first.plan.schedules, second.plan.schedules, strict=True):
-        rows.append(PlanDifference(one.stack, items_to_text(one.items), items_to_text(other.items)))
+    for (one, other), atoms in compare_atoms(first.plan, second.plan).items():
+        when = names_of(atoms)
+        rows += _compare_within(one, other, f"{WHEN}{when}: " if when else "")
+    return rows
+
+
+def _compare_within(first: Plan, second: Plan, when: str) -> list[PlanDifference]:
+    """The stacks and components of two plans; `when` stands before each fact."""
+    rows = []
+    for one, other in zip(first.schedules, second.schedules, strict=True):
+        rows.append(PlanDifference(f"{when}{one.stack}", items_to_text(one.items), items_to_text(other.items)))
         only = [
             indices_to_text(set(one.removed) - set(other.removed)),
             indices_to_text(set(other.removed) - set(one.removed)),
         ]
         if any(only):
-            rows.append(PlanDifference("  without", only[0], only[1]))
+            rows.append(PlanDifference(f"{when}  without", only[0], only[1]))
         runs = [sum(count_executions(side.items).values()) for side in (one, other)]
-        rows.append(PlanDifference("  executions", *map(str, runs)))
-    paths = {item.path: item for side in (first, second) for item in side.plan.replacements}
+        rows.append(PlanDifference(f"{when}  executions", *map(str, runs)))
+    paths = {item.path: item for side in (first, second) for item in side.replacements}
     for path in paths:
-        kinds = [
-            next((item.kind for item in side.plan.replacements if item.path == path), "") for side in (first, second)
-        ]
-        rows.append(PlanDifference(path, *kinds))
+        kinds = [next((item.kind for item in side.replacements if item.path == path), "") for side in (first, second)]
+        rows.append(PlanDifference(f"{when}{path}", *kinds))
     return rows
 
 

@@ -13,8 +13,8 @@ from surgery.anatomy.from_model import read_anatomy
 from surgery.experiment.controls import BASELINE, NO_OP, NOISE, RESEEDED
 from surgery.graph.apply import apply
 from surgery.pipelines.draw import draw_pictures
-from surgery.plan.plan import Plan
 from surgery.plan.planned import PlannedSpec, plan_points
+from surgery.plan.windowed import AnyPlan, plans_of
 from surgery.spec.load import Spec, read_spec
 
 RESEED = 1_000_003  # added to the seeds of the baseline that is drawn again
@@ -39,7 +39,7 @@ class Row(ABC):
         """What its pictures depend on beside the run and the prompts."""
 
     @property
-    def plan(self) -> Plan | None:
+    def plan(self) -> AnyPlan | None:
         """What its spec does to the model; None where it is of no spec."""
         return None
 
@@ -62,7 +62,8 @@ class ModelRow(Row):
         return [drawing.image for drawing in drawings]
 
     def recipe(self) -> dict[str, Any]:
-        means = None if self.plan is None else [item.values for item in self.plan.replacements]
+        plans = () if self.plan is None else plans_of(self.plan)
+        means = None if self.plan is None else [item.values for each in plans for item in each.replacements]
         return {
             "row": "unchanged graph" if self.name == NO_OP else "model",
             "plan": None if self.plan is None else self.plan.hash,
@@ -72,7 +73,7 @@ class ModelRow(Row):
         }
 
     @property
-    def plan(self) -> Plan | None:
+    def plan(self) -> AnyPlan | None:
         return None if self.planned is None else self.planned.plan
 
     @property

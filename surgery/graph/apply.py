@@ -9,21 +9,26 @@ from torch import nn
 
 from surgery.anatomy.from_model import read_anatomy
 from surgery.errors import InputError, RefusedError
-from surgery.graph.variant import Means, build_variant, is_variant
+from surgery.graph.replace import Means
+from surgery.graph.variant import build_variant, forward_of_variant, is_variant
+from surgery.graph.windowed_forward import WindowedForward
+from surgery.graph.windowed_pipeline import tell_windows_
 from surgery.plan.invariants import check_plan
-from surgery.plan.plan import Plan
 from surgery.plan.planned import PlannedSpec, plan_spec
+from surgery.plan.windowed import AnyPlan, plans_of
 from surgery.profiles.means import MeansFile, read_means
 from surgery.spec.load import Spec, load_spec
 
 Target = TypeVar("Target", bound=Any)
+Operand = Spec | PlannedSpec | AnyPlan | str | Path
 
 
-def apply(target: Target, spec: Spec | PlannedSpec | Plan | str | Path, *, profile: str | Path | None = None) -> Target:
+def apply(target: Target, spec: Operand, *, profile: str | Path | None = None) -> Target:
     """The variant of a pipeline or a transformer under a spec (a `Spec`, the path of one, or what is planned of it).
 
     The result is of the same class and shares all weights with the original, which is left as it is. For a pipeline
-    it is a new pipeline that shares all other components. `profile` overrides the spec's file of means.
+    it is a new pipeline that shares all other components, and that tells its transformer in which step and branch it
+    is, where the spec has windows (`when`). `profile` overrides the spec's file of means.
 
     Raises:
         InputError: the target is neither a pipeline with a transformer nor a transformer.
@@ -38,13 +43,14 @@ def apply(target: Target, spec: Spec | PlannedSpec | Plan | str | Path, *, profi
     if not isinstance(transformer, nn.Module) or not hasattr(target, "register_modules"):
         raise InputError(f"a {type(target).__name__} is neither a transformer nor a pipeline with one")
     edited = copy.copy(target)
-    edited.register_modules(transformer=apply_to_transformer(transformer, spec, profile=profile))
+    variant = apply_to_transformer(transformer, spec, profile=profile)
+    edited.register_modules(transformer=variant)
+    if isinstance(forward_of_variant(variant), WindowedForward):
+        tell_windows_(edited)
     return edited
 
 
-def apply_to_transformer(
-    model: nn.Module, spec: Spec | PlannedSpec | Plan | str | Path, *, profile: str | Path | None = None
-) -> nn.Module:
+def apply_to_transformer(model: nn.Module, spec: Operand, *, profile: str | Path | None = None) -> nn.Module:
     """The variant of a transformer; see `apply`."""
     refuse_unfit(model)
     anatomy = read_anatomy(model)
@@ -56,8 +62,10 @@ def apply_to_transformer(
         plan, means = spec.plan, spec.means
     else:
         plan, means = spec, None if profile is None else read_means(profile)
-    check_plan(plan, anatomy)
-    wanted = {replaced.values for replaced in plan.replacements if replaced.values is not None}
+    for each in plans_of(plan):
+        check_plan(each, anatomy)
+    values = (replaced.values for each in plans_of(plan) for replaced in each.replacements)
+    wanted = {digest for digest in values if digest is not None}
     if wanted - {means.digest if means is not None else None}:
         raise InputError("the plan takes its means from another file; give that file as profile")
     return build_variant(model, plan, anatomy, None if means is None else tensors_of_means(means))

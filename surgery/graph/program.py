@@ -19,6 +19,7 @@ from surgery.calls.example_inputs import ExampleCall, example_call
 from surgery.errors import InternalsError, RefusedError, TraceError
 from surgery.graph.rewritten_forward import RewrittenForward
 from surgery.graph.variant import forward_of_variant
+from surgery.graph.windowed_forward import WindowedForward
 from surgery.torch_internals import export_guards
 from surgery.tracing.arguments import FlatCall, flatten_call
 
@@ -58,6 +59,10 @@ def export_program(variant: nn.Module, *, sizes: Mapping[str, int] | None = None
     if example is None:
         raise RefusedError(f"{name} has no example inputs, which an export needs; compile to a folder instead")
     rewritten = forward_of_variant(variant)
+    if isinstance(rewritten, WindowedForward):
+        raise RefusedError(
+            "a program runs the same layers in every step and branch, and this variant has windows (when)"
+        )
     call = _flat(example, rewritten)
     inputs = dict(zip(call.names, call.inputs, strict=True))
     shapes = {key: dict.fromkeys(range(value.ndim), Dim.AUTO) for key, value in inputs.items()}

@@ -9,20 +9,21 @@ from surgery.tracing.clone import bare_clone, share_tensor, without_memory
 
 
 class RemovedBlocks:
-    """Shapes of the blocks of `model` that a plan removes, without memory, and how the class's own model is made again.
+    """Shapes of the blocks of `model` that all of some plans remove, and how the class's own model is made again.
 
     `is_held` says that the variant still holds them: until a first graph tells which of their weights it reads.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, model: nn.Module, plans: tuple[Plan, ...]) -> None:
+        self.schedules = plans[0].schedules
         self.original_class = type(model)
         self.weights_dtype = next((value.dtype for value in model.parameters()), None)
         self.is_held = True
         self.blocks = {
             f"{schedule.stack}.{index}": bare_clone(model.get_submodule(f"{schedule.stack}.{index}"), without_memory)
-            for schedule in plan.schedules
+            for schedule in self.schedules
             for index in schedule.removed
+            if all(index in plan.schedule(schedule.stack).removed for plan in plans)
         }
 
     def take_out(self, variant: nn.Module, named: frozenset[str]) -> None:
@@ -67,7 +68,7 @@ class RemovedBlocks:
 
         whole = bare_clone(variant, on_device)
         whole.__class__ = self.original_class
-        for schedule in self.plan.schedules:
+        for schedule in self.schedules:
             stack = whole.get_submodule(schedule.stack)
             for index in range(schedule.num_blocks):
                 removed = self.blocks.get(f"{schedule.stack}.{index}")

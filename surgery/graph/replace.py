@@ -10,6 +10,8 @@ from torch import nn
 from surgery.anatomy.anatomy import Component, TokenOutput
 from surgery.tracing.arguments import parameters_of_module
 
+Means = Mapping[str, Mapping[str, torch.Tensor]]  # one vector (channels,) a stream, of components by dotted name
+
 
 class Replacement(nn.Module, ABC):
     """Stands in for a component: each token-shaped output u = g(h) becomes a function of h alone.

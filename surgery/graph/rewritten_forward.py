@@ -27,13 +27,14 @@ IN_PART = "its stacks are traced from their first block to their last, the rest 
 class RewrittenForward:
     """The graphs of one variant, by what their calls take for granted, and what it takes to trace another.
 
-    Held by the variant; knows it only as an argument, so that copies of a variant work on their own weights.
+    Held by the variant; knows it only as an argument, so that copies of a variant work on their own weights. `removed`
+    are the blocks that the variant lacks, where these are not all that the plan never runs.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
+    def __init__(self, model: nn.Module, plan: Plan, removed: RemovedBlocks | None = None) -> None:
         self.original_class = type(model)
         self.plan = plan
-        self.removed = RemovedBlocks(model, plan)
+        self.removed = removed or RemovedBlocks(model, (plan,))
         self.inner = innermost(self.original_class.forward)
         self.parameters = parameters_of(self.inner)
         self.graphs = HeldGraphs()

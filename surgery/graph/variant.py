@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -14,18 +13,20 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.calls.example_inputs import example_call
 from surgery.errors import RefusedError, TraceError
 from surgery.graph.graph_code import readable_source
-from surgery.graph.replace import build_replacement
+from surgery.graph.replace import Means, build_replacement
 from surgery.graph.rewritten_forward import RewrittenForward
+from surgery.graph.switched_components import running, switch_components_
+from surgery.graph.windowed_forward import WindowedForward
 from surgery.plan.plan import Plan
+from surgery.plan.windowed import WHEN, AnyPlan, WindowedPlan, names_of
 from surgery.tracing.arguments import FlatCall, flatten_call
 from surgery.tracing.clone import clone_module
 from surgery.tracing.wrappers import innermost, rewrap
 
-Means = Mapping[str, Mapping[str, torch.Tensor]]
 ATTRIBUTE = "_surgery"  # of a variant: its RewrittenForward, out of sight of torch
 
 
-def build_variant(model: nn.Module, plan: Plan, anatomy: Anatomy, means: Means | None = None) -> nn.Module:
+def build_variant(model: nn.Module, plan: AnyPlan, anatomy: Anatomy, means: Means | None = None) -> nn.Module:
     """The model under `plan`. The original is left as it is; all weights are shared with it.
 
     `means` holds, for each replaced component by dotted name, one vector (channels,) a stream.
@@ -39,41 +40,58 @@ def build_variant(model: nn.Module, plan: Plan, anatomy: Anatomy, means: Means |
     variant = clone_module(model)
     variant.__class__ = variant_class(original_class)
     _rebind_forward(variant, original_class)
+    if isinstance(plan, WindowedPlan):
+        switch_components_(variant, plan, anatomy, means or {})
+        variant.__dict__[ATTRIBUTE] = WindowedForward(model, plan)  # each plan is traced when it is first needed
+        return variant
     rewritten = RewrittenForward(model, plan)
     _replace_components(variant, plan, anatomy, means or {})
     variant.__dict__[ATTRIBUTE] = rewritten
     example = example_call(model)
     if example is not None:  # otherwise at the first run
-        _trace_example(variant, flatten_call((), example.kwargs, rewritten.parameters))
+        _trace_example(variant, rewritten, flatten_call((), example.kwargs, rewritten.parameters))
     return variant
 
 
 def is_variant(model: nn.Module) -> bool:
     """Whether a model is the result of surgery."""
-    return isinstance(model.__dict__.get(ATTRIBUTE), RewrittenForward)
+    return isinstance(model.__dict__.get(ATTRIBUTE), (RewrittenForward, WindowedForward))
 
 
-def forward_of_variant(variant: nn.Module) -> RewrittenForward:
+def forward_of_variant(variant: nn.Module) -> RewrittenForward | WindowedForward:
     """What a variant runs."""
-    rewritten: RewrittenForward = variant.__dict__[ATTRIBUTE]
-    return rewritten
+    forward: RewrittenForward | WindowedForward = variant.__dict__[ATTRIBUTE]
+    return forward
 
 
 def source_of_variant(variant: nn.Module) -> str:
-    """The Python code of the rewritten forward of a variant, as it was traced first.
+    """The Python code of the rewritten forward of a variant, as it was traced first; with windows, of each plan's.
 
     A variant without weights is traced for a call on the CPU, so that the code names no meta device.
 
     Raises:
         RefusedError: it has not run yet, and its class has no example inputs, or can't be traced whole.
     """
-    rewritten = forward_of_variant(variant)
+    forward = forward_of_variant(variant)
+    if isinstance(forward, RewrittenForward):
+        return _source_of(variant, forward)
+    parts = []
+    for plan, atoms in forward.plan.by_plan.items():
+        with running(plan):
+            source = _source_of(variant, forward.forwards[plan])
+        parts.append(f"# {WHEN}{names_of(atoms)}\n{source}")
+    return "\n\n".join(parts)
+
+
+def _source_of(variant: nn.Module, rewritten: RewrittenForward) -> str:
     example = example_call(variant)
     if example is not None and any(value.is_meta for value in variant.parameters()):
         with contextlib.suppress(TraceError), torch.no_grad():
             call = flatten_call((), example.kwargs, rewritten.parameters)
             call = dataclasses.replace(call, inputs=tuple(_on_cpu(value) for value in call.inputs))
             return readable_source(rewritten.rewritten_graph(variant, call)[0])
+    if rewritten.first_source is None and example is not None:
+        _trace_example(variant, rewritten, flatten_call((), example.kwargs, rewritten.parameters))
     if rewritten.first_source is None:
         fact = "has no example inputs" if example is None else "can't be traced whole"
         raise RefusedError(f"{type(variant).__name__} {fact}; its graph is known once it has run")
@@ -96,7 +114,7 @@ def variant_class(original: type[nn.Module]) -> type[nn.Module]:
 
     @functools.wraps(innermost(original.forward))
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        rewritten: RewrittenForward = self.__dict__[ATTRIBUTE]
+        rewritten: RewrittenForward | WindowedForward = self.__dict__[ATTRIBUTE]
         return rewritten.run(self, args, kwargs)
 
     @functools.wraps(original.__init__)  # whose arguments are those of a config
@@ -124,10 +142,10 @@ def _refuse_to_save(self: nn.Module, *_args: Any, **_kwargs: Any) -> NoReturn:
     )
 
 
-def _trace_example(variant: nn.Module, call: FlatCall) -> None:
+def _trace_example(variant: nn.Module, rewritten: RewrittenForward, call: FlatCall) -> None:
     """Trace a variant before its first run; what can't be traced whole waits for that."""
     with contextlib.suppress(TraceError), torch.no_grad():
-        forward_of_variant(variant).trace(variant, call, is_example=True)
+        rewritten.trace(variant, call, is_example=True)
 
 
 def _rebind_forward(variant: nn.Module, original_class: type[nn.Module]) -> None:

@@ -63,8 +63,7 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
     def note(*args: Any, **kwargs: Any) -> Any:
         named = {**dict(zip(names, args, strict=False)), **kwargs}
         seen.append(_branches_of_rows(named))
-        first = next(iter(named.values()))
-        return ([torch.zeros_like(row) for row in first] if isinstance(first, list) else torch.zeros_like(first),)
+        return nothing_predicted(named)
 
     noise = [torch.Generator().manual_seed(number) for number in range(len(PROBES))]
     failure: Exception | None = None
@@ -83,6 +82,12 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
             "apart; the branches of guidance are not known"
         )
     return Guidance(tuple(seen))
+
+
+def nothing_predicted(arguments: Mapping[str, Any]) -> tuple[Any]:
+    """Zeros in the shape of what a transformer is given first: what it returns where it only notes its arguments."""
+    first = next(iter(arguments.values()))
+    return ([torch.zeros_like(row) for row in first] if isinstance(first, list) else torch.zeros_like(first),)
 
 
 def _branches_of_rows(arguments: Mapping[str, Any]) -> tuple[str, ...]:

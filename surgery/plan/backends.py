@@ -7,7 +7,10 @@ from typing import Literal, assert_never
 from surgery.anatomy.anatomy import Anatomy, Stack
 from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule, iter_layers, unroll
+from surgery.plan.windowed import AnyPlan, WindowedPlan, plans_of
 from surgery.spec.selector import indices_to_text
+
+WINDOWS = "a stock class runs the same blocks in every step and branch, and the spec has windows (when)"
 
 Backend = Literal["graph", "checkpoint"]
 Answer = Literal["yes", "perhaps", "no"]
@@ -23,9 +26,12 @@ class Verdict:
     reasons: tuple[str, ...] = ()
 
 
-def judge_backends(plan: Plan, anatomy: Anatomy) -> tuple[Verdict, Verdict]:
+def judge_backends(plan: AnyPlan, anatomy: Anatomy) -> tuple[Verdict, Verdict]:
     """The verdicts on the graph and on the checkpoint, from plan and anatomy alone; no weights, no config is tried."""
-    return _verdict("graph", _graph_doubts(plan, anatomy)), _verdict("checkpoint", _checkpoint_doubts(plan, anatomy))
+    of_graph = (doubt for each in plans_of(plan) for doubt in _graph_doubts(each, anatomy))
+    if isinstance(plan, WindowedPlan):
+        return _verdict("graph", of_graph), Verdict("checkpoint", "no", (WINDOWS,))
+    return _verdict("graph", of_graph), _verdict("checkpoint", _checkpoint_doubts(plan, anatomy))
 
 
 Doubt = tuple[Answer, str]

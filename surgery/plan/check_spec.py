@@ -6,14 +6,16 @@ from typing import Any
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.sources import inspect
 from surgery.errors import InputError
-from surgery.plan.plan import Plan
 from surgery.plan.planned import load_for, plan_points, plan_spec
 from surgery.plan.spec_model import model_of_spec
+from surgery.plan.windowed import AnyPlan
 from surgery.spec.load import Spec
 
 
-def check(spec: Spec | str | Path, model: Any = None, *, profile: str | Path | None = None) -> Plan:
+def check(spec: Spec | str | Path, model: Any = None, *, profile: str | Path | None = None) -> AnyPlan:
     """The plan of a spec (a `Spec`, or the path of one) for a model; what is wrong is raised in one go.
+
+    That of a spec with windows (`when`) is a `WindowedPlan`, which holds a `Plan` for each atom.
 
     `model` is a live transformer or pipeline, an `Anatomy`, or a name as `surgery.inspect` takes it; without it, it is
     the model that the spec names. `profile` overrides the spec's file of means. A sweep has many plans: `check_sweep`
@@ -30,7 +32,7 @@ def check(spec: Spec | str | Path, model: Any = None, *, profile: str | Path | N
     return plan_spec(loaded, anatomy, profile=profile).plan
 
 
-def check_sweep(spec: Spec | str | Path, model: Any = None, *, profile: str | Path | None = None) -> dict[str, Plan]:
+def check_sweep(spec: Spec | str | Path, model: Any = None, *, profile: str | Path | None = None) -> dict[str, AnyPlan]:
     """The plan of every variant of a sweep by the variant's name, like `painters s=0 how=skip`, in their order.
 
     A spec that is no sweep is its own only variant. The arguments are those of `surgery.check`.

@@ -1,16 +1,20 @@
-"""What a plan saves: parameters, bytes, and the share of the blocks' FLOPs."""
+"""What a plan saves: parameters, bytes, and executions and FLOPs of the blocks over a trajectory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from surgery.anatomy.anatomy import Anatomy
-from surgery.plan.plan import Plan
+from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.schedule import count_executions
+from surgery.plan.windowed import AnyPlan, WindowedPlan, plans_of
+from surgery.spec.operations import BRANCHES
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters and bytes of the whole model before and after, and FLOPs of all blocks in one forward.
+    """Parameters and bytes of the whole model before and after; block executions and FLOPs of all blocks in a forward.
 
+    Those of a plan with windows are means over a trajectory and both branches, None where its steps are not known.
     FLOPs are those of matrix products and attention at the example sizes; 0 before where they are unknown.
     """
 
@@ -18,43 +22,104 @@ class Cost:
     parameters_after: int
     bytes_before: int
     bytes_after: int
+    executions_before: int
+    executions_after: float | None
     flops_before: int
-    flops_after: int
+    flops_after: float | None
 
     @property
     def flops_share(self) -> float | None:
         """FLOPs after as a share of FLOPs before; None where they are unknown."""
-        return self.flops_after / self.flops_before if self.flops_before else None
+        return None if self.flops_after is None or not self.flops_before else self.flops_after / self.flops_before
+
+    @property
+    def executions_share(self) -> float | None:
+        """Block executions after as a share of those before; None where they are unknown, or there are no blocks."""
+        is_known = self.executions_after is not None and self.executions_before
+        return (self.executions_after or 0) / self.executions_before if is_known else None
 
 
-def plan_cost(plan: Plan, anatomy: Anatomy) -> Cost:
-    """What the variant of a plan costs. Repeats share their weights; replaced components lose theirs."""
-    lost_parameters = lost_bytes = flops_before = flops_after = 0
-    for schedule in plan.schedules:
-        stack = anatomy.stack(schedule.stack)
-        executions = count_executions(schedule.items)
-        for index in range(stack.num_blocks):
-            kind = stack.kind(index)
-            flops_before += kind.flops
-            flops_after += kind.flops * executions.get(index, 0)
-            if index in schedule.removed:
-                lost_parameters += kind.num_parameters
-                lost_bytes += kind.size_bytes
-    for replaced in plan.replacements:
-        stack = anatomy.stack(replaced.stack)
-        runs = count_executions(plan.schedule(replaced.stack).items).get(replaced.index, 0)
-        kind = stack.kind(replaced.index)
-        component = kind.find_component(replaced.component)
-        assert component is not None, "a plan is made for an anatomy"
-        flops_after -= component.flops * runs
-        if runs:
-            lost_parameters += component.num_parameters
-            lost_bytes += component.num_parameters * kind.size_bytes // max(1, kind.num_parameters)
+def plan_cost(plan: AnyPlan, anatomy: Anatomy, trajectory: Sequence[float] | None = None) -> Cost:
+    """What the variant of a plan costs. Repeats share their weights; what no atom runs is not there.
+
+    `trajectory` are the shares of the noise range that the steps of a sampler have, in their order; without it, a
+    trajectory is uniform over the range.
+    """
+    plans = plans_of(plan)
+    lost_parameters, lost_bytes = _lost(plans, anatomy)
+    shares = _shares_of_plans(plan, trajectory)
+    before = _work(anatomy)
+    works = [_work(anatomy, each) for each in plans]
+    after = None if shares is None else [sum(s * w[k] for s, w in zip(shares, works, strict=True)) for k in (0, 1)]
     return Cost(
         anatomy.num_parameters,
         anatomy.num_parameters - lost_parameters,
         anatomy.size_bytes,
         anatomy.size_bytes - lost_bytes,
-        flops_before,
-        flops_after,
+        before[0],
+        None if after is None else after[0],
+        before[1],
+        None if after is None else after[1],
     )
+
+
+def _shares_of_plans(plan: AnyPlan, trajectory: Sequence[float] | None) -> list[float] | None:
+    """How much of a trajectory runs each of the plans; None where it hangs on the number of steps."""
+    if not isinstance(plan, WindowedPlan):
+        return [1.0]
+    shares = dict.fromkeys(plan.plans, 0.0)
+    if trajectory is not None:
+        for step, share in enumerate(trajectory):
+            for branch in BRANCHES:
+                shares[plan.plan_at(share, step, branch)] += 0.5 / len(trajectory)
+        return list(shares.values())
+    if plan.goes_by_steps:
+        return None
+    for atom, within in plan.atoms:
+        low, high = atom.timesteps
+        shares[within] += (high - low) * (1.0 if atom.branch is None else 0.5)
+    return list(shares.values())
+
+
+def _work(anatomy: Anatomy, plan: Plan | None = None) -> tuple[int, int]:
+    """Block executions and FLOPs of one forward; without a plan, those of the model as it is."""
+    executions = flops = 0
+    for stack in anatomy.stacks:
+        counts = None if plan is None else count_executions(plan.schedule(stack.name).items)
+        for index in range(stack.num_blocks):
+            count = 1 if counts is None else counts.get(index, 0)
+            executions += count
+            flops += stack.kind(index).flops * count
+    if plan is None:
+        return executions, flops
+    for replaced in plan.replacements:
+        runs = count_executions(plan.schedule(replaced.stack).items).get(replaced.index, 0)
+        component = anatomy.stack(replaced.stack).kind(replaced.index).find_component(replaced.component)
+        assert component is not None, "a plan is made for an anatomy"
+        flops -= component.flops * runs
+    return executions, flops
+
+
+def _lost(plans: Sequence[Plan], anatomy: Anatomy) -> tuple[int, int]:
+    """Parameters and bytes of what none of the plans runs."""
+    parameters = size_bytes = 0
+    for stack in anatomy.stacks:
+        used = frozenset[int]().union(*(plan.schedule(stack.name).used for plan in plans))
+        for index in set(range(stack.num_blocks)) - used:
+            kind = stack.kind(index)
+            parameters += kind.num_parameters
+            size_bytes += kind.size_bytes
+    for replaced in _replaced_by_all(plans):
+        kind = anatomy.stack(replaced.stack).kind(replaced.index)
+        component = kind.find_component(replaced.component)
+        assert component is not None, "a plan is made for an anatomy"
+        parameters += component.num_parameters
+        size_bytes += component.num_parameters * kind.size_bytes // max(1, kind.num_parameters)
+    return parameters, size_bytes
+
+
+def _replaced_by_all(plans: Sequence[Plan]) -> list[ReplacedComponent]:
+    """Components of blocks that run, none of which runs its component."""
+    if len(plans) > 1:
+        return []  # a variant with windows keeps what it replaces
+    return [item for item in plans[0].replacements if item.index in plans[0].schedule(item.stack).used]

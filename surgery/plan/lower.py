@@ -8,6 +8,8 @@ from surgery.anatomy.anatomy import Anatomy, Stack
 from surgery.anatomy.resolve import SelectedComponent, SelectedLayers, find_stacks, resolve_components, resolve_layers
 from surgery.errors import NotYetError
 from surgery.plan import edits
+from surgery.plan.atom_faults import join_faults
+from surgery.plan.atoms import Atom, Grid, cut_by_windows, operations_within
 from surgery.plan.edits import Items
 from surgery.plan.invariants import check_plan, misplaced_layer
 from surgery.plan.names import selectors_of
@@ -15,8 +17,9 @@ from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.profile_groups import FoundGroup, with_groups
 from surgery.plan.replacements import MeanValues, means_refusal, overlap, refusal_of_component
 from surgery.plan.schedule import Group, Item, Layer, Schedule, canonical, count_executions, iter_layers
+from surgery.plan.windowed import AnyPlan, windowed_plan
 from surgery.spec import operations as ops
-from surgery.spec.limits import MAX_EXECUTIONS
+from surgery.spec.limits import MAX_EXECUTIONS, MAX_WINDOWS
 from surgery.spec.load import Spec
 from surgery.spec.nearest import shorten
 from surgery.spec.places import Faults, Place
@@ -29,8 +32,8 @@ def lower_spec(
     means: MeanValues | None = None,
     groups: tuple[FoundGroup, ...] = (),
     faults: Faults | None = None,
-) -> Plan:
-    """What `spec` means for a model of this anatomy; nothing is read.
+) -> AnyPlan:
+    """What `spec` means for a model of this anatomy, in each atom of its windows; nothing is read.
 
     `groups` are those that it takes from profiles, as `find_profile_groups` found them, and `faults` what that met:
     `planned.plan_spec` does both.
@@ -41,16 +44,34 @@ def lower_spec(
     """
     assert faults is not None or not spec.profile_groups, "groups are looked up before"
     _refuse_not_yet(spec)
-    lowering = _Lowering(anatomy, faults or Faults(spec.file), means)
+    faults = faults or Faults(spec.file)
     for name, place in spec.group_names:
         if anatomy.find_stack(name) is not None:
-            lowering.faults.add(place, f'the group "{name}" has the name of a stack; give it another name')
-    for operation in spec.operations:
-        lowering.apply(operation, groups)
-    lowering.faults.raise_if_any()
-    plan = lowering.plan()
-    check_plan(plan, anatomy)
-    return plan
+            faults.add(place, f'the group "{name}" has the name of a stack; give it another name')
+    grid = _grid_of(spec, faults)
+    plans: dict[Atom, Plan] = {}
+    found: dict[Atom, Faults] = {}
+    for atom in grid.atoms():
+        lowering = _Lowering(anatomy, faults.apart(), means)
+        for operation in operations_within(spec.operations, atom):
+            lowering.apply(operation, groups)
+        plans[atom], found[atom] = lowering.plan(), lowering.faults
+    join_faults(faults, found, spec.operations)
+    faults.raise_if_any()
+    for plan in dict.fromkeys(plans.values()):
+        check_plan(plan, anatomy)
+    return windowed_plan(grid, plans.__getitem__)
+
+
+def _grid_of(spec: Spec, faults: Faults) -> Grid:
+    """The atoms of the windows of a spec; one for all where there are too many."""
+    windows = [operation.when for operation in spec.operations if operation.when is not None]
+    grid = cut_by_windows(windows)
+    if len(grid) > MAX_WINDOWS:
+        fact = f"the windows cut sampling into {len(grid):,} parts in which other layers may run"
+        faults.add(windows[-1].place, f"{fact}; write at most {MAX_WINDOWS}")
+        return Grid()
+    return grid
 
 
 def _refuse_not_yet(spec: Spec) -> None:
@@ -61,10 +82,6 @@ def _refuse_not_yet(spec: Spec) -> None:
         for variable in spec.variables
     ]
     for operation in spec.operations:
-        if operation.when is not None:
-            reasons.append(
-                (operation.when.place, "when can't run in this version; leave it out to apply the operation always")
-            )
         reasons += [
             (selector.place, "a second transformer can't be edited in this version; leave transformer_2/ out")
             for selector in selectors_of(operation)

@@ -13,11 +13,11 @@ from surgery.errors import InputError, SpecError, SurgeryError
 from surgery.plan.cost import Cost, plan_cost
 from surgery.plan.lower import lower_spec
 from surgery.plan.names import find_name_faults
-from surgery.plan.plan import Plan
 from surgery.plan.profile_groups import FoundGroup, find_profile_groups, self_contained_text
 from surgery.plan.replacements import MeanValues
 from surgery.plan.spec_model import model_of_spec
 from surgery.plan.sweep import expand_sweep
+from surgery.plan.windowed import AnyPlan
 from surgery.spec.load import Spec, load_spec
 from surgery.spec.places import Faults
 
@@ -34,7 +34,7 @@ class PlannedSpec:
 
     spec: Spec
     anatomy: Anatomy
-    plan: Plan
+    plan: AnyPlan
     means: "MeansFile | None"
     groups: tuple[FoundGroup, ...]
 

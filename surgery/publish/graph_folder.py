@@ -23,7 +23,7 @@ from surgery.graph.apply import apply, tensors_of_means
 from surgery.graph.variant import build_variant, source_of_variant
 from surgery.outputs import whole_folder
 from surgery.pipelines.pretrained import load_pretrained
-from surgery.plan.plan import Plan, plan_from_json
+from surgery.plan.windowed import AnyPlan, any_plan_from_json, uses_means
 from surgery.profiles.means import MeansFile
 from surgery.publish.manifest import (
     FORMAT,
@@ -47,7 +47,7 @@ class Artefact:
 
     folder: Path
     base: Identity
-    plan: Plan
+    plan: AnyPlan
     means: Path | None
     manifest: Mapping[str, Any]
 
@@ -63,7 +63,7 @@ def write_artefact(
     spec: Spec,
     source: ModelSource,
     anatomy: Anatomy,
-    plan: Plan,
+    plan: AnyPlan,
     means: MeansFile | None = None,
     force: bool = False,
     write_more: Callable[[Path], Mapping[str, Any]] | None = None,
@@ -77,7 +77,7 @@ def write_artefact(
         InputError: there is something in `out`, and no `force`; or it can't be written.
         RefusedError, TraceError: the forward can't be rewritten so.
     """
-    used = means if any(item.kind == "mean" for item in plan.replacements) else None
+    used = means if uses_means(plan) else None
     with whole_folder(out, force=force) as folder:
         write_spec_and_plan(folder, spec.text, plan)
         forward = describe_forward(spec, source, anatomy, plan, used)
@@ -99,7 +99,7 @@ def write_artefact(
     return read_artefact(out)
 
 
-def describe_forward(spec: Spec, source: ModelSource, anatomy: Anatomy, plan: Plan, means: MeansFile | None) -> str:
+def describe_forward(spec: Spec, source: ModelSource, anatomy: Anatomy, plan: AnyPlan, means: MeansFile | None) -> str:
     """The rewritten forward as Python, under what the spec and the plan say."""
     tensors = None if means is None else tensors_of_means(means)
     try:
@@ -136,7 +136,7 @@ def read_artefact(folder: str | Path) -> Artefact:
         if hash_file(path) != digest:
             raise InputError(f"{path} was changed after it was compiled; compile the spec again")
     with told_as(f"{folder / PLAN} is damaged, so that the spec must be compiled again"):
-        plan = plan_from_json(read_json(folder / PLAN))
+        plan = any_plan_from_json(read_json(folder / PLAN))
     if plan.hash != recorded:
         raise InputError(f"{folder / PLAN} is not the plan of the manifest; compile the spec again")
     return Artefact(folder, base, plan, folder / MEANS if MEANS in files else None, manifest)

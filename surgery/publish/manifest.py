@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from surgery.anatomy.identity import Identity
 from surgery.anatomy.sources import read_json
-from surgery.plan.plan import Plan
+from surgery.plan.windowed import AnyPlan
 
 FORMAT = 1
 MANIFEST, SPEC, PLAN, CARD = "surgery.json", "spec.yaml", "plan.json", "README.md"
@@ -25,7 +25,7 @@ def kind_of_folder(folder: Path) -> Kind | None:
     return "graph" if read_json(manifest).get("kind", "graph") == "graph" else "checkpoint"
 
 
-def write_spec_and_plan(folder: Path, spec_text: str, plan: Plan) -> None:
+def write_spec_and_plan(folder: Path, spec_text: str, plan: AnyPlan) -> None:
     """Both as they are published."""
     (folder / SPEC).write_bytes(spec_text.encode())
     (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=2) + "\n", encoding="utf-8")
@@ -37,7 +37,7 @@ def make_manifest(
     title: str | None,
     base: Identity,
     spec_text: str,
-    plan: Plan,
+    plan: AnyPlan,
     facts: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from surgery.anatomy.sources import ModelSource, find_source, source_to_json, we
 from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE, parse_size, plan_bytes
 from surgery.checkpoint.header_metadata import join_metadata, keep_metadata
 from surgery.checkpoint.new_checkpoint import new_checkpoint_from_json
+from surgery.checkpoint.unrolled import stock_plan
 from surgery.checkpoint.write import refuse_full_disk, write_weights
 from surgery.errors import InputError
 from surgery.outputs import refuse_folder, refuse_foreign, whole_folder
 from surgery.plan.planned import PlannedSource, plan_spec_file
+from surgery.plan.windowed import uses_means
 from surgery.publish.manifest import CARD, write_manifest, write_spec_and_plan
 from surgery.publish.model_card import write_card
 from surgery.publish.pipeline_files import can_link, list_pipeline_files, take_along
@@ -105,6 +107,7 @@ def compile_planned(
         RefusedError: no stock checkpoint can express the plan; or graph and checkpoint do not agree.
     """
     parse_size(options.max_shard_size)
+    stock_plan(planned.plan)
     if not options.dry_run:
         refuse_folder(out, COMPILE, force=options.force)
     source = fetch_source(planned.source, transformer_only=options.transformer_only, variant=options.variant)
@@ -203,7 +206,7 @@ def _write_bytes(prepared: PreparedModel, folder: Path, options: CompileOptions,
 
 def _means(planned: PlannedSource) -> dict[str, Any]:
     """The vectors of means that the plan uses, by COMPONENT/STREAM."""
-    if planned.means is None or all(item.kind != "mean" for item in planned.plan.replacements):
+    if planned.means is None or not uses_means(planned.plan):
         return {}
     vectors = planned.means.vectors
     return {f"{path}/{stream}": vector for path, streams in vectors.items() for stream, vector in streams.items()}

@@ -15,7 +15,9 @@ from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.checkpoint.byte_plan import BytePlan
 from surgery.checkpoint.header_metadata import KeptMetadata
 from surgery.checkpoint.new_checkpoint import NewCheckpoint, Segment, describe_misfits
+from surgery.checkpoint.unrolled import stock_plan
 from surgery.files import expand_home, is_there
+from surgery.plan.plan import Plan
 from surgery.plan.planned import PlannedSource
 from surgery.publish.manifest import FORMAT, make_manifest
 from surgery.publish.model_card import CardFacts, Size, amount_text, read_card_head
@@ -47,6 +49,11 @@ class PreparedModel:
     def is_pipeline(self) -> bool:
         """Whether the result is a pipeline's folder, not a transformer's."""
         return self.source.pipeline is not None
+
+    @property
+    def plan(self) -> Plan:
+        """What a stock class runs: a plan without windows."""
+        return stock_plan(self.planned.plan)
 
     @property
     def spec_text(self) -> str:
@@ -108,7 +115,7 @@ def manifest_of(prepared: PreparedModel, sizes: Mapping[str, int], checks: Mappi
         title=prepared.planned.spec.title,
         base=prepared.identity,
         spec_text=prepared.spec_text,
-        plan=prepared.planned.plan,
+        plan=prepared.plan,
         facts=facts,
         versions=prepared.versions,
     )
@@ -155,7 +162,7 @@ def card_facts(prepared: PreparedModel, name: str, checks: Mapping[str, Any]) ->
         name=name,
         title=prepared.planned.spec.title,
         spec_text=prepared.spec_text,
-        plan=prepared.planned.plan,
+        plan=prepared.plan,
         base=prepared.identity,
         base_card=read_card_head(base_card(prepared.source)),
         before=Size(weights.num_values, weights.size_bytes),

@@ -13,6 +13,7 @@ from surgery.checkpoint.byte_plan import plan_bytes
 from surgery.checkpoint.header_metadata import keep_metadata
 from surgery.checkpoint.new_checkpoint import NewCheckpoint
 from surgery.checkpoint.remap import Remapped, fitted_from_answer, remap_adapter
+from surgery.checkpoint.unrolled import stock_plan
 from surgery.errors import InputError, RefusedError
 from surgery.outputs import refuse_file, unfinished_runs
 from surgery.plan.planned import PlannedSource
@@ -41,11 +42,12 @@ def remap_lora(planned: PlannedSource, lora: Path, out: Path, *, force: bool = F
         InputError: it is no adapter of this model, or the target can't be written.
         RefusedError: no stock checkpoint can express the plan, or the adapter can't follow it.
     """
+    plan = stock_plan(planned.plan)
     refuse_out(out, lora, force=force)
     file = _read_adapter(lora)
     with open_verifier() as ask:
-        answer = ask("fit", source=source_to_json(planned.source), plan=planned.plan.to_json())
-    num_layers = {schedule.stack: schedule.num_blocks for schedule in planned.plan.schedules}
+        answer = ask("fit", source=source_to_json(planned.source), plan=plan.to_json())
+    num_layers = {schedule.stack: schedule.num_blocks for schedule in plan.schedules}
     fitted = fitted_from_answer(planned.source.class_name, num_layers, answer)
     try:
         remapped = remap_adapter(file.tensors, fitted)

@@ -5,12 +5,14 @@ were.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from surgery.anatomy.anatomy import Anatomy
+from surgery.plan.atoms import WHOLE_RANGE
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule, count_executions
+from surgery.plan.windowed import WindowedPlan
 from surgery.spec.operations import Combine
 
 
@@ -79,6 +81,23 @@ def cells_of_plan(plan: Plan, anatomy: Anatomy) -> tuple[StackCells, ...]:
         streams = "unknown until run" if stack.streams is None else ", ".join(stack.streams)
         found.append(StackCells(schedule.stack, schedule.num_blocks, streams, _Layouter(plan, schedule).cells()))
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Where a plan runs, of one branch and part of the steps: spans of the noise range. The name says what it is of."""
+
+    name: str
+    spans: tuple[tuple[float, float], ...]
+
+
+def lanes_of(plan: WindowedPlan, within: Plan) -> tuple[Lane, ...]:
+    """The lanes of all branches and parts of steps, also those in which `within` never runs."""
+    spans: dict[str, tuple[tuple[float, float], ...]] = {}
+    for atom, of_atom in plan.atoms:
+        name = replace(atom, timesteps=WHOLE_RANGE).text
+        spans[name] = (*spans.get(name, ()), *([atom.timesteps] if of_atom == within else []))
+    return tuple(Lane(name, found) for name, found in spans.items())
 
 
 class _Layouter:

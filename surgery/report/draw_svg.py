@@ -6,7 +6,8 @@ from html import escape
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.plan.plan import Plan
-from surgery.report.cells import Box, Cell, ParallelCell, RepeatedCell, SkippedCell, StackCells, cells_of_plan
+from surgery.plan.windowed import AnyPlan, WindowedPlan, names_of, plans_of
+from surgery.report.cells import Box, Cell, ParallelCell, RepeatedCell, SkippedCell, StackCells, cells_of_plan, lanes_of
 
 WIDTH = 1000
 MARGIN = 24
@@ -16,6 +17,7 @@ GAP = 10
 NOTE_HEIGHT = 12
 MAX_IN_A_COLUMN = 7
 TITLE_HEIGHT = 34
+LANE_HEIGHT = 20  # of the noise range, in drawings of windows
 
 # Colours of Okabe and Ito, which the colour-blind can tell apart; each kind of edit has a sign as well.
 # What is written at each element holds in renderers without style sheets; a style sheet goes before it.
@@ -61,12 +63,18 @@ class Shape:
     draw: Callable[[float, float], Iterable[str]]
 
 
-def draw_svg(plan: Plan, anatomy: Anatomy, *, title: str) -> str:
-    """The drawing as the text of an SVG file."""
-    stacks = cells_of_plan(plan, anatomy)
+def draw_svg(plan: AnyPlan, anatomy: Anatomy, *, title: str) -> str:
+    """The drawing as the text of an SVG file; with windows, each plan below the noise range, where it runs."""
     inner = WIDTH - 2 * MARGIN
-    bands = [_band(stack, inner) for stack in stacks]
-    legend = _legend([cell for stack in stacks for cell in stack.cells])
+    bands: list[Shape] = []
+    cells: list[Cell] = []
+    for each in plans_of(plan):
+        stacks = cells_of_plan(each, anatomy)
+        if isinstance(plan, WindowedPlan):
+            bands.append(_time_axis(plan, each, inner))
+        bands += [_band(stack, inner) for stack in stacks]
+        cells += [cell for stack in stacks for cell in stack.cells]
+    legend = _legend(cells)
     height = MARGIN + TITLE_HEIGHT + sum(band.height + 2 * GAP for band in bands) + legend.height + MARGIN
     parts = [_text(MARGIN, MARGIN + 14, title, "title")]
     y = float(MARGIN + TITLE_HEIGHT)
@@ -81,6 +89,26 @@ def draw_svg(plan: Plan, anatomy: Anatomy, *, title: str) -> str:
         f"<style>{STYLE}</style>\n"
         f'<rect {_painted("paper")} width="{WIDTH}" height="{height:g}"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
+
+
+def _time_axis(plan: WindowedPlan, within: Plan, width: float) -> Shape:
+    """A line of the noise range for each branch and part of steps; where the plan runs, it is filled."""
+    lanes = [lane for lane in lanes_of(plan, within) if lane.spans]
+    scale = width / 2
+
+    def draw(x: float, y: float) -> Iterable[str]:
+        yield _text(x, y + 12, f"when {names_of(plan.by_plan[within])}", "stack")
+        left = x + 58
+        for number, lane in enumerate(lanes):
+            top = y + 20 + number * LANE_HEIGHT
+            yield _text(x, top + 11, "clean 0", "plain")
+            yield f'<rect {_painted("box")} x="{left:g}" y="{top:g}" width="{scale:g}" height="14" rx="2"/>'
+            for low, high in lane.spans:
+                at, long = left + low * scale, (high - low) * scale
+                yield f'<rect {_painted("parallel")} x="{at:g}" y="{top:g}" width="{long:g}" height="14" rx="2"/>'
+            yield _text(left + scale + 8, top + 11, f"1 noise   {lane.name}".rstrip(), "plain")
+
+    return Shape(width, 20 + LANE_HEIGHT * len(lanes), 0, draw)
 
 
 def _band(stack: StackCells, width: float) -> Shape:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.plan.plan import Plan
+from surgery.plan.windowed import WHEN, AnyPlan, WindowedPlan, names_of, plans_of
 from surgery.report.cells import (
     Box,
     Cell,
@@ -15,21 +16,42 @@ from surgery.report.cells import (
     StackCells,
     cells_of_plan,
     iter_boxes,
+    lanes_of,
 )
 
 MARGIN = 4  # columns for the mark
 MAX_IN_A_ROW = 16  # members of a group that are drawn side by side
 WIDTH = 80
+AXIS = 50  # columns of the noise range
 LEGEND = {"-": "skipped", "*": "changed", "=": "in parallel", "x": "repeated"}
 
 
-def draw_text(plan: Plan, anatomy: Anatomy) -> str:
-    """The drawing, without a line end at its end; at most about 100 columns wide."""
-    stacks = [list(draw_stack(stack)) for stack in cells_of_plan(plan, anatomy)]
-    marks = {line[:MARGIN].strip() for lines in stacks for line in lines[1:]} & set(LEGEND)
+def draw_text(plan: AnyPlan, anatomy: Anatomy) -> str:
+    """The drawing, without a line end at its end; at most about 100 columns wide.
+
+    With windows, each plan is drawn below the axis of time, on which the atoms are marked in which it runs.
+    """
+    parts: list[str] = []
+    marks: set[str] = set()
+    for each in plans_of(plan):
+        stacks = [list(draw_stack(stack)) for stack in cells_of_plan(each, anatomy)]
+        marks |= {line[:MARGIN].strip() for lines in stacks for line in lines[1:]} & set(LEGEND)
+        if isinstance(plan, WindowedPlan):
+            parts.append("\n".join(draw_atoms(plan, each)))
+        parts += ["\n".join(lines) for lines in stacks]
     legend = ", ".join(f"{mark} {meaning}" for mark, meaning in LEGEND.items() if mark in marks)
-    parts = ["\n".join(lines) for lines in stacks]
     return "\n\n".join([*parts, legend] if legend else parts)
+
+
+def draw_atoms(plan: WindowedPlan, within: Plan) -> Iterator[str]:
+    """Where one of the plans runs: its atoms by name, and the noise range for each branch and part of steps."""
+    yield f"{WHEN}{names_of(plan.by_plan[within])}"
+    for lane in (lane for lane in lanes_of(plan, within) if lane.spans):
+        line = ["·"] * AXIS
+        for low, high in lane.spans:
+            first, end = round(low * AXIS), round(high * AXIS)
+            line[first : max(end, first + 1)] = "█" * (max(end, first + 1) - first)
+        yield f"  clean 0 {''.join(line)} 1 noise  {lane.name}".rstrip()
 
 
 def draw_stack(stack: StackCells) -> Iterator[str]:

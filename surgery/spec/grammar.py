@@ -13,7 +13,7 @@ class Field(NamedTuple):
     """One field of an operation.
 
     `kind` is what it holds: layers, component, count (an integer of `minimum` to `maximum`), number, choice (one of
-    `choices`), using, stack, order, window.
+    `choices`), using, stack, order, window, steps.
     """
 
     kind: str
@@ -125,6 +125,7 @@ BESIDE: Mapping[str, Field] = {
 
 WHEN: Mapping[str, Field] = {
     "timesteps": Field("window", "A share of the noise range, like [0.0, 0.3]: 0 is clean, 1 is pure noise."),
+    "steps": Field("steps", 'Steps of the sampler, from 0: "0:5", or a list; for pipelines.'),
     "branch": Field("choice", "A branch of classifier-free guidance.", choices=BRANCHES),
 }
 

@@ -14,6 +14,7 @@ MAX_INTEGER = 2**63 - 1  # of a seed, and of whatever has no smaller bound
 MAX_REAL = 1e30  # of a factor
 MAX_NUMBER = 10**9  # in the arithmetic of `vary`, every step of it
 MAX_TEXT = 10_000  # characters of a text once its variables are filled in
+MAX_WINDOWS = 200  # parts of one `steps`, and atoms of a plan: what its windows cut a trajectory and its branches into
 MAX_VALUES_A_VARIABLE = 10_000
 MAX_VARIANTS = 10_000  # of a sweep
 MAX_SWEPT_OPERATIONS = 100_000  # operations of all variants of a sweep together, what adds up counted each time

@@ -12,13 +12,19 @@ REPLACEMENT_KINDS = ("zero", "input", "channel_mean", "mean")
 BRANCHES = ("conditional", "unconditional")
 
 Selection = tuple[Selector, ...]
+StepRange = tuple[int, int | None]  # half open; None: to the last step
 
 
 @dataclass(frozen=True)
 class When:
-    """Restricts an operation to a window of timesteps (shares of the noise range) or to one branch of guidance."""
+    """Restricts an operation to a window of timesteps (shares of the noise range), to steps of the sampler, or to one
+    branch of guidance; where several are given, to what all of them hold for.
+
+    `timesteps` are half open, but for 1.0; `steps` are ascending ranges that do not touch.
+    """
 
     timesteps: tuple[float, float] | None
+    steps: tuple[StepRange, ...] | None
     branch: str | None
     place: Place
 

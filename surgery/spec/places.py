@@ -48,6 +48,10 @@ class Faults:
         """The same for all places where there is a fault by now."""
         self.settled |= {place for place, _ in self.found}
 
+    def apart(self) -> "Faults":
+        """None yet, of the same file, and with the same settled: to be joined or left."""
+        return Faults(self.file, settled=set(self.settled))
+
     def add_final(self, place: Place, text: str) -> None:
         """The last word on what stands at this place: later faults there only follow from this one."""
         self.add(place, text)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from surgery.spec.document import Entries, Items, Scalar, Value
 from surgery.spec.fields import check_keys, describe, read_choice, read_integer, read_number, read_text
-from surgery.spec.grammar import BESIDE, OPERATIONS, ORDER_GROUP, SYNONYMS, WHEN
+from surgery.spec.grammar import BESIDE, OPERATIONS, ORDER_GROUP, SYNONYMS
 from surgery.spec.limits import MAX_INDEX, MAX_PARTS, MAX_TIMES
 from surgery.spec.nearest import shorten, unknown_text
 from surgery.spec.operations import (
@@ -25,9 +25,9 @@ from surgery.spec.operations import (
     Selection,
     Shuffle,
     Skip,
-    When,
 )
 from surgery.spec.places import Faults, Place
+from surgery.spec.read_when import read_when
 from surgery.spec.selector import MODELS, NAME, Groups, Range, Selector, count_parts, read_selector
 
 
@@ -86,7 +86,7 @@ class OperationReader:
         operation = self.readers[key.text](item, key.place)
         expect, when = value.get("expect"), value.get("when")
         number = None if expect is None else read_integer(expect, "expect", self.faults, minimum=1)
-        window = None if when is None else self.when(when)
+        window = None if when is None else read_when(when, self.faults)
         if operation is None:
             return None
         return replace(operation, expect=number, when=window)
@@ -105,37 +105,6 @@ class OperationReader:
         kept = [entry for entry in value.entries if entry not in inside]
         moved = Entries(inside, inside[0][0].place)
         return Entries(tuple((key, moved if key.text == name else item) for key, item in kept), value.place)
-
-    def when(self, value: Value) -> When | None:
-        """`{timesteps: [from, to]}` or `{branch: conditional}`, or both."""
-        if not isinstance(value, Entries):
-            self.faults.add(
-                value.place, f"when is {describe(value)}; write {{timesteps: [0.0, 0.3]}} or {{branch: ...}}"
-            )
-            return None
-        if not value.entries:
-            self.faults.add(value.place, "when is empty; write {timesteps: [0.0, 0.3]} or {branch: conditional}")
-        value = check_keys(value, WHEN, "when", self.faults)
-        window, branch = value.get("timesteps"), value.get("branch")
-        side = None if branch is None else read_choice(branch, "branch", WHEN["branch"].choices, self.faults)
-        return When(None if window is None else self.window(window), side, value.place)
-
-    def window(self, value: Value) -> tuple[float, float] | None:
-        if not isinstance(value, Items) or len(value.items) != 2:
-            fact = f"has {len(value.items)} values" if isinstance(value, Items) else f"is {describe(value)}"
-            self.faults.add(value.place, f"timesteps {fact}; write two numbers, like [0.0, 0.3]")
-            return None
-        ends = [read_number(item, "a timestep", self.faults) for item in value.items]
-        low, high = ends
-        if low is None or high is None:
-            return None
-        if not 0.0 <= low < high <= 1.0:
-            self.faults.add(
-                value.place,
-                f"the window [{low:g}, {high:g}] is not within [0, 1] and rising; 0 is clean, 1 is pure noise",
-            )
-            return None
-        return (low, high)
 
     # Selections.
 

@@ -186,6 +186,10 @@ def _type(field: Field) -> dict[str, Any]:
         case "window":
             share = _or_template({"type": "number", "minimum": 0, "maximum": 1})
             return {"type": "array", "minItems": 2, "maxItems": 2, "items": share}
+        case "steps":
+            span = {"type": "string", "pattern": rf"^\s*(?:{NUMBER}?\s*:\s*{NUMBER}?|{TEMPLATE})\s*$"}
+            step = {"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_INDEX}, span]}
+            return {"anyOf": [*step["anyOf"], {"type": "array", "minItems": 1, "items": step}]}
         case kind:
             raise AssertionError(f"{kind} is no kind of field")
 

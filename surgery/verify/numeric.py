@@ -28,7 +28,8 @@ from surgery.checkpoint.unrolled import OTHER_BACKEND
 from surgery.checkpoint.write import write_weights
 from surgery.errors import RefusedError
 from surgery.files import write_whole
-from surgery.graph.variant import Means, build_variant
+from surgery.graph.replace import Means
+from surgery.graph.variant import build_variant
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Layer
 from surgery.progress import library_bars

@@ -1,0 +1,117 @@
+"""A pipeline whose transformer is a variant with windows: it tells the transformer where each call stands."""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from surgery.errors import InputError
+from surgery.graph.variant import forward_of_variant, is_variant
+from surgery.graph.windowed_forward import WindowedForward
+from surgery.pipelines.guidance import UNCONDITIONAL, Guidance, find_guidance
+from surgery.pipelines.probe_call import arguments_of_call, key_of_probe, probe_call
+from surgery.pipelines.replaced import replaced
+from surgery.pipelines.sampler_clock import SamplerClock
+from surgery.pipelines.standing import told_by
+from surgery.pipelines.timestep_convention import TimestepConvention, known_convention, learn_convention
+from surgery.plan.windowed import WindowedPlan
+
+_ASKING: ContextVar[bool] = ContextVar("asking", default=False)  # whether a pipeline is called to note how it calls
+LAYOUTS = "_surgery_layouts"  # of a pipeline: the layouts of its guidance that were asked for, by call
+
+
+def tell_windows_(pipe: Any) -> None:
+    """Make a pipeline with a variant that has windows tell it where each of its calls stands."""
+    own_class: Any = type(pipe)
+    pipe.__class__ = telling_class(own_class)
+    pipe.__dict__[LAYOUTS] = {}
+
+
+@functools.cache
+def telling_class(original: Any) -> type:
+    """A subclass of a pipeline's class with its name; what it does is the same, and its transformer is told."""
+
+    @functools.wraps(original.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with telling(self, args, kwargs):
+            return original.__call__(self, *args, **kwargs)
+
+    members = {
+        "__call__": call,
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+    }
+    return type(original.__name__, (original,), members)
+
+
+@contextmanager
+def telling(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+    """Within it, the pipeline's transformer is told where its calls stand; nothing where it has no windows (any more).
+
+    Raises:
+        InputError: a window goes by the unconditional branch, and guidance is off.
+    """
+    plan = _windows_of(pipe)
+    if plan is None or _ASKING.get():
+        yield
+        return
+    with _asking(pipe):
+        call = probe_call(arguments_of_call(pipe, args, kwargs))
+        guidance = _guidance_of(pipe, plan, call) if plan.goes_by_branches else None
+        convention = _convention_of(pipe, call) if plan.goes_by_timesteps or plan.goes_by_steps else None
+    with told_by(SamplerClock(pipe, convention, guidance, plan.num_steps).tell):
+        yield
+
+
+@contextmanager
+def _asking(pipe: Any) -> Iterator[None]:
+    """Within it, the pipeline is called only to note how it calls, and shows nothing of that."""
+    token = _ASKING.set(True)
+    try:
+        with replaced(pipe, "progress_bar", functools.partial(tqdm, disable=True)):
+            yield
+    finally:
+        _ASKING.reset(token)
+
+
+def _windows_of(pipe: Any) -> WindowedPlan | None:
+    model = pipe.transformer
+    model = getattr(model, "_orig_mod", model)  # of a compiled one
+    if not is_variant(model):
+        return None
+    forward = forward_of_variant(model)
+    return forward.plan if isinstance(forward, WindowedForward) else None
+
+
+def _guidance_of(pipe: Any, plan: WindowedPlan, call: dict[str, Any]) -> Guidance:
+    """How the branches are laid out in a call like this; asked once for calls that are alike."""
+    layouts: dict[Any, Guidance] = pipe.__dict__.setdefault(LAYOUTS, {})
+    key = key_of_probe(call)
+    found = layouts.get(key) if key is not None else None
+    if found is None:
+        found = find_guidance(pipe, call)
+        if key is not None:
+            layouts[key] = found
+    differs = {atom.branch for atom, _ in plan.atoms}
+    if UNCONDITIONAL in differs and UNCONDITIONAL not in found.branches and _does_more_unconditionally(plan):
+        raise InputError(
+            f"the spec has operations on the unconditional branch (when: branch), and {type(pipe).__name__} is called "
+            "without guidance, so that there is none; raise its guidance scale, or leave the window out"
+        )
+    return found
+
+
+def _does_more_unconditionally(plan: WindowedPlan) -> bool:
+    """Whether some plan of the unconditional branch is no plan of the conditional one: it would never run."""
+    by_branch = {branch: {p for atom, p in plan.atoms if atom.branch == branch} for branch in (None, "conditional")}
+    ran = by_branch[None] | by_branch["conditional"]
+    return any(not p.is_identity and p not in ran for atom, p in plan.atoms if atom.branch == UNCONDITIONAL)
+
+
+def _convention_of(pipe: Any, call: dict[str, Any]) -> TimestepConvention | None:
+    """What is known of how the transformer is given the time; learnt once where nothing is."""
+    return known_convention(pipe.transformer) or learn_convention(pipe, call)

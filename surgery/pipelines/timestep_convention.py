@@ -1,0 +1,167 @@
+"""How a family tells its transformer the time: learnt from a call of its pipeline in which no forward is run.
+
+Some are given the scheduler's timestep, some its share of the noise range t, some 1 - t. The pipeline is called for a
+few steps while its transformer only notes what it is given, and its scheduler which timestep it is asked to step from.
+"""
+
+import contextlib
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from surgery.calls.example_inputs import call_key
+from surgery.damage import told_as
+from surgery.errors import InputError, RefusedError
+from surgery.kept import keep, kept_file, recall
+from surgery.pipelines.conditions import conditions_of, is_class_conditional
+from surgery.pipelines.guidance import CLASSES, PROBES, StopSampling, nothing_predicted
+from surgery.pipelines.replaced import replaced
+from surgery.tracing.arguments import parameters_of_module
+
+SHELF = "timesteps"
+NUM_PROBES = 4  # steps; a line needs three to be more than a guess
+TOLERANCE = 0.01  # of the range; timesteps in bfloat16 round to 0.004 of their size
+
+
+@dataclass(frozen=True)
+class TimestepConvention:
+    """The argument `name` of a transformer is `scale` x (share of the noise range) + `offset`."""
+
+    name: str
+    scale: float
+    offset: float
+
+    def share_of(self, value: float) -> float:
+        """The share of the noise range at a value of the argument."""
+        return (value - self.offset) / self.scale
+
+    def is_near(self, value: float, share: float) -> bool:
+        """Whether a value is the one at a share, but for rounding."""
+        return abs(self.share_of(value) - share) <= TOLERANCE
+
+
+def known_convention(model: nn.Module) -> TimestepConvention | None:
+    """What was learnt of a model's class and config before, and is kept in the user's cache; None without."""
+    key = call_key(model)
+    if key is None:
+        return None
+    with contextlib.suppress(InputError), told_as("it is learnt anew"):
+        found = recall(kept_file(SHELF, key))
+        return TimestepConvention(str(found["name"]), float(found["scale"]), float(found["offset"]))
+    return None
+
+
+def learn_convention(pipe: Any, call: Mapping[str, Any]) -> TimestepConvention | None:
+    """The convention of a pipeline's transformer, which is kept; None where no argument follows the timestep in a line.
+
+    Raises:
+        InputError: the pipeline refuses the call.
+    """
+    shares, noted = _note_steps(pipe, call)
+    names = dict.fromkeys(name for arguments in noted for name in arguments)
+    lines = (_line_of(name, [arguments.get(name) for arguments in noted], shares, pipe) for name in names)
+    found = next((line for line in lines if line is not None), None)
+    key = call_key(pipe.transformer)
+    if found is not None and key is not None:
+        keep(kept_file(SHELF, key), asdict(found))
+    return found
+
+
+def _note_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[list[float], list[dict[str, float]]]:
+    """The share of each of a few steps, and the numbers that the transformer is given in it."""
+    names = parameters_of_module(pipe.transformer)
+    num_train = pipe.scheduler.config.num_train_timesteps
+    shares: list[float] = []
+    noted: list[dict[str, float]] = []
+    pending: list[dict[str, float]] = []
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        named = {**dict(zip(names, args, strict=False)), **kwargs}
+        pending.append({name: number for name, value in named.items() if (number := _number(value)) is not None})
+        return nothing_predicted(named)
+
+    @functools.wraps(pipe.scheduler.step)  # pipelines look at its signature
+    def stay(_output: Any, timestep: Any, sample: Any, *_args: Any, return_dict: bool = True, **_kwargs: Any) -> Any:
+        shares.append(float(timestep) / num_train)
+        noted.append(pending[-1] if pending else {})
+        pending.clear()
+        if len(shares) == NUM_PROBES:
+            raise StopSampling
+        return SimpleNamespace(prev_sample=sample) if return_dict else (sample,)
+
+    prompts = CLASSES if is_class_conditional(pipe) else PROBES
+    left_out = ("timesteps", "sigmas", "num_inference_steps")
+    arguments = {**{name: value for name, value in call.items() if name not in left_out}}
+    noise = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
+    with replaced(pipe.transformer, "forward", note), replaced(pipe.scheduler, "step", stay):
+        try:
+            pipe(
+                conditions_of(pipe, prompts),
+                generator=noise,
+                output_type="latent",
+                num_inference_steps=NUM_PROBES + 1,
+                **arguments,
+            )
+        except StopSampling:
+            pass
+        except Exception as error:  # as pipelines answer to odd values
+            if not shares:
+                raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
+    return shares, noted
+
+
+def _number(value: Any) -> float | None:
+    """What is one number, in a tensor or not; None where it is several."""
+    if isinstance(value, torch.Tensor) and value.numel() > 0 and not value.is_complex() and value.ndim <= 2:
+        values = value.detach().double().flatten()
+        return float(values[0]) if bool((values == values[0]).all()) else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _line_of(name: str, values: list[float | None], shares: list[float], pipe: Any) -> TimestepConvention | None:
+    """The convention by which an argument has these values at these shares; None where it is no line."""
+    known = [(share, value) for share, value in zip(shares, values, strict=True) if value is not None]
+    if len(known) < len(shares) or len({share for share, _ in known}) < NUM_PROBES - 1:
+        return None
+    x, y = np.array(known).T
+    num_train = float(pipe.scheduler.config.num_train_timesteps)
+    usual = ((num_train, 0.0), (1.0, 0.0), (-1.0, 1.0), (-num_train, num_train))
+    fitted = tuple(float(number) for number in np.polyfit(x, y, 1))
+    for scale, offset in (*usual, fitted):
+        is_line = scale and np.abs(scale * x + offset - y).max() <= TOLERANCE * abs(scale)
+        if is_line and np.ptp(y) > TOLERANCE * abs(scale):
+            return TimestepConvention(name, scale, offset)
+    return None
+
+
+def share_of_rows(convention: TimestepConvention, named: Mapping[str, Any], num_rows: int) -> list[float]:
+    """The share of the noise range of each row, by what the transformer is given.
+
+    Raises:
+        RefusedError: it is not given the argument, or not one time a row.
+    """
+    value = named.get(convention.name)
+    numbers = value.detach().double().tolist() if isinstance(value, torch.Tensor) else value
+    rows = numbers if isinstance(numbers, list) else [numbers] * num_rows
+    if len(rows) == 1:
+        rows = rows * num_rows
+    found = [_only_number(row) for row in rows]
+    if len(found) != num_rows or None in found:
+        raise RefusedError(
+            f"the argument {convention.name}, which tells the timestep, is not one number a row; windows (when) can't "
+            "tell where a row stands"
+        )
+    return [convention.share_of(number) for number in found if number is not None]
+
+
+def _only_number(row: Any) -> float | None:
+    """The number that a row is, or holds again and again."""
+    flat = row if isinstance(row, list) else [row]
+    is_one = flat and all(isinstance(item, (int, float)) and item == flat[0] for item in flat)
+    return float(flat[0]) if is_one else None
