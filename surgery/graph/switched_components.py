@@ -17,7 +17,7 @@ from surgery.graph.replace import Means, build_replacement
 from surgery.plan.plan import Plan
 from surgery.plan.windowed import WindowedPlan
 
-ATTRIBUTE = "_surgery_stand_ins"  # of a switched component: its stand-ins by plan, out of sight of torch
+ATTRIBUTE = "_surgery"  # of a switched component: its stand-ins by plan, out of sight of torch
 
 _RUNNING: ContextVar[Plan | None] = ContextVar("running", default=None)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from surgery.errors import InputError
@@ -31,6 +32,7 @@ class WindowedForward:
         self.forwards = {within: RewrittenForward(model, within, removed) for within in plan.plans}
         self.names = tuple(parameters_of(innermost(self.original_class.forward)))
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def run(self, variant: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the rows of a call, those under one plan together.
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from accelerate.utils import extract_model_from_parallel
 from tqdm.auto import tqdm
 
 from surgery.errors import InputError
@@ -20,7 +21,7 @@ from surgery.pipelines.timestep_convention import TimestepConvention, known_conv
 from surgery.plan.windowed import WindowedPlan
 
 _ASKING: ContextVar[bool] = ContextVar("asking", default=False)  # whether a pipeline is called to note how it calls
-LAYOUTS = "_surgery_layouts"  # of a pipeline: the layouts of its guidance that were asked for, by call
+LAYOUTS = "_surgery"  # of a pipeline: the layouts of its guidance that were asked for, by call
 
 
 def tell_windows_(pipe: Any) -> None:
@@ -79,8 +80,7 @@ def _asking(pipe: Any) -> Iterator[None]:
 
 
 def _windows_of(pipe: Any) -> WindowedPlan | None:
-    model = pipe.transformer
-    model = getattr(model, "_orig_mod", model)  # of a compiled one
+    model = extract_model_from_parallel(pipe.transformer, keep_torch_compile=False)  # of a compiled one, the model
     if not is_variant(model):
         return None
     forward = forward_of_variant(model)

@@ -1,8 +1,9 @@
-"""The faults of all atoms of a spec as those of the spec: what is wrong in some of them only names the first."""
+"""The faults of all atoms of a spec as those of the spec: what is wrong in some of them only says in which."""
 
 from collections.abc import Mapping, Sequence
 
 from surgery.plan.atoms import Atom, operations_within
+from surgery.plan.windowed import names_of
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults, Place
 
@@ -18,8 +19,7 @@ def join_faults(faults: Faults, found: Mapping[Atom, Faults], operations: Sequen
             where.setdefault((place, text), []).append(atom)
     for (place, text), atoms in where.items():
         is_everywhere = len(atoms) == sum(_applies(place, operations, atom) for atom in found)
-        more = f" and {len(atoms) - 1} more" if len(atoms) > 1 else ""
-        faults.add(place, text if is_everywhere else f"within {atoms[0].text}{more}: {text}")
+        faults.add(place, text if is_everywhere else f"within {names_of(atoms)}: {text}")
 
 
 def _applies(place: Place, operations: Sequence[AnyOperation], atom: Atom) -> bool:

@@ -67,11 +67,9 @@ def _read_step(value: Value, faults: Faults) -> StepRange | None:
         return (number, number + 1)
     match = STEP_RANGE.fullmatch(number) if isinstance(number, str) else None
     if match is None:
-        shown = describe(value)
-        if isinstance(value, Scalar) and isinstance(number, int) and ":" in value.text:
-            shown = f"{shorten(value.text)}, which YAML reads as the number {number}"
         faults.add(
-            value.place, f'a part of steps is {shown}; steps count from 0 at the noisy end; write "0:5", "5:" or [0, 2]'
+            value.place,
+            f'a part of steps is {describe(value)}; steps count from 0 at the noisy end; write "0:5", "5:" or [0, 2]',
         )
         return None
     start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
