@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from surgery.experiment.profiling import profile as profile
     from surgery.face import evaluate as evaluate
     from surgery.graph.apply import apply as apply
+    from surgery.pipelines.standing import standing_at as standing_at
     from surgery.plan.check_spec import check as check
     from surgery.plan.check_spec import check_sweep as check_sweep
     from surgery.plan.plan import Plan as Plan
+    from surgery.plan.windowed import WindowedPlan as WindowedPlan
     from surgery.profiles.layer_profile import Profile as Profile
     from surgery.profiles.suggesting import suggest as suggest
     from surgery.publish.graph_folder import load_variant as load_variant
@@ -44,6 +46,7 @@ __all__ = [
     "SurgeryError",
     "SurgeryNote",
     "TraceError",
+    "WindowedPlan",
     "__version__",
     "apply",
     "check",
@@ -54,6 +57,7 @@ __all__ = [
     "load_spec",
     "load_variant",
     "profile",
+    "standing_at",
     "suggest",
 ]
 
@@ -71,6 +75,7 @@ _HOMES = {
     "SurgeryError": "surgery.errors",
     "SurgeryNote": "surgery.errors",
     "TraceError": "surgery.errors",
+    "WindowedPlan": "surgery.plan.windowed",
     "apply": "surgery.graph.apply",
     "check": "surgery.plan.check_spec",
     "check_sweep": "surgery.plan.check_spec",
@@ -80,6 +85,7 @@ _HOMES = {
     "load_spec": "surgery.spec.load",
     "load_variant": "surgery.publish.graph_folder",
     "profile": "surgery.experiment.profiling",
+    "standing_at": "surgery.pipelines.standing",
     "suggest": "surgery.profiles.suggesting",
 }
 

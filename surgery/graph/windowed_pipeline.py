@@ -13,11 +13,11 @@ from surgery.errors import InputError
 from surgery.graph.variant import forward_of_variant, is_variant
 from surgery.graph.windowed_forward import WindowedForward
 from surgery.pipelines.guidance import UNCONDITIONAL, Guidance, find_guidance
-from surgery.pipelines.probe_call import arguments_of_call, key_of_probe, probe_call
+from surgery.pipelines.probe_call import arguments_of_call, first_answer, key_of_probe, probe_call
 from surgery.pipelines.replaced import replaced
 from surgery.pipelines.sampler_clock import SamplerClock
 from surgery.pipelines.standing import told_by
-from surgery.pipelines.timestep_convention import TimestepConvention, known_convention, learn_convention
+from surgery.pipelines.timestep_convention import known_convention, learn_convention
 from surgery.plan.windowed import WindowedPlan
 
 _ASKING: ContextVar[bool] = ContextVar("asking", default=False)  # whether a pipeline is called to note how it calls
@@ -61,9 +61,10 @@ def telling(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterato
         yield
         return
     with _asking(pipe):
-        call = probe_call(arguments_of_call(pipe, args, kwargs))
-        guidance = _guidance_of(pipe, plan, call) if plan.goes_by_branches else None
-        convention = _convention_of(pipe, call) if plan.goes_by_timesteps or plan.goes_by_steps else None
+        arguments = arguments_of_call(pipe, args, kwargs)
+        guidance = _guidance_of(pipe, plan, arguments) if plan.goes_by_branches else None
+        known = known_convention(pipe.transformer)
+        convention = known or first_answer(functools.partial(learn_convention, pipe), arguments)
     with told_by(SamplerClock(pipe, convention, guidance, plan.num_steps).tell):
         yield
 
@@ -87,13 +88,13 @@ def _windows_of(pipe: Any) -> WindowedPlan | None:
     return forward.plan if isinstance(forward, WindowedForward) else None
 
 
-def _guidance_of(pipe: Any, plan: WindowedPlan, call: dict[str, Any]) -> Guidance:
+def _guidance_of(pipe: Any, plan: WindowedPlan, arguments: dict[str, Any]) -> Guidance:
     """How the branches are laid out in a call like this; asked once for calls that are alike."""
     layouts: dict[Any, Guidance] = pipe.__dict__.setdefault(LAYOUTS, {})
-    key = key_of_probe(call)
+    key = key_of_probe(probe_call(arguments))
     found = layouts.get(key) if key is not None else None
     if found is None:
-        found = find_guidance(pipe, call)
+        found = first_answer(functools.partial(find_guidance, pipe), arguments)
         if key is not None:
             layouts[key] = found
     differs = {atom.branch for atom, _ in plan.atoms}
@@ -110,8 +111,3 @@ def _does_more_unconditionally(plan: WindowedPlan) -> bool:
     by_branch = {branch: {p for atom, p in plan.atoms if atom.branch == branch} for branch in (None, "conditional")}
     ran = by_branch[None] | by_branch["conditional"]
     return any(not p.is_identity and p not in ran for atom, p in plan.atoms if atom.branch == UNCONDITIONAL)
-
-
-def _convention_of(pipe: Any, call: dict[str, Any]) -> TimestepConvention | None:
-    """What is known of how the transformer is given the time; learnt once where nothing is."""
-    return known_convention(pipe.transformer) or learn_convention(pipe, call)

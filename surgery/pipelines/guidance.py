@@ -84,10 +84,13 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
     return Guidance(tuple(seen))
 
 
-def nothing_predicted(arguments: Mapping[str, Any]) -> tuple[Any]:
+def nothing_predicted(arguments: Mapping[str, Any]) -> Any:
     """Zeros in the shape of what a transformer is given first: what it returns where it only notes its arguments."""
+    from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
     first = next(iter(arguments.values()))
-    return ([torch.zeros_like(row) for row in first] if isinstance(first, list) else torch.zeros_like(first),)
+    zeros: Any = [torch.zeros_like(row) for row in first] if isinstance(first, list) else torch.zeros_like(first)
+    return Transformer2DModelOutput(sample=zeros) if arguments.get("return_dict", True) else (zeros,)
 
 
 def _branches_of_rows(arguments: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,12 +1,16 @@
 """The arguments of a pipeline's call -> those with which it can be asked about its guidance, for two other prompts."""
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 
+from surgery.errors import InputError
 from surgery.pipelines.conditions import CLASS_LABELS
+from surgery.pipelines.guidance import PROBES
+
+Answer = TypeVar("Answer")
 
 LEFT_OUT = ("self", CLASS_LABELS, "generator", "latents", "output_type", "return_dict", "num_images_per_prompt")
 NEGATIVE = "negative_"
@@ -19,6 +23,30 @@ def arguments_of_call(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
     except TypeError:
         return {}
     return dict(bound.arguments)
+
+
+def first_answer(ask: Callable[[dict[str, Any]], Answer], arguments: Mapping[str, Any]) -> Answer:
+    """What a pipeline says to a call that is laid out like the one with these arguments.
+
+    Some take one picture for all prompts, some want one for each; each way is tried.
+
+    Raises:
+        InputError: it refuses both.
+    """
+    call = probe_call(arguments)
+    pictures = {name: value for name, value in call.items() if _is_picture(value)}
+    try:
+        return ask(call)
+    except InputError:
+        if not pictures:
+            raise
+        return ask({**call, **{name: [value] * len(PROBES) for name, value in pictures.items()}})
+
+
+def _is_picture(value: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(value, Image.Image)
 
 
 def probe_call(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _read_steps(value: Value, faults: Faults) -> tuple[StepRange, ...] | None:
 
 def _read_step(value: Value, faults: Faults) -> StepRange | None:
     number = value.value if isinstance(value, Scalar) else None
-    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < MAX_INDEX and ":" not in value.text:  # type: ignore[union-attr]
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < MAX_INDEX:
         return (number, number + 1)
     match = STEP_RANGE.fullmatch(number) if isinstance(number, str) else None
     if match is None:
