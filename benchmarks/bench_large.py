@@ -52,7 +52,9 @@ def main() -> None:
     print(f"{size / 1e9:.1f} B parameters without those of skipped blocks")
     print(f"build and exchange blocks by hand     {by_hand:6.2f} s    1.00 x")
     print(f"plan and rewrite, the first time      {first:6.2f} s   {first / by_hand:5.2f} x by hand")
-    print(f"plan and rewrite, again               {seconds['again']:6.2f} s   {seconds['again'] / by_hand:5.2f} x by hand")
+    print(
+        f"plan and rewrite, again               {seconds['again']:6.2f} s   {seconds['again'] / by_hand:5.2f} x by hand"
+    )
 
 
 if __name__ == "__main__":

@@ -235,7 +235,7 @@ def test_a_config_that_leaves_a_size_of_the_call_empty_is_known_once_it_has_run(
 def test_a_config_that_counts_too_many_blocks_is_refused(tmp_path, config, monkeypatch, num_layers):
     monkeypatch.setattr(sources, "MAX_MODULES", 500)
     folder = write_files(tmp_path / "folder", {"config.json": {**config, "num_layers": num_layers}})
-    with pytest.raises(InputError, match="than 500 modules .*; its largest numbers are "):
+    with pytest.raises(InputError, match=r"than 500 modules .*; its largest numbers are "):
         surgery.inspect(folder)
     write_files(folder, {"config.json": config})
     assert surgery.inspect(folder).stacks  # and no hook is left behind
@@ -244,7 +244,7 @@ def test_a_config_that_counts_too_many_blocks_is_refused(tmp_path, config, monke
 def test_a_config_that_counts_blocks_without_end_is_refused_before_anything_is_built(tmp_path, config, monkeypatch):
     monkeypatch.setattr(diffusers.PixArtTransformer2DModel, "from_config", None)
     folder = write_files(tmp_path / "folder", {"config.json": {**config, "num_layers": 2**63}})
-    with pytest.raises(InputError, match=f"than 15,000 modules .*; its largest numbers are num_layers: {2**63}, "):
+    with pytest.raises(InputError, match=rf"than 15,000 modules .*; its largest numbers are num_layers: {2**63}, "):
         surgery.inspect(folder)
 
 
