@@ -75,3 +75,20 @@ test-newest: pyproject.toml  ## the laws on the newest of everything that the re
 
 examples: $(INSTALLED)  ## find example inputs for diffusers' transformer classes anew, into surgery/calls/example_rows.json
 	$(BIN)/python tests/example_rows.py
+
+lint: $(INSTALLED)  ## ruff (style and format) and mypy (strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## ratios of speed and memory against what one would do instead
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+train-demo: $(INSTALLED)  ## train the bundled pipeline from nothing (hours on a CPU, minutes on a GPU)
+	$(BIN)/python -m surgery.demo.training.train --work out/demo-training
+
+train-judges: $(INSTALLED)  ## train the bundled feature extractor and CLIP from nothing (about 20 minutes on one core)
+	$(BIN)/python -m surgery.demo.training.train_judges --work out/judges-training
+
+clean:  ## remove the virtual environment and what the targets wrote
+	rm -rf $(VENV) out

@@ -75,7 +75,7 @@ TRACING = (
     Mutation("tracing/guards.py", "tuple(value.shape) if isinst", "value.ndim if isinst", "graph/test_guards.py"),
     Mutation(
         "tracing/memo.py",
-        "if has_forward_hooks(module) or",
+        'if "forward" in state or has_forward_hooks(module)',
         "if",
         "tracing/test_memo.py",
     ),

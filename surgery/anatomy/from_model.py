@@ -194,7 +194,9 @@ class _Probe:
             probe.was_run = True
 
         block.register_forward_pre_hook(start)
-        block.register_forward_hook(stop)
+        block.register_forward_hook(
+            stop, always_call=True
+        )  # a counter left open counts all that torch does from then on
         for name, module in block.named_modules():
             if name and _computes(module):
                 probe.watch(name, module, counter)

@@ -14,7 +14,8 @@ from torch import nn
 
 from surgery.torch_internals import drop_hooks_
 
-CONTAINERS = (dict, list, set, OrderedDict)
+CONTAINERS = frozenset({dict, list, set, OrderedDict})
+BINDS_MODULES = (types.MethodType, functools.partial)
 
 TensorMap = Callable[[torch.Tensor], torch.Tensor]
 
@@ -40,19 +41,20 @@ def clone_module(module: nn.Module, tensor_map: TensorMap = share_tensor) -> nn.
     functions that are bound to a module of the tree (accelerate puts such a `forward` on instances) are bound to its
     copy.
     """
-    twins = {id(original): _shallow_twin(original) for original in module.modules()}
-    _clone_tensors(module, twins, tensor_map)
+    paths = list(module.named_modules(remove_duplicate=False))
+    originals = {id(original): original for _, original in paths}
+    twins = {key: _shallow_twin(original) for key, original in originals.items()}
+    _clone_tensors(originals, twins, tensor_map)
     by_path: dict[str, nn.Module] = {}
-    for path, original in module.named_modules(remove_duplicate=False):
+    for path, original in paths:
         by_path[path] = twin = twins[id(original)]
         parent, _, name = path.rpartition(".")
         if path:
             by_path[parent].add_module(name, twin)
-    for original in module.modules():
+    for key, original in originals.items():
         for name, value in original.__dict__.items():
-            rebound = _rebind(value, twins)
-            if rebound is not value:
-                twins[id(original)].__dict__[name] = rebound
+            if isinstance(value, BINDS_MODULES):
+                twins[key].__dict__[name] = _rebind(value, twins)
     return twins[id(module)]
 
 
@@ -64,11 +66,11 @@ def _shallow_twin(module: nn.Module) -> nn.Module:
     return twin
 
 
-def _clone_tensors(module: nn.Module, twins: dict[int, nn.Module], tensor_map: TensorMap) -> None:
+def _clone_tensors(originals: dict[int, nn.Module], twins: dict[int, nn.Module], tensor_map: TensorMap) -> None:
     """Give each twin the clones of its original's tensors, one clone for each tensor."""
     tensors: dict[int, torch.Tensor] = {}
-    for original in module.modules():
-        twin = twins[id(original)]
+    for key, original in originals.items():
+        twin = twins[key]
         parameters = original.named_parameters(recurse=False, remove_duplicate=False)
         buffers = original.named_buffers(recurse=False, remove_duplicate=False)
         for name, tensor in (*parameters, *buffers):
