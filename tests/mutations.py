@@ -75,8 +75,8 @@ TRACING = (
     Mutation("tracing/guards.py", "tuple(value.shape) if isinst", "value.ndim if isinst", "graph/test_guards.py"),
     Mutation(
         "tracing/memo.py",
-        'if "forward" in state or has_forward_hooks(module)',
-        "if",
+        " or has_forward_hooks(module):",
+        ":",
         "tracing/test_memo.py",
     ),
     Mutation(

@@ -16,7 +16,7 @@ from surgery.pipelines.guidance import UNCONDITIONAL, Guidance, find_guidance
 from surgery.pipelines.probe_call import arguments_of_call, first_answer, key_of_probe, probe_call
 from surgery.pipelines.replaced import replaced
 from surgery.pipelines.sampler_clock import SamplerClock
-from surgery.pipelines.standing import told_by
+from surgery.pipelines.standing import is_all_said, told_by
 from surgery.pipelines.timestep_convention import known_convention, learn_convention
 from surgery.plan.windowed import WindowedPlan
 
@@ -56,8 +56,8 @@ def telling(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterato
     Raises:
         InputError: a window goes by the unconditional branch, and guidance is off.
     """
-    plan = _windows_of(pipe)
-    if plan is None or _ASKING.get():
+    plan = windows_of(pipe)
+    if plan is None or _ASKING.get() or is_all_said():
         yield
         return
     with _asking(pipe):
@@ -80,7 +80,8 @@ def _asking(pipe: Any) -> Iterator[None]:
         _ASKING.reset(token)
 
 
-def _windows_of(pipe: Any) -> WindowedPlan | None:
+def windows_of(pipe: Any) -> WindowedPlan | None:
+    """The plan of a pipeline's transformer, if that is a variant with windows."""
     model = extract_model_from_parallel(pipe.transformer, keep_torch_compile=False)  # of a compiled one, the model
     if not is_variant(model):
         return None

@@ -27,7 +27,7 @@ def learn_call(pipe: Any, call: Mapping[str, Any]) -> KeptCall:
         InputError: the pipeline refuses the call, or never runs its transformer.
         RefusedError: the transformer is given what can't be written down.
     """
-    args, kwargs = _first_call(pipe, call)
+    args, kwargs = first_call(pipe, call)
     return keep_given(pipe.transformer, args, kwargs)
 
 
@@ -51,7 +51,7 @@ def learn_unless_known(pipe: Any, call: Mapping[str, Any]) -> None:
             learn_call(pipe, call)
 
 
-def _first_call(pipe: Any, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def first_call(pipe: Any, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a pipeline first gives its transformer: of two pictures, or of one where it takes no two."""
     prompts = CLASSES if is_class_conditional(pipe) else PROBES
     failure: Exception | None = None

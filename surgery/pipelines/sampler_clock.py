@@ -7,6 +7,8 @@ from torch import nn
 
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.guidance import PROBES, Guidance
+from surgery.pipelines.learn import first_call
+from surgery.pipelines.shares import share_of
 from surgery.pipelines.standing import Standing
 from surgery.pipelines.timestep_convention import TimestepConvention, share_of_rows
 
@@ -48,14 +50,9 @@ class SamplerClock:
         timesteps = self.pipe.scheduler.timesteps
         if timesteps is self.timesteps:
             return
-        num_train = self.pipe.scheduler.config.num_train_timesteps
-        self.timesteps, self.shares = timesteps, [float(value) / num_train for value in timesteps.tolist()]
+        self.timesteps = timesteps
+        self.shares = [share_of(self.pipe.scheduler, value) for value in timesteps.tolist()]
         self.position = self.first = -1
-        if any(not 0 <= share <= 1 for share in self.shares):
-            raise RefusedError(
-                f"{type(self.pipe.scheduler).__name__} steps at timesteps that are none of training; windows (when) "
-                "need a scheduler whose timesteps are"
-            )
 
     def _position_of(self, model: nn.Module, named: Mapping[str, Any], num_rows: int) -> int:
         """The index in the scheduler's timesteps: what it says itself, else by what the transformer is given."""
@@ -113,6 +110,24 @@ class SamplerClock:
             f"{type(self.pipe).__name__} lays out the branches of guidance otherwise than when it was asked: {fact}; "
             "windows with branch can't run here"
         )
+
+
+def shares_of_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[float, ...]:
+    """The shares of the noise range at which the steps of a call begin, in their order; no forward is run.
+
+    Raises:
+        InputError: the pipeline refuses the call, or its scheduler's timesteps are none of training.
+    """
+    first_call(pipe, call)
+    scheduler = pipe.scheduler
+    return tuple(
+        share_of(scheduler, value) for value in scheduler.timesteps.tolist()[:: getattr(scheduler, "order", 1)]
+    )
+
+
+def step_at(share: float, shares: Sequence[float]) -> int:
+    """The step of a sampler during which a share of the noise range is passed: the last that begins at it or above."""
+    return max((step for step, start in enumerate(shares) if start >= share), default=0)
 
 
 MAX_DIFFERENCE = 0.02  # of the noise range, between scheduler and transformer: twice what bfloat16 rounds

@@ -71,10 +71,16 @@ def standing_at(*, timestep: float | None = None, step: int | None = None, branc
         _SAID.reset(token)
 
 
+def is_all_said() -> bool:
+    """Whether nothing of where calls stand is left to be told."""
+    said = _SAID.get(UNKNOWN)
+    return None not in (said.share, said.step, said.branch)
+
+
 def standing_of_rows(model: nn.Module, named: Mapping[str, Any], num_rows: int, otherwise: Teller) -> list[Standing]:
     """Where the rows of a call stand: what was said goes before what the pipeline tells, or `otherwise` without one."""
     said = _SAID.get(UNKNOWN)
-    if None not in (said.share, said.step, said.branch):
+    if is_all_said():
         return [said] * num_rows
     told = (_TELLER.get() or otherwise)(model, named, num_rows)
     return [
