@@ -4,6 +4,7 @@ All maps have the same axes. Those of damage share their colours, so that edits 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ from surgery.report.panels import (
     show_all_layers,
     style_axes,
 )
-from surgery.report.profile_figures import DISTANCE, spans_decades, stream_label
+from surgery.report.profile_figures import DISTANCE, LINES, spans_decades, stream_label
 from surgery.report.themes import Theme
 
 ERROR = "denoising error (relative)"
@@ -57,9 +58,10 @@ def draw_damage(
         for stream in streams
     ]
     title = f"What the edit of a single layer costs\n{stack} of {damage.class_name}"
-    figure = _grid(panels, size, theme, title, _note(damage, maps, has_angles=bool(angles)))
+    note = _note(damage, maps, has_angles=bool(angles))
+    figure = _grid(panels, size, theme, title, "" if agreements else note)
     if agreements:
-        _add_legend(figure, maps, theme)
+        _add_legend(figure, maps, theme, note)
     return figure
 
 
@@ -83,9 +85,8 @@ def _colors(values: Array) -> Normalize:
 
 
 def _damage_panel(found: DamageMap, norm: Normalize, size: PanelSize, theme: Theme) -> DrawPanel:
-    cells = np.maximum(
-        found.errors, norm.vmin or 0.0
-    )  # on a logarithmic scale 0 has no colour, and no value has none either
+    # On a logarithmic scale 0 has no colour, and would be taken for a layer that was not measured.
+    cells = np.maximum(found.errors, norm.vmin or 0.0)
     return _cells_panel(found.what, cells, norm, ERROR, size, theme)
 
 
@@ -126,7 +127,7 @@ def _agreement_panel(
         axes.axvline(0, color=theme.ink, linewidth=0.8)
         for number, agreement in enumerate(agreements):
             shift = SPREAD * ((number + 0.5) / len(agreements) - 0.5)
-            _draw_line(axes, agreement.by_bin, shift, _color(number, theme))
+            _draw_line(axes, agreement.by_bin, shift, _line_of(number, theme))
         axes.set_xlim(-1.05, 1.05)
         axes.set_ylim(-0.5, num_bins - 0.5)
         axes.grid(axis="x", color=theme.faint, linewidth=0.5)
@@ -135,10 +136,10 @@ def _agreement_panel(
     return draw
 
 
-def _add_legend(figure: Figure, maps: Sequence[DamageMap], theme: Theme) -> None:
-    """Whose line is whose, for all panels of correlations."""
-    lines = [Line2D([], [], color=_color(number, theme), marker="o", markersize=3) for number in range(len(maps))]
-    figure.legend(
+def _add_legend(figure: Figure, maps: Sequence[DamageMap], theme: Theme, note: str) -> None:
+    """The note, and whose line is whose in the panels of correlations."""
+    lines = [Line2D([], [], **_line_of(number, theme)) for number in range(len(maps))]
+    legend = figure.legend(
         lines,
         [found.what for found in maps],
         loc="outside lower center",
@@ -146,19 +147,26 @@ def _add_legend(figure: Figure, maps: Sequence[DamageMap], theme: Theme) -> None
         fontsize=SMALL,
         frameon=False,
         labelcolor=theme.ink,
+        title=note,
+        title_fontsize=SMALL,
+        alignment="center",
     )
+    legend.get_title().set(color=theme.ink, horizontalalignment="center")
 
 
-def _color(number: int, theme: Theme) -> str:
-    return theme.series[number % len(theme.series)]
+def _line_of(number: int, theme: Theme) -> dict[str, Any]:
+    """How the line of an edit looks: a colour of its own, and once these are used up, another dash."""
+    dash, color = divmod(number, len(theme.series))
+    style = LINES[dash % len(LINES)]
+    return {"color": theme.series[color], "linestyle": style, "marker": "o", "markersize": 3, "linewidth": 0.9}
 
 
-def _draw_line(axes: Axes, by_bin: Sequence[Interval | None], shift: float, color: str) -> None:
+def _draw_line(axes: Axes, by_bin: Sequence[Interval | None], shift: float, line: dict[str, Any]) -> None:
     values = [np.nan if found is None else found.value for found in by_bin]
-    axes.plot(values, np.arange(len(by_bin)) + shift, "o-", color=color, markersize=3, linewidth=0.8)
+    axes.plot(values, np.arange(len(by_bin)) + shift, **line)
     for number, found in enumerate(by_bin):
         if found is not None and found.low is not None and found.high is not None:
-            axes.plot([found.low, found.high], [number + shift] * 2, color=color, linewidth=1.0, alpha=0.7)
+            axes.plot([found.low, found.high], [number + shift] * 2, color=line["color"], linewidth=1.0, alpha=0.7)
 
 
 def _note(damage: Damage, maps: Sequence[DamageMap], *, has_angles: bool) -> str:
