@@ -177,7 +177,8 @@ def _map_of(stack: str, what: str, layers: Mapping[int, _Row], num_blocks: int, 
 def _reasons(left_out: Mapping[str, str]) -> str:
     """The first row that is left out, and how many others are."""
     name, reason = next(iter(left_out.items()))
-    others = f", and {len(left_out) - 1} others" if len(left_out) > 1 else ""
+    num = len(left_out) - 1
+    others = f", and {num} other{'s' * (num > 1)}" if num else ""
     return f"of {name}, {reason}{others}"
 
 
