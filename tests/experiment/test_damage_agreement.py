@@ -93,25 +93,22 @@ def test_an_answer_takes_the_whole_interval():
 
 def test_a_profile_that_does_not_fit_is_refused(damage_of, made):
     damage = damage_of(ANGLES)
+    other = "the profile is of another model: "
     refused = {
         r"the profile has 2 timestep bins and the evaluation 4; measure one of them again, with --bins 4 for the "
         r"profile or --bins 2 for the evaluation$": profile_of(made, ANGLES[:2]),
-        r"the profile is of another model: it has 11 blocks of transformer_blocks, and this PixArtTransformer2DModel has "
-        r"12; give a profile of the model that was evaluated$": profile_of(made, ANGLES[:, :-1]),
-        r"the profile has no stack transformer_blocks; it has blocks$": made.profile_of_angles(
-            {IMAGE: ANGLES}, 12, "blocks"
+        rf"{other}it has 11 blocks of transformer_blocks, and this PixArtTransformer2DModel has 12; give a profile of "
+        r"the model that was evaluated$": profile_of(made, ANGLES[:, :-1]),
+        rf"{other}a DiTTransformer2DModel, and this is a PixArtTransformer2DModel; give": made.make_profile(
+            num_bins=4, identity={"class_name": "DiTTransformer2DModel"}
         ),
-        r"nothing was counted in transformer_blocks/hidden_states of the profile; measure it over more samples$": made.make_profile(
-            num_bins=4, empty_bins=range(4)
+        r"the profile has no stack transformer_blocks; it has blocks$": made.make_profile([("blocks", 12)]),
+        r"nothing was counted in transformer_blocks/hidden_states of the profile; measure it over more samples$": (
+            made.make_profile(empty_bins=range(4))
         ),
     }
     for message, profile in refused.items():
         with pytest.raises(InputError, match=message):
             angle_maps(damage, profile)
-    with pytest.raises(InputError, match="the profile has no stream text; it has hidden_states$"):
+    with pytest.raises(InputError, match=r"the profile has no stream text; it has hidden_states$"):
         angle_maps(damage, profile_of(made), "text")
-    other = made.make_profile(num_bins=4, identity={"class_name": "DiTTransformer2DModel"})
-    with pytest.raises(
-        InputError, match="another model: a DiTTransformer2DModel, and this is a PixArtTransformer2DModel"
-    ):
-        angle_maps(damage, other)

@@ -2,10 +2,11 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluations_made import STACK, document_of, plan_of, row_of, rows_of, write_evaluation
+from evaluations_made import CLASS, STACK, document_of, plan_of, row_of, rows_of, write_evaluation
 
 from surgery.errors import InputError
 from surgery.experiment import damage_map
@@ -14,6 +15,8 @@ from surgery.experiment.evaluation import EvaluatedRow, Evaluation
 from surgery.experiment.layer_edit import LayerEdit, find_layer_edit
 from surgery.metrics.intervals import mean_interval
 from surgery.plan.lower import lower_spec
+from surgery.plan.plan import Plan
+from surgery.plan.schedule import Schedule
 from surgery.spec.load import read_spec
 
 LENGTHS = {STACK: 6, "single_blocks": 4}
@@ -27,9 +30,9 @@ KNOWN[STACK, "attn1 = zero"][:, 2] = np.nan  # no variant edits it
 
 
 def plans(anatomies, *operations, model="pixart"):
-    return lower_spec(
-        read_spec("surgery: v1\noperations:\n" + "".join(f"  - {o}\n" for o in operations)), anatomies[model]
-    )
+    """The plan of a spec with these operations."""
+    written = "".join(f"\n  - {operation}" for operation in operations) or " []"
+    return lower_spec(read_spec(f"surgery: v1\noperations:{written}\n"), anatomies[model])
 
 
 @pytest.mark.parametrize(
@@ -98,8 +101,8 @@ def test_known_damage_gives_the_known_maps_in_whatever_order(tmp_path):
         assert found.keys() == KNOWN.keys() and (damage.num_bins, damage.num_prompts) == (3, 7)
         for key, cells in KNOWN.items():
             assert np.array_equal(found[key].errors, cells, equal_nan=True)
-            assert np.allclose(found[key].high - found[key].errors, 0.01, equal_nan=True)
-            assert np.allclose(found[key].errors - found[key].low, 0.01, equal_nan=True)
+            assert np.allclose(found[key].high, cells + 0.01, equal_nan=True)
+            assert np.allclose(found[key].low, cells - 0.01, equal_nan=True)
         assert found[STACK, "attn1 = zero"].layers == [0, 1, 3, 4, 5]
         assert damage.stacks == list(dict.fromkeys(one.stack for one in damage.maps))
         assert damage.lengths == LENGTHS and not damage.left_out
@@ -162,11 +165,8 @@ ADVICE = (
 def test_an_evaluation_without_a_sweep_over_single_layers_is_refused_with_what_to_write(tmp_path):
     """The first point of a cumulative sweep edits a single layer, and is no map."""
     rows = [row_of("each layer=0", plan_of(LENGTHS, STACK, 0, "skip"), [1, 1])]
-    reversed_ = plan_of(LENGTHS, STACK, 0, "skip")
-    reversed_ = type(reversed_)(
-        reversed_.class_name, tuple(type(s)(s.stack, s.num_blocks, s.items[::-1]) for s in reversed_.schedules)
-    )
-    rows.append(row_of("each layer=1", reversed_, [1, 1]))
+    both = Plan(CLASS, tuple(Schedule(stack, length, ()) for stack, length in LENGTHS.items()))
+    rows.append(row_of("each layer=1", both, [1, 1]))
     path = tmp_path / "evaluation.json"
     path.write_text(json.dumps(document_of(rows)))
     with pytest.raises(InputError) as raised:
@@ -182,6 +182,12 @@ def test_two_rows_that_edit_a_layer_alike_are_the_same_variant_or_refused(tmp_pa
     path = tmp_path / "evaluation.json"
     path.write_text(json.dumps(document_of([*skips, {**skips[0], "name": "again"}])))
     assert np.array_equal(read_damage(path).maps[0].errors, KNOWN[STACK, "skip"])
+    plan = plan_of(LENGTHS, STACK, 0, "ff = mean")
+    files = [Plan(CLASS, plan.schedules, (replace(plan.replacements[0], values="a" * 63 + end),)) for end in "bc"]
+    rows = [row_of(f"means {number}", own, [1, 1]) for number, own in enumerate(files)]
+    path.write_text(json.dumps(document_of(rows)))
+    with pytest.raises(InputError, match="two rows that edit one layer alike and yet differ: means 0 and means 1"):
+        read_damage(path)
 
 
 @pytest.mark.parametrize(
