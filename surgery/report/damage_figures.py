@@ -36,7 +36,7 @@ from surgery.report.themes import Theme
 
 ERROR = "denoising error (relative)"
 CORRELATION = "rank correlation over layers"
-MAX_WIDTH = 15.0  # inches
+MAX_WIDTH = 16.5  # inches
 AROUND_WIDTH, AROUND_HEIGHT = 1.75, 0.72  # inches of a panel for its bar, ticks and title
 SPREAD = 0.5  # of a bin, for the lines of several edits
 
