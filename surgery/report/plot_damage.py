@@ -50,7 +50,9 @@ def damage_text(damage: Damage) -> str:
     """Where each edit costs most and least, and which rows are in no map."""
     rows = [["", "edit", "layers", "costs least", "costs most"]]
     rows += [[found.stack, found.what, str(len(found.layers)), *_extremes(found)] for found in damage.maps]
-    lines = [table(rows, right={2}, wrap={1}), f"N = {damage.num_prompts} prompts; +- is half of the 95% interval"]
+    num = f"N = {damage.num_prompts} prompts"
+    is_sure = all(np.isfinite(found.high[~np.isnan(found.errors)]).all() for found in damage.maps)
+    lines = [table(rows, right={2}, wrap={1}), f"{num}; +- is half of the 95% interval" if is_sure else num]
     reasons = dict.fromkeys(damage.left_out.values())
     for reason in reasons:
         names = [name for name, why in damage.left_out.items() if why == reason]
