@@ -28,7 +28,7 @@ def test_a_sweep_over_single_skips_is_measured_drawn_and_compared(tmp_path, monk
         f"surgery: v1\nmodel: demo\nvary: {{layer: {LAYERS}}}\noperations: [skip: 'transformer_blocks[{{layer}}]']\n"
     )
     Path("prompts.txt").write_text("red apple\nrocket\n")
-    shared = ("--prompts", "prompts.txt", "--steps", "1", "--bins", "1", "--quiet")
+    shared = ("--prompts", "prompts.txt", "--steps", "2", "--bins", "1", "--quiet")
     judges = ("--extractor", "none", "--clip", "none", "--lpips", "none", "--keep-images", "none")
     for arguments in (
         ("evaluate", "each.yaml", *shared, *judges, "--out", "out"),
