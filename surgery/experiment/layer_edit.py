@@ -36,22 +36,22 @@ def _scheduled_edit(schedule: Schedule) -> LayerEdit | None:
         (gone,) = schedule.removed
         rest = tuple(Layer(index) for index in range(schedule.num_blocks) if index != gone)
         return LayerEdit(schedule.stack, gone, "skip") if schedule.items == rest else None
-    if len(schedule.items) != schedule.num_blocks:
+    if schedule.removed or len(schedule.items) != schedule.num_blocks:
         return None
     changed = [(index, item) for index, item in enumerate(schedule.items) if item != Layer(index)]
     if len(changed) != 1:
         return None
     index, item = changed[0]
-    what = _item_text(item, index)
+    what = _item_text(item)  # of layer `index`: none is removed, and all others stand in their places
     return None if what is None else LayerEdit(schedule.stack, index, what)
 
 
-def _item_text(item: Item, index: int) -> str | None:
-    """How layer `index` runs where this item is all that stands in its place; None where another layer runs too."""
+def _item_text(item: Item) -> str | None:
+    """How a layer runs where this item is all that stands in its place; None where another layer runs too."""
     match item:
-        case Layer(own, scale) if own == index:
+        case Layer(_, scale):
             return f"scale {scale!r}"
-        case Repetition((Layer(own, scale),), times) if own == index:
+        case Repetition((Layer(_, scale),), times):
             return f"repeat {times}" + ("" if scale == 1.0 else f", scale {scale!r}")
     return None
 

@@ -64,6 +64,8 @@ def test_the_edit_of_one_layer_is_known_by_its_plan(anatomies, operations, what)
     [
         [],
         ["skip: transformer_blocks[2:4]"],
+        ["scale: {layers: 'transformer_blocks[2:4]', by: 2}"],
+        ["order: {stack: transformer_blocks, as: [0, 1, 3, 3, '4:28']}"],
         ["skip: transformer_blocks[2]", "scale: {layers: 'transformer_blocks[3]', by: 2}"],
         ["skip: transformer_blocks[2]", "reverse: transformer_blocks[3:5]"],
         ["skip: transformer_blocks[2]", "repeat: {layers: 'transformer_blocks[3]', times: 2}"],
