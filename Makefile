@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lock docs examples demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
+.PHONY: help lock docs examples demo test test-oldest test-newest test-slow mutants damage-map test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -54,6 +54,11 @@ fuzz: $(INSTALLED)  ## mutate specs, weights, checkpoints and all other files th
 
 mutants: $(INSTALLED)  ## make plausible mistakes, one by one, and see whether the tests see them (about 20 minutes)
 	$(BIN)/python tests/mutants.py
+
+damage-map: $(INSTALLED)  ## measure and draw what is lost without each layer of the bundled pipeline, by timestep (half an hour)
+	$(BIN)/surgery evaluate specs/demo-sweeps/skip_sweep_each.yaml specs/demo-sweeps/replace_sweep_each.yaml --prompts exports/demo/prompts.txt --extractor none --clip none --lpips none --out out/damage/evaluation
+	$(BIN)/surgery profile demo --prompts exports/demo/prompts.txt --out out/damage/profile.safetensors
+	$(BIN)/surgery plot out/damage/evaluation --beside out/damage/profile.safetensors --out out/damage/plots
 
 reach: $(INSTALLED)  ## go through all transformer classes of diffusers, tiny, with every operation, and print the table (about 10 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reach.py --checkpoint

@@ -207,6 +207,12 @@ EVALUATE = (
         "np.sqrt(1 / num_groups *",
         "metrics/test_intervals.py",
     ),
+    Mutation(
+        "metrics/rank_correlation.py",
+        "chosen = rng.integers(0, num, (draws, num))",
+        "chosen = rng.permuted(np.tile(np.arange(num), (draws, 1)), axis=1)",
+        "metrics/test_rank_correlation.py",
+    ),
     Mutation("metrics/paired.py", "2 * (side - 1) - at", "2 * side - 1 - at", "metrics/test_paired.py"),
     Mutation("metrics/paired.py", "& (lengths > 0)", "", "metrics/test_paired.py"),
     Mutation("metrics/feature_cache.py", '"batch_size": batch_size,', "", "metrics/test_feature_cache.py"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.sources import inspect
 from surgery.bundled import DEMO_NAME, demo_specs
 from surgery.errors import NotYetError, SpecError
+from surgery.experiment.layer_edit import find_layer_edit
 from surgery.plan.lower import lower_spec
 from surgery.plan.sweep import expand_sweep
 from surgery.spec.load import load_spec, read_spec
@@ -28,6 +30,31 @@ MODELS = {
     "sd3-medium": ("stabilityai/stable-diffusion-3-medium-diffusers", 2.03),
     "auraflow-v0.2": ("fal/AuraFlow-v0.2", 6.8),
     "pixart-alpha": ("PixArt-alpha/PixArt-XL-2-512x512", 0.61),
+    "sd3.5-large": ("stabilityai/stable-diffusion-3.5-large", 8.06),
+}
+BUNDLED = {"demo", "demo-sweeps"}
+
+# Sweeps over single layers: what each map of damage is of, and over how many layers.
+MAPS = {
+    "demo-sweeps/skip_sweep_each": {("transformer_blocks", "skip"): 12},
+    "demo-sweeps/replace_sweep_each": {
+        ("transformer_blocks", f"{part} = zero"): 12 for part in ("attn1", "attn2", "ff")
+    },
+    "pixart-alpha/skip_sweep_each": {("transformer_blocks", "skip"): 28},
+    "pixart-alpha/replace_sweep_each": {
+        ("transformer_blocks", f"{part} = channel_mean"): 28 for part in ("attn1", "attn2", "ff")
+    },
+    "sd3.5-large/skip_sweep_each": {("transformer_blocks", "skip"): 38},
+    "sd3.5-large/replace_sweep_each": {("transformer_blocks", f"{part} = zero"): 38 for part in ("attn", "ff")},
+    "sd3.5-large/replace_sweep_each_text": {("transformer_blocks", "ff_context = zero"): 37},
+    "flux.1-schnell/skip_sweep_each_double": {("transformer_blocks", "skip"): 19},
+    "flux.1-schnell/skip_sweep_each_single": {("single_transformer_blocks", "skip"): 38},
+    "flux.1-schnell/replace_sweep_each_double": {
+        ("transformer_blocks", f"{part} = zero"): 19 for part in ("attn", "ff", "ff_context")
+    },
+    "flux.1-schnell/replace_sweep_each_single": {
+        ("single_transformer_blocks", f"{part} = zero"): 38 for part in ("attn", "act_mlp")
+    },
 }
 
 # What the published experiments ran, by hand: folder, spec, schedule of the stack that is edited.
@@ -95,7 +122,7 @@ def name_of(path: Path) -> str:
 def test_there_are_specs_and_the_demo_shows_its_own():
     assert len(ALL) >= 75
     assert demo_specs() == sorted((ROOT / "specs" / "demo").glob("*.yaml"))
-    assert {path.parent.name for path in ALL} == {"demo", *MODELS}
+    assert {path.parent.name for path in ALL} == {*BUNDLED, *MODELS}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -145,7 +172,22 @@ def test_every_point_of_a_sweep_is_a_plan_of_its_own(path, anatomy_by_model):
         written = read_spec(f"surgery: v1\noperations: {json.dumps(before)}\n")
         expected.append(lower_spec(written, anatomy).hash)
     assert [lower_spec(variant, anatomy).hash for variant in expand_sweep(spec, anatomy)] == expected
-    assert len(set(expected)) == len(expected) in (28, 84)
+    assert len(set(expected)) == len(expected) >= 12
+
+
+def test_every_sweep_over_single_layers_gives_its_maps_of_damage(anatomy_by_model):
+    """One cell a point: no layer is missed, and none stands twice. The cumulative sweep gives none."""
+    found = {}
+    for path in SWEEPS:
+        spec = load_spec(path)
+        anatomy = anatomy_by_model[spec.model]
+        edits = [find_layer_edit(lower_spec(variant, anatomy)) for variant in expand_sweep(spec, anatomy)]
+        if None in edits:
+            assert "cumulative" in path.stem
+            continue
+        assert len(set(edits)) == len(edits)
+        found[f"{path.parent.name}/{path.stem}"] = dict(Counter((edit.stack, edit.what) for edit in edits))
+    assert found == MAPS
 
 
 def test_a_sweep_has_no_plan_of_its_own(anatomy_by_model):
