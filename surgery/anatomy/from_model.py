@@ -48,7 +48,7 @@ def read_anatomy(
     if example is not None:
         try:
             stacks = _stacks_traced(model, skeleton, example.kwargs)
-        except TraceError as error:
+        except (TraceError, RefusedError) as error:
             failure = str(error)
     parameters = list(model.parameters())
     return Anatomy(

@@ -23,7 +23,9 @@ from surgery.tracing.arguments import FlatCall, is_number, unflatten_call
 from surgery.tracing.contents import Contents
 from surgery.tracing.factories import recorded_factories
 from surgery.tracing.guards import expect
+from surgery.tracing.kept_values import refuse_kept_inputs
 from surgery.tracing.memo import BlockMemo, is_block_path, map_tensors
+from surgery.tracing.own_objects import Path, held_in_objects, is_plain_object
 from surgery.tracing.places import current_place
 from surgery.tracing.values import ValueProxy, has_proxy, storage_of, value_of
 
@@ -72,6 +74,8 @@ class ValueTracer(CallTracer):
         self.num_decisions = 0
         self.memo = BlockMemo()
         self.objects: dict[int, fx.Node] = {}  # of the call, by identity
+        self.held: dict[int, tuple[Path, torch.Tensor]] = {}  # in objects of the model, by identity
+        self.read: dict[Path, fx.Node] = {}
         self.aliases: dict[fx.Node, weakref.WeakSet[ValueProxy]] = {}
 
     # What torch.fx asks of a tracer.
@@ -90,6 +94,8 @@ class ValueTracer(CallTracer):
         if self.contents_of is not None:
             model, call = self.contents_of
             self.contents = Contents(model, dict(zip(placeholders, call.inputs, strict=True)))
+        held = ((path, value) for path, value in held_in_objects(self.root) if isinstance(value, torch.Tensor))
+        self.held = {id(value): (path, value) for path, value in held}
         args, kwargs = unflatten_call(self.call.structure, inputs)
         return lambda root: self.forward(root, *args, **kwargs)
 
@@ -119,6 +125,8 @@ class ValueTracer(CallTracer):
             return a.node
         if id(a) in self.objects:
             return self.objects[id(a)]
+        if id(a) in self.held:
+            return self.read_held(self.held[id(a)][0])
         if isinstance(a, torch.Tensor) and not self.is_attribute(a):
             raise TraceError("it uses a tensor that is neither an input nor an attribute of the model")
         if dataclasses.is_dataclass(a) and not isinstance(a, type):  # diffusers' outputs are dicts as well
@@ -131,6 +139,21 @@ class ValueTracer(CallTracer):
         held = (*self.root.parameters(), *self.root.buffers())
         plain = (value for module in self.root.modules() for value in vars(module).values())
         return any(tensor is value for value in (*held, *plain))
+
+    def read_held(self, path: Path) -> fx.Node:
+        """The node of what is found in the objects of the model along a path."""
+        if path not in self.read:
+            *way, last = path
+            if way:
+                owner = self.read_held(tuple(way))
+                read = getattr if is_plain_object(owner.meta["value"]) else operator.getitem
+                node = self.create_node("call_function", read, (owner, last), {})
+                node.meta["value"] = read(owner.meta["value"], last)
+            else:
+                node = self.create_node("get_attr", str(last), (), {})
+                node.meta["value"] = vars(self.root)[str(last)]
+            self.read[path] = node
+        return self.read[path]
 
     def read_attribute(self, value: Any, read: Callable[[], Any]) -> Any:
         if not self.is_traced_here():
@@ -380,6 +403,7 @@ def trace_forward(
     Raises:
         ContentsNeededError: the forward decides on the contents of a tensor, and `contents_of` is not given.
         TraceError: it does what a graph can't hold; the text names the line of code.
+        RefusedError: it keeps what it makes of its inputs for the next call.
         InternalsError: this version of torch has not what it takes.
     """
     with ONE_TRACE_AT_A_TIME, without_contents(call.inputs) as make_fake:
@@ -395,6 +419,7 @@ def trace_forward(
         except Exception as error:  # whatever the traced code raises is the user's to read, with its place
             kind = ContentsNeededError if tracer.needs_contents and contents_of is None else TraceError
             raise kind(describe_failure(model, error)) from error
+    refuse_kept_inputs(model)
     graph.lint()
     reads_contents = tracer.contents is not None and tracer.contents.are_read
     return TracedForward(graph, model, tracer.num_decisions, reads_contents)
