@@ -1,5 +1,6 @@
 """`surgery diff A B`: what two specs run and save, side by side."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
 from surgery.plan.planned import PlannedSource, plan_spec_file
-from surgery.plan.schedule import count_executions
+from surgery.plan.schedule import Layer, Schedule, count_executions
 from surgery.plan.text import items_to_text
 from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
@@ -81,7 +82,7 @@ def compare_plans(first: PlannedSource, second: PlannedSource) -> list[PlanDiffe
         PlanDifference("title", first.spec.title or "", second.spec.title or ""),
         PlanDifference("model", first.source.name, second.source.name),
     ]
-    for one, other in zip(first.plan.schedules, second.plan.schedules, strict=True):
+    for one, other in _schedules_of_both(first, second):
         rows.append(PlanDifference(one.stack, items_to_text(one.items), items_to_text(other.items)))
         only = [
             indices_to_text(set(one.removed) - set(other.removed)),
@@ -98,6 +99,16 @@ def compare_plans(first: PlannedSource, second: PlannedSource) -> list[PlanDiffe
         ]
         rows.append(PlanDifference(path, *kinds))
     return rows
+
+
+def _schedules_of_both(first: PlannedSource, second: PlannedSource) -> Iterator[tuple[Schedule, Schedule]]:
+    """The schedules of each stack that one of two plans names; where the other does not, it is left as it is."""
+    for stack in first.anatomy.stacks:
+        found = [[one for one in side.plan.schedules if one.stack == stack.name] for side in (first, second)]
+        unchanged = Schedule(stack.name, stack.num_blocks, tuple(map(Layer, range(stack.num_blocks))))
+        if any(found):
+            one, other = ((*named, unchanged)[0] for named in found)
+            yield one, other
 
 
 def compare_costs(first: PlannedSource, second: PlannedSource) -> list[PlanDifference]:

@@ -129,6 +129,7 @@ class RewrittenForward:
             call,
             self.inner,
             contents_of=variant if reads_contents else None,
+            stacks=[schedule.stack for schedule in self.plan.schedules if not schedule.is_identity],
         )
         schedules = {schedule.stack: schedule for schedule in self.plan.schedules}
         graph = rewrite_graph(traced.graph, traced.model, schedules)

@@ -9,7 +9,7 @@ import threading
 import traceback
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,14 +54,23 @@ class ContentsNeededError(TraceError):
 
 
 class ValueTracer(CallTracer):
-    """Traces one call of a forward; the values that flow through it are those of the call."""
+    """Traces one call of a forward; the values that flow through it are those of the call.
+
+    `opened` are the submodules whose own forwards are traced with it.
+    """
 
     proxy_buffer_attributes = True
 
     def __init__(
-        self, call: FlatCall, forward: Callable[..., Any], make_fake: MakeFake, contents_of: Call | None
+        self,
+        call: FlatCall,
+        forward: Callable[..., Any],
+        make_fake: MakeFake,
+        contents_of: Call | None,
+        opened: frozenset[str],
     ) -> None:
         super().__init__()
+        self.opened = opened
         self.call = call
         self.make_fake = make_fake
         self.contents_of = contents_of
@@ -100,8 +109,8 @@ class ValueTracer(CallTracer):
         return lambda root: self.forward(root, *args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002  (torch.fx's signature)
-        """Every submodule is a leaf: only the model's own forward is traced."""
-        return True
+        """Every submodule is a leaf but those that are opened."""
+        return module_qualified_name not in self.opened
 
     def proxy(self, node: fx.Node) -> ValueProxy:
         return ValueProxy(node, self)
@@ -173,6 +182,8 @@ class ValueTracer(CallTracer):
         if not self.is_traced_here():
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
+        if not self.is_leaf_module(m, path):
+            return forward(*args, **kwargs)
         try:
             with self.concretely():
                 result = self.run_module(path, m, forward, value_of(args), value_of(kwargs))
@@ -380,6 +391,12 @@ def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
     return changed
 
 
+def owners_of(stacks: Iterable[str]) -> frozenset[str]:
+    """The dotted names of all submodules in which these stacks are, at any depth."""
+    parts = [stack.split(".") for stack in stacks]
+    return frozenset(".".join(path[:depth]) for path in parts for depth in range(1, len(path)))
+
+
 def without_contents(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[MakeFake]:
     """What makes inputs fake tensors; for those on the meta device nothing needs to be made."""
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
@@ -394,8 +411,11 @@ def trace_forward(
     forward: Callable[..., Any],
     *,
     contents_of: nn.Module | None = None,
+    stacks: Iterable[str] = (),
 ) -> TracedForward:
     """Trace `forward(model, ...)` for one call. Nothing of the model runs on real data; no memory is taken.
+
+    Submodules are not looked into, but for those that run the blocks of one of `stacks`.
 
     `build_model` is called where tensors are fake, so that it may make weights that take no memory. Given the model
     with its real weights (`contents_of`), what the forward decides on contents is worked out on real tensors.
@@ -410,7 +430,7 @@ def trace_forward(
         inputs = tuple(make_fake(value) if isinstance(value, torch.Tensor) else value for value in call.inputs)
         model = build_model()
         real = None if contents_of is None else (contents_of, call)
-        tracer = ValueTracer(FlatCall(call.structure, inputs, call.names), forward, make_fake, real)
+        tracer = ValueTracer(FlatCall(call.structure, inputs, call.names), forward, make_fake, real, owners_of(stacks))
         try:
             with recorded_factories(tracer.record_factory), FactoryRecorder(tracer):
                 graph = tracer.trace(model)
