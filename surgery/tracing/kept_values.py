@@ -33,7 +33,7 @@ def refuse_kept_inputs(model: nn.Module) -> None:
 
 def _may_be_read(model: nn.Module, path: Path) -> bool:
     """Whether code reads the attribute of the model, and that of the object in it, by which a value is found."""
-    owners, owner = [type(model)], vars(model)[path[0]]
+    owners, owner = [type(model)], vars(model)[str(path[0])]
     names = list(path[: 2 if is_plain_object(owner) else 1])
     return all(is_read([*owners, type(owner)][: number + 1], str(name)) for number, name in enumerate(names))
 

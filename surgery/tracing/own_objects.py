@@ -42,7 +42,8 @@ class OwnObjects:
         if type(value) in (tuple, set):
             return type(value)(self.of(item) for item in value)
         if type(value) is list:
-            self.found[id(value)] = copied = []
+            copied: list[Any] = []
+            self.found[id(value)] = copied
             copied.extend(self.of(item) for item in value)
             return copied
         if type(value) in (dict, OrderedDict):
@@ -58,7 +59,7 @@ class OwnObjects:
 
 def is_plain_object(value: Any) -> bool:
     """Whether all that a value is stands in its `__dict__`: an object of an ordinary class of Python, and no module."""
-    kind = type(value)
+    kind: Any = type(value)
     return (
         kind.__new__ is object.__new__
         and kind.__reduce__ is object.__reduce__
@@ -73,9 +74,7 @@ def is_plain_object(value: Any) -> bool:
 def names_of_objects(model: nn.Module) -> tuple[str, ...]:
     """The attributes of a model in which it holds plain objects, or tensors in lists and dicts."""
     return tuple(
-        name
-        for name, value in _attributes(model)
-        if any(_is_state(held) for _, held in walk_objects(value, (name,)))
+        name for name, value in _attributes(model) if any(_is_state(held) for _, held in walk_objects(value, (name,)))
     )
 
 
@@ -95,7 +94,11 @@ def state_of_objects(model: nn.Module, names: tuple[str, ...]) -> str:
     """
     numbers: dict[int, int] = {}
     state = [
-        (path, _form_of(value), numbers.setdefault(id(value), len(numbers)) if isinstance(value, torch.Tensor) else None)
+        (
+            path,
+            _form_of(value),
+            numbers.setdefault(id(value), len(numbers)) if isinstance(value, torch.Tensor) else None,
+        )
         for name in names
         for path, value in walk_objects(vars(model).get(name), (name,))
     ]

@@ -155,7 +155,7 @@ class ValueTracer(CallTracer):
             *way, last = path
             if way:
                 owner = self.read_held(tuple(way))
-                read = getattr if is_plain_object(owner.meta["value"]) else operator.getitem
+                read: Any = getattr if is_plain_object(owner.meta["value"]) else operator.getitem
                 node = self.create_node("call_function", read, (owner, last), {})
                 node.meta["value"] = read(owner.meta["value"], last)
             else:

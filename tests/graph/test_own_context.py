@@ -213,7 +213,12 @@ def hidream(double, single):
         diffusers.HiDreamImageTransformer2DModel,
         **{"patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": num_layers, "num_single_layers": 4},
         **{"attention_head_dim": 8, "num_attention_heads": 2, "caption_channels": [6, 5], "text_emb_dim": 7},
-        **{"num_routed_experts": 2, "num_activated_experts": 2, "axes_dims_rope": [4, 2, 2], "max_resolution": [32, 32]},
+        **{
+            "num_routed_experts": 2,
+            "num_activated_experts": 2,
+            "axes_dims_rope": [4, 2, 2],
+            "max_resolution": [32, 32],
+        },
         **{"llama_layers": llama_layers, "force_inference_output": True},
     )
     order = [*double, *(num_layers + layer for layer in single)]
