@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.experiment.layer_edit import LayerEdit, find_layer_edit
-from surgery.plan.windowed import AnyPlan, any_plan_from_json
+from surgery.plan.windowed import AnyPlan, any_plan_from_json, plans_of
 
 Array = NDArray[np.float64]
 
@@ -101,7 +101,8 @@ def _read_rows(document: Mapping[str, Any]) -> list[_Row]:
     """The variants whose denoising errors were measured; raises what a damaged document makes it raise."""
     found = [row for row in document["rows"] if row["kind"] == "variant" and "denoising_error_by_bin" in row]
     rows = [_Row(str(row["name"]), _read_plan(row["plan"]), _read_errors(row)) for row in found]
-    if len({(row.errors.shape, row.plan.class_name, _lengths(row.plan)) for row in rows}) > 1:
+    lengths = {item for row in rows for item in _lengths(row.plan)}
+    if len({(row.errors.shape, row.plan.class_name) for row in rows}) > 1 or len(lengths) != len(dict(lengths)):
         raise ValueError("its variants have different timestep bins, or are of different models")
     return rows
 
@@ -129,7 +130,7 @@ def _numbers(values: Sequence[float | None]) -> Array:
 
 
 def _lengths(plan: AnyPlan) -> tuple[tuple[str, int], ...]:
-    return tuple((schedule.stack, schedule.num_blocks) for schedule in plan.schedules)
+    return tuple((schedule.stack, schedule.num_blocks) for each in plans_of(plan) for schedule in each.schedules)
 
 
 def _map_rows(rows: Sequence[_Row], num_prompts: int, what: str) -> Damage:
@@ -143,8 +144,8 @@ def _map_rows(rows: Sequence[_Row], num_prompts: int, what: str) -> Damage:
     for layers in by_edit.values():
         if len(layers) < MIN_LAYERS:
             left_out |= {row.name: NO_OTHER for row in layers.values()}
-    plan, num_bins = rows[0].plan, rows[0].errors.shape[1]
-    lengths = dict(_lengths(plan))
+    num_bins = rows[0].errors.shape[1]
+    lengths = dict(item for row in rows for item in _lengths(row.plan))
     maps = [
         _map_of(stack, edit, layers, lengths[stack], num_bins)
         for (stack, edit), layers in by_edit.items()
@@ -152,7 +153,7 @@ def _map_rows(rows: Sequence[_Row], num_prompts: int, what: str) -> Damage:
     ]
     if not maps:
         raise InputError(f"{what} has no sweep over single layers: {_reasons(left_out)}; {_advice(lengths)}")
-    return Damage(tuple(maps), plan.class_name, lengths, num_bins, num_prompts, left_out)
+    return Damage(tuple(maps), rows[0].plan.class_name, lengths, num_bins, num_prompts, left_out)
 
 
 def _edits_of(rows: Sequence[_Row], left_out: dict[str, str]) -> Iterator[tuple[_Row, LayerEdit]]:
