@@ -118,7 +118,6 @@ def test_the_cost_is_that_of_a_trajectory_and_blocks_count_that_some_atom_runs(a
     cost = plan_cost(half, anatomy)
     assert cost.parameters_after == never.parameters_after
     assert cost.executions_after == pytest.approx(28 - 14 / 4)
-    assert cost.flops_share == pytest.approx(1 - (1 - always.flops_share) / 4)
     noisy = plan_cost(half, anatomy, trajectory=[0.9, 0.8, 0.6, 0.1])
     assert noisy.executions_after == pytest.approx(28 - 14 * 3 / 8)
     by_steps = plan_of(anatomies, skip("0:14", 'steps: "0:1"'))

@@ -44,7 +44,7 @@ operations: [case]
 """,
     """surgery: v1
 operations:
-  - scale: {layers: &one transformer_blocks[1], by: 0.5}
+  - scale: {layers: &one "transformer_blocks[1]", by: 0.5}
     when: {timesteps: [0.0, 0.3], branch: conditional}
   - reverse: *one
 """,
