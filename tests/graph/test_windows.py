@@ -18,6 +18,8 @@ from windows_by_hand import Edit, draw_by_hand, random_edits, spec_of
 import surgery
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.conditions import is_class_conditional
+from surgery.plan.planned import plan_spec_file
+from surgery.publish.graph_folder import write_artefact
 from surgery.spec.load import read_spec
 
 NAMES = ("demo", "sd3", "flux", "auraflow", "dit")
@@ -235,3 +237,21 @@ def copy_with(pipe, scheduler):
     other = type(pipe)(**{**pipe.components, "scheduler": scheduler})
     other.set_progress_bar_config(disable=True)
     return other
+
+
+def test_a_folder_of_a_graph_carries_windows(tmp_path):
+    """Compiled, its plan read back, and loaded onto its base model: the same pictures."""
+    path = tmp_path / "late.yaml"
+    operation = 'skip: "transformer_blocks[2:5]", when: {timesteps: [0.4, 1.0], branch: unconditional}'
+    path.write_text(f"surgery: v1\nmodel: demo\noperations:\n  - {{{operation}}}\n")
+    pipe, call = pipeline_of("demo")
+    planned = plan_spec_file(path)
+    write_artefact(
+        tmp_path / "out", spec=planned.spec, source=planned.source, anatomy=planned.anatomy, plan=planned.plan
+    )
+    loaded = surgery.load_variant(tmp_path / "out")
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(draw(loaded, call), draw(surgery.apply(pipe, path), call))
+    source = (tmp_path / "out" / "forward.py").read_text()
+    assert source.count("\ndef forward(self") == 2
+    assert "# when timesteps 0.4:1, branch unconditional" in source
