@@ -60,7 +60,7 @@ PLAN = (
         'name.startswith(f"{item.component}")',
         "plan/test_lower.py",
     ),
-    Mutation("plan/cost.py", "        if runs:", "        if not runs:", "plan/test_cost.py"),
+    Mutation("plan/cost.py", " if item.index in plans[0].schedule(item.stack).used]", "]", "plan/test_cost.py"),
     Mutation("plan/backends.py", "last not in order[:-1]", "last not in order", "plan/test_backends.py"),
     Mutation("plan/invariants.py", "(is_last and isinstance(item, Layer))", "is_last", "messages"),
 )
@@ -155,7 +155,7 @@ CHECKPOINT = (
 
 ACTIVATIONS = (
     Mutation(
-        "activations/trajectories.py",
+        "pipelines/shares.py",
         "/ scheduler.config.num_train_timesteps",
         "/ (scheduler.config.num_train_timesteps - 1)",
         "activations/test_trajectories.py",
@@ -285,4 +285,25 @@ HONESTY = (  # what is refused, or believed, of others' files and models
     Mutation("export/trainers.py", "needed in family.has) else", "True) else", "export/test_trainer_table.py"),
 )
 
-MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY)
+WINDOWS = (
+    Mutation("plan/atoms.py", "share < high - EDGE or high == 1.0", "share < high - EDGE", "plan/test_windowed.py"),
+    Mutation("plan/atoms.py", "(end is None or step < end)", "(end is None or step <= end)", "plan/test_windowed.py"),
+    Mutation("plan/windowed.py", "cells[0] if len(cells) == 1 else None", "cells[0]", "plan/test_windowed.py"),
+    Mutation("plan/cost.py", "(1.0 if atom.branch is None else 0.5)", "1.0", "plan/test_windowed.py"),
+    Mutation(
+        "pipelines/sampler_clock.py",
+        "position // order - self.first // order",
+        "position // order",
+        "graph/test_windows.py",
+    ),
+    Mutation(
+        "pipelines/sampler_clock.py",
+        "self.num_forwards + 1 if position == self.position else 0",
+        "0",
+        "graph/test_windows.py",
+    ),
+    Mutation("graph/split_rows.py", "[torch.argsort(order)]", "[order]", "graph/test_split_rows.py"),
+    Mutation("graph/removed_blocks.py", "for plan in plans)", "for plan in plans[:1])", "graph/test_windows.py"),
+)
+
+MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY, *WINDOWS)
