@@ -10,7 +10,8 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack, TokenOutput
-from surgery.calls.example_inputs import example_call
+from surgery.calls.example_inputs import example_call, failure_of_row
+from surgery.calls.known_values import known_values
 from surgery.errors import InputError, RefusedError, TraceError
 from surgery.tracing.arguments import flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone, without_memory
@@ -43,13 +44,16 @@ def read_anatomy(
         raise InputError(f"a {type(model).__name__} is no transformer of diffusers, and can't be edited")
     skeleton = _skeleton(model)
     example = example_call(skeleton, sizes=sizes)
-    failure = None
+    failure = failure_of_row(skeleton) if example is None else None
     stacks = _stacks_untraced(model)
     if example is not None:
         try:
             stacks = _stacks_traced(model, skeleton, example.kwargs)
         except TraceError as error:
-            failure = str(error)
+            try:
+                stacks = _stacks_on_contents(model, sizes)
+            except TraceError:
+                failure = str(error)
     parameters = list(model.parameters())
     return Anatomy(
         class_name=type(model).__name__,
@@ -81,6 +85,15 @@ def _skeleton(model: nn.Module) -> nn.Module:
     No kernel is chosen there: a counter of FLOPs knows the operations of a forward, but not each device's fused ones.
     """
     return bare_clone(model, lambda tensor: without_memory(tensor, torch.float32))
+
+
+def _stacks_on_contents(model: nn.Module, sizes: Mapping[str, int] | None) -> tuple[Stack, ...]:
+    """The same for a forward that decides on what is in its inputs."""
+    skeleton = _skeleton(model)
+    with known_values():
+        example = example_call(skeleton, sizes=sizes)
+        assert example is not None, "a call of the model is known"
+        return _stacks_traced(model, skeleton, example.kwargs)
 
 
 def _stacks_traced(model: nn.Module, skeleton: nn.Module, kwargs: Mapping[str, Any]) -> tuple[Stack, ...]:

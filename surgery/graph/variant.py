@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from surgery.anatomy.anatomy import Anatomy
-from surgery.calls.example_inputs import example_call
+from surgery.calls.example_inputs import example_call, why_no_call
 from surgery.errors import RefusedError, TraceError
 from surgery.graph.graph_code import readable_source
 from surgery.graph.replace import build_replacement
@@ -75,8 +75,8 @@ def source_of_variant(variant: nn.Module) -> str:
             call = dataclasses.replace(call, inputs=tuple(_on_cpu(value) for value in call.inputs))
             return readable_source(rewritten.rewritten_graph(variant, call)[0])
     if rewritten.first_source is None:
-        fact = "has no example inputs" if example is None else "can't be traced whole"
-        raise RefusedError(f"{type(variant).__name__} {fact}; its graph is known once it has run")
+        fact = why_no_call(variant) if example is None else f"{type(variant).__name__} can't be traced whole"
+        raise RefusedError(f"{fact}; its graph is known once it has run")
     return rewritten.first_source
 
 

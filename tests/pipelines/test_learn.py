@@ -57,7 +57,8 @@ class OwnPipeline:
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SURGERY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("surgery.calls.example_inputs._FOUND", {})
+    for known in ("_FOUND", "_TRIED", "_LENT"):
+        monkeypatch.setattr(f"surgery.calls.example_inputs.{known}", {})
     return tmp_path / "cache"
 
 
