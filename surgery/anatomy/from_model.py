@@ -27,6 +27,8 @@ from surgery.tracing.steps import (
 from surgery.tracing.tracer import trace_forward
 from surgery.tracing.wrappers import innermost
 
+TOKEN_NDIM = 3  # (batch, tokens, channels)
+
 
 def read_anatomy(
     model: nn.Module, *, sizes: Mapping[str, int] | None = None, has_weights: bool = True, dtype: str | None = None
@@ -242,7 +244,9 @@ def _count(module: nn.Module) -> int:
 
 def _describe_component(name: str, module: nn.Module, named: Mapping[str, Any], output: Any) -> Component:
     """Which outputs are token-shaped: (batch, tokens, channels) with the tokens of one of the arguments."""
-    tokens = {key: value for key, value in named.items() if isinstance(value, torch.Tensor) and value.ndim == 3}
+    tokens = {
+        key: value for key, value in named.items() if isinstance(value, torch.Tensor) and value.ndim == TOKEN_NDIM
+    }
     values = output if isinstance(output, (tuple, list)) else (output,)
     found: list[TokenOutput] = []
     for position, value in enumerate(values):
@@ -252,8 +256,7 @@ def _describe_component(name: str, module: nn.Module, named: Mapping[str, Any], 
         unclaimed = [key for key in tokens if key not in {claimed.stream for claimed in found}]
         source = next((key for key in unclaimed if _same_tokens(tokens[key], value)), None)
         if source is None:
-            shape = "x".join(str(size) for size in value.shape)
-            reason = f"its output {position} is not token-shaped ({shape}: a gate, a shift or an embedding)"
+            reason = f"its output {position} is not token-shaped ({_shape_text(value)})"
             return Component(name, type(module).__name__, _count(module), refusal=reason)
         found.append(TokenOutput(source, tokens[source].shape[-1], value.shape[-1]))
     return Component(
@@ -261,5 +264,13 @@ def _describe_component(name: str, module: nn.Module, named: Mapping[str, Any], 
     )
 
 
+def _shape_text(value: torch.Tensor) -> str:
+    """The shape of what is not (batch, tokens, channels), and what it may be."""
+    shape = "x".join(str(size) for size in value.shape)
+    if value.ndim > TOKEN_NDIM:
+        return f"{shape}: a picture, or heads"
+    return f"{shape}: a gate, a shift or an embedding" if value.ndim < TOKEN_NDIM else shape
+
+
 def _same_tokens(source: torch.Tensor, output: torch.Tensor) -> bool:
-    return output.ndim == 3 and source.shape[:2] == output.shape[:2]
+    return output.ndim == TOKEN_NDIM and source.shape[:2] == output.shape[:2]

@@ -110,8 +110,9 @@ def _compare(
     anatomy = anatomy_of_source(source)
     if not anatomy.has_example_inputs:
         raise RefusedError(
-            f"{describe_misfits(misfits)}; whether its forward needs that can't be tried: {anatomy.why_no_inputs}; leave the block where blocks of its kind stand, or give --verify none, "
-            f"which writes it all the same; {OTHER_BACKEND}"
+            f"{describe_misfits(misfits)}; whether its forward needs that can't be tried: {anatomy.why_no_inputs}; "
+            "leave the block where blocks of its kind stand, or give --verify none, which writes it all the same; "
+            f"{OTHER_BACKEND}"
         )
     try:
         return check_numerically(small or build_small(source), plan, layers, fields, folds)
