@@ -14,7 +14,7 @@ import diffusers
 import torch
 from torch import nn
 
-from surgery.calls.example_inputs import example_call
+from surgery.calls.example_inputs import example_call, why_no_call
 from surgery.errors import InputError
 from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule
@@ -152,7 +152,7 @@ def tiny_call(model: nn.Module, *, seed: int = 1, **sizes: int) -> dict[str, Any
     generator = torch.Generator().manual_seed(seed)
     example = example_call(model, sizes={"text": 7, "image": 9, **sizes}, generator=generator)
     if example is None:
-        raise InputError(f"{type(model).__name__} has no example inputs; build the arguments of its forward yourself")
+        raise InputError(f"{why_no_call(model)}; build the arguments of its forward yourself")
     return example.kwargs
 
 

@@ -3,16 +3,21 @@
 `python tests/reach.py` goes through all classes that the installed diffusers offers (or those named) and prints a
 table, one row a stack: how its forward is traced, how long that takes, and for each operation `yes` (equal to the edit
 by hand, to the bit; for `parallel` up to float rounding), `refused`, or what is wrong; then why what is refused is.
-`--out FILE` writes it to a file, `--checkpoint` writes pruned checkpoints as well and compares what the stock class
-computes with them. It ends with 1 if anything is wrong. The tests run a sample of classes through the same code.
+`known` says whence a call of the class is known: a row by hand, a row that was found, the config alone, one recorded
+call, or not. `replace` is how many components were replaced as a forward hook does it by hand, to the bit, of those
+that are offered; the ways to replace take turns. `--out FILE` writes it to a file, `--checkpoint` writes pruned
+checkpoints as well and compares what the stock class computes with them. It ends with 1 if anything is wrong. The tests
+run a sample of classes through the same code.
 """
 
 import argparse
 import contextlib
+import os
 import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +25,7 @@ from pathlib import Path
 import diffusers
 import torch
 from hand_edits import NoHandEditError, find_chain, run_chain_by_hand
+from replaced_by_hand import REPLACE, count_equal, offered_components
 from tiny_transformers import build_transformer, read_cases, transformer_call, transformer_classes
 from torch import nn
 
@@ -27,6 +33,7 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
 from surgery.errors import PartialTraceWarning, SurgeryError
 from surgery.graph.variant import build_variant, forward_of_variant
+from surgery.pipelines.learn import keep_given
 from surgery.plan.lower import lower_spec
 from surgery.plan.plan import Plan
 from surgery.publish.pruned_model import compile_checkpoint
@@ -53,6 +60,7 @@ class Row:
 
     class_name: str
     stack: str = ""
+    known: str = ""
     traced: str = ""
     seconds: float = 0.0
     answers: dict[str, str] = field(default_factory=dict)
@@ -61,7 +69,7 @@ class Row:
     @property
     def faults(self) -> list[str]:
         """The operations that are neither right nor refused."""
-        return [name for name, answer in self.answers.items() if answer not in ("yes", "refused", "no hand edit")]
+        return [name for name, answer in self.answers.items() if not is_right(answer)]
 
     def refuse(self, operation: str, error: Exception) -> None:
         """Note that an operation is refused, and why."""
@@ -69,20 +77,45 @@ class Row:
         self.reasons[operation] = str(error).strip().splitlines()[-1]
 
 
+def is_right(answer: str) -> bool:
+    """Whether an answer tells of what is as it should be, or refused."""
+    equal, _, offered = answer.partition(" of ")
+    return answer in ("yes", "refused", "no hand edit") or (offered != "" and equal == offered)
+
+
 def try_class(
-    name: str, *, operations: Collection[str] = tuple(OPERATIONS), with_checkpoints: bool = False
+    name: str,
+    *,
+    operations: Collection[str] = (*OPERATIONS, REPLACE),
+    learns: bool = False,
+    with_checkpoints: bool = False,
 ) -> list[Row]:
-    """The rows of a class: of each of its stacks with three blocks or more that its forward runs."""
+    """The rows of a class: of each of its stacks with three blocks or more that its forward runs.
+
+    With `learns` a call of it is recorded where its config does not do to know one.
+    """
     if name not in read_cases():
         return [Row(name, traced="no tiny model")]
     model = build_transformer(name)
-    anatomy = read_anatomy(model)
+    known, anatomy = _learn(model) if learns else ("", read_anatomy(model))
     stacks = [stack.name for stack in anatomy.stacks if stack.num_blocks >= MIN_BLOCKS and _is_run(model, stack.name)]
     rows = [_try_stack(name, model, anatomy, stack, operations) for stack in stacks]
-    if with_checkpoints:
-        for row in rows:
+    for row in rows:
+        row.known = known
+        if with_checkpoints:
             _try_checkpoints(row, model)
     return rows or [Row(name, traced="no stack of three blocks that it runs")]
+
+
+def _learn(model: nn.Module) -> tuple[str, Anatomy]:
+    """Whence a call of a model is known, and its anatomy; after one call where its config does not do."""
+    anatomy = read_anatomy(model)
+    if anatomy.example:
+        return anatomy.known_from, anatomy
+    with contextlib.suppress(SurgeryError):
+        keep_given(model, (), transformer_call(type(model).__name__))
+    anatomy = read_anatomy(model)
+    return ("one call" if anatomy.example else "no"), anatomy
 
 
 @torch.no_grad()
@@ -98,12 +131,28 @@ def _try_stack(name: str, model: nn.Module, anatomy: Anatomy, stack: str, operat
     row = Row(name, stack)
     row.traced, row.seconds = _trace(model, anatomy, stack)
     for operation in operations:
+        if operation == REPLACE:
+            _try_replace(row, model, anatomy)
+            continue
         try:
             plan = _plan(OPERATIONS[operation].format(s=stack), anatomy)
             row.answers[operation] = _compare(model, anatomy, plan, operation)
         except SurgeryError as error:
             row.refuse(operation, error)
     return row
+
+
+def _try_replace(row: Row, model: nn.Module, anatomy: Anatomy) -> None:
+    found = anatomy.find_stack(row.stack)
+    if found is None or not offered_components(found):
+        reason = "its streams are unknown" if found is None or found.streams is None else "no component is token-shaped"
+        row.answers[REPLACE], row.reasons[REPLACE] = "refused", (found and found.refusal) or reason
+        return
+    try:
+        equal, offered = count_equal(model, anatomy, found, transformer_call(row.class_name))
+        row.answers[REPLACE] = f"{equal} of {offered}"
+    except SurgeryError as error:
+        row.refuse(REPLACE, error)
 
 
 def _plan(written: str, anatomy: Anatomy) -> Plan:
@@ -187,11 +236,11 @@ def _compare_checkpoint(model: nn.Module, out: Path, plan: Plan) -> str:
 def table_of(rows: Sequence[Row]) -> Iterator[str]:
     """The lines of the table, then the reasons, then the counts."""
     columns = list(dict.fromkeys(column for row in rows for column in row.answers))
-    yield "| class | stack | traced | s | " + " | ".join(columns) + " |"
-    yield "|" + "---|" * (4 + len(columns))
+    yield "| class | stack | known | traced | s | " + " | ".join(columns) + " |"
+    yield "|" + "---|" * (5 + len(columns))
     for row in rows:
         answers = " | ".join(row.answers.get(column, "") for column in columns)
-        yield f"| {row.class_name} | {row.stack} | {row.traced} | {row.seconds:.2f} | {answers} |"
+        yield f"| {row.class_name} | {row.stack} | {row.known} | {row.traced} | {row.seconds:.2f} | {answers} |"
     yield ""
     for row in rows:
         for reason in dict.fromkeys(row.reasons.values()):
@@ -211,6 +260,11 @@ def table_of(rows: Sequence[Row]) -> Iterator[str]:
     wrong = [row.class_name for row in rows if row.faults]
     yield ""
     yield f"{len(classes)} classes: {len(whole)} traced whole, {len(right)} with all operations of all stacks equal"
+    replaced = {row.class_name for row in rows if " of " in row.answers.get(REPLACE, "") and REPLACE not in row.faults}
+    yield f"{len(replaced)} classes with components that can be replaced"
+    yield ", ".join(
+        f"{said}: {count}" for said, count in Counter({r.class_name: r.known for r in rows}.values()).items()
+    )
     yield f"wrong: {', '.join(dict.fromkeys(wrong)) or 'none'}"
 
 
@@ -222,10 +276,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write the table to this file")
     chosen = parser.parse_args(arguments)
     diffusers.logging.set_verbosity_error()
+    os.environ["SURGERY_CACHE"] = tempfile.mkdtemp()  # what is known is found anew
     rows: list[Row] = []
     for name in chosen.classes:
         try:
-            rows += try_class(name, with_checkpoints=chosen.checkpoint)
+            rows += try_class(name, learns=True, with_checkpoints=chosen.checkpoint)
         except Exception as error:  # the others are tried all the same
             rows.append(
                 Row(name, traced="fell over", answers={"same": f"{type(error).__name__}: {error}".splitlines()[0]})

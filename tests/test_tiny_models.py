@@ -13,5 +13,5 @@ def test_a_tiny_model_that_there_is_not_is_told_with_those_that_there_are():
 
 
 def test_a_class_without_example_inputs_is_told():
-    with pytest.raises(InputError, match="Linear has no example inputs; build the arguments of its forward yourself"):
+    with pytest.raises(InputError, match="there are no example inputs for Linear; build the arguments"):
         tiny_call(nn.Linear(2, 2))

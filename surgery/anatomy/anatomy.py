@@ -94,7 +94,8 @@ class Anatomy:
 
     `dtype` is that of the weights, or the one that sizes are reported at where there are no weights (`has_weights`).
     `example` names the example sizes that FLOPs and streams were read at; empty where they are unknown, because the
-    model has no example inputs, or because its forward can't be traced whole (`trace_failure` says why). `known_from`
+    model has no example inputs, or because its forward can't be traced whole. `trace_failure` says why it can't, or why
+    the inputs that ship for its class do not do. `known_from`
     says whence the inputs were known (see calls.kept_calls): `row`, `found row`, `config`, `call TIME`, or nothing
     where there are none.
     """
@@ -108,6 +109,11 @@ class Anatomy:
     example: tuple[tuple[str, int], ...] = field(default=())
     trace_failure: str | None = None
     known_from: str = "row"
+
+    @property
+    def why_no_inputs(self) -> str:
+        """Why there are no example inputs, as a sentence, where there are none."""
+        return self.trace_failure or f"there are no example inputs for {self.class_name}"
 
     @property
     def has_example_inputs(self) -> bool:

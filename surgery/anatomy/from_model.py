@@ -11,7 +11,8 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack, TokenOutput
-from surgery.calls.example_inputs import example_call
+from surgery.calls.example_inputs import example_call, failure_of_row
+from surgery.calls.known_values import known_values
 from surgery.errors import InputError, RefusedError, TraceError
 from surgery.tracing.arguments import FlatCall, flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone, without_memory
@@ -27,6 +28,8 @@ from surgery.tracing.steps import (
 )
 from surgery.tracing.tracer import trace_forward
 from surgery.tracing.wrappers import innermost
+
+TOKEN_NDIM = 3  # (batch, tokens, channels)
 
 
 def read_anatomy(
@@ -45,13 +48,16 @@ def read_anatomy(
         raise InputError(f"a {type(model).__name__} is no transformer of diffusers, and can't be edited")
     skeleton = _skeleton(model)
     example = example_call(skeleton, sizes=sizes)
-    failure = None
+    failure = failure_of_row(skeleton) if example is None else None
     stacks = _stacks_untraced(model)
     if example is not None:
         try:
             stacks = _stacks_traced(model, skeleton, example.kwargs)
         except (TraceError, RefusedError) as error:
-            failure = str(error)
+            try:
+                stacks = _stacks_on_contents(model, sizes)
+            except (TraceError, RefusedError):
+                failure = str(error)
     parameters = list(model.parameters())
     return Anatomy(
         class_name=type(model).__name__,
@@ -83,6 +89,15 @@ def _skeleton(model: nn.Module) -> nn.Module:
     No kernel is chosen there: a counter of FLOPs knows the operations of a forward, but not each device's fused ones.
     """
     return bare_clone(model, lambda tensor: without_memory(tensor, torch.float32))
+
+
+def _stacks_on_contents(model: nn.Module, sizes: Mapping[str, int] | None) -> tuple[Stack, ...]:
+    """The same for a forward that decides on what is in its inputs."""
+    skeleton = _skeleton(model)
+    with known_values():
+        example = example_call(skeleton, sizes=sizes)
+        assert example is not None, "a call of the model is known"
+        return _stacks_traced(model, skeleton, example.kwargs)
 
 
 def _stacks_traced(model: nn.Module, skeleton: nn.Module, kwargs: Mapping[str, Any]) -> tuple[Stack, ...]:
@@ -249,7 +264,9 @@ def _count(module: nn.Module) -> int:
 
 def _describe_component(name: str, module: nn.Module, named: Mapping[str, Any], output: Any) -> Component:
     """Which outputs are token-shaped: (batch, tokens, channels) with the tokens of one of the arguments."""
-    tokens = {key: value for key, value in named.items() if isinstance(value, torch.Tensor) and value.ndim == 3}
+    tokens = {
+        key: value for key, value in named.items() if isinstance(value, torch.Tensor) and value.ndim == TOKEN_NDIM
+    }
     values = output if isinstance(output, (tuple, list)) else (output,)
     found: list[TokenOutput] = []
     for position, value in enumerate(values):
@@ -259,8 +276,7 @@ def _describe_component(name: str, module: nn.Module, named: Mapping[str, Any], 
         unclaimed = [key for key in tokens if key not in {claimed.stream for claimed in found}]
         source = next((key for key in unclaimed if _same_tokens(tokens[key], value)), None)
         if source is None:
-            shape = "x".join(str(size) for size in value.shape)
-            reason = f"its output {position} is not token-shaped ({shape}: a gate, a shift or an embedding)"
+            reason = f"its output {position} is not token-shaped ({_shape_text(value)})"
             return Component(name, type(module).__name__, _count(module), refusal=reason)
         found.append(TokenOutput(source, tokens[source].shape[-1], value.shape[-1]))
     return Component(
@@ -268,5 +284,13 @@ def _describe_component(name: str, module: nn.Module, named: Mapping[str, Any], 
     )
 
 
+def _shape_text(value: torch.Tensor) -> str:
+    """The shape of what is not (batch, tokens, channels), and what it may be."""
+    shape = "x".join(str(size) for size in value.shape)
+    if value.ndim > TOKEN_NDIM:
+        return f"{shape}: a picture, or heads"
+    return f"{shape}: a gate, a shift or an embedding" if value.ndim < TOKEN_NDIM else shape
+
+
 def _same_tokens(source: torch.Tensor, output: torch.Tensor) -> bool:
-    return output.ndim == 3 and source.shape[:2] == output.shape[:2]
+    return output.ndim == TOKEN_NDIM and source.shape[:2] == output.shape[:2]

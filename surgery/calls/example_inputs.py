@@ -20,6 +20,7 @@ from torch import nn
 from surgery.calls.call_rows import Maker, Row, Sizes, make_arguments, terms_of
 from surgery.calls.found_call import find_call
 from surgery.calls.kept_calls import BY_HAND, FOUND, SHIPPED, KeptCall, keep_call, key_of_call, recall_call
+from surgery.calls.trials import DONE, Trials
 from surgery.errors import InputError
 
 BATCH = 2
@@ -28,6 +29,9 @@ IMAGE_TOKENS = 4096  # 1024 x 1024 pixels in the models that take a sequence
 LATENT_SIZE = 128
 FRAMES = 5  # of latents
 ROWS = COLUMNS = 64  # of image tokens
+SMALL_SIZES = {"height": 8, "width": 8, "frames": 1, "image": 16, "rows": 4, "columns": 4, "text": 7}
+TRIED_SIZES: tuple[Mapping[str, int], ...] = ({}, SMALL_SIZES)  # beside the native ones: models may have short tables
+FAILURES = (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, StopIteration)
 SHIPPED_ROWS = Path(__file__).with_name("example_rows.json")  # written by `make examples`
 
 JOINT_GRID = {
@@ -105,10 +109,11 @@ class ExampleCall:
 
 def sizes_for_config(config: Mapping[str, Any]) -> dict[str, int]:
     """The free sizes: the model's native resolution where its config has one."""
-    native = config.get("sample_size") or LATENT_SIZE
-    side = native if isinstance(native, int) else native[0]
+    native = config.get("sample_size")
+    first = native[0] if isinstance(native, (list, tuple)) and native else native
+    side = first if type(first) is int and first > 0 else LATENT_SIZE
     patch = config.get("patch_size", 1)
-    tokens = (side // patch) ** 2 if isinstance(patch, int) else IMAGE_TOKENS
+    tokens = (side // patch) ** 2 if type(patch) is int and patch > 0 else IMAGE_TOKENS
     text = TEXT_TOKENS if tokens != TEXT_TOKENS else TEXT_TOKENS + 1  # streams are told apart by their lengths
     pixels = {
         "height": _number(config, "sample_height", side),
@@ -134,7 +139,7 @@ def _frames(config: Mapping[str, Any]) -> int:
 def example_call(
     model: nn.Module, *, sizes: Mapping[str, int] | None = None, generator: torch.Generator | None = None
 ) -> ExampleCall | None:
-    """Inputs for `model` on its own device and dtype, or None where nothing is known of its calls.
+    """Inputs for `model` on its own device and dtype, or None where none are known (`why_no_call` says why).
 
     `sizes` overrides the free sizes. With a generator the values are random, without they are zeros.
 
@@ -142,40 +147,57 @@ def example_call(
         InputError: a size in the config is none.
     """
     known = known_call(model)
-    if known is None or known.row is None:
+    if known is None or not known.works:
         return None
     try:
         return _make_call(model, known, sizes or {}, generator)
-    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, StopIteration) as error:
+    except FAILURES as error:
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise InputError(
             f"no example inputs can be made for the {type(model).__name__} of this config: {reason}"
         ) from None
 
 
-def known_call(model: nn.Module) -> KeptCall | None:
-    """What is known of the calls of a model, the surest first: a row by hand, a real call, a row that was found.
+def failure_of_row(model: nn.Module) -> str | None:
+    """Why the example inputs that ship for the class of a model do not do for it; None where none ship, or they do."""
+    known = known_call(model)
+    if known is None or not known.failure:
+        return None
+    return f"the example inputs that ship for {type(model).__name__} do not fit this config: {known.failure}"
 
-    What nothing is known of is looked for, once; what was found, or that nothing was, is kept.
+
+def why_no_call(model: nn.Module) -> str:
+    """Why there are no example inputs for a model, as a sentence."""
+    return failure_of_row(model) or f"there are no example inputs for {type(model).__name__}"
+
+
+def known_call(model: nn.Module) -> KeptCall | None:
+    """What is known of the calls of a model, the surest that works: a row by hand, a real call, a row that is found.
+
+    Rows are tried on the meta device, once in a process. What nothing is known of is looked for; what was found, or
+    that nothing was, is kept. Where a row ships and nothing works, it is that row, with its failure; None for a model
+    without a config or without weights.
     """
     key = call_key(model)
-    by_hand = SHAPES.get(type(model).__name__)
-    is_complete = by_hand is not None and not _lacks_sizes(by_hand, dict(getattr(model, "config", {})))
-    if by_hand is not None and is_complete and (key is None or _is_made_for(by_hand, model)):
-        return KeptCall(by_hand, {}, BY_HAND)
-    if key is None:
+    if key is None or not any(value.is_floating_point() for value in model.parameters()):
         return None
-    recorded = recall_call(key)
-    if recorded is not None and recorded.is_recorded:
-        return recorded
-    if by_hand is not None:  # what is wrong with the config is told as it is tried
-        return KeptCall(by_hand, {}, BY_HAND) if is_complete else None
+    if key in _LENT:
+        return _LENT[key]
+    by_hand = _try_by_hand(model, key)
+    if by_hand is not None and by_hand.works:
+        return by_hand
+    kept = recall_call(key)
+    if kept is not None and kept.is_recorded:
+        return kept
     if key not in _FOUND:
-        _FOUND[key] = recorded or _find(model, key)
-    return _FOUND[key]
+        _FOUND[key] = kept or _find(model, key)
+    found = _FOUND[key]
+    return found if found.works or by_hand is None else by_hand
 
 
-_FOUND: dict[str, KeptCall] = {}  # by key, of models that this process has looked at
+_LENT: dict[str, KeptCall] = {}  # by key, as all that this process knows
+_TRIED: dict[str, KeptCall] = {}  # rows by hand
+_FOUND: dict[str, KeptCall] = {}  # rows that ship, or were found
 
 
 def call_key(model: nn.Module) -> str | None:
@@ -186,40 +208,46 @@ def call_key(model: nn.Module) -> str | None:
     return key_of_call(type(model).__name__, config)
 
 
-def _lacks_sizes(row: Row, config: Mapping[str, Any]) -> bool:
-    """Whether a row names a field that a config leaves empty: such a model takes something else, or nothing, there."""
-    texts = (text for text in row.values() if isinstance(text, str) and " if " not in text)
-    terms = (term for text in texts for term in text.partition(":")[0].split())
-    return any(term in config and config[term] is None for term in terms)
-
-
-def _is_made_for(row: Row, model: nn.Module) -> bool:
-    """Whether all sizes of a row are there in the config of a model."""
-    config = dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
-    weight = torch.empty((), device="meta")
-    try:
-        make_arguments(row, Maker(Sizes(sizes_for_config(config), config), weight, None))
-    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError):
-        return False
-    return True
+def _config_of(model: nn.Module) -> dict[str, Any]:
+    return dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
 
 
 def lend_call(model: nn.Module, call: KeptCall) -> None:
     """Let another model of the class, of a config of its own, have what is known of a call; in this process only."""
     key = call_key(model)
     if key is not None:
-        _FOUND[key] = call
+        _LENT[key] = call
+
+
+def _try_by_hand(model: nn.Module, key: str) -> KeptCall | None:
+    row = SHAPES.get(type(model).__name__)
+    if row is not None and key not in _TRIED:
+        _TRIED[key] = _try_row(model, row, BY_HAND)
+    return _TRIED.get(key)
+
+
+def _try_row(model: nn.Module, row: Row, known_from: str) -> KeptCall:
+    """A row that ships, with the sizes at which a model runs with it, or why it does not at the first of them."""
+    native = sizes_for_config(_config_of(model))
+    failures = []
+    for sizes in TRIED_SIZES:
+        trials = Trials(model, {**native, **sizes})
+        if trials.try_row(row) == DONE:
+            return KeptCall(row, sizes, known_from)
+        failures.append(trials.failure)
+    return KeptCall(row, {}, known_from, failures[0])
 
 
 def _find(model: nn.Module, key: str) -> KeptCall:
-    """A row that ships, where the model runs with it; else one that is found by trying, which is kept."""
+    """A row that ships, where the model runs with it; else what is found by trying, which is kept."""
     shipped = shipped_rows().get(type(model).__name__)
-    config = dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
-    sizes = sizes_for_config(config)
-    row = find_call(model, sizes, shipped)
-    if row is not None and row == shipped:
-        return KeptCall(row, {}, SHIPPED)
-    found = KeptCall(row, {}, FOUND)
+    tried = KeptCall(None, {}, FOUND) if shipped is None else _try_row(model, shipped, SHIPPED)
+    if tried.works:
+        return tried
+    native = sizes_for_config(_config_of(model))
+    rows = (find_call(model, {**native, **sizes}) for sizes in reversed(TRIED_SIZES))  # small ones are quick
+    row = next((row for row in rows if row is not None), None)
+    found = tried if row is None else _try_row(model, row, FOUND)
     keep_call(key, found)
     return found
 
@@ -234,7 +262,7 @@ def shipped_rows() -> Mapping[str, Row]:
 def _make_call(
     model: nn.Module, known: KeptCall, sizes: Mapping[str, int], generator: torch.Generator | None
 ) -> ExampleCall:
-    config: Mapping[str, Any] = dict(getattr(model, "config"))  # noqa: B009  (nn.Module types it as a tensor)
+    config = _config_of(model)
     row = known.row
     assert row is not None, "a call is made of a row"
     free = {**sizes_for_config(config), **known.sizes, **sizes}

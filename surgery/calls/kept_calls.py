@@ -24,12 +24,18 @@ class KeptCall:
     """A row (see `call_rows`) and its free sizes; None where nothing was found by trying.
 
     `known_from` is `row` (written by hand, and shipped), `found row` (found by trying, and shipped), `config` (found by
-    trying) or `call TIME` (recorded then, in UTC).
+    trying) or `call TIME` (recorded then, in UTC). `failure` says why the forward does not run with a row that ships.
     """
 
     row: Mapping[str, Any] | None
     sizes: Mapping[str, int]
     known_from: str
+    failure: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether a call can be made of it."""
+        return self.row is not None and not self.failure
 
     @property
     def is_by_hand(self) -> bool:
@@ -74,9 +80,8 @@ def recall_call(key: str) -> KeptCall | None:
     with contextlib.suppress(InputError), told_as("it is recorded anew"):
         found = recall(kept_file(SHELF, key))
         if isinstance(found["row"], (dict, type(None))) and isinstance(found["known_from"], str):
-            return KeptCall(
-                found["row"], {str(name): int(size) for name, size in found["sizes"].items()}, found["known_from"]
-            )
+            sizes = {str(name): int(size) for name, size in found["sizes"].items()}
+            return KeptCall(found["row"], sizes, found["known_from"], str(found.get("failure", "")))
     return None
 
 

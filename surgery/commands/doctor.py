@@ -200,18 +200,12 @@ def examine_model(model: str) -> Iterator[Finding]:
         yield Finding(Status.fault, model, str(error))
         return
     seconds = time.perf_counter() - started
-    if anatomy.trace_failure is not None:
-        yield Finding(
-            Status.note,
-            "trace",
-            anatomy.trace_failure,
-            "its stacks are traced alone, each from its first block to its last, when it first runs",
-        )
-    elif not anatomy.has_example_inputs:
-        text = f"there are no example inputs for {anatomy.class_name}"
-        yield Finding(
-            Status.note, "trace", text, f"it is traced when it first runs; `surgery learn {model}` records a call"
-        )
+    if not anatomy.has_example_inputs:
+        advice = f"it is traced when it first runs; `surgery learn {model}` records a call"
+        yield Finding(Status.note, "trace", anatomy.why_no_inputs, advice)
+    elif anatomy.trace_failure is not None:
+        advice = "it is traced again when it first runs, whole or else in part; what can't be traced is refused then"
+        yield Finding(Status.note, "trace", anatomy.trace_failure, advice)
     else:
         yield Finding(Status.ok, "trace", f"the whole forward, in {seconds:.2f} s")
     for stack in anatomy.stacks:
@@ -236,7 +230,7 @@ def examine_stack(stack: Stack) -> Finding:
             Status.note,
             stack.name,
             f"{head}, streams unknown until run",
-            "all operations but replace work where nothing happens between the blocks",
+            "whether it can be edited is known when it first runs; replace is refused until then",
         )
     streams = ", ".join(stack.streams)
     fixed = [kind.missing_streams for kind in stack.kinds if kind.missing_streams]

@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 
-from surgery.calls.example_inputs import ExampleCall, example_call
+from surgery.calls.example_inputs import ExampleCall, example_call, why_no_call
 from surgery.errors import InternalsError, RefusedError, TraceError
 from surgery.graph.rewritten_forward import RewrittenForward
 from surgery.graph.variant import forward_of_variant
@@ -57,7 +57,7 @@ def export_program(variant: nn.Module, *, sizes: Mapping[str, int] | None = None
     name = type(variant).__name__
     example = example_call(variant, sizes=sizes)
     if example is None:
-        raise RefusedError(f"{name} has no example inputs, which an export needs; compile to a folder instead")
+        raise RefusedError(f"an export needs example inputs, and {why_no_call(variant)}; compile to a folder instead")
     rewritten = forward_of_variant(variant)
     if isinstance(rewritten, WindowedForward):
         raise RefusedError(

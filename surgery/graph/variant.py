@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from surgery.anatomy.anatomy import Anatomy
-from surgery.calls.example_inputs import example_call
+from surgery.calls.example_inputs import example_call, why_no_call
 from surgery.errors import RefusedError, TraceError
 from surgery.graph.graph_code import readable_source
 from surgery.graph.replace import Means, build_replacement
@@ -93,8 +93,8 @@ def _source_of(variant: nn.Module, rewritten: RewrittenForward) -> str:
     if rewritten.first_source is None and example is not None:
         _trace_example(variant, rewritten, flatten_call((), example.kwargs, rewritten.parameters))
     if rewritten.first_source is None:
-        fact = "has no example inputs" if example is None else "can't be traced whole"
-        raise RefusedError(f"{type(variant).__name__} {fact}; its graph is known once it has run")
+        fact = why_no_call(variant) if example is None else f"{type(variant).__name__} can't be traced whole"
+        raise RefusedError(f"{fact}; its graph is known once it has run")
     return rewritten.first_source
 
 

@@ -46,7 +46,7 @@ def keep_given(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
 def learn_unless_known(pipe: Any, call: Mapping[str, Any]) -> None:
     """The same where no call of its transformer is known for sure yet; where it can't be recorded, nothing happens."""
     known = known_call(pipe.transformer)
-    if known is None or not (known.is_by_hand or known.is_recorded):
+    if known is None or not known.works or not (known.is_by_hand or known.is_recorded):
         with suppress(SurgeryError):
             learn_call(pipe, call)
 

@@ -107,11 +107,12 @@ def _compare(
     Raises:
         RefusedError: they do not, or it can't be tried.
     """
-    if not anatomy_of_source(source).has_example_inputs:
+    anatomy = anatomy_of_source(source)
+    if not anatomy.has_example_inputs:
         raise RefusedError(
-            f"{describe_misfits(misfits)}; there are no example inputs for {source.class_name}, on which to try "
-            "whether its forward needs that; leave the block where blocks of its kind stand, or give --verify none, "
-            f"which writes it all the same; {OTHER_BACKEND}"
+            f"{describe_misfits(misfits)}; whether its forward needs that can't be tried: {anatomy.why_no_inputs}; "
+            "leave the block where blocks of its kind stand, or give --verify none, which writes it all the same; "
+            f"{OTHER_BACKEND}"
         )
     try:
         return check_numerically(small or build_small(source), plan, layers, fields, folds)
@@ -161,7 +162,7 @@ def _refuse_unseen_numbers(source: ModelSource, anatomy: Anatomy, plan: Plan, fi
 def _refuse_unknown_class(anatomy: Anatomy) -> None:
     if not anatomy.has_example_inputs:
         raise RefusedError(
-            f"graph and checkpoint can't be compared: there are no example inputs for {anatomy.class_name}; with "
+            f"graph and checkpoint can't be compared: {anatomy.why_no_inputs}; with "
             "--verify structure layers can be skipped, repeated and moved where the code of its forward runs them one "
             f"after the other and no more, as far as that can be read; {OTHER_BACKEND}"
         )

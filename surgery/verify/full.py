@@ -25,8 +25,9 @@ def check_fully(
         RefusedError: they differ by more than rounding.
         InputError: one can't be loaded, or the class has no example inputs.
     """
-    if not anatomy_of_source(source).has_example_inputs:
-        raise InputError(f"there are no example inputs for {source.class_name}; give --verify structure")
+    anatomy = anatomy_of_source(source)
+    if not anatomy.has_example_inputs:
+        raise InputError(f"{anatomy.why_no_inputs}; give --verify structure")
     dtype = source.weights_dtype or "float32"
     graph = apply(_load(source, dtype, variant), plan, profile=means)
     checkpoint = _load(written, dtype, variant)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from surgery.anatomy.sources import ModelSource, build_on_meta
-from surgery.calls.example_inputs import example_call, known_call, lend_call
+from surgery.calls.example_inputs import SMALL_SIZES, example_call, known_call, lend_call, why_no_call
 from surgery.calls.kept_calls import KeptCall
 from surgery.checkpoint.compile_plan import full_config
 from surgery.errors import InputError
@@ -22,7 +22,7 @@ from surgery.tracing.steps import find_stack_names
 NUM_HEADS, NUM_LAYERS = 2, 3
 SMALL = 32
 LARGE = 128  # numbers from here on are made small
-SIZES = {"height": 8, "width": 8, "image": 16, "rows": 4, "columns": 4, "text": 7}
+SIZES = {name: size for name, size in SMALL_SIZES.items() if name != "frames"}
 FEWER = ("text", "image", "rows", "columns")  # of them, for models that take pictures of one size only
 HEADS, HEAD_CHANNELS = "num_attention_heads", "attention_head_dim"
 
@@ -35,8 +35,8 @@ def shrink_source(source: ModelSource) -> ModelSource:
     """
     model = build_on_meta(source)
     known = known_call(model)
-    if known is None or known.row is None:
-        raise InputError(f"there are no example inputs for {source.class_name}")
+    if known is None or not known.works:
+        raise InputError(why_no_call(model))
     config = full_config(source)
     few = _few_layers(source, config, model)
     names = set(build_on_meta(replace(source, config={**config, **few})).state_dict())

@@ -10,7 +10,7 @@ from tiny import STACKS, tiny_anatomy, tiny_model
 from torch import nn
 
 from surgery.anatomy.from_model import read_anatomy
-from surgery.calls import example_inputs, found_call
+from surgery.calls import example_inputs, found_call, trials
 from surgery.calls.example_inputs import SHAPES, example_call, shipped_rows, sizes_for_config
 from surgery.calls.found_call import find_call
 from surgery.calls.kept_calls import KeptCall
@@ -44,7 +44,7 @@ def test_the_search_ends(monkeypatch):
                 hidden_states = hidden_states + 1
 
     monkeypatch.setattr(found_call, "SECONDS", 0.05)
-    monkeypatch.setattr(found_call, "LAST_SECONDS", 0.1)
+    monkeypatch.setattr(trials, "LAST_SECONDS", 0.1)
     assert find_call(Endless(), {"batch": 2, "image": 3, "height": 4, "width": 4, "frames": 1}) is None
 
 

@@ -91,17 +91,17 @@ def test_a_forward_that_can_not_be_traced_whole_is_named_with_its_line(surgery_c
     result = surgery_command("doctor", save_config(build_tiny_model("pixart")))
     assert result.exit_code == 0
     (trace,) = findings_of(result, "trace")
-    assert trace.startswith("note") and "pixart.py:3: `x.tolist()`: data-dependent; its stacks" in trace
-    assert "all operations but replace work" in findings_of(result, "transformer_blocks")[0]
+    assert trace.startswith("note") and "pixart.py:3: `x.tolist()`: data-dependent; it is traced again" in trace
+    assert "is known when it first runs" in findings_of(result, "transformer_blocks")[0]
 
 
-def test_lumina2_is_explained(surgery_command, save_config):
-    """It reads the lengths of its texts off a mask."""
+def test_what_a_forward_decides_on_its_inputs_is_known(surgery_command, save_config):
+    """Lumina2 reads the lengths of its texts off a mask."""
     result = surgery_command("doctor", save_config(build_lumina2()))
     assert result.exit_code == 0
     (trace,) = findings_of(result, "trace")
-    assert trace.startswith("note") and "transformer_lumina2.py:" in trace and "tolist()" in trace
-    assert "all operations but replace work" in findings_of(result, "layers")[0]
+    assert trace.startswith("ok") and "the whole forward" in trace
+    assert "replace on" in findings_of(result, "layers")[0]
 
 
 def build_lumina2():

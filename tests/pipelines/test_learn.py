@@ -2,6 +2,7 @@
 
 import json
 
+import diffusers
 import pytest
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -10,7 +11,7 @@ from torch import nn
 
 import surgery
 from surgery.anatomy.from_model import read_anatomy
-from surgery.calls.example_inputs import call_key, example_call, known_call
+from surgery.calls.example_inputs import SHAPES, SMALL_SIZES, call_key, example_call, known_call
 from surgery.calls.kept_calls import SHELF
 from surgery.errors import InputError
 from surgery.pipelines.learn import learn_call, learn_unless_known
@@ -57,7 +58,8 @@ class OwnPipeline:
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SURGERY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("surgery.calls.example_inputs._FOUND", {})
+    for known in ("_FOUND", "_TRIED", "_LENT"):
+        monkeypatch.setattr(f"surgery.calls.example_inputs.{known}", {})
     return tmp_path / "cache"
 
 
@@ -144,3 +146,21 @@ def test_a_call_that_differs_from_the_recorded_one_runs_right(cache, own, tmp_pa
     edited.blocks = nn.ModuleList([edited.blocks[0], edited.blocks[2]])
     with torch.no_grad():
         assert torch.equal(variant(*given)[0], edited(*given)[0])
+
+
+def test_a_row_by_hand_that_does_not_run_comes_after_a_recorded_call(cache, monkeypatch):
+    monkeypatch.setitem(SHAPES, "OwnTransformer", {"hidden_states": "batch image in_channels", "packed": "batch width"})
+    own = OwnTransformer().eval()
+    said = "the example inputs that ship for OwnTransformer do not fit this config: IndexError"
+    before = read_anatomy(own)
+    assert not known_call(own).works and before.trace_failure.startswith(said) and said in before.why_no_inputs
+    learn_unless_known(OwnPipeline(own), {})
+    assert known_call(own).is_recorded
+    assert read_anatomy(own).stacks[0].streams == ("hidden_states",)
+
+
+def test_a_row_by_hand_that_runs_comes_first_at_small_sizes_where_large_ones_do_not_fit(cache):
+    config = {"num_attention_heads": 1, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "text_dim": 8}
+    wan = diffusers.WanTransformer3DModel(**config, freq_dim=8, ffn_dim=8, num_layers=2, rope_max_seq_len=32).eval()
+    assert (known_call(wan).known_from, known_call(wan).sizes) == ("row", SMALL_SIZES)
+    assert read_anatomy(wan).stacks[0].streams == ("hidden_states",)
