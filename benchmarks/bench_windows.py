@@ -48,9 +48,7 @@ def ratio_outside(num_windows: int) -> float:
 
     assert not torch.equal(run_variant(INSIDE), original(**example.kwargs).sample)
     assert torch.equal(run_variant(OUTSIDE), original(**example.kwargs).sample)
-    return median_ratio(
-        functools.partial(run_variant, OUTSIDE), lambda: original(**example.kwargs), rounds=ROUNDS
-    )
+    return median_ratio(functools.partial(run_variant, OUTSIDE), lambda: original(**example.kwargs), rounds=ROUNDS)
 
 
 def resident_mb(num_windows: int) -> float:

@@ -2,9 +2,8 @@
 
 `windows_of_skips.py` measures specs/demo-windows on 64 prompts that nothing was chosen on: SSIM to the unedited model's
 pictures from the same noise, the bundled CLIP's score of the text, and how the specs differ from each other, prompt by
-prompt. `windows_of_skips.py --choose` looks for the best of such specs on other prompts, and prints it: every layer is
-left out within each fifth of the noise range alone, and the quarter of these cells is taken that costs least, by SSIM or
-by the denoising error.
+prompt. `windows_of_skips.py --choose` looks for the best of such specs on other prompts, and prints it: each layer is
+left out alone, and of the cells of layer and fifth of the noise range the quarter is taken whose denoising error is least.
 """
 
 import argparse
@@ -26,11 +25,11 @@ from surgery.metrics.intervals import Interval, difference_interval
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs" / "demo-windows").glob("*.yaml"))
+EACH_ALONE = ROOT / "specs" / "demo-sweeps" / "skip_sweep_each.yaml"
 HELD_OUT = ROOT / "exports" / "demo" / "held_out_prompts.txt"
 CALL = {"num_inference_steps": 10, "guidance_scale": 1.5}
-BLOCKS, FIFTHS = range(12), range(5)
 NUM_LEFT_OUT = 15  # of 60 cells: a quarter
-NUM_TO_CHOOSE_ON = 32  # prompts
+NUM_TO_CHOOSE_ON = 24  # prompts
 Cells = Sequence[tuple[int, int]]  # (fifth, block)
 Values = NDArray[np.float64]
 
@@ -51,7 +50,9 @@ def measure(specs: Sequence[Path], prompts: PromptSet, out: Path, *, clip: str =
     """Pictures of all specs from shared noise, and what they score."""
     judges = JudgeRequest(extractors=("none",), clip=clip, lpips="none", bundled=bundled_judges())
     return run_evaluation(
-        EvaluationRequest(specs=tuple(map(str, specs)), prompts=prompts, out=out, judges=judges, bins=5, call=CALL)
+        EvaluationRequest(
+            specs=tuple(map(str, specs)), prompts=prompts, out=out, judges=judges, bins=5, batch_size=64, call=CALL
+        )
     )
 
 
@@ -87,25 +88,15 @@ def interval_text(found: Interval, digits: int) -> str:
 
 
 def choose(out: Path) -> None:
-    """Measure each cell alone, take the cheapest by each measure, and draw both choices on the same prompts."""
+    """Measure each layer's absence by fifths, leave out the cheapest quarter, and draw that on the same prompts."""
     prompts = PromptSet(read_prompt_file(demo_prompt_file()).prompts[:NUM_TO_CHOOSE_ON])
-    everywhere = list(itertools.product(FIFTHS, BLOCKS))
+    rows = [row for row in measure([EACH_ALONE], prompts, out).rows if row.kind == "variant"]
+    damage = np.stack([row.errors.mean(0) for row in rows if row.errors is not None], axis=1)  # (fifths, layers)
+    print(f"denoising error by fifths from clean (rows) and layers, N = {NUM_TO_CHOOSE_ON}\n{np.round(damage, 3)}")
+    cheapest = np.argsort(damage, axis=None, kind="stable")[:NUM_LEFT_OUT]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        alone = [write_spec(folder / f"cell-{fifth}-{block:02d}.yaml", [(fifth, block)]) for fifth, block in everywhere]
-        found = measure(alone, prompts, out)
-        rows = [found.row(spec.stem) for spec in alone]
-        damage = {
-            "ssim": np.array([1 - ssim_of(row).mean() for row in rows]),
-            "error": np.array([row.errors.mean() for row in rows if row.errors is not None]),
-        }
-        chosen = []
-        for measure_name, values in damage.items():
-            print(f"{measure_name}: damage by fifths from clean (rows) and layers\n{np.round(values.reshape(5, 12), 4)}")
-            cheapest = [everywhere[index] for index in np.argsort(values, kind="stable")[:NUM_LEFT_OUT]]
-            chosen.append(write_spec(folder / f"by-{measure_name}.yaml", cheapest))
-            print(chosen[-1].read_text())
-        report(measure([*SPECS, *chosen], prompts, out, clip="auto"))
+        chosen = write_spec(Path(name) / "chosen.yaml", [divmod(int(cell), len(rows)) for cell in cheapest])
+        print(chosen.read_text())
 
 
 def write_spec(file: Path, cells: Cells) -> Path:
