@@ -4,6 +4,7 @@ Aims: 1.00 to 1.02 of the original's time; resident memory within 5%.
 """
 
 import functools
+import itertools
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -28,7 +29,7 @@ def spec_of_windows(num: int) -> Spec:
     edges = [0.5 + 0.5 * number / num for number in range(num + 1)]
     lines = [
         f'  - {{skip: "transformer_blocks[{1 + number}]", when: {{timesteps: [{low}, {high}]}}}}'
-        for number, (low, high) in enumerate(zip(edges, edges[1:], strict=False))
+        for number, (low, high) in enumerate(itertools.pairwise(edges))
     ]
     return read_spec("\n".join(["surgery: v1", "operations:", *lines]))
 
