@@ -62,7 +62,7 @@ def report(found: Evaluation) -> None:
     variants = [row for row in found.rows if row.kind == "variant"]
     print(f"N = {found.num_prompts}, with 95% intervals (Student's t over prompts)")
     for row in (found.row("baseline"), *variants):
-        text = score_of(row, "CLIP score")
+        text = score_of(row, "text score")
         less = "" if text.difference is None else f" ({interval_text(text.difference, 2)} to the baseline)"
         errors = "" if row.errors is None else " ".join(f"{error:.3f}" for error in row.errors.mean(0))
         print(f"{row.name}: SSIM {interval_text(score_of(row, 'ssim').interval, 4)}")
