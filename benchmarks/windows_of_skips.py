@@ -2,7 +2,7 @@
 
 `windows_of_skips.py` measures specs/demo-windows on 64 prompts that nothing was chosen on: SSIM to the unedited model's
 pictures from the same noise, the bundled CLIP's score of the text, and how the specs differ from each other, prompt by
-prompt. `windows_of_skips.py --choose` looks for the best of such specs on other prompts, and prints it: each layer is
+prompt. `windows_of_skips.py --choose` looks for such a spec on other prompts, and prints it: each layer is
 left out alone, and of the cells of layer and fifth of the noise range the quarter is taken whose denoising error is
 least.
 """

@@ -156,8 +156,8 @@ CHECKPOINT = (
 ACTIVATIONS = (
     Mutation(
         "pipelines/shares.py",
-        "/ scheduler.config.num_train_timesteps",
-        "/ (scheduler.config.num_train_timesteps - 1)",
+        "/ num_train_timesteps_of(scheduler)",
+        "/ (num_train_timesteps_of(scheduler) - 1)",
         "activations/test_trajectories.py",
     ),
     Mutation(
