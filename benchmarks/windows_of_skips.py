@@ -27,7 +27,7 @@ from surgery.metrics.intervals import Interval, difference_interval
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs" / "demo-windows").glob("*.yaml"))
 EACH_ALONE = ROOT / "specs" / "demo-sweeps" / "skip_sweep_each.yaml"
-HELD_OUT = ROOT / "exports" / "demo" / "held_out_prompts.txt"
+HELD_OUT = ROOT / "exports" / "demo" / "heldout.txt"
 CALL = {"num_inference_steps": 10, "guidance_scale": 1.5}
 NUM_LEFT_OUT = 15  # of 60 cells: a quarter
 NUM_TO_CHOOSE_ON = 24  # prompts

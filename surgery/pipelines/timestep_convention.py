@@ -65,6 +65,8 @@ def learn_convention(pipe: Any, call: Mapping[str, Any]) -> TimestepConvention |
     Raises:
         InputError: the pipeline refuses the call.
     """
+    if getattr(pipe, "scheduler", None) is None:
+        return None
     shares, noted = _note_steps(pipe, call)
     names = dict.fromkeys(name for arguments in noted for name in arguments)
     lines = (_line_of(name, [arguments.get(name) for arguments in noted], shares, pipe) for name in names)
