@@ -11,6 +11,7 @@ from accelerate.utils import extract_model_from_parallel
 from tqdm.auto import tqdm
 
 from surgery.errors import InputError
+from surgery.graph.same_name import subclass_of_same_name
 from surgery.graph.variant import forward_of_variant, is_variant
 from surgery.graph.windowed_forward import WindowedForward
 from surgery.pipelines.guidance import UNCONDITIONAL, Guidance, find_guidance
@@ -41,13 +42,7 @@ def telling_class(original: Any) -> type:
         with telling(self, args, kwargs):
             return original.__call__(self, *args, **kwargs)
 
-    members = {
-        "__call__": call,
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-    }
-    return type(original.__name__, (original,), members)
+    return subclass_of_same_name(original, {"__call__": call})
 
 
 @contextmanager
@@ -105,8 +100,7 @@ def _guidance_of(pipe: Any, plan: WindowedPlan, arguments: dict[str, Any]) -> Gu
         found = first_answer(functools.partial(find_guidance, pipe), arguments)
         if key is not None:
             layouts[key] = found
-    differs = {atom.branch for atom, _ in plan.atoms}
-    if UNCONDITIONAL in differs and UNCONDITIONAL not in found.branches and _does_more_unconditionally(plan):
+    if UNCONDITIONAL not in found.branches and _does_more_unconditionally(plan):
         raise InputError(
             f"the spec has operations on the unconditional branch (when: branch), and {type(pipe).__name__} is called "
             "without guidance, so that there is none; raise its guidance scale, or leave the window out"
