@@ -14,8 +14,10 @@ from surgery.anatomy.sources import inspect
 from surgery.bundled import DEMO_NAME, demo_specs
 from surgery.errors import NotYetError, SpecError
 from surgery.experiment.layer_edit import find_layer_edit
+from surgery.plan.atoms import Atom
 from surgery.plan.lower import lower_spec
 from surgery.plan.sweep import expand_sweep
+from surgery.plan.windowed import WindowedPlan, plans_of
 from surgery.spec.load import load_spec, read_spec
 
 ROOT = Path(__file__).parents[1]
@@ -30,9 +32,10 @@ MODELS = {
     "sd3-medium": ("stabilityai/stable-diffusion-3-medium-diffusers", 2.03),
     "auraflow-v0.2": ("fal/AuraFlow-v0.2", 6.8),
     "pixart-alpha": ("PixArt-alpha/PixArt-XL-2-512x512", 0.61),
+    "wan2.1-1.3b": ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 1.42),
     "sd3.5-large": ("stabilityai/stable-diffusion-3.5-large", 8.06),
 }
-BUNDLED = {"demo", "demo-sweeps"}
+BUNDLED = {"demo", "demo-sweeps", "demo-windows"}
 
 # Sweeps over single layers: what each map of damage is of, and over how many layers.
 MAPS = {
@@ -136,16 +139,25 @@ def test_the_configs_are_of_the_published_size(name, anatomy_by_model):
 def test_a_spec_has_a_title_and_its_plan_changes_its_model(path, anatomy_by_model):
     spec = load_spec(path)
     assert spec.title
-    assert spec.model == (DEMO_NAME if path.parent.name == "demo" else MODELS[path.parent.name][0])
+    assert spec.model == (DEMO_NAME if path.parent.name in BUNDLED else MODELS[path.parent.name][0])
     plan = lower_spec(spec, anatomy_by_model[spec.model])
     assert not plan.is_identity
     if path.stem.split("_")[0] not in LOSES_BY_DESIGN:
-        assert [schedule.removed for schedule in plan.schedules if schedule.removed] == []
+        assert [schedule.removed for each in plans_of(plan) for schedule in each.schedules if schedule.removed] == []
 
 
 def test_no_two_specs_have_the_same_plan(anatomy_by_model):
     specs = [load_spec(path) for path in SPECS]
     assert len({(spec.model, lower_spec(spec, anatomy_by_model[spec.model]).hash) for spec in specs}) == len(specs)
+
+
+@pytest.mark.parametrize("path", [path for path in SPECS if path.parent.name == "demo-windows"], ids=name_of)
+def test_the_windows_of_the_bundled_model_leave_out_the_same_number_of_executions(path, anatomy_by_model):
+    """A quarter, so that what they cost can be compared."""
+    plan = lower_spec(load_spec(path), anatomy_by_model[DEMO_NAME])
+    atoms = plan.atoms if isinstance(plan, WindowedPlan) else ((Atom(), plan),)
+    num = sum((a.timesteps[1] - a.timesteps[0]) * len(within.schedules[0].items) for a, within in atoms)
+    assert num == pytest.approx(9)
 
 
 @pytest.mark.parametrize(("folder", "name", "schedule"), LINES, ids=lambda part: part)

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from accelerate.utils import extract_model_from_parallel
 from tqdm.auto import tqdm
 
 from surgery.errors import InputError
+from surgery.graph.same_name import subclass_of_same_name
 from surgery.graph.variant import forward_of_variant, is_variant
 from surgery.graph.windowed_forward import WindowedForward
 from surgery.pipelines.guidance import UNCONDITIONAL, Guidance, find_guidance
@@ -40,13 +42,7 @@ def telling_class(original: Any) -> type:
         with telling(self, args, kwargs):
             return original.__call__(self, *args, **kwargs)
 
-    members = {
-        "__call__": call,
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-    }
-    return type(original.__name__, (original,), members)
+    return subclass_of_same_name(original, {"__call__": call})
 
 
 @contextmanager
@@ -65,16 +61,17 @@ def telling(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterato
         guidance = _guidance_of(pipe, plan, arguments) if plan.goes_by_branches else None
         known = known_convention(pipe.transformer)
         convention = known or first_answer(functools.partial(learn_convention, pipe), arguments)
-    with told_by(SamplerClock(pipe, convention, guidance, plan.num_steps).tell):
+    with told_by(SamplerClock(pipe, convention, guidance, plan.num_steps).tell, _transformer_of(pipe)):
         yield
 
 
 @contextmanager
 def _asking(pipe: Any) -> Iterator[None]:
-    """Within it, the pipeline is called only to note how it calls, and shows nothing of that."""
+    """Within it, the pipeline is called only to note how it calls; it shows nothing of that, and draws no numbers."""
     token = _ASKING.set(True)
+    kept = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
     try:
-        with replaced(pipe, "progress_bar", functools.partial(tqdm, disable=True)):
+        with kept, replaced(pipe, "progress_bar", functools.partial(tqdm, disable=True)):
             yield
     finally:
         _ASKING.reset(token)
@@ -82,11 +79,16 @@ def _asking(pipe: Any) -> Iterator[None]:
 
 def windows_of(pipe: Any) -> WindowedPlan | None:
     """The plan of a pipeline's transformer, if that is a variant with windows."""
-    model = extract_model_from_parallel(pipe.transformer, keep_torch_compile=False)  # of a compiled one, the model
+    model = _transformer_of(pipe)
     if not is_variant(model):
         return None
     forward = forward_of_variant(model)
     return forward.plan if isinstance(forward, WindowedForward) else None
+
+
+def _transformer_of(pipe: Any) -> Any:
+    """The model itself, where it is compiled."""
+    return extract_model_from_parallel(pipe.transformer, keep_torch_compile=False)
 
 
 def _guidance_of(pipe: Any, plan: WindowedPlan, arguments: dict[str, Any]) -> Guidance:
@@ -98,8 +100,7 @@ def _guidance_of(pipe: Any, plan: WindowedPlan, arguments: dict[str, Any]) -> Gu
         found = first_answer(functools.partial(find_guidance, pipe), arguments)
         if key is not None:
             layouts[key] = found
-    differs = {atom.branch for atom, _ in plan.atoms}
-    if UNCONDITIONAL in differs and UNCONDITIONAL not in found.branches and _does_more_unconditionally(plan):
+    if UNCONDITIONAL not in found.branches and _does_more_unconditionally(plan):
         raise InputError(
             f"the spec has operations on the unconditional branch (when: branch), and {type(pipe).__name__} is called "
             "without guidance, so that there is none; raise its guidance scale, or leave the window out"

@@ -8,7 +8,7 @@ from torch import nn
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.guidance import PROBES, Guidance
 from surgery.pipelines.learn import first_call
-from surgery.pipelines.shares import share_of
+from surgery.pipelines.shares import shares_of
 from surgery.pipelines.standing import Standing
 from surgery.pipelines.timestep_convention import TimestepConvention, share_of_rows
 
@@ -51,12 +51,15 @@ class SamplerClock:
         if timesteps is self.timesteps:
             return
         self.timesteps = timesteps
-        self.shares = [share_of(self.pipe.scheduler, value) for value in timesteps.tolist()]
+        self.shares = shares_of(self.pipe.scheduler)
         self.position = self.first = -1
 
     def _position_of(self, model: nn.Module, named: Mapping[str, Any], num_rows: int) -> int:
         """The index in the scheduler's timesteps: what it says itself, else by what the transformer is given."""
         scheduler = self.pipe.scheduler
+        counter = getattr(scheduler, "counter", None)  # PNDM's, which repeats timesteps and has no step_index
+        if counter is not None and self.first >= 0:
+            return self.first + int(counter)
         own = [getattr(scheduler, name, None) for name in ("step_index", "begin_index")]
         stated = next((int(index) for index in own if index is not None), None)
         if stated is not None and stated < len(self.shares):
@@ -67,9 +70,7 @@ class SamplerClock:
                 "given does not tell; windows (when) can't run here"
             )
         share = share_of_rows(self.convention, named, num_rows)[0]
-        position = min(range(len(self.shares)), key=lambda index: abs(self.shares[index] - share))
-        is_after = range(self.position, len(self.shares)) if self.position >= 0 else ()
-        return next((index for index in is_after if self.shares[index] == self.shares[position]), position)
+        return min(range(len(self.shares)), key=lambda index: abs(self.shares[index] - share))
 
     def _begin(self, position: int, named: Mapping[str, Any], num_rows: int) -> None:
         """The first call of a run: what hangs on the whole of it, and whether scheduler and transformer agree."""
@@ -119,10 +120,7 @@ def shares_of_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[float, ...]:
         InputError: the pipeline refuses the call, or its scheduler's timesteps are none of training.
     """
     first_call(pipe, call)
-    scheduler = pipe.scheduler
-    return tuple(
-        share_of(scheduler, value) for value in scheduler.timesteps.tolist()[:: getattr(scheduler, "order", 1)]
-    )
+    return tuple(shares_of(pipe.scheduler)[:: getattr(pipe.scheduler, "order", 1)])
 
 
 def step_at(share: float, shares: Sequence[float]) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from surgery.anatomy.sources import ModelSource
 from surgery.errors import InputError
-from surgery.pipelines.shares import share_of
+from surgery.pipelines.shares import shares_of
 
 INDEX, SCHEDULER = "model_index.json", "scheduler"
 
@@ -28,8 +28,7 @@ def shares_of_source(source: ModelSource, num_steps: int) -> tuple[float, ...]:
         scheduler.set_timesteps(**(arguments or {"num_inference_steps": num_steps}))
     except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
         raise InputError(f"{type(scheduler).__name__} takes no {num_steps} steps: {error}") from None
-    first_of_steps = scheduler.timesteps.tolist()[:: getattr(scheduler, "order", 1)]
-    return tuple(share_of(scheduler, value) for value in first_of_steps)
+    return tuple(shares_of(scheduler)[:: getattr(scheduler, "order", 1)])
 
 
 def _load_scheduler(source: ModelSource) -> Any:

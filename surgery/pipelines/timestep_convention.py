@@ -22,6 +22,7 @@ from surgery.kept import keep, kept_file, recall
 from surgery.pipelines.conditions import conditions_of, is_class_conditional
 from surgery.pipelines.guidance import CLASSES, PROBES, StopSampling, nothing_predicted
 from surgery.pipelines.replaced import replaced
+from surgery.pipelines.shares import num_train_timesteps_of
 from surgery.tracing.arguments import parameters_of_module
 
 SHELF = "timesteps"
@@ -42,10 +43,6 @@ class TimestepConvention:
         """The share of the noise range at a value of the argument."""
         return (value - self.offset) / self.scale
 
-    def is_near(self, value: float, share: float) -> bool:
-        """Whether a value is the one at a share, but for rounding."""
-        return abs(self.share_of(value) - share) <= TOLERANCE
-
 
 def known_convention(model: nn.Module) -> TimestepConvention | None:
     """What was learnt of a model's class and config before, and is kept in the user's cache; None without."""
@@ -64,6 +61,8 @@ def learn_convention(pipe: Any, call: Mapping[str, Any]) -> TimestepConvention |
     Raises:
         InputError: the pipeline refuses the call.
     """
+    if getattr(pipe, "scheduler", None) is None:
+        return None
     shares, noted = _note_steps(pipe, call)
     names = dict.fromkeys(name for arguments in noted for name in arguments)
     lines = (_line_of(name, [arguments.get(name) for arguments in noted], shares, pipe) for name in names)
@@ -77,7 +76,7 @@ def learn_convention(pipe: Any, call: Mapping[str, Any]) -> TimestepConvention |
 def _note_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[list[float], list[dict[str, float]]]:
     """The share of each of a few steps, and the numbers that the transformer is given in it."""
     names = parameters_of_module(pipe.transformer)
-    num_train = pipe.scheduler.config.num_train_timesteps
+    num_train = num_train_timesteps_of(pipe.scheduler)
     shares: list[float] = []
     noted: list[dict[str, float]] = []
     pending: list[dict[str, float]] = []
@@ -98,7 +97,7 @@ def _note_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[list[float], list[d
 
     prompts = CLASSES if is_class_conditional(pipe) else PROBES
     left_out = ("timesteps", "sigmas", "num_inference_steps")
-    arguments = {**{name: value for name, value in call.items() if name not in left_out}}
+    arguments = {name: value for name, value in call.items() if name not in left_out}
     noise = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
     with replaced(pipe.transformer, "forward", note), replaced(pipe.scheduler, "step", stay):
         try:
@@ -131,7 +130,7 @@ def _line_of(name: str, values: list[float | None], shares: list[float], pipe: A
     if len(known) < len(shares) or len({share for share, _ in known}) < NUM_PROBES - 1:
         return None
     x, y = np.array(known).T
-    num_train = float(pipe.scheduler.config.num_train_timesteps)
+    num_train = float(num_train_timesteps_of(pipe.scheduler))
     usual = ((num_train, 0.0), (1.0, 0.0), (-1.0, 1.0), (-num_train, num_train))
     fitted = tuple(float(number) for number in np.polyfit(x, y, 1))
     for scale, offset in (*usual, fitted):
