@@ -60,8 +60,8 @@ damage-map: $(INSTALLED)  ## measure and draw what is lost without each layer of
 	$(BIN)/surgery profile demo --prompts exports/demo/prompts.txt --out out/damage/profile.safetensors
 	$(BIN)/surgery plot out/damage/evaluation --beside out/damage/profile.safetensors --out out/damage/plots
 
-reach: $(INSTALLED)  ## go through all transformer classes of diffusers, tiny, with every operation, and print the table (about 10 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/reach.py --checkpoint
+reach: $(INSTALLED)  ## go through all transformer classes of diffusers, tiny, with every operation, into docs/reach.md (about 20 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reach.py --checkpoint --out docs/reach.md
 
 # What moves under us: the laws, the oracles and the tracer, with other versions than the locked ones.
 LAWS := tests/tracing tests/graph tests/anatomy/test_from_model.py tests/checkpoint/test_law.py tests/verify tests/test_architecture.py

@@ -16,7 +16,6 @@ from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.spec.load import read_spec
 from surgery.tracing.memo import tensors_in
 
-REPLACE = "replace"
 KINDS = ("zero", "input", "channel_mean", "mean")
 
 

@@ -61,7 +61,8 @@ class Stack:
     the block in a rewritten graph, and would shift if the blocks were renumbered. `read_blocks` are the blocks of which
     the forward uses a part beside calling the block (DiT embeds the time with the first one's norm); `code_use` says,
     for a forward that could not be watched, what in its code goes by the blocks' numbers. `is_inner` says that a
-    submodule runs the blocks in its own forward: a plan names such a stack only where it edits it.
+    submodule runs the blocks in its own forward: a plan names such a stack only where it edits it. `between` are the
+    stacks whose blocks run between those of this one: they go with its blocks, and a plan edits one stack of them.
     """
 
     name: str
@@ -73,6 +74,12 @@ class Stack:
     read_blocks: tuple[int, ...] = ()
     code_use: str | None = None
     is_inner: bool = False
+    between: tuple[str, ...] = ()
+
+    @property
+    def by_number(self) -> tuple[str, ...]:
+        """What the forward has for each block by its number: arguments of its own, and blocks of other stacks."""
+        return (*self.own_context, *self.between)
 
     @property
     def num_blocks(self) -> int:

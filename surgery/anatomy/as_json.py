@@ -34,6 +34,7 @@ def _stack(data: dict[str, Any]) -> Stack:
             "streams": streams,
             "own_context": tuple(data["own_context"]),
             "read_blocks": tuple(data.get("read_blocks", ())),  # of the bundled anatomy, which is older, none
+            "between": tuple(data.get("between", ())),
         }
     )
     if any(not 0 <= number < len(kinds) for number in stack.kind_of):

@@ -150,7 +150,8 @@ def _describe_stack(
     )
     streams = None if steps is None else tuple(dict.fromkeys(stream.parameter for stream in steps.streams))
     read = () if steps is None else blocks_read(graph, name)
-    return Stack(name, kinds, kind_of, streams, refusal, _own_context(steps, skeleton), read)
+    between = () if steps is None else steps.between
+    return Stack(name, kinds, kind_of, streams, refusal, _own_context(steps, skeleton), read, between=between)
 
 
 def _own_context(steps: StackSteps | None, model: nn.Module) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from surgery.files import key_of_recipe
 from surgery.kept import keep, kept_file, recall
 from surgery.version import __version__, diffusers_version
 
-FORMAT = 1  # of the files
+FORMAT = 2  # of the files; raised when more calls can be found, too
 SHELF = "calls"
 BY_HAND, SHIPPED, FOUND, RECORDED = "row", "found row", "config", "call"
 

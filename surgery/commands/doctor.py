@@ -235,8 +235,8 @@ def examine_stack(stack: Stack) -> Finding:
     streams = ", ".join(stack.streams)
     fixed = [kind.missing_streams for kind in stack.kinds if kind.missing_streams]
     notes = [f"one block returns no {' and no '.join(names)} and must run last, or not at all" for names in fixed]
-    if stack.own_context:
-        names = ", ".join(stack.own_context)
+    if stack.by_number:
+        names = ", ".join(stack.by_number)
         notes.append(f"{names} is made for each block by its number, so a stock checkpoint can't renumber them")
     components = [component for kind in stack.kinds for component in kind.components if component.refusal is None]
     replaced = ", ".join(dict.fromkeys(component.name for component in components if "." not in component.name))

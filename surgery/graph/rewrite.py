@@ -46,7 +46,16 @@ def rewrite_graph(graph: fx.Graph, model: nn.Module, schedules: Mapping[str, Sch
         if found is None:
             raise RefusedError(f"the forward does not run the blocks of {name} in their order; it can't be edited")
         steps.append((found, edited[name]))
+    _refuse_taking_turns([stack for stack, _ in steps])
     return _Rewriter(graph, steps).run()
+
+
+def _refuse_taking_turns(stacks: Sequence[StackSteps]) -> None:
+    """The blocks of one stack that run in the steps of another go with these; they can't have an order of their own."""
+    names = {stack.name for stack in stacks}
+    for stack in stacks:
+        for other in names.intersection(stack.between):
+            raise RefusedError(f"the stacks {stack.name} and {other} take turns in the forward; edit one of them")
 
 
 class _Rewriter:

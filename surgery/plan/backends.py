@@ -83,8 +83,8 @@ def _place_doubts(schedule: Schedule, stack: Stack) -> Iterator[Doubt]:
     moved = any(index != position for position, index in enumerate(order))
     if stack.streams is None:
         yield "perhaps", _untraced_doubt(stack)
-    elif stack.own_context:
-        names = ", ".join(stack.own_context)
+    elif stack.by_number:
+        names = ", ".join(stack.by_number)
         fact = f"the forward makes {names} for each block of {stack.name} by its number"
         yield ("no", f"{fact}, and the numbers would shift") if moved else ("perhaps", f"{fact}")
     if order and _reads(stack, order):

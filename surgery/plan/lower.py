@@ -248,12 +248,22 @@ class _Lowering:
         if misplaced is not None:
             self.faults.add(place, misplaced)
             return
+        other = self.edited_between(stack)
+        if other is not None:
+            fact = f"{stack.name} and {other} take turns in the forward: the blocks of one go with those of the other"
+            self.judge(stack.name, place, f"{fact}, and {other} is edited in line {self.edited[other].line}")
+            return
         left = {layer.index for layer in iter_layers(after)}
         for layer in iter_layers(self.schedules[stack.name]):
             if layer.index not in left:
                 self.gone.setdefault((stack.name, layer.index), place)
         self.schedules[stack.name] = after
         self.edited.setdefault(stack.name, place)
+
+    def edited_between(self, stack: Stack) -> str | None:
+        """The stack that is edited already and takes turns with this one."""
+        others = (self.anatomy.stack(name) for name in self.edited if name != stack.name)
+        return next((one.name for one in others if one.name in stack.between or stack.name in one.between), None)
 
     def positions(self, stack: str, chosen: frozenset[int], place: Place) -> list[int] | None:
         """The top-level items that are selected; None (and a fault) where one is covered partly."""

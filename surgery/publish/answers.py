@@ -141,7 +141,7 @@ def _needs_folds(plan: Plan, layers: Layers) -> bool:
 def _refuse_unseen_numbers(source: ModelSource, anatomy: Anatomy, plan: Plan, fields: ConfigFields) -> None:
     """Raise RefusedError where a forward goes by a block's number, or may do so, and nothing is to be run."""
     moved = moved_stacks(plan, anatomy)
-    named = [stack.name for stack in moved if stack.own_context]
+    named = [stack.name for stack in moved if stack.by_number]
     if named:
         raise RefusedError(
             f"the forward of {plan.class_name} goes by the numbers of the blocks of {', '.join(named)}, which the "

@@ -28,6 +28,9 @@ def find_bounds(graph: fx.Graph, around: Surroundings) -> Bounds:
     told = bounds_of_turns(gaps)
     if told is not None:
         return told
+    if around.between:  # the gaps show which blocks stand in them, and not with which of this stack's they go
+        names = " and ".join((around.stack, *around.between))
+        raise RefusedError(f"the stacks {names} take turns in the forward; {around.stack} can't be edited")
     everything = range(len(around.columns))
     if len(around.calls) > 1 and all(around.is_unchanged(stream) for stream in everything):
         return Bounds(tuple(everything), around.columns, (frozenset(),) * len(around.calls), _outputs_of_last(around))

@@ -20,7 +20,8 @@ class Surroundings:
     """What the blocks of a stack are given and return.
 
     `outputs[i]` are the outputs of block i by number, and output `continued[s]` goes on as stream s; `columns[s][i]` is
-    what enters block i as stream s; `depths` is the last block that a node depends on, -1 for none.
+    what enters block i as stream s; `depths` is the last block that a node depends on, -1 for none. `between` are the
+    other stacks whose blocks depend on a block of this one, and not on its last.
     """
 
     stack: str
@@ -29,6 +30,7 @@ class Surroundings:
     continued: tuple[int | None, ...]
     columns: tuple[Column, ...]
     depths: Mapping[fx.Node, int]
+    between: tuple[str, ...]
 
     def is_unchanged(self, stream: int) -> bool:
         """Whether the blocks are given an output of the block before them as it is."""

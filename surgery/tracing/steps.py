@@ -39,7 +39,7 @@ class StackSteps:
 
     `calls[i]` is the call of block i; `entries[i][s]` the node that enters step i as stream s; `exits[s]` what stream s
     is after the last step, None where the last block does not return it; `owned[i]` what goes with step i beside what
-    depends on its call and not on a later one.
+    depends on its call and not on a later one. `between` are the other stacks whose blocks run in these steps.
     """
 
     name: str
@@ -48,6 +48,7 @@ class StackSteps:
     entries: tuple[tuple[fx.Node, ...], ...]
     exits: tuple[fx.Node | None, ...]
     owned: tuple[frozenset[fx.Node], ...]
+    between: tuple[str, ...]
 
     def step_ends(self, index: int) -> tuple[fx.Node | None, ...]:
         """What the streams are after the step of block `index`."""
@@ -123,17 +124,19 @@ def read_steps(graph: fx.Graph, model: nn.Module, stack: str, num_blocks: int) -
     arguments = [bind_arguments(model, call) for call in calls]
     depths = _depths(graph, calls)
     streams = _find_streams(calls, arguments, depths)
-    _refuse_interleaved(graph, model, stack, calls, depths)
     outputs = tuple(_outputs_in_use(call) for call in calls)
     columns = tuple(tuple(bound[stream.parameter] for bound in arguments) for stream in streams)
-    around = Surroundings(stack, calls, outputs, tuple(stream.output for stream in streams), columns, depths)
+    between = _stacks_between(graph, model, stack, depths, last=num_blocks - 1)
+    around = Surroundings(stack, calls, outputs, tuple(stream.output for stream in streams), columns, depths, between)
     bounds = find_bounds(graph, around)
     if not bounds.streams:
         raise RefusedError(f"no tensor goes on from each block of {stack} to the next, as it is in a transformer")
     for number, column, end in zip(bounds.streams, bounds.columns, bounds.exits, strict=True):
         _refuse_other_shapes(stack, streams[number].parameter, (*column, end))
+    _refuse_others_before(graph, stack, calls, between, bounds.owned)
     entries = tuple(zip(*bounds.columns, strict=True))
-    return StackSteps(stack, calls, tuple(streams[s] for s in bounds.streams), entries, bounds.exits, bounds.owned)
+    names = tuple(streams[s] for s in bounds.streams)
+    return StackSteps(stack, calls, names, entries, bounds.exits, bounds.owned, between)
 
 
 def _refuse_other_shapes(stack: str, stream: str, states: Sequence[fx.Node | None]) -> None:
@@ -268,17 +271,35 @@ def _streams_by_shape(call: fx.Node, arguments: Mapping[str, Any]) -> tuple[Stre
     return tuple(found)
 
 
-def _refuse_interleaved(
-    graph: fx.Graph, model: nn.Module, stack: str, calls: Sequence[fx.Node], depths: Mapping[fx.Node, int]
+def _stacks_between(
+    graph: fx.Graph, model: nn.Module, stack: str, depths: Mapping[fx.Node, int], *, last: int
+) -> tuple[str, ...]:
+    """The other stacks of which a block depends on a block of this one, and not on its last."""
+    return tuple(
+        other
+        for other in find_stack_names(model)
+        if other != stack and any(0 <= depths[node] < last for _, node in block_calls(graph, other))
+    )
+
+
+def _refuse_others_before(
+    graph: fx.Graph,
+    stack: str,
+    calls: Sequence[fx.Node],
+    between: Iterable[str],
+    owned: Sequence[frozenset[fx.Node]],
 ) -> None:
-    """Blocks of another stack between the blocks of this one can't be told from its steps."""
-    last = len(calls) - 1
-    for other in find_stack_names(model):
-        if other == stack:
-            continue
-        for _, node in block_calls(graph, other):
-            if 0 <= depths[node] < last:
-                raise RefusedError(f"the stacks {stack} and {other} take turns in the forward; {stack} can't be edited")
+    """Refuse a stack that comes second in the turns that it shares: who leaves out its block means no other one."""
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    for other in between:
+        others = [node for _, node in block_calls(graph, other)]
+        if any(
+            node in own and order[node] < order[call] for call, own in zip(calls, owned, strict=True) for node in others
+        ):
+            raise RefusedError(
+                f"the blocks of {other} run before those of {stack} in the same turns of the forward; edit {other}, "
+                f"with whose blocks those of {stack} go"
+            )
 
 
 def iter_stacks(graph: fx.Graph, model: nn.Module) -> Iterator[tuple[str, int]]:

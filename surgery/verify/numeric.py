@@ -131,9 +131,9 @@ def random_means(anatomy: Anatomy, plan: Plan) -> dict[str, dict[str, torch.Tens
 
 
 def _explain(anatomy: Anatomy, plan: Plan) -> str:
-    named = [stack for stack in anatomy.stacks if stack.own_context]
+    named = [stack for stack in anatomy.stacks if stack.by_number]
     if named:
-        made = "; ".join(f"{', '.join(stack.own_context)} for the blocks of {stack.name}" for stack in named)
+        made = "; ".join(f"{', '.join(stack.by_number)} for the blocks of {stack.name}" for stack in named)
         return f"the forward of {plan.class_name} makes by a block's number or the length of a stack: {made}"
     return (
         f"the forward of {plan.class_name} reads a block's number, the length of a stack, or weights of one block; "

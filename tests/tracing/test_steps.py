@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from surgery.errors import RefusedError
+from surgery.graph.rewrite import rewrite_graph
+from surgery.plan.schedule import Layer, Schedule
 from surgery.testing import RETURNED_STREAMS, TINY_MODELS, build_tiny_model, tiny_call
 from surgery.tracing.steps import find_stack_names, iter_stacks, read_steps
 
@@ -93,6 +95,59 @@ class Interleaved(Toy):
     def forward(self, x):
         for block, other in zip(self.blocks, self.others, strict=True):
             x = other(block(x))
+        return x
+
+    def run(self, x, layers):
+        for index in layers:
+            x = self.others[index](self.blocks[index](x))
+        return x
+
+
+class WrittenOut(Interleaved):
+    """The same without a loop."""
+
+    def forward(self, x):
+        x = self.others[0](self.blocks[0](x))
+        x = self.others[1](self.blocks[1](x))
+        return self.others[2](self.blocks[2](x))
+
+
+class Now(Toy):
+    """A block of another stack behind every second one."""
+
+    def __init__(self):
+        super().__init__()
+        self.others = nn.ModuleList(Block(seed) for seed in range(10, 13))
+
+    def forward(self, x):
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index % 2 == 0:
+                x = x + self.others[index // 2](x)
+        return x * 2
+
+    def run(self, x, layers):
+        for index in layers:
+            x = self.blocks[index](x)
+            if index % 2 == 0:
+                x = x + self.others[index // 2](x)
+        return x * 2
+
+
+class Hints(Toy):
+    """What each block of another stack leaves is a hint for one of the blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.others = nn.ModuleList(Block(seed) for seed in range(10, 16))
+
+    def forward(self, x):
+        hints, hint = [], x
+        for other in self.others:
+            hint = other(hint)
+            hints.append(hint)
+        for block, hint in zip(self.blocks, hints, strict=True):
+            x = block(x) + hint
         return x
 
 
@@ -257,10 +312,37 @@ def test_the_last_layer_of_a_u_can_be_left_out_with_what_leads_into_it(edit, exe
     assert torch.equal(execute(edit(model, range(5), X), model, X), expected.detach())
 
 
-@pytest.mark.parametrize("toy", [Interleaved, Twice, IgnoresTheBlockBefore])
+@pytest.mark.parametrize("toy", [Interleaved, Now])
+@pytest.mark.parametrize("layers", [(0, 2), (2, 1, 0), (0, 1, 1, 2), (1, 1)])
+def test_the_blocks_of_another_stack_go_with_the_block_in_whose_turn_they_run(edit, execute, steps_of, toy, layers):
+    model = toy()
+    expected = model.run(X, layers).detach()
+    assert torch.equal(execute(edit(model, layers, X), model, X), expected)
+    assert steps_of(model, X).between == ("others",)
+
+
+@pytest.mark.parametrize("toy", [Interleaved, Now])
+def test_of_two_stacks_that_take_turns_the_second_is_refused(trace, toy):
+    traced = trace(toy(), X)
+    with pytest.raises(RefusedError, match="the blocks of blocks run before those of others in the same turns"):
+        read_steps(traced.graph, traced.model, "others", 3)
+
+
+def test_stacks_of_which_one_reads_all_blocks_of_the_other_are_edited_one_at_a_time(trace):
+    model = Hints()
+    traced = trace(model, X)
+    schedules = {
+        name: Schedule(name, 6, (Layer(0), Layer(2), *map(Layer, range(3, 6)))) for name in ("blocks", "others")
+    }
+    with pytest.raises(RefusedError, match="the stacks others and blocks take turns in the forward; edit one of them"):
+        rewrite_graph(traced.graph, traced.model, schedules)
+    rewrite_graph(traced.graph, traced.model, {"blocks": schedules["blocks"]})
+
+
+@pytest.mark.parametrize("toy", [WrittenOut, Twice, IgnoresTheBlockBefore])
 def test_what_can_not_be_taken_apart_is_refused(steps_of, toy):
     message = {
-        Interleaved: "the stacks blocks and others take turns in the forward; blocks can't be edited",
+        WrittenOut: "the stacks blocks and others take turns in the forward; blocks can't be edited",
         Twice: r"blocks\[0\] is called more than once in the model's own forward",
         IgnoresTheBlockBefore: r"`blocks\.\d` does not take x from the block before it",
     }[toy]
