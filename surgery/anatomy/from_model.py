@@ -86,9 +86,10 @@ def _stacks_untraced(model: nn.Module) -> tuple[Stack, ...]:
 def _skeleton(model: nn.Module) -> nn.Module:
     """The model without hooks, on the meta device and in one precision.
 
-    No kernel is chosen there: a counter of FLOPs knows the operations of a forward, but not each device's fused ones.
+    No kernel is chosen there: a counter of FLOPs knows the operations of a forward, but not each device's fused ones;
+    and it asks each tensor that needs a gradient for its function, which a weight that is looked at as another has not.
     """
-    return bare_clone(model, lambda tensor: without_memory(tensor, torch.float32))
+    return bare_clone(model, lambda tensor: without_memory(tensor, torch.float32)).requires_grad_(requires_grad=False)
 
 
 def _stacks_on_contents(model: nn.Module, sizes: Mapping[str, int] | None) -> tuple[Stack, ...]:

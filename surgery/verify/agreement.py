@@ -1,6 +1,6 @@
 """Graph and checkpoint of one plan, run on the same inputs: the two roads must give one answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from surgery.calls.example_inputs import example_call
 from surgery.errors import InputError, RefusedError
+from surgery.tracing.memo import tensors_in
 
 # Relative, by dtype. Where nothing is folded the arithmetic is the same, and so is the result; a folded constant goes
 # through one matrix product more, and a mean or a factor is rounded to the dtype of the weights.
@@ -17,7 +18,10 @@ TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the output of a checkpoint is from that of the graph: |checkpoint - graph| / |graph|, and what ran."""
+    """How far the output of a checkpoint is from that of the graph: |checkpoint - graph| / |graph|, and what ran.
+
+    Of a model that returns several tensors (pictures and sound) it is the largest.
+    """
 
     difference: float
     model: str
@@ -38,10 +42,10 @@ def compare(graph: nn.Module, checkpoint: nn.Module, *, sizes: Mapping[str, int]
     example = example_call(graph, sizes=sizes, generator=torch.Generator().manual_seed(1))
     assert example is not None, "the class has example inputs"
     with torch.no_grad():
-        expected = graph(**example.kwargs, return_dict=False)[0].double()
-        actual = checkpoint(**example.kwargs, return_dict=False)[0].double()
+        expected = tensors_in(graph(**example.kwargs))
+        actual = tensors_in(checkpoint(**example.kwargs))
     _refuse_broken(graph, expected, what)
-    difference = relative_difference(actual, expected)
+    difference = max(relative_difference(*pair) for pair in zip(actual, expected, strict=True))
     dtype = str(next(graph.parameters()).dtype).removeprefix("torch.")
     if not difference <= TOLERANCES[dtype]:
         raise RefusedError(
@@ -50,9 +54,9 @@ def compare(graph: nn.Module, checkpoint: nn.Module, *, sizes: Mapping[str, int]
     return Agreement(difference, what, example.sizes)
 
 
-def _refuse_broken(graph: nn.Module, expected: torch.Tensor, what: str) -> None:
+def _refuse_broken(graph: nn.Module, expected: Sequence[torch.Tensor], what: str) -> None:
     """Raise InputError where the original itself gives no finite numbers: nothing can be compared with that."""
-    if expected.isfinite().all():
+    if all(output.isfinite().all() for output in expected):
         return
     broken = [name for name, value in graph.state_dict().items() if not value.float().isfinite().all()]
     where = f"{broken[0]} holds NaN or infinity" + f", and {len(broken) - 1} more" * (len(broken) > 1)

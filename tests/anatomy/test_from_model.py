@@ -13,6 +13,7 @@ import surgery
 from surgery.anatomy import from_model
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, build_on_meta
+from surgery.calls.example_inputs import ExampleCall
 from surgery.errors import InputError, SpecError
 from surgery.plan.lower import lower_spec
 from surgery.spec.load import read_spec
@@ -242,6 +243,28 @@ def test_a_model_that_nothing_is_known_of_has_unknown_streams(monkeypatch):
     (stack,) = anatomy.stacks
     assert (stack.name, stack.num_blocks, stack.streams, anatomy.example) == ("transformer_blocks", 2, None, ())
     assert all(not component.outputs and component.refusal is None for component in stack.kinds[0].components)
+
+
+class Queries(nn.Module):
+    """Weights go through a stack, looked at in another shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(3, 4))
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 4)) for _ in range(3))
+
+    def forward(self, hidden_states):
+        state = self.queries.unsqueeze(0)
+        for layer in self.layers:
+            state = layer(state)
+        return hidden_states + state
+
+
+def test_weights_that_go_through_a_stack_are_read_as_any_stream(monkeypatch):
+    call = ExampleCall({"hidden_states": torch.zeros(1, 3, 4, device="meta")}, {})
+    monkeypatch.setattr(from_model, "example_call", lambda _, **__: call)
+    (stack,) = read_anatomy(Queries()).stacks
+    assert stack.streams == ("input",)
 
 
 def test_a_unet_has_no_stack_that_is_promised_to_be_editable_and_is_not():
