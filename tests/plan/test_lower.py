@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import random
 from typing import get_args
@@ -374,3 +375,18 @@ def test_a_group_that_loses_a_member_keeps_how_it_combines_and_how_often_it_runs
     grouped = {"parallel": {"layers": f"{STACK}[4:8]", "combine": "sum", "loops": 3}}
     text = text_of([grouped, {"skip": f"{STACK}[5]"}], anatomies["pixart"])
     assert text == "0:4 (4|6|7)+x3 8:28"
+
+
+@pytest.mark.parametrize(
+    "stacks", [("transformer_blocks", "single_transformer_blocks"), ("single_transformer_blocks", STACK)]
+)
+def test_of_stacks_that_take_turns_one_is_edited(anatomies, stacks):
+    double, single = anatomies["flux"].stacks
+    anatomy = dataclasses.replace(
+        anatomies["flux"], stacks=(dataclasses.replace(double, between=(single.name,)), single)
+    )
+    first, second = ({"skip": f"{stack}[1]"} for stack in stacks)
+    lower([first], anatomy)
+    message = rf"{stacks[1]} and {stacks[0]} take turns in the forward: .*, and {stacks[0]} is edited in line 1"
+    with pytest.raises(SpecError, match=message):
+        lower([first, second], anatomy)

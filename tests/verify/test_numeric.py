@@ -7,8 +7,10 @@ import pytest
 import torch
 from built_once import building_once
 from tiny import tiny_model
+from torch import nn
 
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source
+from surgery.calls.example_inputs import ExampleCall
 from surgery.checkpoint import fitted_blocks as fit
 from surgery.checkpoint.compile_plan import fields_of_plan
 from surgery.checkpoint.unrolled import unroll_plan
@@ -17,7 +19,7 @@ from surgery.plan.lower import lower_spec
 from surgery.publish.answers import answer
 from surgery.spec.load import read_spec
 from surgery.testing import tiny_call
-from surgery.verify.agreement import relative_difference
+from surgery.verify.agreement import compare, relative_difference
 from surgery.verify.numeric import build_small, check_numerically, folds_of_plan
 from surgery.verify.shrink import build_random, shrink_source
 
@@ -197,3 +199,22 @@ def test_a_difference_is_relative_and_infinite_for_other_shapes():
     assert relative_difference(ones, ones) == 0.0
     assert relative_difference(ones * 1.5, ones) == pytest.approx(0.5)
     assert relative_difference(torch.ones(3), ones) == float("inf")
+
+
+class Several(nn.Module):
+    """Returns a list of tensors, and takes no `return_dict`."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor([factor]))
+
+    def forward(self, x):
+        return [x, x * self.factor]
+
+
+def test_all_tensors_that_a_model_returns_are_compared(monkeypatch):
+    call = ExampleCall({"x": torch.ones(2)}, {})
+    monkeypatch.setattr("surgery.verify.agreement.example_call", lambda *_, **__: call)
+    assert compare(Several(2.0), Several(2.0), sizes={}, what="a toy").difference == 0.0
+    with pytest.raises(RefusedError, match=r"differs from the graph's by 0\.5 \(relative\), on a toy"):
+        compare(Several(2.0), Several(3.0), sizes={}, what="a toy")
