@@ -21,6 +21,7 @@ import torch
 from hand_edits import NoHandEditError, find_chain, run_chain_by_hand
 from reach_page import REPLACE, SAME, Row, page_of
 from replaced_by_hand import count_equal, offered_components
+from rounds_by_hand import run_rounds_by_hand
 from tiny_transformers import build_transformer, read_cases, transformer_call, transformer_classes
 from torch import nn
 
@@ -31,6 +32,7 @@ from surgery.graph.variant import build_variant, forward_of_variant
 from surgery.pipelines.learn import keep_given
 from surgery.plan.lower import lower_spec
 from surgery.plan.plan import Plan
+from surgery.plan.schedule import Schedule
 from surgery.publish.pruned_model import compile_checkpoint
 from surgery.spec.load import read_spec
 from surgery.tracing.arguments import flatten_call
@@ -163,15 +165,23 @@ def _compare(model: nn.Module, anatomy: Anatomy, plan: Plan, operation: str) -> 
     original = tensors_in(model(**transformer_call(type(model).__name__)))
     if operation == SAME:
         return _judge(got, original, exact=True)
+    edited = next(schedule for schedule in plan.schedules if not schedule.is_identity)
     try:
-        edited = next(schedule for schedule in plan.schedules if not schedule.is_identity)
-        chain = find_chain(model, edited.stack, transformer_call(type(model).__name__))
-        expected = tensors_in(run_chain_by_hand(model, chain, edited, transformer_call(type(model).__name__)))
+        expected = _edited_by_hand(model, edited)
     except NoHandEditError:
         return "no hand edit"
     if all(torch.equal(one, other) for one, other in zip(expected, original, strict=True)):
         return "without effect"
     return _judge(got, expected, exact=operation != "parallel")
+
+
+def _edited_by_hand(model: nn.Module, schedule: Schedule) -> list[torch.Tensor]:
+    name = type(model).__name__
+    try:
+        chain = find_chain(model, schedule.stack, transformer_call(name))
+    except NoHandEditError:
+        return tensors_in(run_rounds_by_hand(model, schedule, transformer_call(name)))
+    return tensors_in(run_chain_by_hand(model, chain, schedule, transformer_call(name)))
 
 
 def _judge(got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], *, exact: bool) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import diffusers
 
 SAME, REPLACE = "same", "replace"
+IN_ORDER = (SAME, "skip", "reverse", "repeat")
 INTRODUCTION = """# Reach
 
 Every transformer class of diffusers {version}, as a tiny model with random weights, one row a stack: what `make reach`
@@ -70,11 +71,14 @@ def counts_of(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         classes.setdefault(row.class_name, []).append(row)
     operations = [name for name in _columns(rows) if name != REPLACE and not name.endswith("on disk")]
+    equal_classes = _count(classes, operations)
     yield (
-        f"{len(classes)} classes: {_count(classes, ['same'])} run the unedited graph to the bit, "
-        f"{sum(found[0].traced.startswith('whole') for found in classes.values())} traced whole, "
-        f"{_count(classes, operations)} with all operations of all stacks equal, "
-        f"{sum(any('yes' in row.answers.values() for row in found) for found in classes.values())} of one at least"
+        f"{len(classes)} classes: {_count(classes, [SAME])} run the unedited graph to the bit, "
+        f"{sum(found[0].traced.startswith('whole') for found in classes.values())} traced whole"
+    )
+    yield (
+        f"all operations of all stacks equal: {equal_classes}; in {_count(classes, IN_ORDER) - equal_classes} more all "
+        f"that need no more than another order of the blocks ({', '.join(IN_ORDER)})"
     )
     counted = [
         tuple(map(int, answer.split(" of ")))

@@ -91,12 +91,11 @@ def _means(item: Replaced) -> dict[str, torch.Tensor]:
 
 
 def _plan(replaced: Sequence[Replaced], anatomy: Anatomy) -> Plan:
-    """A plan without schedules, with these replacements."""
-    nothing = lower_spec(
-        read_spec(f'surgery: v1\noperations:\n  - scale: {{layers: "{replaced[0].stack}[:]", by: 1.0}}\n'), anatomy
-    )
+    """A plan with these replacements alone."""
+    lines = [f'  - replace: {{component: "{r.stack}[{r.index}].{r.component.name}", with: zero}}' for r in replaced]
+    zeros = lower_spec(read_spec("surgery: v1\noperations:\n" + "\n".join(lines)), anatomy)
     made = [ReplacedComponent(item.stack, item.index, item.component.name, item.kind) for item in replaced]
-    return dataclasses.replace(nothing, replacements=tuple(made))
+    return dataclasses.replace(zeros, replacements=tuple(made))
 
 
 class _Hook:
