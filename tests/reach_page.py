@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import diffusers
 
 SAME, REPLACE = "same", "replace"
-IN_ORDER = (SAME, "skip", "reverse", "repeat")
 INTRODUCTION = """# Reach
 
 Every transformer class of diffusers {version}, as a tiny model with random weights, one row a stack: what `make reach`
@@ -19,7 +18,8 @@ writes. Its counts are those of the [README](../README.md#what-a-variant-is).
 * `traced`, `s`: how its forward is traced, and in how many seconds.
 * `same` is the rewritten graph of no operation. It and the operations equal the edit by hand, to the bit (`parallel`
   up to rounding). `replace` is how many components were replaced as by a forward hook, to the bit, of those offered.
-* `on disk`: a checkpoint is written, and the stock class computes with it what the graph does, to the bit.
+* `on disk`: a checkpoint is written, and the stock class computes with it what the graph does, to the bit. Where nothing
+  stands, it was not tried.
 * `refused`: the reason is below the table. `no hand edit`: the forward does more around its blocks than the edit by
   hand can; there is nothing to compare the graph with.
 """
@@ -71,14 +71,10 @@ def counts_of(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         classes.setdefault(row.class_name, []).append(row)
     operations = [name for name in _columns(rows) if name != REPLACE and not name.endswith("on disk")]
-    equal_classes = _count(classes, operations)
     yield (
         f"{len(classes)} classes: {_count(classes, [SAME])} run the unedited graph to the bit, "
-        f"{sum(found[0].traced.startswith('whole') for found in classes.values())} traced whole"
-    )
-    yield (
-        f"all operations of all stacks equal: {equal_classes}; in {_count(classes, IN_ORDER) - equal_classes} more all "
-        f"that need no more than another order of the blocks ({', '.join(IN_ORDER)})"
+        f"{sum(found[0].traced.startswith('whole') for found in classes.values())} traced whole, "
+        f"{_count(classes, operations)} with all operations of all stacks equal"
     )
     counted = [
         tuple(map(int, answer.split(" of ")))
@@ -92,12 +88,13 @@ def counts_of(rows: Sequence[Row]) -> Iterator[str]:
     yield "known: " + ", ".join(f"{whence} {number}" for whence, number in known.most_common())
     for column in _columns(rows):
         if column.endswith("on disk"):
-            yield f"{column}: {_count(classes, [column])} in all stacks"
+            tried = sum(any(column in row.answers for row in found) for found in classes.values())
+            yield f"{column}: {_count(classes, [column])} in all stacks, of {tried} classes that were tried"
     yield f"wrong: {', '.join(name for name, found in classes.items() if any(row.faults for row in found)) or 'none'}"
 
 
 def _count(classes: dict[str, list[Row]], columns: Sequence[str]) -> int:
-    """How many classes have nothing but `yes` in these columns."""
+    """How many classes have nothing but `yes` in these columns, in all their stacks."""
     answers = ({row.answers.get(column) for row in found for column in columns} for found in classes.values())
     return sum(found == {"yes"} for found in answers)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import reach
+from reach_page import REPLACE, SAME, Row, page_of
 
 SAMPLE = {  # what each is here for
     "QwenImageTransformer2DModel": "whole",  # sizes in factories of torch
@@ -20,11 +21,14 @@ def test_an_operation_is_what_the_edit_by_hand_gives(name):
     assert {answer for row in rows for answer in row.answers.values()} == {"yes"}
 
 
-def test_the_table_tells_right_from_refused_and_wrong():
-    right = reach.Row("A", "blocks", "whole", 0.5, dict.fromkeys(reach.OPERATIONS, "yes"))
-    refused = reach.Row("B", "blocks", "in part", 1.0, {"same": "yes"})
-    refused.refuse("skip", ValueError("first line\nit is so"))
-    wrong = reach.Row("C", "blocks", "whole", 0.1, {"same": "yes", "skip": "off by 1.0e-01"})
-    text = "\n".join(reach.table_of([right, refused, wrong]))
-    assert "B blocks: skip: it is so" in text
-    assert "3 classes: 2 traced whole, 1 with all operations of all stacks equal\nwrong: C" in text
+def test_the_page_tells_right_from_refused_and_wrong():
+    right = Row("A", "blocks", "row", "whole", 0.5, {**dict.fromkeys(reach.OPERATIONS, "yes"), REPLACE: "3 of 3"})
+    refused = Row("B", "blocks", "config", "in part", 1.0, {SAME: "yes"})
+    refused.refuse("skip", "first line\n/a/folder/spec.yaml:2:1: it is so")
+    wrong = Row("C", "blocks", "one call", "whole", 0.1, {SAME: "yes", "skip": "off by 1.0e-01", REPLACE: "2 of 3"})
+    lines = page_of([right, refused, wrong]).splitlines()
+    assert "* B blocks: skip: spec.yaml:2:1: it is so" in lines
+    counts = "3 run the unedited graph to the bit, 2 traced whole, 1 with all operations of all stacks equal"
+    assert f"* 3 classes: {counts}" in lines
+    assert "* replace: on 2 classes, 5 of 6 components" in lines
+    assert "* wrong: C" in lines
