@@ -18,8 +18,8 @@ writes. Its counts are those of the [README](../README.md#what-a-variant-is).
 * `traced`, `s`: how its forward is traced, and in how many seconds.
 * `same` is the rewritten graph of no operation. It and the operations equal the edit by hand, to the bit (`parallel`
   up to rounding). `replace` is how many components were replaced as by a forward hook, to the bit, of those offered.
-* `on disk`: a checkpoint is written, and the stock class computes with it what the graph does, to the bit. Where nothing
-  stands, it was not tried.
+* `on disk`: a checkpoint is written, and the stock class computes with it what the graph does, to the bit. Where
+  nothing stands, it was not tried.
 * `refused`: the reason is below the table. `no hand edit`: the forward does more around its blocks than the edit by
   hand can; there is nothing to compare the graph with.
 """
