@@ -17,6 +17,10 @@ from surgery.tracing.memo import tensors_in
 from surgery.tracing.tracer import is_name_in_place
 
 MAX_VALUES = 2**20  # of a twin; a larger tensor has none
+WRITING_OPERATORS = frozenset(
+    {"__setitem__", "__iadd__", "__isub__", "__imul__", "__idiv__", "__itruediv__", "__ifloordiv__", "__imod__"}
+    | {"__ipow__", "__imatmul__", "__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__"}
+)
 META, CPU = torch.device("meta"), torch.device("cpu")
 
 
@@ -103,7 +107,7 @@ def _memory_of(tensor: torch.Tensor) -> int:
 
 def _writes(func: Any) -> bool:
     name: str = getattr(func, "__name__", "")
-    return is_name_in_place(name) or name == "__setitem__" or name.startswith("__i")
+    return is_name_in_place(name) or name in WRITING_OPERATORS
 
 
 @contextmanager
