@@ -60,14 +60,16 @@ class EvaluatedRow:
     """A row of the table. `kind` is baseline, variant or control; `pictures` are what its scores are of, where they
     are still there: None once they were not to be kept.
 
-    `errors` are its denoising errors by prompt and bin (N, bins), relative to the baseline's predictions; None for
-    controls that have no model of their own.
+    `spec` and `plan` are those of a variant; the spec of a point of a sweep knows the values of its variables. `errors`
+    are its denoising errors by prompt and bin (N, bins), relative to the baseline's predictions; None for controls that
+    have no model of their own.
     """
 
     name: str
     kind: str
     pictures: PictureSet | None
     scores: tuple[Score, ...]
+    spec: Spec | None = None
     plan: AnyPlan | None = None
     errors: Array | None = None
 
@@ -112,6 +114,8 @@ class Evaluation:
         rows, names = [], {column.key: column.name for column in self.columns}
         for row in self.rows:
             found: dict[str, Any] = {"name": row.name, "kind": row.kind}
+            if row.spec is not None:
+                found |= {"spec": row.spec.stem, "point": dict(row.spec.point)}
             if row.plan is not None:
                 found["plan"] = row.plan.to_json()
             found["scores"] = {names[score.metric.key]: score.to_json() for score in row.scores}
@@ -179,7 +183,7 @@ def run_evaluation(request: EvaluationRequest) -> Evaluation:
         )
         by_bin = None if found is None else found.to_baseline
         scores = tuple(score_row(observed))
-        scored.append(EvaluatedRow(row.name, row.kind, pictures[row.name], scores, row.plan, by_bin))
+        scored.append(EvaluatedRow(row.name, row.kind, pictures[row.name], scores, row.spec, row.plan, by_bin))
     made_with = {**recipe, "prompts": list(request.prompts.prompts), "judges": judges.to_json()}
     return Evaluation(tuple(scored), made_with, tuple(notes))
 

@@ -39,6 +39,11 @@ class Row(ABC):
         """What its pictures depend on beside the run and the prompts."""
 
     @property
+    def spec(self) -> Spec | None:
+        """The spec that it is of; None of baseline and controls."""
+        return None
+
+    @property
     def plan(self) -> AnyPlan | None:
         """What its spec does to the model; None where it is of no spec."""
         return None
@@ -71,6 +76,10 @@ class ModelRow(Row):
             "seeds_from": self.seed,
             "size": None,
         }
+
+    @property
+    def spec(self) -> Spec | None:
+        return None if self.planned is None else self.planned.spec
 
     @property
     def plan(self) -> AnyPlan | None:

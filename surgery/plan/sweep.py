@@ -27,6 +27,11 @@ class _Value:
     text: str
     bound: Binding | Items
 
+    @property
+    def told(self) -> Binding:
+        """The value itself; of a case its name."""
+        return self.text if isinstance(self.bound, Items) else self.bound
+
 
 Point = Mapping[str, _Value]
 
@@ -80,8 +85,8 @@ def _at(
         if reader.num_read > MAX_SWEPT_OPERATIONS:
             fact = f"over {MAX_SWEPT_OPERATIONS:,} operations in all its variants together"
             raise InputError(f"{spec.file} has {fact}; write a smaller sweep")
-    name = " ".join(f"{name}={value.text}" for name, value in point.items())
-    return replace(spec, operations=operations, sweep=None, point=name)
+    told = tuple((name, value.told) for name, value in point.items())
+    return replace(spec, operations=operations, sweep=None, point=told)
 
 
 def _accumulated(variable: str | None, point: Point, domains: Mapping[str, tuple[_Value, ...]]) -> Iterator[Point]:
