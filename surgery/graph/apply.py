@@ -1,15 +1,18 @@
 """A spec on a live model: `surgery.apply(pipe_or_transformer, spec)`."""
 
 import copy
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import nn
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
 from surgery.errors import InputError, RefusedError
 from surgery.graph.replace import Means
+from surgery.graph.traces import Traces
 from surgery.graph.variant import build_variant, forward_of_variant, is_variant
 from surgery.graph.windowed_forward import WindowedForward
 from surgery.graph.windowed_pipeline import tell_windows_
@@ -36,39 +39,70 @@ def apply(target: Target, spec: Operand, *, profile: str | Path | None = None) -
         NotYetError: the spec uses what this version does not run.
         RefusedError, TraceError: the model's forward can't be rewritten so.
     """
-    if isinstance(target, nn.Module):
-        variant: Any = apply_to_transformer(target, spec, profile=profile)
-        return variant
-    transformer = getattr(target, "transformer", None)
-    if not isinstance(transformer, nn.Module) or not hasattr(target, "register_modules"):
+    return Variants(target).make(spec, profile=profile)
+
+
+class Variants(Generic[Target]):
+    """Makes variants of one pipeline or transformer: what all of them need is read and traced once.
+
+    Raises:
+        InputError: the target is neither a pipeline with a transformer nor a transformer.
+        RefusedError: it is a variant itself, or compiled, or carries hooks of diffusers.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.model = transformer_of(target)
+        refuse_unfit(self.model)
+        self.traces = Traces()
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """That of the transformer."""
+        return read_anatomy(self.model)
+
+    def make(self, spec: Operand, *, profile: str | Path | None = None) -> Target:
+        """The variant under a spec; see `apply`."""
+        variant = self.transformer(spec, profile=profile)
+        if isinstance(self.target, nn.Module):
+            return cast("Target", variant)
+        edited = copy.copy(self.target)
+        edited.register_modules(transformer=variant)
+        if isinstance(forward_of_variant(variant), WindowedForward):
+            tell_windows_(edited)
+        return edited
+
+    def transformer(self, spec: Operand, *, profile: str | Path | None = None) -> nn.Module:
+        """The variant of the transformer under a spec."""
+        if isinstance(spec, (str, Path)):
+            spec = load_spec(spec)
+        if isinstance(spec, Spec):
+            spec = plan_spec(spec, self.anatomy, profile=profile)
+        if isinstance(spec, PlannedSpec):
+            plan, means = spec.plan, spec.means
+        else:
+            plan, means = spec, None if profile is None else read_means(profile)
+        self.check(plan, means)
+        return build_variant(
+            self.model, plan, self.anatomy, None if means is None else tensors_of_means(means), self.traces
+        )
+
+    def check(self, plan: AnyPlan, means: MeansFile | None) -> None:
+        """Raise InputError for a plan whose means are those of another file."""
+        for each in plans_of(plan):
+            check_plan(each, self.anatomy)
+        values = (replaced.values for each in plans_of(plan) for replaced in each.replacements)
+        wanted = {digest for digest in values if digest is not None}
+        if wanted - {means.digest if means is not None else None}:
+            raise InputError("the plan takes its means from another file; give that file as profile")
+
+
+def transformer_of(target: Any) -> nn.Module:
+    """The transformer of a pipeline, or the target itself; raises InputError where it is neither."""
+    transformer = target if isinstance(target, nn.Module) else getattr(target, "transformer", None)
+    if not isinstance(transformer, nn.Module) or not (transformer is target or hasattr(target, "register_modules")):
         raise InputError(f"a {type(target).__name__} is neither a transformer nor a pipeline with one")
-    edited = copy.copy(target)
-    variant = apply_to_transformer(transformer, spec, profile=profile)
-    edited.register_modules(transformer=variant)
-    if isinstance(forward_of_variant(variant), WindowedForward):
-        tell_windows_(edited)
-    return edited
-
-
-def apply_to_transformer(model: nn.Module, spec: Operand, *, profile: str | Path | None = None) -> nn.Module:
-    """The variant of a transformer; see `apply`."""
-    refuse_unfit(model)
-    anatomy = read_anatomy(model)
-    if isinstance(spec, (str, Path)):
-        spec = load_spec(spec)
-    if isinstance(spec, Spec):
-        spec = plan_spec(spec, anatomy, profile=profile)
-    if isinstance(spec, PlannedSpec):
-        plan, means = spec.plan, spec.means
-    else:
-        plan, means = spec, None if profile is None else read_means(profile)
-    for each in plans_of(plan):
-        check_plan(each, anatomy)
-    values = (replaced.values for each in plans_of(plan) for replaced in each.replacements)
-    wanted = {digest for digest in values if digest is not None}
-    if wanted - {means.digest if means is not None else None}:
-        raise InputError("the plan takes its means from another file; give that file as profile")
-    return build_variant(model, plan, anatomy, None if means is None else tensors_of_means(means))
+    return transformer
 
 
 def refuse_unfit(model: nn.Module) -> None:
