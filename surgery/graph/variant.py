@@ -40,11 +40,7 @@ def build_variant(
         RefusedError: the plan can't be done on this model's graph.
         TraceError: the forward can't be traced.
     """
-    original_class: Any = type(model)  # nn.Module is typed as unhashable
-    assert not is_variant(model), "apply refuses variants"
-    variant = clone_module(model)
-    variant.__class__ = variant_class(original_class)
-    _rebind_forward(variant, original_class)
+    variant = _clone_as_variant(model)
     if isinstance(plan, WindowedPlan):
         switch_components_(variant, plan, anatomy, means or {})
         variant.__dict__[ATTRIBUTE] = WindowedForward(
@@ -57,6 +53,22 @@ def build_variant(
     example = rewritten.traces.example(model)
     if example is not None:  # otherwise at the first run
         _trace_example(variant, rewritten, flatten_call((), example.kwargs, rewritten.parameters))
+    return variant
+
+
+def run_by(model: nn.Module, forward: Any) -> nn.Module:
+    """A clone of a model whose calls are handed to `forward.run(model, args, kwargs)`, within its own decorators."""
+    clone = _clone_as_variant(model)
+    clone.__dict__[ATTRIBUTE] = forward
+    return clone
+
+
+def _clone_as_variant(model: nn.Module) -> nn.Module:
+    original_class: Any = type(model)  # nn.Module is typed as unhashable
+    assert not is_variant(model), "apply refuses variants"
+    variant = clone_module(model)
+    variant.__class__ = variant_class(original_class)
+    _rebind_forward(variant, original_class)
     return variant
 
 
