@@ -27,6 +27,7 @@ from surgery.experiment.run import Run, RunRequest, model_of_specs, open_run, so
 from surgery.experiment.scores import Score, notes_on_number, score_row
 from surgery.experiment.sights import Observed
 from surgery.files import key_of_recipe
+from surgery.graph.apply import Variants
 from surgery.metrics.intervals import mean_interval
 from surgery.metrics.open_picture import open_picture
 from surgery.metrics.pictures import PictureSet
@@ -216,8 +217,9 @@ def notes_on_controls(pictures: Mapping[str, PictureSet]) -> list[str]:
 def list_rows(pipe: Any, specs: Sequence[Spec], request: EvaluationRequest, size: tuple[int, int]) -> list[Row]:
     """The baseline, the variants, and the controls; `size` is that of the baseline's pictures."""
     taken = (BASELINE, *CONTROLS)
-    variants = variant_rows(pipe, specs, request.seed, profile=request.profile, taken=taken)
-    return [baseline_row(pipe, request.seed), *variants, *control_rows(pipe, request.seed, size)]
+    variants = Variants(pipe)
+    rows = variant_rows(variants, specs, request.seed, profile=request.profile, taken=taken)
+    return [baseline_row(pipe, request.seed), *rows, *control_rows(variants, request.seed, size)]
 
 
 def draw_rows(
@@ -253,19 +255,19 @@ def measure_errors(
     """
     pipe, call = run.pipe, run.call
     height, width = picture_size(pipe, {**call, "height": baseline.size[1], "width": baseline.size[0]})
-    pipes = {row.name: row.predictor for row in rows if row.predictor is not None}
+    predictors = {row.name: row.predictor for row in rows if row.predictor is not None}
     images = open_pictures(request.prompts, baseline)
     clean = [
         encode_picture(pipe, image, height, width, torch.Generator().manual_seed(request.seed + number))
         for number, image in enumerate(images)
     ]
-    total = request.bins * len(images) * len(pipes)
+    total = request.bins * len(images) * len(predictors)
     with (
-        text_encoded_once(list(pipes.values()), run.texts),
+        text_encoded_once([pipe], run.texts),
         show_progress(total, unit="prediction", label="denoising error") as meter,
     ):
         return denoising_errors(
-            pipes,
+            predictors,
             pipe,
             torch.cat(clean),
             request.prompts.prompts,

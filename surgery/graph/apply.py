@@ -1,5 +1,6 @@
 """A spec on a live model: `surgery.apply(pipe_or_transformer, spec)`."""
 
+import contextlib
 import copy
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,11 @@ from torch import nn
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
-from surgery.errors import InputError, RefusedError
+from surgery.errors import InputError, RefusedError, TraceError
+from surgery.graph.removed_blocks import RemovedBlocks
 from surgery.graph.replace import Means
-from surgery.graph.traces import Traces
+from surgery.graph.rewrite import rewrite_graph
+from surgery.graph.traces import Traces, edited_stacks
 from surgery.graph.variant import build_variant, forward_of_variant, is_variant
 from surgery.graph.windowed_forward import WindowedForward
 from surgery.graph.windowed_pipeline import tell_windows_
@@ -21,6 +24,9 @@ from surgery.plan.planned import PlannedSpec, plan_spec
 from surgery.plan.windowed import AnyPlan, plans_of
 from surgery.profiles.means import MeansFile, read_means
 from surgery.spec.load import Spec, load_spec
+from surgery.tracing.arguments import flatten_call, parameters_of
+from surgery.tracing.own_objects import names_of_objects
+from surgery.tracing.wrappers import innermost
 
 Target = TypeVar("Target", bound=Any)
 Operand = Spec | PlannedSpec | AnyPlan | str | Path
@@ -86,6 +92,28 @@ class Variants(Generic[Target]):
         return build_variant(
             self.model, plan, self.anatomy, None if means is None else tensors_of_means(means), self.traces
         )
+
+    def refuse_unfit_plan(self, plan: AnyPlan, means: MeansFile | None) -> None:
+        """Raise what `make` would raise, as far as that is known without a call, and without building anything."""
+        self.check(plan, means)
+        example = self.traces.example(self.model)
+        if example is None:
+            return
+        call = flatten_call((), example.kwargs, parameters_of(innermost(type(self.model).forward)))
+        for each in plans_of(plan):
+            with contextlib.suppress(TraceError), torch.no_grad():
+                traced = self.traces.trace(self.model, self.intact, call, self.objects, edited_stacks(each))
+                rewrite_graph(traced.graph, traced.model, {schedule.stack: schedule for schedule in each.schedules})
+
+    @cached_property
+    def intact(self) -> RemovedBlocks:
+        """How the class's own model is made: no block is missing."""
+        return RemovedBlocks(self.model, ())
+
+    @cached_property
+    def objects(self) -> tuple[str, ...]:
+        """The attributes in which the model holds plain objects."""
+        return names_of_objects(self.model)
 
     def check(self, plan: AnyPlan, means: MeansFile | None) -> None:
         """Raise InputError for a plan whose means are those of another file."""

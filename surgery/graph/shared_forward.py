@@ -13,7 +13,6 @@ from torch import fx, nn
 
 from surgery.errors import TraceError
 from surgery.graph.apply import Variants
-from surgery.graph.removed_blocks import RemovedBlocks
 from surgery.graph.replace import Means, stand_in_for
 from surgery.graph.rewrite import rewrite_into
 from surgery.graph.shared_graph import SharedGraph
@@ -25,7 +24,6 @@ from surgery.tracing.arguments import FlatCall, flatten_call, parameters_of
 from surgery.tracing.clone import clone_module
 from surgery.tracing.guards import GuardViolation, key_of_call, sizes_of_call
 from surgery.tracing.memo import tensors_in
-from surgery.tracing.own_objects import names_of_objects
 from surgery.tracing.steps import iter_stacks, read_steps
 from surgery.tracing.tracer import CHANGES_INPUTS, ContentsNeededError, TracedForward
 from surgery.tracing.wrappers import innermost
@@ -72,9 +70,8 @@ class SharedForward:
         model = variants.model
         self.plans, self.means, self.memory = plans, means, memory
         self.anatomy, self.traces = variants.anatomy, variants.traces
-        self.removed = RemovedBlocks(model, ())
+        self.removed, self.objects = variants.intact, variants.objects
         self.parameters = parameters_of(innermost(type(model).forward))
-        self.objects = names_of_objects(model)
         self.model = run_by(model, self)
         self.blocks: dict[str, nn.Module] = {}
         self.walks: dict[Hashable, tuple[_Walk, ...]] = {}

@@ -1,4 +1,4 @@
-"""Many plans in one walk: what each gives is what its variant gives alone, to the bit, and what they share runs once."""
+"""Many plans in one walk: each gives what its variant gives alone, to the bit, and what they share runs once."""
 
 import random
 
@@ -14,6 +14,7 @@ from surgery.graph import shared_forward
 from surgery.graph.apply import Variants, apply
 from surgery.graph.shared_forward import SharedForward
 from surgery.graph.shared_graph import SharedGraph
+from surgery.graph.variant import build_variant
 from surgery.plan.prefix_tree import prefix_tree
 from surgery.plan.replacements import MeanValues
 from surgery.testing import tiny_call
@@ -50,7 +51,8 @@ def random_plans(name, plan_of, num, seed):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in ("pixart", "sd3", "flux") else pytest.param(name, marks=pytest.mark.slow) for name in STACKS]
+    "name",
+    [name if name in ("pixart", "sd3", "flux") else pytest.param(name, marks=pytest.mark.slow) for name in STACKS],
 )
 def test_random_plans_give_what_their_variants_give_alone(plan_of, name):
     model, call = tiny_model(name), tiny_call(tiny_model(name))
@@ -113,10 +115,9 @@ def test_values_are_let_go_when_their_last_reader_has_run(plan_of):
 def test_means_of_several_files_stay_apart(plan_of):
     model, call = tiny_model("pixart"), tiny_call(tiny_model("pixart"))
     path = "transformer_blocks.1.ff"
-    width = tiny_anatomy("pixart").find_stack("transformer_blocks").kind(1).find_component("ff").outputs[0].out_channels
-    means = {digest: {path: {"hidden_states": torch.full((width,), value)}} for digest, value in (("a", 1.0), ("b", 2.0))}
-    stream = tiny_anatomy("pixart").find_stack("transformer_blocks").kind(1).find_component("ff").outputs[0].stream
-    means = {digest: {path: {stream: next(iter(found[path].values()))}} for digest, found in means.items()}
+    (output,) = tiny_anatomy("pixart").stacks[0].kind(1).find_component("ff").outputs
+    width, stream = output.out_channels, output.stream
+    means = {digest: {path: {stream: torch.full((width,), value)}} for digest, value in (("a", 1.0), ("b", 2.0))}
     plans = [
         plan_of(
             ['replace: {component: "transformer_blocks[1].ff", with: mean}'],
@@ -125,8 +126,6 @@ def test_means_of_several_files_stay_apart(plan_of):
         )
         for digest in means
     ]
-    from surgery.graph.variant import build_variant
-
     actual = outputs_of(SharedForward(Variants(model), plans, means), call)
     with torch.no_grad():
         expected = [

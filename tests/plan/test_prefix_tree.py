@@ -26,9 +26,7 @@ def replacing(index, component="ff"):
 
 
 def subsets(num):
-    return [
-        skipping(*gone) for size in range(1, num + 1) for gone in itertools.combinations(range(NUM_BLOCKS), size)
-    ]
+    return [skipping(*gone) for size in range(1, num + 1) for gone in itertools.combinations(range(NUM_BLOCKS), size)]
 
 
 def walked_by_hand(plans, walk):
