@@ -28,7 +28,7 @@ from surgery.tracing.steps import iter_stacks, read_steps
 from surgery.tracing.tracer import CHANGES_INPUTS, ContentsNeededError, TracedForward
 from surgery.tracing.wrappers import innermost
 
-DEFAULT_MEMORY = 4 * 2**30  # bytes of states that are held at a time
+DEFAULT_MEMORY = 4 * 10**9  # bytes of states that are held at a time
 UNBOUNDED = 2**31  # states: where a state is not known to take memory
 
 OnOutput = Callable[[int, Any], None]
