@@ -15,7 +15,8 @@ from surgery.outputs import write_file
 from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.cost import Cost
 from surgery.plan.plan import Plan
-from surgery.plan.planned import Finder, PlannedSource, find_once, plan_sweep_file
+from surgery.plan.planned import Finder, PlannedSource, find_once
+from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, plan_model_sweep_file
 from surgery.plan.text import items_to_text
 from surgery.plan.windowed import WindowedPlan, names_of
 from surgery.spec.load import load_spec, name_of_path
@@ -23,6 +24,7 @@ from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
 
 SUFFIXES = (".yaml", ".yml")
+OF_A_PART = ("groups", "plan", "cost", "backends", "code")  # what the document says of each of two transformers
 
 
 class Show(StrEnum):
@@ -127,7 +129,7 @@ def check_against_model(
 ) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a valid spec; raises what is wrong. What can't run yet is valid, and said."""
     try:
-        variants = plan_sweep_file(path, model=model, profile=profile, find=find)
+        variants = plan_model_sweep_file(path, model=model, profile=profile, find=find)
     except NotYetError as reason:
         return {"spec": name_of_path(path), "not_yet": str(reason).splitlines()}, str(reason)
     planned = variants[0]
@@ -136,24 +138,54 @@ def check_against_model(
             option = "--svg" if svg is not None else f"--show {show}"
             raise InputError(f"{option} is of one spec; {path} is a sweep of {len(variants)} variants")
         return describe_sweep(variants)
+    if isinstance(planned, PlannedPairSource):
+        if svg is not None:
+            raise NotYetError(f"{path}: not yet: --svg draws one transformer, and the spec edits two")
+        return describe_pair(planned, show)
     if svg is not None:
         write_svg(planned, svg, force=force)
     return describe(planned, show)
 
 
-def describe_sweep(variants: Sequence[PlannedSource]) -> tuple[dict[str, Any], str]:
+def describe_sweep(variants: Sequence[AnyPlannedSource]) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a sweep."""
     file = variants[0].spec.file
     document = {
         "spec": file,
         "model": variants[0].source.name,
         "variants": [
-            {"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_to_json(each.cost)} for each in variants
+            {"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_of(each)} for each in variants
         ],
     }
     same = len(variants) - len({each.plan.hash for each in variants})
     note = f", {same} of them the same as another" if same else ""
     return document, f"{file}: valid, a sweep of {len(variants)} variants{note}"
+
+
+def cost_of(planned: AnyPlannedSource) -> dict[str, Any]:
+    """Plain data of what a spec saves; of two transformers, of each by its name."""
+    if isinstance(planned, PlannedPairSource):
+        return {part: cost_to_json(each.cost) for part, each in planned.sources.items()}
+    return cost_to_json(planned.cost)
+
+
+def describe_pair(planned: PlannedPairSource, show: Show | None) -> tuple[dict[str, Any], str]:
+    """The JSON document of a valid spec that edits two transformers, and its text: that of each, below its name."""
+    plan = planned.plan
+    found = {part: describe(each, show) for part, each in planned.sources.items()}
+    document = {
+        "spec": planned.spec.file,
+        "model": planned.source.name,
+        "plan": plan.to_json(),
+        "transformers": {part: {name: each[name] for name in OF_A_PART if name in each} for part, (each, _) in found.items()},
+    }
+    if show is None:
+        return document, "\n".join(f"{part}: {text}" for part, (_, text) in found.items())
+    head = f"{planned.spec.file}: {planned.spec.title or 'valid'}\n{planned.source.name}: plan {plan.hash[:12]} of both"
+    costs = [each.cost for each in planned.sources.values()]
+    before, after = (sum(getattr(cost, name) for cost in costs) for name in ("parameters_before", "parameters_after"))
+    saved = f"both: saves {count_text(before - after)} of {count_text(before)} parameters ({share_text(before - after, before)})"
+    return document, "\n\n".join([head, *(f"{part}:\n{text}" for part, (_, text) in found.items()), saved])
 
 
 def describe(planned: PlannedSource, show: Show | None) -> tuple[dict[str, Any], str]:

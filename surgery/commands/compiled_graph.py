@@ -1,14 +1,14 @@
 """`surgery compile --to graph`: a variant as a folder, or as a program that needs torch alone."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgery.commands.output import bytes_text
 from surgery.errors import RefusedError
-from surgery.plan.planned import PlannedSource, plan_spec_file
+from surgery.plan.planned import PlannedSource
+from surgery.plan.planned_pair import PlannedPairSource, plan_model_file
 from surgery.plan.windowed import WindowedPlan
 
 if TYPE_CHECKING:
@@ -39,24 +39,24 @@ def compile_graph(
     from surgery.written import COMPILE
 
     refuse_folder(out, COMPILE, force=force)
-    planned = plan_spec_file(spec, model=model, profile=profile)
-    if format is Format.pt2 and isinstance(planned.plan, WindowedPlan):
+    planned = plan_model_file(spec, model=model, profile=profile)
+    if format is Format.folder:
+        from surgery.publish.graph_folder import write_artefact
+
+        return write_artefact(out, planned, force=force)
+    if isinstance(planned, PlannedPairSource):
+        raise RefusedError(
+            "a program (--format pt2) is of one transformer, and the spec edits two; leave --format out: the folder of "
+            "a graph carries both"
+        )
+    if isinstance(planned.plan, WindowedPlan):
         raise RefusedError(
             "a program (--format pt2) runs the same layers in every step and branch, and the spec has windows (when); "
             "leave --format out: the folder of a graph carries them"
         )
     from surgery.publish.graph_folder import write_artefact
 
-    return write_artefact(
-        out,
-        spec=replace(planned.spec, text=planned.text),
-        source=planned.source,
-        anatomy=planned.anatomy,
-        plan=planned.plan,
-        means=planned.means,
-        force=force,
-        write_more=program_writer(planned, dtype) if format is Format.pt2 else None,
-    )
+    return write_artefact(out, planned, force=force, write_more=program_writer(planned, dtype))
 
 
 def program_writer(planned: PlannedSource, dtype: str | None) -> Callable[[Path], Mapping[str, Any]]:

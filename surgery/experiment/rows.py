@@ -9,13 +9,16 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
 from surgery.experiment.controls import BASELINE, NO_OP, NOISE, RESEEDED
 from surgery.graph.apply import apply
 from surgery.pipelines.draw import draw_pictures
-from surgery.plan.planned import PlannedSpec, plan_points
-from surgery.plan.windowed import AnyPlan, plans_of
+from surgery.plan.paired import ModelPlan, PairedPlan
+from surgery.plan.planned_pair import AnyPlanned, plan_model_points
+from surgery.plan.windowed import plans_of
 from surgery.spec.load import Spec, read_spec
+from surgery.spec.selector import SECOND
 
 RESEED = 1_000_003  # added to the seeds of the baseline that is drawn again
 
@@ -39,7 +42,7 @@ class Row(ABC):
         """What its pictures depend on beside the run and the prompts."""
 
     @property
-    def plan(self) -> AnyPlan | None:
+    def plan(self) -> ModelPlan | None:
         """What its spec does to the model; None where it is of no spec."""
         return None
 
@@ -54,7 +57,7 @@ class ModelRow(Row):
     """Drawn by a pipeline: that of the model as it is, or of a variant."""
 
     pipe: Any
-    planned: PlannedSpec | None = None
+    planned: AnyPlanned | None = None
 
     def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:
         batch = [prompts[number] for number in numbers]
@@ -62,7 +65,8 @@ class ModelRow(Row):
         return [drawing.image for drawing in drawings]
 
     def recipe(self) -> dict[str, Any]:
-        plans = () if self.plan is None else plans_of(self.plan)
+        parts = self.plan.by_part.values() if isinstance(self.plan, PairedPlan) else (self.plan,)
+        plans = [each for part in parts if part is not None for each in plans_of(part)]
         means = None if self.plan is None else [item.values for each in plans for item in each.replacements]
         return {
             "row": "unchanged graph" if self.name == NO_OP else "model",
@@ -73,7 +77,7 @@ class ModelRow(Row):
         }
 
     @property
-    def plan(self) -> AnyPlan | None:
+    def plan(self) -> ModelPlan | None:
         return None if self.planned is None else self.planned.plan
 
     @property
@@ -112,7 +116,13 @@ def variant_rows(
         RefusedError: a spec can't be done on this model.
     """
     anatomy = read_anatomy(pipe.transformer)
-    planned = [point for spec in specs for point in plan_points(spec, anatomy, profile=profile)]
+    second = getattr(pipe, SECOND, None)
+
+    def find_second() -> Anatomy | None:
+        return None if second is None else read_anatomy(second)
+
+    points = (plan_model_points(spec, anatomy, find_second, profile=profile) for spec in specs)
+    planned = [point for of_spec in points for point in of_spec]
     names = names_apart([item.spec.name for item in planned], taken)
     return [ModelRow(name, "variant", seed, apply(pipe, item), item) for name, item in zip(names, planned, strict=True)]
 

@@ -14,21 +14,26 @@ from surgery.graph.variant import build_variant, forward_of_variant, is_variant
 from surgery.graph.windowed_forward import WindowedForward
 from surgery.graph.windowed_pipeline import tell_windows_
 from surgery.plan.invariants import check_plan
+from surgery.plan.paired import ModelPlan, PairedPlan
 from surgery.plan.planned import PlannedSpec, plan_spec
+from surgery.plan.planned_pair import AnyPlanned, PlannedPair, plan_model, refuse_missing_second
 from surgery.plan.windowed import AnyPlan, plans_of
 from surgery.profiles.means import MeansFile, read_means
 from surgery.spec.load import Spec, load_spec
+from surgery.spec.selector import FIRST, SECOND
 
 Target = TypeVar("Target", bound=Any)
-Operand = Spec | PlannedSpec | AnyPlan | str | Path
+Operand = Spec | AnyPlanned | ModelPlan | str | Path
+OfOne = Spec | PlannedSpec | AnyPlan | str | Path  # what is for one transformer
 
 
 def apply(target: Target, spec: Operand, *, profile: str | Path | None = None) -> Target:
     """The variant of a pipeline or a transformer under a spec (a `Spec`, the path of one, or what is planned of it).
 
     The result is of the same class and shares all weights with the original, which is left as it is. For a pipeline
-    it is a new pipeline that shares all other components, and that tells its transformer in which step and branch it
-    is, where the spec has windows (`when`). `profile` overrides the spec's file of means.
+    it is a new pipeline that shares all other components, with both transformers replaced where the spec edits the
+    second of two; where the spec has windows (`when`), it tells them in which step and branch they are. `profile`
+    overrides the spec's file of means.
 
     Raises:
         InputError: the target is neither a pipeline with a transformer nor a transformer.
@@ -37,20 +42,41 @@ def apply(target: Target, spec: Operand, *, profile: str | Path | None = None) -
         RefusedError, TraceError: the model's forward can't be rewritten so.
     """
     if isinstance(target, nn.Module):
+        if isinstance(spec, (PlannedPair, PairedPlan)):
+            raise InputError("the plan is for a pipeline with two transformers, and this is one transformer")
         variant: Any = apply_to_transformer(target, spec, profile=profile)
         return variant
     transformer = getattr(target, "transformer", None)
     if not isinstance(transformer, nn.Module) or not hasattr(target, "register_modules"):
         raise InputError(f"a {type(target).__name__} is neither a transformer nor a pipeline with one")
     edited = copy.copy(target)
-    variant = apply_to_transformer(transformer, spec, profile=profile)
-    edited.register_modules(transformer=variant)
-    if isinstance(forward_of_variant(variant), WindowedForward):
+    variants = {
+        part: apply_to_transformer(getattr(target, part), of_part, profile=profile)
+        for part, of_part in operand_by_part(target, spec, profile=profile).items()
+    }
+    edited.register_modules(**variants)
+    if any(isinstance(forward_of_variant(variant), WindowedForward) for variant in variants.values()):
         tell_windows_(edited)
     return edited
 
 
-def apply_to_transformer(model: nn.Module, spec: Operand, *, profile: str | Path | None = None) -> nn.Module:
+def operand_by_part(pipe: Any, spec: Operand, *, profile: str | Path | None = None) -> dict[str, OfOne]:
+    """What is applied to each transformer of a pipeline that is edited, by its name there."""
+    second = getattr(pipe, SECOND, None)
+    if isinstance(spec, (str, Path)):
+        spec = load_spec(spec)
+    if isinstance(spec, Spec) and isinstance(second, nn.Module):
+        spec = plan_model(spec, read_anatomy(pipe.transformer), lambda: read_anatomy(second), profile=profile)
+    elif isinstance(spec, Spec):
+        refuse_missing_second(spec)
+    if not isinstance(spec, (PlannedPair, PairedPlan)):
+        return {FIRST: spec}
+    if not isinstance(second, nn.Module):
+        raise InputError(f"the plan is for a pipeline with two transformers, and {type(pipe).__name__} has one here")
+    return dict(spec.by_part)
+
+
+def apply_to_transformer(model: nn.Module, spec: OfOne, *, profile: str | Path | None = None) -> nn.Module:
     """The variant of a transformer; see `apply`."""
     refuse_unfit(model)
     anatomy = read_anatomy(model)

@@ -5,8 +5,8 @@ row can't be of either prompt: they are the unconditional branch. The pipeline i
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from surgery.errors import InputError
 from surgery.pipelines.conditions import conditions_of, is_class_conditional
 from surgery.pipelines.replaced import replaced
+from surgery.spec.selector import MODELS
 from surgery.tracing.arguments import parameters_of_module
 
 CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
@@ -67,7 +68,7 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
 
     noise = [torch.Generator().manual_seed(number) for number in range(len(PROBES))]
     failure: Exception | None = None
-    with replaced(model, "forward", note), stopping_at_first_step(pipe):
+    with noting_forwards(pipe, note), stopping_at_first_step(pipe):
         try:
             pipe(probes, generator=noise, output_type="latent", **call)
         except StopSampling:
@@ -82,6 +83,20 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
             "apart; the branches of guidance are not known"
         )
     return Guidance(tuple(seen))
+
+
+@contextmanager
+def noting_forwards(pipe: Any, note: Callable[..., Any]) -> Iterator[None]:
+    """Within it, `note` runs in place of the forward of each of a pipeline's transformers."""
+    with ExitStack() as stack:
+        for model in transformers_of(pipe):
+            stack.enter_context(replaced(model, "forward", note))
+        yield
+
+
+def transformers_of(pipe: Any) -> list[Any]:
+    """The transformer of a pipeline, or both of one that has two."""
+    return [model for part in MODELS if (model := getattr(pipe, part, None)) is not None]
 
 
 def nothing_predicted(arguments: Mapping[str, Any]) -> Any:

@@ -23,7 +23,9 @@ from surgery.spec.limits import MAX_EXECUTIONS, MAX_WINDOWS
 from surgery.spec.load import Spec
 from surgery.spec.nearest import shorten
 from surgery.spec.places import Faults, Place
-from surgery.spec.selector import indices_to_text
+from surgery.spec.selector import SECOND, indices_to_text
+
+ONE_TRANSFORMER = "this is done to one transformer, and not to a second; leave transformer_2/ and */ out"
 
 
 def lower_spec(
@@ -83,9 +85,9 @@ def _refuse_not_yet(spec: Spec) -> None:
     ]
     for operation in spec.operations:
         reasons += [
-            (selector.place, "a second transformer can't be edited in this version; leave transformer_2/ out")
+            (selector.place, ONE_TRANSFORMER)
             for selector in selectors_of(operation)
-            if selector.model == "transformer_2"
+            if selector.model == SECOND
         ]
     if reasons:
         lines = [f"{spec.file}:{place.line}:{place.column}: not yet: {text}" for place, text in sorted(reasons)]

@@ -6,7 +6,7 @@ It holds no weights: the variant shares those of its base model.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.identity import Identity, find_difference, identify, identity_from_json
-from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, read_json
+from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, read_json, second_source
 from surgery.damage import told_as
 from surgery.errors import InputError, RefusedError
 from surgery.files import hash_file, is_file
@@ -23,11 +23,15 @@ from surgery.graph.apply import apply, tensors_of_means
 from surgery.graph.variant import build_variant, source_of_variant
 from surgery.outputs import whole_folder
 from surgery.pipelines.pretrained import load_pretrained
-from surgery.plan.windowed import AnyPlan, any_plan_from_json, uses_means
+from surgery.plan.paired import ModelPlan, model_plan_from_json
+from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource
+from surgery.plan.windowed import AnyPlan, uses_means
 from surgery.profiles.means import MeansFile
 from surgery.publish.manifest import (
     FORMAT,
+    BASE_2,
     FORWARD,
+    FORWARD_2,
     MANIFEST,
     MEANS,
     PLAN,
@@ -38,18 +42,23 @@ from surgery.publish.manifest import (
     write_spec_and_plan,
 )
 from surgery.spec.load import Spec
+from surgery.spec.selector import SECOND
 from surgery.version import __version__
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder that `write_artefact` wrote, found unchanged. `means` is its file of means, None without one."""
+    """A folder that `write_artefact` wrote, found unchanged. `means` is its file of means, None without one.
+
+    `second` is the base's second transformer where that is edited, too.
+    """
 
     folder: Path
     base: Identity
-    plan: AnyPlan
+    plan: ModelPlan
     means: Path | None
     manifest: Mapping[str, Any]
+    second: Identity | None = None
 
 
 def is_artefact(folder: Path) -> bool:
@@ -59,39 +68,43 @@ def is_artefact(folder: Path) -> bool:
 
 def write_artefact(
     out: Path,
+    planned: AnyPlannedSource,
     *,
-    spec: Spec,
-    source: ModelSource,
-    anatomy: Anatomy,
-    plan: AnyPlan,
-    means: MeansFile | None = None,
     force: bool = False,
     write_more: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> Artefact:
     """Write the folder of a variant: beside, then renamed, so that it is there whole or not at all.
 
-    `means` is what the plan takes its means from. `write_more(folder)` may write more files; what it returns
-    goes into the manifest.
+    `write_more(folder)` may write more files; what it returns goes into the manifest. The spec is written with the
+    layers in place of groups from profiles. Of a model with two edited transformers the folder has a forward of each.
 
     Raises:
         InputError: there is something in `out`, and no `force`; or it can't be written.
         RefusedError, TraceError: the forward can't be rewritten so.
     """
-    used = means if uses_means(plan) else None
+    spec = replace(planned.spec, text=planned.text)
+    first = planned.first if isinstance(planned, PlannedPairSource) else planned
+    used = first.means if uses_means(first.plan) else None
     with whole_folder(out, force=force) as folder:
-        write_spec_and_plan(folder, spec.text, plan)
-        forward = describe_forward(spec, source, anatomy, plan, used)
+        write_spec_and_plan(folder, spec.text, planned.plan)
+        forward = describe_forward(spec, first.source, first.anatomy, first.plan, used)
         (folder / FORWARD).write_text(forward, encoding="utf-8")
         if used is not None:
             (folder / MEANS).write_bytes(used.path.read_bytes())
-        more = {} if write_more is None else write_more(folder)
+        more: dict[str, Any] = {}
+        if isinstance(planned, PlannedPairSource):
+            other = planned.second
+            forward = describe_forward(spec, other.source, other.anatomy, other.plan, None)
+            (folder / FORWARD_2).write_text(forward, encoding="utf-8")
+            more[BASE_2] = identify(other.source).to_json()
+        more |= {} if write_more is None else write_more(folder)
         files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
         manifest = make_manifest(
             "graph",
             title=spec.title,
-            base=identify(source),
+            base=identify(first.source),
             spec_text=spec.text,
-            plan=plan,
+            plan=planned.plan,
             facts={"files": files},
             versions={"surgery": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
         )
@@ -129,6 +142,7 @@ def read_artefact(folder: str | Path) -> Artefact:
     with told_as(f"{folder / MANIFEST} is damaged, so that the spec must be compiled again"):
         base, files = identity_from_json(manifest["base"]), dict(manifest["files"])
         recorded = str(manifest["plan"])
+        second = identity_from_json(manifest[BASE_2]) if BASE_2 in manifest else None
     for name, digest in files.items():
         path = folder / name
         if Path(name).name != name or not is_file(path):
@@ -136,10 +150,10 @@ def read_artefact(folder: str | Path) -> Artefact:
         if hash_file(path) != digest:
             raise InputError(f"{path} was changed after it was compiled; compile the spec again")
     with told_as(f"{folder / PLAN} is damaged, so that the spec must be compiled again"):
-        plan = any_plan_from_json(read_json(folder / PLAN))
+        plan = model_plan_from_json(read_json(folder / PLAN))
     if plan.hash != recorded:
         raise InputError(f"{folder / PLAN} is not the plan of the manifest; compile the spec again")
-    return Artefact(folder, base, plan, folder / MEANS if MEANS in files else None, manifest)
+    return Artefact(folder, base, plan, folder / MEANS if MEANS in files else None, manifest, second)
 
 
 def load_variant(
@@ -171,10 +185,21 @@ def find_base(artefact: Artefact, base: str | Path | None = None) -> ModelSource
     except InputError as error:
         advice = "" if base is not None else "; give base= where the model lies now"
         raise InputError(f"the base model of {artefact.folder} can't be found: {error}{advice}") from None
-    difference = find_difference(artefact.base, source)
+    difference = find_difference(artefact.base, source) or _difference_of_second(artefact, source)
     if difference is not None:
         raise InputError(
             f"{name} is not the base model that {artefact.folder} was compiled for: {difference}; give that model, or "
             f"compile {artefact.folder / SPEC} for this one"
         )
     return source
+
+
+def _difference_of_second(artefact: Artefact, source: ModelSource) -> str | None:
+    """Why a model's second transformer is not the recorded one; None where it is, or none was edited."""
+    if artefact.second is None:
+        return None
+    found = second_source(source)
+    if found is None:
+        return "it has one transformer, not two"
+    difference = find_difference(artefact.second, found)
+    return None if difference is None else f"its {SECOND} is another one: {difference}"
