@@ -13,7 +13,6 @@ CALL = {
     "num_inference_steps": 6,
     "guidance_scale": 3.0,
     "max_sequence_length": 20,
-    "output_type": "latent",
 }
 
 
@@ -54,3 +53,9 @@ def wan_pipeline(boundary_ratio=0.7):
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def draw(pipe, **call):
+    """The latents (1, 4, 1, 2, 2) of one prompt."""
+    arguments = {**CALL, "output_type": "latent", **call}
+    return pipe("a red apple", generator=torch.Generator().manual_seed(3), **arguments).frames

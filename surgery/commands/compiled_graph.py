@@ -1,6 +1,7 @@
 """`surgery compile --to graph`: a variant as a folder, or as a program that needs torch alone."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,23 +41,31 @@ def compile_graph(
 
     refuse_folder(out, COMPILE, force=force)
     planned = plan_model_file(spec, model=model, profile=profile)
-    if format is Format.folder:
-        from surgery.publish.graph_folder import write_artefact
-
-        return write_artefact(out, planned, force=force)
-    if isinstance(planned, PlannedPairSource):
+    first = planned.first if isinstance(planned, PlannedPairSource) else planned
+    second = planned.second if isinstance(planned, PlannedPairSource) else None
+    if format is Format.pt2 and second is not None:
         raise RefusedError(
             "a program (--format pt2) is of one transformer, and the spec edits two; leave --format out: the folder of "
             "a graph carries both"
         )
-    if isinstance(planned.plan, WindowedPlan):
+    if format is Format.pt2 and isinstance(planned.plan, WindowedPlan):
         raise RefusedError(
             "a program (--format pt2) runs the same layers in every step and branch, and the spec has windows (when); "
             "leave --format out: the folder of a graph carries them"
         )
     from surgery.publish.graph_folder import write_artefact
 
-    return write_artefact(out, planned, force=force, write_more=program_writer(planned, dtype))
+    return write_artefact(
+        out,
+        spec=replace(planned.spec, text=planned.text),
+        source=first.source,
+        anatomy=first.anatomy,
+        plan=first.plan,
+        means=first.means,
+        second=second,
+        force=force,
+        write_more=program_writer(first, dtype) if format is Format.pt2 else None,
+    )
 
 
 def program_writer(planned: PlannedSource, dtype: str | None) -> Callable[[Path], Mapping[str, Any]]:

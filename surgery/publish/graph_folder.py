@@ -6,7 +6,7 @@ It holds no weights: the variant shares those of its base model.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from surgery.graph.apply import apply, tensors_of_means
 from surgery.graph.variant import build_variant, source_of_variant
 from surgery.outputs import whole_folder
 from surgery.pipelines.pretrained import load_pretrained
-from surgery.plan.paired import ModelPlan, model_plan_from_json
-from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource
+from surgery.plan.paired import ModelPlan, PairedPlan, model_plan_from_json
+from surgery.plan.planned import PlannedSource
 from surgery.plan.windowed import AnyPlan, uses_means
 from surgery.profiles.means import MeansFile
 from surgery.publish.manifest import (
@@ -68,48 +68,54 @@ def is_artefact(folder: Path) -> bool:
 
 def write_artefact(
     out: Path,
-    planned: AnyPlannedSource,
     *,
+    spec: Spec,
+    source: ModelSource,
+    anatomy: Anatomy,
+    plan: AnyPlan,
+    means: MeansFile | None = None,
+    second: PlannedSource | None = None,
     force: bool = False,
     write_more: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> Artefact:
     """Write the folder of a variant: beside, then renamed, so that it is there whole or not at all.
 
-    `write_more(folder)` may write more files; what it returns goes into the manifest. The spec is written with the
-    layers in place of groups from profiles. Of a model with two edited transformers the folder has a forward of each.
+    `means` is what the plan takes its means from; `second` what is planned for a second transformer, where the spec
+    edits it. `write_more(folder)` may write more files; what it returns goes into the manifest.
 
     Raises:
         InputError: there is something in `out`, and no `force`; or it can't be written.
         RefusedError, TraceError: the forward can't be rewritten so.
     """
-    spec = replace(planned.spec, text=planned.text)
-    first = planned.first if isinstance(planned, PlannedPairSource) else planned
-    used = first.means if uses_means(first.plan) else None
+    used = means if uses_means(plan) else None
+    whole = plan if second is None else PairedPlan(plan, second.plan)
     with whole_folder(out, force=force) as folder:
-        write_spec_and_plan(folder, spec.text, planned.plan)
-        forward = describe_forward(spec, first.source, first.anatomy, first.plan, used)
+        write_spec_and_plan(folder, spec.text, whole)
+        forward = describe_forward(spec, source, anatomy, plan, used)
         (folder / FORWARD).write_text(forward, encoding="utf-8")
         if used is not None:
             (folder / MEANS).write_bytes(used.path.read_bytes())
-        more: dict[str, Any] = {}
-        if isinstance(planned, PlannedPairSource):
-            other = planned.second
-            forward = describe_forward(spec, other.source, other.anatomy, other.plan, None)
-            (folder / FORWARD_2).write_text(forward, encoding="utf-8")
-            more[BASE_2] = identify(other.source).to_json()
+        more = {} if second is None else _write_second(folder, spec, second)
         more |= {} if write_more is None else write_more(folder)
         files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
         manifest = make_manifest(
             "graph",
             title=spec.title,
-            base=identify(first.source),
+            base=identify(source),
             spec_text=spec.text,
-            plan=planned.plan,
+            plan=whole,
             facts={"files": files},
             versions={"surgery": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
         )
         write_manifest(folder, {**manifest, **more})
     return read_artefact(out)
+
+
+def _write_second(folder: Path, spec: Spec, second: PlannedSource) -> dict[str, Any]:
+    """Write the rewritten forward of a second transformer; what the manifest says of that one."""
+    forward = describe_forward(spec, second.source, second.anatomy, second.plan, None)
+    (folder / FORWARD_2).write_text(forward, encoding="utf-8")
+    return {BASE_2: identify(second.source).to_json()}
 
 
 def describe_forward(spec: Spec, source: ModelSource, anatomy: Anatomy, plan: AnyPlan, means: MeansFile | None) -> str:
