@@ -16,10 +16,11 @@ from surgery.graph.windowed_pipeline import tell_windows_
 from surgery.plan.invariants import check_plan
 from surgery.plan.paired import ModelPlan, PairedPlan
 from surgery.plan.planned import PlannedSpec, plan_spec
-from surgery.plan.planned_pair import AnyPlanned, PlannedPair, plan_model, refuse_missing_second
+from surgery.plan.planned_pair import AnyPlanned, PlannedPair, plan_model
 from surgery.plan.windowed import AnyPlan, plans_of
 from surgery.profiles.means import MeansFile, read_means
 from surgery.spec.load import Spec, load_spec
+from surgery.spec.parts import refuse_missing_second
 from surgery.spec.selector import FIRST, SECOND
 
 Target = TypeVar("Target", bound=Any)
@@ -67,8 +68,6 @@ def operand_by_part(pipe: Any, spec: Operand, *, profile: str | Path | None = No
         spec = load_spec(spec)
     if isinstance(spec, Spec) and isinstance(second, nn.Module):
         spec = plan_model(spec, read_anatomy(pipe.transformer), lambda: read_anatomy(second), profile=profile)
-    elif isinstance(spec, Spec):
-        refuse_missing_second(spec)
     if not isinstance(spec, (PlannedPair, PairedPlan)):
         return {FIRST: spec}
     if not isinstance(second, nn.Module):
@@ -83,6 +82,7 @@ def apply_to_transformer(model: nn.Module, spec: OfOne, *, profile: str | Path |
     if isinstance(spec, (str, Path)):
         spec = load_spec(spec)
     if isinstance(spec, Spec):
+        refuse_missing_second(spec)
         spec = plan_spec(spec, anatomy, profile=profile)
     if isinstance(spec, PlannedSpec):
         plan, means = spec.plan, spec.means

@@ -25,8 +25,6 @@ from surgery.spec.nearest import shorten
 from surgery.spec.places import Faults, Place
 from surgery.spec.selector import SECOND, indices_to_text
 
-ONE_TRANSFORMER = "this is done to one transformer, and not to a second; leave transformer_2/ and */ out"
-
 
 def lower_spec(
     spec: Spec,
@@ -85,7 +83,7 @@ def _refuse_not_yet(spec: Spec) -> None:
     ]
     for operation in spec.operations:
         reasons += [
-            (selector.place, ONE_TRANSFORMER)
+            (selector.place, "a second transformer can't be edited in this version; leave transformer_2/ out")
             for selector in selectors_of(operation)
             if selector.model == SECOND
         ]

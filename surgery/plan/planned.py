@@ -11,7 +11,7 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source
 from surgery.errors import InputError, NotYetError, SpecError, SurgeryError
 from surgery.plan.cost import Cost, plan_cost
-from surgery.plan.lower import ONE_TRANSFORMER, lower_spec
+from surgery.plan.lower import lower_spec
 from surgery.plan.names import find_name_faults
 from surgery.plan.profile_groups import FoundGroup, find_profile_groups, self_contained_text
 from surgery.plan.replacements import MeanValues
@@ -19,12 +19,15 @@ from surgery.plan.spec_model import model_of_spec
 from surgery.plan.sweep import expand_sweep
 from surgery.plan.windowed import AnyPlan
 from surgery.spec.load import Spec, load_spec
-from surgery.spec.parts import edits_second, places_in_second, spec_of_part
+from surgery.spec.parts import edits_second, places_in_second, refuse_missing_second, spec_of_part
 from surgery.spec.places import Faults
 from surgery.spec.selector import FIRST
 
 if TYPE_CHECKING:
     from surgery.profiles.means import MeansFile
+
+
+ONE_TRANSFORMER = "this is done to one transformer, and the spec edits two; leave transformer_2/ and */ out"
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,9 @@ def plan_spec_file(
         TraceError: the model can't be traced.
     """
     spec, source = load_with_model(path, model, find)
-    if source.has_second and edits_second(spec):
+    if not source.has_second:
+        refuse_missing_second(spec)
+    elif edits_second(spec):
         places = (f"{spec.file}:{place.line}:{place.column}: " for place in places_in_second(spec))
         raise NotYetError(f"{next(places, f'{spec.file}: ')}not yet: {ONE_TRANSFORMER}")
     return with_source(plan_spec(spec, anatomy_of_source(source), profile=profile), source)

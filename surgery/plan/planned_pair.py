@@ -24,7 +24,7 @@ from surgery.plan.profile_groups import self_contained_text
 from surgery.plan.sweep import expand_sweep
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
-from surgery.spec.parts import edits_second, operation_of_part, places_in_second, selection_of, spec_of_part
+from surgery.spec.parts import edits_second, operation_of_part, refuse_missing_second, selection_of, spec_of_part
 from surgery.spec.places import Faults, Place
 from surgery.spec.selector import FIRST, SECOND
 
@@ -155,14 +155,6 @@ def _with_sources(planned: AnyPlanned, source: ModelSource) -> AnyPlannedSource:
     second = second_source(source)
     assert second is not None, "a pair is of a model that has two"
     return PlannedPairSource(planned.spec, with_source(planned.first, source), with_source(planned.second, second))
-
-
-def refuse_missing_second(spec: Spec) -> None:
-    """Raise SpecError where the second transformer of a model is named that has one."""
-    faults = Faults(spec.file)
-    for place in places_in_second(spec):
-        faults.add(place, f"there is no {SECOND}: the model has one transformer; leave {SECOND}/ out")
-    faults.raise_if_any()
 
 
 def _refuse_not_yet(spec: Spec) -> None:

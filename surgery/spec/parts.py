@@ -5,7 +5,7 @@ from typing import assert_never
 
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
-from surgery.spec.places import Place
+from surgery.spec.places import Faults, Place
 from surgery.spec.selector import BOTH, FIRST, SECOND, Selector
 
 
@@ -19,6 +19,14 @@ def places_in_second(spec: Spec) -> tuple[Place, ...]:
     return tuple(
         place for operation in spec.operations for model, place in _models_of(operation) if model == SECOND
     )
+
+
+def refuse_missing_second(spec: Spec) -> None:
+    """Raise SpecError where a spec names the second transformer of a model that has one."""
+    faults = Faults(spec.file)
+    for place in places_in_second(spec):
+        faults.add(place, f"there is no {SECOND}: the model has one transformer; leave {SECOND}/ out")
+    faults.raise_if_any()
 
 
 def spec_of_part(spec: Spec, part: str) -> Spec:
