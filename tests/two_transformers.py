@@ -1,9 +1,8 @@
 """A tiny pipeline with two transformers: one for high noise, one for low, as Wan 2.2 has them."""
 
 import torch
-from pipelines import JOINT, _t5, _tokenizer
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-
+from pipelines import JOINT, _t5, _tokenizer
 
 LAYERS, LAYERS_2 = 4, 3
 CALL = {
@@ -39,8 +38,13 @@ def wan_pipeline(boundary_ratio=0.7):
     """Steps at or above the boundary run `transformer`, of 4 blocks; those below `transformer_2`, of 3."""
     torch.manual_seed(0)
     vae = AutoencoderKLWan(
-        base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
-        latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+        base_dim=3,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
     ).eval()
     pipe = WanPipeline(
         tokenizer=_tokenizer(20),

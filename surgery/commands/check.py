@@ -24,6 +24,8 @@ from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
 
 SUFFIXES = (".yaml", ".yml")
+OF_WHOLE_RANGE = "executions are of the whole noise range, of which each of the two transformers runs a part"
+NO_PAIR_OF_CHECKPOINTS = "not yet: the edited weights of two transformers can't be written in this version"
 OF_A_PART = ("groups", "plan", "cost", "backends", "code")  # what the document says of each of two transformers
 
 
@@ -153,9 +155,7 @@ def describe_sweep(variants: Sequence[AnyPlannedSource]) -> tuple[dict[str, Any]
     document = {
         "spec": file,
         "model": variants[0].source.name,
-        "variants": [
-            {"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_of(each)} for each in variants
-        ],
+        "variants": [{"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_of(each)} for each in variants],
     }
     same = len(variants) - len({each.plan.hash for each in variants})
     note = f", {same} of them the same as another" if same else ""
@@ -172,26 +172,33 @@ def cost_of(planned: AnyPlannedSource) -> dict[str, Any]:
 def describe_pair(planned: PlannedPairSource, show: Show | None) -> tuple[dict[str, Any], str]:
     """The JSON document of a valid spec that edits two transformers, and its text: that of each, below its name."""
     plan = planned.plan
-    found = {part: describe(each, show) for part, each in planned.sources.items()}
+    found = {part: describe(each, show, is_of_pair=True) for part, each in planned.sources.items()}
     document = {
         "spec": planned.spec.file,
         "model": planned.source.name,
         "plan": plan.to_json(),
-        "transformers": {part: {name: each[name] for name in OF_A_PART if name in each} for part, (each, _) in found.items()},
+        "transformers": {
+            part: {name: each[name] for name in OF_A_PART if name in each} for part, (each, _) in found.items()
+        },
     }
     if show is None:
         return document, "\n".join(f"{part}: {text}" for part, (_, text) in found.items())
     head = f"{planned.spec.file}: {planned.spec.title or 'valid'}\n{planned.source.name}: plan {plan.hash[:12]} of both"
     costs = [each.cost for each in planned.sources.values()]
     before, after = (sum(getattr(cost, name) for cost in costs) for name in ("parameters_before", "parameters_after"))
-    saved = f"both: saves {count_text(before - after)} of {count_text(before)} parameters ({share_text(before - after, before)})"
-    return document, "\n\n".join([head, *(f"{part}:\n{text}" for part, (_, text) in found.items()), saved])
+    share = share_text(before - after, before)
+    saved = f"both: saves {count_text(before - after)} of {count_text(before)} parameters ({share})"
+    windowed = any(isinstance(each.plan, WindowedPlan) for each in planned.sources.values())
+    note = [OF_WHOLE_RANGE] if windowed else []
+    return document, "\n\n".join([head, *(f"{part}:\n{text}" for part, (_, text) in found.items()), saved, *note])
 
 
-def describe(planned: PlannedSource, show: Show | None) -> tuple[dict[str, Any], str]:
+def describe(planned: PlannedSource, show: Show | None, *, is_of_pair: bool = False) -> tuple[dict[str, Any], str]:
     """The JSON document of one valid spec, and its text: a line, or what `show` asks for."""
     plan, anatomy = planned.plan, planned.anatomy
     verdicts = judge_backends(plan, anatomy)
+    if is_of_pair:
+        verdicts = (verdicts[0], Verdict("checkpoint", "no", (NO_PAIR_OF_CHECKPOINTS,)))
     document = {
         "spec": planned.spec.file,
         "model": planned.source.name,

@@ -10,8 +10,8 @@ from accelerate.utils import extract_model_from_parallel
 from tqdm.auto import tqdm
 
 from surgery.errors import InputError
-from surgery.graph.variant import forward_of_variant, is_variant
 from surgery.graph.split_rows import num_rows_of
+from surgery.graph.variant import forward_of_variant, is_variant
 from surgery.graph.windowed_forward import WindowedForward
 from surgery.pipelines.guidance import UNCONDITIONAL, Guidance, find_guidance, transformers_of
 from surgery.pipelines.probe_call import arguments_of_call, first_answer, key_of_probe, probe_call

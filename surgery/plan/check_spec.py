@@ -35,7 +35,9 @@ def check(spec: Spec | str | Path, model: Any = None, *, profile: str | Path | N
     return plan_model(loaded, anatomy, find_second, profile=profile).plan
 
 
-def check_sweep(spec: Spec | str | Path, model: Any = None, *, profile: str | Path | None = None) -> dict[str, ModelPlan]:
+def check_sweep(
+    spec: Spec | str | Path, model: Any = None, *, profile: str | Path | None = None
+) -> dict[str, ModelPlan]:
     """The plan of every variant of a sweep by the variant's name, like `painters s=0 how=skip`, in their order.
 
     A spec that is no sweep is its own only variant. The arguments are those of `surgery.check`.

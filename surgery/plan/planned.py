@@ -104,7 +104,8 @@ Finder = Callable[[str], ModelSource]
 def merge_faults(error: SpecError, find_anatomy: Callable[[Spec], Anatomy]) -> list[str]:
     """The faults of the language, and with them the names that the model does not have, in the order of their places.
 
-    `find_anatomy` finds the (first) transformer of the model of a spec. One that is not at hand is not what is wrong here: nothing is said of it.
+    `find_anatomy` finds the model of a spec, its first transformer where it has two. One that is not at hand is not
+    what is wrong here: nothing is said of it.
     """
     if not isinstance(error.partial, Spec):
         return list(error.faults)

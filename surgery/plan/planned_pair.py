@@ -8,7 +8,7 @@ from pathlib import Path
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.resolve import resolve_components, resolve_layers
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source, second_source
-from surgery.errors import InputError, NotYetError, SpecError
+from surgery.errors import NotYetError, SpecError
 from surgery.plan.paired import PairedPlan
 from surgery.plan.planned import (
     Finder,

@@ -28,8 +28,8 @@ from surgery.plan.planned import PlannedSource
 from surgery.plan.windowed import AnyPlan, uses_means
 from surgery.profiles.means import MeansFile
 from surgery.publish.manifest import (
-    FORMAT,
     BASE_2,
+    FORMAT,
     FORWARD,
     FORWARD_2,
     MANIFEST,

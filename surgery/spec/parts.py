@@ -16,9 +16,7 @@ def edits_second(spec: Spec) -> bool:
 
 def places_in_second(spec: Spec) -> tuple[Place, ...]:
     """Where the second transformer is named, so that there must be one: `*` stands for as many as there are."""
-    return tuple(
-        place for operation in spec.operations for model, place in _models_of(operation) if model == SECOND
-    )
+    return tuple(place for operation in spec.operations for model, place in _models_of(operation) if model == SECOND)
 
 
 def refuse_missing_second(spec: Spec) -> None:

@@ -47,8 +47,8 @@ Part = Index | Range
 class Selector:
     """Layers of a stack (`stack` may hold `*`), or components of them (`component`, which may hold `*`).
 
-    `model` is None or the leading `transformer`, `transformer_2` or `*`. `group` is the reference of a group that a profile
-    defines: its layers are known once the profile is read, and until then there are no `parts`.
+    `model` is None or the leading `transformer`, `transformer_2` or `*`. `group` is the reference of a group that a
+    profile defines: its layers are known once the profile is read, and until then there are no `parts`.
     """
 
     text: str

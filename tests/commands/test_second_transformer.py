@@ -49,6 +49,8 @@ def test_both_are_checked_with_what_each_saves(spec, surgery_command):
     document = json.loads(surgery_command("check", spec, "--json").stdout)
     assert document["plan"]["transformers"]["transformer_2"]["schedules"][0]["removed"] == [0, 1]
     first, second = (document["transformers"][part]["cost"]["block_executions"] for part in document["transformers"])
+    verdicts = [each["backends"]["checkpoint"]["answer"] for each in document["transformers"].values()]
+    assert verdicts == ["no", "no"], "compile says so, too"
     assert (first, second) == ({"before": 4, "after": 3}, {"before": 3, "after": 1})
 
 
@@ -72,5 +74,8 @@ def test_a_graph_carries_both(spec, model, tmp_path, surgery_command):
 def test_what_is_of_one_transformer_says_so(spec, tmp_path, surgery_command):
     result = surgery_command("compile", spec, "--to", "graph", "--format", "pt2", "--out", tmp_path / "program")
     assert result.exit_code == 1 and "is of one transformer, and the spec edits two" in result.stderr
+    result = surgery_command("compile", spec, "--to", "checkpoint", "--out", tmp_path / "pruned")
+    assert result.exit_code == 1 and "not yet: this is done to one transformer" in result.stderr
+    assert not (tmp_path / "pruned").exists()
     result = surgery_command("diff", spec, spec)
     assert result.exit_code == 1 and f"{spec}:5:11: not yet: " in result.stderr

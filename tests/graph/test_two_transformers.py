@@ -1,11 +1,12 @@
 """A pipeline with two transformers under surgery is the pipeline whose blocks were taken out by hand, to the bit."""
 
-import surgery
 import pytest
 import torch
+from two_transformers import LAYERS, LAYERS_2, draw, wan_pipeline
+
+import surgery
 from surgery.errors import InputError, NotYetError, SpecError
 from surgery.spec.load import read_spec
-from two_transformers import LAYERS, LAYERS_2, draw, wan_pipeline
 
 ALL, ALL_2 = tuple(range(LAYERS)), tuple(range(LAYERS_2))
 
@@ -77,7 +78,9 @@ def test_a_window_on_a_branch_of_both_is_not_that_of_the_other(branch):
         for when in ("", f", when: {{branch: {branch}}}")
     )
     assert not torch.equal(whole, one)
-    split = spec_of(*(f"{{skip: '*/blocks[1]', when: {{branch: {name}}}}}" for name in ("conditional", "unconditional")))
+    split = spec_of(
+        *(f"{{skip: '*/blocks[1]', when: {{branch: {name}}}}}" for name in ("conditional", "unconditional"))
+    )
     assert torch.equal(draw(surgery.apply(wan_pipeline(), split)), whole)
 
 
