@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from surgery.diffusers_internals import pack_by_pipeline
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.conditions import conditions_of
-from surgery.pipelines.guidance import StopSampling
+from surgery.pipelines.guidance import StopSampling, transformers_of
 from surgery.pipelines.replaced import replaced
 from surgery.tracing.arguments import parameters_of_module
 
@@ -38,9 +38,11 @@ def predict_noised(
     scheduler's a_t (DDPM, arXiv 2006.11239, eq. 4).
 
     Raises:
-        RefusedError: how the pipeline packs its latents is not known.
+        RefusedError: how the pipeline packs its latents is not known, or it has two transformers.
         InputError: the pipeline refuses the call.
     """
+    if len(transformers_of(pipe)) > 1:
+        raise RefusedError(f"{type(pipe).__name__} has two transformers; noised latents are predicted by one alone yet")
     height, width = picture_size(pipe, call)
     timestep, noised = add_noise(pipe.scheduler, clean, noise, share)
     known = inspect.signature(type(pipe).__call__).parameters
