@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lock docs examples demo test test-oldest test-newest test-slow mutants test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
+.PHONY: help lock docs examples demo test test-oldest test-newest test-slow mutants damage-map test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,6 +55,11 @@ fuzz: $(INSTALLED)  ## mutate specs, weights, checkpoints and all other files th
 mutants: $(INSTALLED)  ## make plausible mistakes, one by one, and see whether the tests see them (about 20 minutes)
 	$(BIN)/python tests/mutants.py
 
+damage-map: $(INSTALLED)  ## measure and draw what is lost without each layer of the bundled pipeline, by timestep (half an hour)
+	$(BIN)/surgery evaluate specs/demo-sweeps/skip_sweep_each.yaml specs/demo-sweeps/replace_sweep_each.yaml --prompts exports/demo/prompts.txt --extractor none --clip none --lpips none --out out/damage/evaluation
+	$(BIN)/surgery profile demo --prompts exports/demo/prompts.txt --out out/damage/profile.safetensors
+	$(BIN)/surgery plot out/damage/evaluation --beside out/damage/profile.safetensors --out out/damage/plots
+
 reach: $(INSTALLED)  ## go through all transformer classes of diffusers, tiny, with every operation, and print the table (about 10 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reach.py --checkpoint
 
@@ -75,3 +80,20 @@ test-newest: pyproject.toml  ## the laws on the newest of everything that the re
 
 examples: $(INSTALLED)  ## find example inputs for diffusers' transformer classes anew, into surgery/calls/example_rows.json
 	$(BIN)/python tests/example_rows.py
+
+lint: $(INSTALLED)  ## ruff (style and format) and mypy (strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## ratios of speed and memory against what one would do instead
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+train-demo: $(INSTALLED)  ## train the bundled pipeline from nothing (hours on a CPU, minutes on a GPU)
+	$(BIN)/python -m surgery.demo.training.train --work out/demo-training
+
+train-judges: $(INSTALLED)  ## train the bundled feature extractor and CLIP from nothing (about 20 minutes on one core)
+	$(BIN)/python -m surgery.demo.training.train_judges --work out/judges-training
+
+clean:  ## remove the virtual environment and what the targets wrote
+	rm -rf $(VENV) out

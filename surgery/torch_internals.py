@@ -177,7 +177,7 @@ def has_forward_hooks(module: nn.Module) -> bool:
 def drop_hooks_(module: nn.Module) -> None:
     """Take all hooks from a module, but not from others that share its registries."""
     for name in HOOKS.find():
-        if name in module.__dict__:
+        if module.__dict__.get(name):
             module.__dict__[name] = type(module.__dict__[name])()
 
 

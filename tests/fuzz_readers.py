@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from anatomies import sd3
+from evaluations_made import STACK, write_evaluation
 from PIL import Image
 from profiles_made import make_profile
 from safetensors.numpy import save_file
@@ -37,6 +38,7 @@ from surgery.checkpoint.new_checkpoint import Segment
 from surgery.checkpoint.remap import FittedClass, remap_adapter
 from surgery.errors import SurgeryError
 from surgery.experiment.captions import read_captions
+from surgery.experiment.damage_map import read_damage
 from surgery.experiment.picture_store import StoredPictures
 from surgery.experiment.prompts import read_prompt_file
 from surgery.export.check_config import judge_config, read_config
@@ -268,6 +270,10 @@ def list_kinds() -> dict[str, Kind]:
         "anatomy": Kind(made(remember), recall),
         "graph folder": Kind(
             compiled, lambda place: read_artefact(place / "out"), ("out/surgery.json", "out/plan.json")
+        ),
+        "evaluation": Kind(
+            made(lambda place: write_evaluation(place, {(STACK, "skip"): np.ones((2, 3))}, {STACK: 3})),
+            lambda place: read_damage(place / "evaluation.json"),
         ),
         "card": Kind(
             {"README.md": b"---\nlicense: mit\ntags: [a, b]\nbase_model: {x: 1}\n---\n# Title\n"},

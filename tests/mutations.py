@@ -60,7 +60,7 @@ PLAN = (
         'name.startswith(f"{item.component}")',
         "plan/test_lower.py",
     ),
-    Mutation("plan/cost.py", "        if runs:", "        if not runs:", "plan/test_cost.py"),
+    Mutation("plan/cost.py", " if item.index in plans[0].schedule(item.stack).used]", "]", "plan/test_cost.py"),
     Mutation("plan/backends.py", "last not in order[:-1]", "last not in order", "plan/test_backends.py"),
     Mutation("plan/invariants.py", "(is_last and isinstance(item, Layer))", "is_last", "messages"),
 )
@@ -75,8 +75,8 @@ TRACING = (
     Mutation("tracing/guards.py", "tuple(value.shape) if isinst", "value.ndim if isinst", "graph/test_guards.py"),
     Mutation(
         "tracing/memo.py",
-        "if has_forward_hooks(module) or",
-        "if",
+        " or has_forward_hooks(module):",
+        ":",
         "tracing/test_memo.py",
     ),
     Mutation(
@@ -155,9 +155,9 @@ CHECKPOINT = (
 
 ACTIVATIONS = (
     Mutation(
-        "activations/trajectories.py",
-        "/ scheduler.config.num_train_timesteps",
-        "/ (scheduler.config.num_train_timesteps - 1)",
+        "pipelines/shares.py",
+        "/ num_train_timesteps_of(scheduler)",
+        "/ (num_train_timesteps_of(scheduler) - 1)",
         "activations/test_trajectories.py",
     ),
     Mutation(
@@ -206,6 +206,12 @@ EVALUATE = (
         "np.sqrt((num_groups - 1) / num_groups *",
         "np.sqrt(1 / num_groups *",
         "metrics/test_intervals.py",
+    ),
+    Mutation(
+        "metrics/rank_correlation.py",
+        "chosen = rng.integers(0, num, (draws, num))",
+        "chosen = rng.permuted(np.tile(np.arange(num), (draws, 1)), axis=1)",
+        "metrics/test_rank_correlation.py",
     ),
     Mutation("metrics/paired.py", "2 * (side - 1) - at", "2 * side - 1 - at", "metrics/test_paired.py"),
     Mutation("metrics/paired.py", "& (lengths > 0)", "", "metrics/test_paired.py"),
@@ -279,4 +285,25 @@ HONESTY = (  # what is refused, or believed, of others' files and models
     Mutation("export/trainers.py", "needed in family.has) else", "True) else", "export/test_trainer_table.py"),
 )
 
-MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY)
+WINDOWS = (
+    Mutation("plan/atoms.py", "share < high - EDGE or high == 1.0", "share < high - EDGE", "plan/test_windowed.py"),
+    Mutation("plan/atoms.py", "(end is None or step < end)", "(end is None or step <= end)", "plan/test_windowed.py"),
+    Mutation("plan/windowed.py", "cells[0] if len(cells) == 1 else None", "cells[0]", "plan/test_windowed.py"),
+    Mutation("plan/cost.py", "(1.0 if atom.branch is None else 0.5)", "1.0", "plan/test_windowed.py"),
+    Mutation(
+        "pipelines/sampler_clock.py",
+        "position // order - self.first // order",
+        "position // order",
+        "graph/test_windows.py",
+    ),
+    Mutation(
+        "pipelines/sampler_clock.py",
+        "self.num_forwards + 1 if position == self.position else 0",
+        "0",
+        "graph/test_windows.py",
+    ),
+    Mutation("graph/split_rows.py", "[torch.argsort(order)]", "[order]", "graph/test_split_rows.py"),
+    Mutation("graph/removed_blocks.py", "for plan in plans)", "for plan in plans[:1])", "graph/test_windows.py"),
+)
+
+MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY, *WINDOWS)

@@ -7,6 +7,7 @@ SAMPLE = {  # what each is here for
     "QwenImageTransformer2DModel": "whole",  # sizes in factories of torch
     "OmniGenTransformer2DModel": "whole, on contents",  # a number that is in a tensor
     "PRXTransformer2DModel": "whole",  # asks whether a shape is one
+    "ZImageTransformer2DModel": "whole",  # a helper that is no module keeps a list of tensors
     "Kandinsky5Transformer3DModel": "whole",  # two stacks
     "MiniMaxMusic3RVQDepthDecoder": "whole",  # returns a tensor and no output
 }

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.sources import inspect
 from surgery.bundled import DEMO_NAME, demo_specs
 from surgery.errors import NotYetError, SpecError
+from surgery.experiment.layer_edit import find_layer_edit
+from surgery.plan.atoms import Atom
 from surgery.plan.lower import lower_spec
 from surgery.plan.sweep import expand_sweep
+from surgery.plan.windowed import WindowedPlan, plans_of
 from surgery.spec.load import load_spec, read_spec
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +32,32 @@ MODELS = {
     "sd3-medium": ("stabilityai/stable-diffusion-3-medium-diffusers", 2.03),
     "auraflow-v0.2": ("fal/AuraFlow-v0.2", 6.8),
     "pixart-alpha": ("PixArt-alpha/PixArt-XL-2-512x512", 0.61),
+    "wan2.1-1.3b": ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 1.42),
+    "sd3.5-large": ("stabilityai/stable-diffusion-3.5-large", 8.06),
+}
+BUNDLED = {"demo", "demo-sweeps", "demo-windows"}
+
+# Sweeps over single layers: what each map of damage is of, and over how many layers.
+MAPS = {
+    "demo-sweeps/skip_sweep_each": {("transformer_blocks", "skip"): 12},
+    "demo-sweeps/replace_sweep_each": {
+        ("transformer_blocks", f"{part} = zero"): 12 for part in ("attn1", "attn2", "ff")
+    },
+    "pixart-alpha/skip_sweep_each": {("transformer_blocks", "skip"): 28},
+    "pixart-alpha/replace_sweep_each": {
+        ("transformer_blocks", f"{part} = channel_mean"): 28 for part in ("attn1", "attn2", "ff")
+    },
+    "sd3.5-large/skip_sweep_each": {("transformer_blocks", "skip"): 38},
+    "sd3.5-large/replace_sweep_each": {("transformer_blocks", f"{part} = zero"): 38 for part in ("attn", "ff")},
+    "sd3.5-large/replace_sweep_each_text": {("transformer_blocks", "ff_context = zero"): 37},
+    "flux.1-schnell/skip_sweep_each_double": {("transformer_blocks", "skip"): 19},
+    "flux.1-schnell/skip_sweep_each_single": {("single_transformer_blocks", "skip"): 38},
+    "flux.1-schnell/replace_sweep_each_double": {
+        ("transformer_blocks", f"{part} = zero"): 19 for part in ("attn", "ff", "ff_context")
+    },
+    "flux.1-schnell/replace_sweep_each_single": {
+        ("single_transformer_blocks", f"{part} = zero"): 38 for part in ("attn", "act_mlp")
+    },
 }
 
 # What the published experiments ran, by hand: folder, spec, schedule of the stack that is edited.
@@ -95,7 +125,7 @@ def name_of(path: Path) -> str:
 def test_there_are_specs_and_the_demo_shows_its_own():
     assert len(ALL) >= 75
     assert demo_specs() == sorted((ROOT / "specs" / "demo").glob("*.yaml"))
-    assert {path.parent.name for path in ALL} == {"demo", *MODELS}
+    assert {path.parent.name for path in ALL} == {*BUNDLED, *MODELS}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -109,16 +139,25 @@ def test_the_configs_are_of_the_published_size(name, anatomy_by_model):
 def test_a_spec_has_a_title_and_its_plan_changes_its_model(path, anatomy_by_model):
     spec = load_spec(path)
     assert spec.title
-    assert spec.model == (DEMO_NAME if path.parent.name == "demo" else MODELS[path.parent.name][0])
+    assert spec.model == (DEMO_NAME if path.parent.name in BUNDLED else MODELS[path.parent.name][0])
     plan = lower_spec(spec, anatomy_by_model[spec.model])
     assert not plan.is_identity
     if path.stem.split("_")[0] not in LOSES_BY_DESIGN:
-        assert [schedule.removed for schedule in plan.schedules if schedule.removed] == []
+        assert [schedule.removed for each in plans_of(plan) for schedule in each.schedules if schedule.removed] == []
 
 
 def test_no_two_specs_have_the_same_plan(anatomy_by_model):
     specs = [load_spec(path) for path in SPECS]
     assert len({(spec.model, lower_spec(spec, anatomy_by_model[spec.model]).hash) for spec in specs}) == len(specs)
+
+
+@pytest.mark.parametrize("path", [path for path in SPECS if path.parent.name == "demo-windows"], ids=name_of)
+def test_the_windows_of_the_bundled_model_leave_out_the_same_number_of_executions(path, anatomy_by_model):
+    """A quarter, so that what they cost can be compared."""
+    plan = lower_spec(load_spec(path), anatomy_by_model[DEMO_NAME])
+    atoms = plan.atoms if isinstance(plan, WindowedPlan) else ((Atom(), plan),)
+    num = sum((a.timesteps[1] - a.timesteps[0]) * len(within.schedules[0].items) for a, within in atoms)
+    assert num == pytest.approx(9)
 
 
 @pytest.mark.parametrize(("folder", "name", "schedule"), LINES, ids=lambda part: part)
@@ -145,7 +184,22 @@ def test_every_point_of_a_sweep_is_a_plan_of_its_own(path, anatomy_by_model):
         written = read_spec(f"surgery: v1\noperations: {json.dumps(before)}\n")
         expected.append(lower_spec(written, anatomy).hash)
     assert [lower_spec(variant, anatomy).hash for variant in expand_sweep(spec, anatomy)] == expected
-    assert len(set(expected)) == len(expected) in (28, 84)
+    assert len(set(expected)) == len(expected) >= 12
+
+
+def test_every_sweep_over_single_layers_gives_its_maps_of_damage(anatomy_by_model):
+    """One cell a point: no layer is missed, and none stands twice. The cumulative sweep gives none."""
+    found = {}
+    for path in SWEEPS:
+        spec = load_spec(path)
+        anatomy = anatomy_by_model[spec.model]
+        edits = [find_layer_edit(lower_spec(variant, anatomy)) for variant in expand_sweep(spec, anatomy)]
+        if None in edits:
+            assert "cumulative" in path.stem
+            continue
+        assert len(set(edits)) == len(edits)
+        found[f"{path.parent.name}/{path.stem}"] = dict(Counter((edit.stack, edit.what) for edit in edits))
+    assert found == MAPS
 
 
 def test_a_sweep_has_no_plan_of_its_own(anatomy_by_model):

@@ -141,6 +141,6 @@ def draw_by_hand(name, pipe, edits, draw, *, calls_a_step=1, first=0):
 def _cut(value, rows, count):
     if isinstance(value, torch.Tensor):
         return value[rows] if value.ndim and len(value) == count else value
-    if isinstance(value, tuple):
-        return tuple(_cut(item, rows, count) for item in value)
+    if isinstance(value, (tuple, list)):
+        return type(value)(_cut(item, rows, count) for item in value)
     return {name: _cut(item, rows, count) for name, item in value.items()} if isinstance(value, dict) else value

@@ -13,6 +13,7 @@ from surgery.errors import InputError
 from surgery.pipelines.conditions import conditions_of
 from surgery.pipelines.guidance import Guidance
 from surgery.pipelines.replaced import replaced
+from surgery.pipelines.shares import share_of
 
 
 class StepClock:
@@ -37,18 +38,6 @@ class StepClock:
         self.recorder.settle(share)
         self.number = 0
         self.on_step()
-
-
-def share_of(scheduler: Any, timestep: Any) -> float:
-    """Where a timestep of a scheduler lies in the noise range: 0 clean, 1 pure noise.
-
-    Raises:
-        InputError: the scheduler's timesteps are not those of training.
-    """
-    share = float(timestep) / scheduler.config.num_train_timesteps
-    if not 0 <= share <= 1:
-        raise InputError(f"{type(scheduler).__name__} steps at {float(timestep):g}, which is no timestep of training")
-    return share
 
 
 @contextmanager

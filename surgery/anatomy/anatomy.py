@@ -60,7 +60,8 @@ class Stack:
     `own_context` are the arguments, streams apart, that the forward makes for each block by its number: they stay with
     the block in a rewritten graph, and would shift if the blocks were renumbered. `read_blocks` are the blocks of which
     the forward uses a part beside calling the block (DiT embeds the time with the first one's norm); `code_use` says,
-    for a forward that could not be watched, what in its code goes by the blocks' numbers.
+    for a forward that could not be watched, what in its code goes by the blocks' numbers. `is_inner` says that a
+    submodule runs the blocks in its own forward: a plan names such a stack only where it edits it.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Stack:
     own_context: tuple[str, ...] = ()
     read_blocks: tuple[int, ...] = ()
     code_use: str | None = None
+    is_inner: bool = False
 
     @property
     def num_blocks(self) -> int:

@@ -1,7 +1,8 @@
 """A live model -> Anatomy. The forward is traced once on example inputs; nothing runs on real data."""
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack, TokenOutput
 from surgery.calls.example_inputs import example_call
 from surgery.errors import InputError, RefusedError, TraceError
-from surgery.tracing.arguments import flatten_call, parameters_of
+from surgery.tracing.arguments import FlatCall, flatten_call, parameters_of
 from surgery.tracing.clone import bare_clone, without_memory
 from surgery.tracing.stack_code import use_of_numbers
 from surgery.tracing.steps import (
     StackSteps,
     bind_arguments,
     blocks_read,
+    find_inner_stacks,
     find_stack_names,
     iter_stacks,
     read_steps,
@@ -48,7 +50,7 @@ def read_anatomy(
     if example is not None:
         try:
             stacks = _stacks_traced(model, skeleton, example.kwargs)
-        except TraceError as error:
+        except (TraceError, RefusedError) as error:
             failure = str(error)
     parameters = list(model.parameters())
     return Anatomy(
@@ -93,10 +95,26 @@ def _stacks_traced(model: nn.Module, skeleton: nn.Module, kwargs: Mapping[str, A
     call = flatten_call((), kwargs, parameters_of(forward))
     with torch.no_grad():
         graph = trace_forward(lambda: skeleton, call, forward).graph
-    return tuple(
-        _describe_stack(graph, skeleton, name, list(model.get_submodule(name).children()), probes)
-        for name, _ in iter_stacks(graph, skeleton)
-    )
+        called = [name for name, _ in iter_stacks(graph, skeleton)]
+        inner = _graphs_of_inner(skeleton, call, forward, [n for n in find_inner_stacks(skeleton) if n not in called])
+    graphs = {**dict.fromkeys(called, graph), **inner}
+    stacks = {
+        name: _describe_stack(graph, skeleton, name, list(model.get_submodule(name).children()), probes)
+        for name, graph in graphs.items()
+    }
+    found = (replace(stack, is_inner=name in inner) for name, stack in stacks.items())
+    return tuple(stack for stack in found if not stack.is_inner or stack.refusal is None)
+
+
+def _graphs_of_inner(
+    skeleton: nn.Module, call: FlatCall, forward: Callable[..., Any], names: Iterable[str]
+) -> dict[str, fx.Graph]:
+    """For each stack that a submodule runs in its own forward, a graph that looks into the submodule."""
+    graphs = {}
+    for name in names:
+        with contextlib.suppress(TraceError, RefusedError):
+            graphs[name] = trace_forward(lambda: skeleton, call, forward, stacks=[name]).graph
+    return {name: graph for name, graph in graphs.items() if name in dict(iter_stacks(graph, skeleton))}
 
 
 def _describe_stack(
@@ -194,7 +212,9 @@ class _Probe:
             probe.was_run = True
 
         block.register_forward_pre_hook(start)
-        block.register_forward_hook(stop)
+        block.register_forward_hook(
+            stop, always_call=True
+        )  # a counter left open counts all that torch does from then on
         for name, module in block.named_modules():
             if name and _computes(module):
                 probe.watch(name, module, counter)

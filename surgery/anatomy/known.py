@@ -19,7 +19,7 @@ from surgery.errors import InputError
 from surgery.kept import keep, kept_file, recall
 from surgery.version import __version__, diffusers_version
 
-FORMAT = 3  # of the files; raised when what is read off a model changes
+FORMAT = 4  # of the files; raised when what is read off a model changes
 SHELF = "anatomies"
 VOLATILE_KEYS = ("_diffusers_version", "_name_or_path")  # of a config: they say nothing of the model
 

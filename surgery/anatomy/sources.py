@@ -4,9 +4,10 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ HUB_ID = re.compile(r"[a-zA-Z0-9_][\w.-]*/[a-zA-Z0-9_][\w.-]*", re.ASCII)
 HUB_PREFIX = "hub:"
 MAX_NESTING = 100  # of a JSON file: what is deeper can be read, but not be copied, compared or written
 MAX_MODULES = 15_000  # of a model; the largest that diffusers has are made of some thousands
+COUNTS_LAYERS = re.compile("layers|blocks|depth")  # in the name of a field of a config
 ASSUMED_DTYPE = "bfloat16"
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 SINGLE_FILE_CONFIGS = ("config/config.json", "config/transformer/config.json")  # beside a single file
@@ -365,6 +367,7 @@ def build_on_meta(source: ModelSource, dtype: Any = None) -> Any:
         )
     if not issubclass(model_class, diffusers.ModelMixin):
         raise InputError(f"the config of {source.name} is of a {source.class_name}, which is no model of diffusers")
+    _refuse_endless(source, signature(model_class.__init__).parameters)
     try:
         with init_empty_weights(), _limited_modules(source):
             model = model_class.from_config(dict(source.config))
@@ -376,24 +379,35 @@ def build_on_meta(source: ModelSource, dtype: Any = None) -> Any:
     return clone_module(model.eval(), functools.partial(without_memory, dtype=dtype))
 
 
+def _refuse_endless(source: ModelSource, parameters: Collection[str]) -> None:
+    """Refuse a count of layers that can't be built, before any is; a field that is no parameter is not read."""
+    counts = [value for name, value in source.config.items() if name in parameters and COUNTS_LAYERS.search(name)]
+    if any(type(value) is int and value > MAX_MODULES for value in counts):
+        raise _too_many_modules(source)
+
+
 @contextmanager
 def _limited_modules(source: ModelSource) -> Iterator[None]:
-    """Stop a constructor that would go on for ever, as it does where a config counts a milliard of blocks."""
+    """Stop a constructor that would go on for ever, as it does where a config counts a milliard of anything."""
     from torch.nn.modules.module import register_module_module_registration_hook
 
     num_modules = itertools.count(1)
 
     def count(*registered: Any) -> None:  # noqa: ARG001  (torch's signature)
         if next(num_modules) > MAX_MODULES:
-            numbers = {name: value for name, value in source.config.items() if type(value) is int}
-            largest = sorted(numbers, key=lambda name: -numbers[name])[:3]
-            raise InputError(
-                f"{source.class_name} would have more than {MAX_MODULES:,} modules with the config of {source.name}; "
-                f"its largest numbers are {', '.join(f'{name}: {numbers[name]}' for name in largest)}"
-            )
+            raise _too_many_modules(source)
 
     handle = register_module_module_registration_hook(count)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _too_many_modules(source: ModelSource) -> InputError:
+    numbers = {name: value for name, value in source.config.items() if type(value) is int}
+    largest = sorted(numbers, key=lambda name: -numbers[name])[:3]
+    return InputError(
+        f"{source.class_name} would have more than {MAX_MODULES:,} modules with the config of {source.name}; "
+        f"its largest numbers are {', '.join(f'{name}: {numbers[name]}' for name in largest)}"
+    )

@@ -54,6 +54,10 @@ def run(
     language_only: Annotated[
         bool, typer.Option("--language-only", help="Check the language alone; the models need not be there.")
     ] = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a spec with windows: what runs over so many steps of the model's own sampler."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Check specs against their models and show what they do, what that saves, and which backends can express it.
@@ -74,7 +78,7 @@ def run(
             else:
                 wanted = show or (Show.plan if is_single else None)
                 document, text = check_against_model(
-                    path, model=model, profile=profile, show=wanted, svg=svg, force=force, find=find
+                    path, model=model, profile=profile, show=wanted, svg=svg, steps=steps, force=force, find=find
                 )
         except SurgeryError as error:
             num_faulty += 1
@@ -126,6 +130,7 @@ def check_against_model(
     profile: Path | None,
     show: Show | None,
     svg: Path | None,
+    steps: int | None,
     force: bool,
     find: Finder,
 ) -> tuple[dict[str, Any], str]:
@@ -139,34 +144,45 @@ def check_against_model(
         if svg is not None or show not in (None, Show.plan):
             option = "--svg" if svg is not None else f"--show {show}"
             raise InputError(f"{option} is of one spec; {path} is a sweep of {len(variants)} variants")
-        return describe_sweep(variants)
+        return describe_sweep(variants, steps)
     if isinstance(planned, PlannedPairSource):
         if svg is not None:
             raise NotYetError(f"{path}: not yet: --svg draws one transformer, and the spec edits two")
         return describe_pair(planned, show)
     if svg is not None:
         write_svg(planned, svg, force=force)
-    return describe(planned, show)
+    return describe(planned, show, steps)
 
 
-def describe_sweep(variants: Sequence[AnyPlannedSource]) -> tuple[dict[str, Any], str]:
+def cost_in_steps(planned: PlannedSource, steps: int | None) -> Cost:
+    """What a plan costs, over so many steps of the model's own sampler where it has windows."""
+    if steps is None or not isinstance(planned.plan, WindowedPlan):
+        return planned.cost
+    from surgery.pipelines.scheduler_steps import shares_of_source
+
+    return planned.cost_over(shares_of_source(planned.source, steps))
+
+
+def describe_sweep(variants: Sequence[AnyPlannedSource], steps: int | None) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a sweep."""
     file = variants[0].spec.file
     document = {
         "spec": file,
         "model": variants[0].source.name,
-        "variants": [{"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_of(each)} for each in variants],
+        "variants": [
+            {"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_of(each, steps)} for each in variants
+        ],
     }
     same = len(variants) - len({each.plan.hash for each in variants})
     note = f", {same} of them the same as another" if same else ""
     return document, f"{file}: valid, a sweep of {len(variants)} variants{note}"
 
 
-def cost_of(planned: AnyPlannedSource) -> dict[str, Any]:
+def cost_of(planned: AnyPlannedSource, steps: int | None) -> dict[str, Any]:
     """Plain data of what a spec saves; of two transformers, of each by its name."""
     if isinstance(planned, PlannedPairSource):
         return {part: cost_to_json(each.cost) for part, each in planned.sources.items()}
-    return cost_to_json(planned.cost)
+    return cost_to_json(cost_in_steps(planned, steps))
 
 
 def describe_pair(planned: PlannedPairSource, show: Show | None) -> tuple[dict[str, Any], str]:
@@ -193,10 +209,12 @@ def describe_pair(planned: PlannedPairSource, show: Show | None) -> tuple[dict[s
     return document, "\n\n".join([head, *(f"{part}:\n{text}" for part, (_, text) in found.items()), saved, *note])
 
 
-def describe(planned: PlannedSource, show: Show | None, *, is_of_pair: bool = False) -> tuple[dict[str, Any], str]:
+def describe(
+    planned: PlannedSource, show: Show | None, steps: int | None = None, *, is_of_pair: bool = False
+) -> tuple[dict[str, Any], str]:
     """The JSON document of one valid spec, and its text: a line, or what `show` asks for."""
     plan, anatomy = planned.plan, planned.anatomy
-    verdicts = judge_backends(plan, anatomy)
+    verdicts, cost = judge_backends(plan, anatomy), cost_in_steps(planned, steps)
     if is_of_pair:
         verdicts = (verdicts[0], Verdict("checkpoint", "no", (NO_PAIR_OF_CHECKPOINTS,)))
     document = {
@@ -204,14 +222,14 @@ def describe(planned: PlannedSource, show: Show | None, *, is_of_pair: bool = Fa
         "model": planned.source.name,
         **({"groups": {item.group.name: item.selector for item in planned.groups}} if planned.groups else {}),
         "plan": plan.to_json(),
-        "cost": cost_to_json(planned.cost),
+        "cost": cost_to_json(cost),
         "backends": {item.backend: {"answer": item.answer, "reasons": list(item.reasons)} for item in verdicts},
     }
     match show:
         case None:
             return document, describe_line(planned, verdicts)
         case Show.plan:
-            return document, describe_plan(planned, verdicts)
+            return document, describe_plan(planned, verdicts, cost, steps)
         case Show.anatomy:
             return document, describe_anatomy(planned.source.name, anatomy)
         case Show.graph:
@@ -259,7 +277,9 @@ def describe_line(planned: PlannedSource, verdicts: Sequence[Verdict]) -> str:
     return f"{planned.spec.file}: valid, saves {saved}{flops}; {'; '.join(map(describe_verdict, verdicts))}"
 
 
-def describe_plan(planned: PlannedSource, verdicts: Sequence[Verdict]) -> str:
+def describe_plan(
+    planned: PlannedSource, verdicts: Sequence[Verdict], cost: Cost | None = None, steps: int | None = None
+) -> str:
     """What a spec does, to be read: a line a stack, a line a replacement, what is saved, and what can express it.
 
     With windows, what it does is told once for each plan, below the atoms in which that runs.
@@ -273,7 +293,7 @@ def describe_plan(planned: PlannedSource, verdicts: Sequence[Verdict]) -> str:
     else:
         schedules, *replaced = describe_schedules(planned.plan, indent="  ")
         lines += [schedules, *groups, *replaced]
-    lines.append(f"  {describe_cost(planned)}")
+    lines.append(f"  {describe_cost(planned, cost or planned.cost, steps)}")
     return "\n".join(lines + [f"  {describe_verdict(verdict)}" for verdict in verdicts])
 
 
@@ -299,9 +319,9 @@ def describe_verdict(verdict: Verdict) -> str:
     return f"{verdict.backend} {verdict.answer}" + (f": {', and '.join(verdict.reasons)}" if verdict.reasons else "")
 
 
-def describe_cost(planned: PlannedSource) -> str:
-    """Parameters, bytes and FLOPs, before and after."""
-    cost, anatomy = planned.cost, planned.anatomy
+def describe_cost(planned: PlannedSource, cost: Cost, steps: int | None) -> str:
+    """Parameters, bytes and FLOPs, before and after; with windows, how much runs over a trajectory."""
+    anatomy = planned.anatomy
     saved = cost.parameters_before - cost.parameters_after
     saved_bytes = cost.bytes_before - cost.bytes_after
     at = "" if anatomy.has_weights else f" as {anatomy.dtype}"
@@ -315,4 +335,5 @@ def describe_cost(planned: PlannedSource) -> str:
         return text
     if cost.executions_share is None:
         return f"{text}; how many blocks it runs hangs on the number of steps (give --steps)"
-    return f"{text}; it runs {100 * cost.executions_share:.1f}% of the blocks' executions, over the noise range"
+    where = "over the noise range" if steps is None else f"in {steps} steps"
+    return f"{text}; it runs {100 * cost.executions_share:.1f}% of the blocks' executions, {where}"

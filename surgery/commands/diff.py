@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from surgery.anatomy.anatomy import Anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
 from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
 from surgery.errors import InputError
@@ -85,14 +86,16 @@ def compare_plans(first: PlannedSource, second: PlannedSource) -> list[PlanDiffe
     ]
     for (one, other), atoms in compare_atoms(first.plan, second.plan).items():
         when = names_of(atoms)
-        rows += _compare_within(one, other, f"{WHEN}{when}: " if when else "")
+        rows += _compare_within(one, other, first.anatomy, f"{WHEN}{when}: " if when else "")
     return rows
 
 
-def _compare_within(first: Plan, second: Plan, when: str) -> list[PlanDifference]:
+def _compare_within(first: Plan, second: Plan, anatomy: Anatomy, when: str) -> list[PlanDifference]:
     """The stacks and components of two plans; `when` stands before each fact."""
     rows = []
-    for one, other in zip(first.schedules, second.schedules, strict=True):
+    named = {schedule.stack for plan in (first, second) for schedule in plan.schedules}
+    for stack in (stack for stack in anatomy.stacks if stack.name in named):
+        one, other = (plan.schedule_of(stack) for plan in (first, second))
         rows.append(PlanDifference(f"{when}{one.stack}", items_to_text(one.items), items_to_text(other.items)))
         only = [
             indices_to_text(set(one.removed) - set(other.removed)),

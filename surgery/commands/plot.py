@@ -1,4 +1,4 @@
-"""`surgery plot PROFILE --out DIR`: what layers do as figures, and their groups."""
+"""`surgery plot PROFILE|EVALUATION --out DIR`: what layers do, or what is lost without them, as figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from surgery.commands.damage import OF_BESIDE, OF_PROFILES, Beside, is_evaluation, plot_evaluation
 from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, print_json, say
 from surgery.commands.profile_options import PartOption, read_profile_part
@@ -23,7 +24,14 @@ KIND_OF: Mapping[str, "Similarity"] = {"states": "cosine", "tokens": "token", "m
 
 def run(
     context: typer.Context,
-    profile: Annotated[Path, typer.Argument(help="A profile, as `surgery profile` writes it.")],
+    profile: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PROFILE|EVALUATION",
+            help="A profile, as `surgery profile` writes it; or the folder (or evaluation.json) of `surgery evaluate` "
+            "with a sweep over single layers, for the map of damage.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write the figures into.")],
     format: Annotated[Literal["png", "svg"], typer.Option(help="Of the files.")] = "png",  # noqa: A002  (the option)
     theme: Annotated[Literal["light", "dark", "both"], typer.Option(help="Paper of the figures.")] = "light",
@@ -48,13 +56,31 @@ def run(
         bool,
         typer.Option("--by-time", help="Also the similarity in each timestep bin (of many, in ten), side by side."),
     ] = False,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PROFILE",
+            help="Of an evaluation: draw the angular distances of this profile beside the damage, and say whether they "
+            "predict it (--stream and --part are of this profile).",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace figures that were drawn there before.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Draw what layers do: similarity with their groups, heat maps over timesteps, curves, best spans.
 
     The groups (first, middle, last) are those that a spec takes with `groups: {middle: "PROFILE#STACK.middle"}`.
+    Of an evaluation: what the edit of each layer costs at each timestep.
     """
+    themes: tuple[Literal["light", "dark"], ...] = ("light", "dark") if theme == "both" else (theme,)
+    if is_evaluation(profile):
+        refuse_options(context, OF_PROFILES, "that is for figures of a profile")
+        if beside is None:
+            refuse_options(context, OF_BESIDE, "that is for a profile, or for --beside")
+        given = None if beside is None else Beside(beside, stream, part)
+        plot_evaluation(profile, given, out, file_format=format, themes=themes, force=force, json=json)
+        return
+    refuse_options(context, {"beside"}, "that is for the folder of an evaluation, in place of the profile")
     wanted = read_num_groups(groups)
     if by_time and similarity == "means":
         raise typer.BadParameter("means over trajectories belong to no timestep; leave it out", param_hint="--by-time")
@@ -68,7 +94,6 @@ def run(
     from surgery.report.similarity_figures import SimilarityView
 
     view = SimilarityView(KIND_OF[similarity], with_embedding=embedding)
-    themes: tuple[Literal["light", "dark"], ...] = ("light", "dark") if theme == "both" else (theme,)
     written = plot_profile(
         found, by_stack, out, file_format=format, themes=themes, view=view, by_time=by_time, force=force
     )

@@ -27,6 +27,7 @@ from surgery.experiment.run import Run, RunRequest, model_of_specs, open_run, so
 from surgery.experiment.scores import Score, notes_on_number, score_row
 from surgery.experiment.sights import Observed
 from surgery.files import key_of_recipe
+from surgery.metrics.intervals import mean_interval
 from surgery.metrics.open_picture import open_picture
 from surgery.metrics.pictures import PictureSet
 from surgery.pipelines.learn import learn_unless_known
@@ -116,8 +117,16 @@ class Evaluation:
             found["scores"] = {names[score.metric.key]: score.to_json() for score in row.scores}
             if row.errors is not None:
                 found["denoising_error_by_bin"] = row.errors.mean(0).tolist()
+                found["denoising_error_by_bin_interval"] = _intervals_by_bin(row.errors)
             rows.append(found)
         return {"rows": rows, "notes": list(self.notes), "recipe": dict(self.recipe)}
+
+
+def _intervals_by_bin(errors: Array) -> dict[str, Any]:
+    """The intervals of the means over prompts (N, bins) -> plain data: the ends by bin, and what all of them share."""
+    found = [mean_interval(values) for values in errors.T]
+    ends = {"low": [one.low for one in found], "high": [one.high for one in found]}
+    return {**ends, "num": found[0].num, "method": found[0].method, "level": found[0].level}
 
 
 def key_of_request(request: EvaluationRequest) -> str:

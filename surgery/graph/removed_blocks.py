@@ -15,15 +15,16 @@ class RemovedBlocks:
     """
 
     def __init__(self, model: nn.Module, plans: tuple[Plan, ...]) -> None:
-        self.schedules = plans[0].schedules
+        named = {schedule.stack: schedule for plan in plans for schedule in plan.schedules}
+        self.num_blocks = {stack: schedule.num_blocks for stack, schedule in named.items()}
         self.original_class = type(model)
         self.weights_dtype = next((value.dtype for value in model.parameters()), None)
         self.is_held = True
         self.blocks = {
-            f"{schedule.stack}.{index}": bare_clone(model.get_submodule(f"{schedule.stack}.{index}"), without_memory)
-            for schedule in self.schedules
+            f"{stack}.{index}": bare_clone(model.get_submodule(f"{stack}.{index}"), without_memory)
+            for stack, schedule in named.items()
             for index in schedule.removed
-            if all(index in plan.schedule(schedule.stack).removed for plan in plans)
+            if all(any(s.stack == stack and index in s.removed for s in plan.schedules) for plan in plans)
         }
 
     def take_out(self, variant: nn.Module, named: frozenset[str]) -> None:
@@ -68,10 +69,10 @@ class RemovedBlocks:
 
         whole = bare_clone(variant, on_device)
         whole.__class__ = self.original_class
-        for schedule in self.schedules:
-            stack = whole.get_submodule(schedule.stack)
-            for index in range(schedule.num_blocks):
-                removed = self.blocks.get(f"{schedule.stack}.{index}")
+        for name, num_blocks in self.num_blocks.items():
+            stack = whole.get_submodule(name)
+            for index in range(num_blocks):
+                removed = self.blocks.get(f"{name}.{index}")
                 block = stack.get_submodule(str(index)) if removed is None else bare_clone(removed, with_present_type)
                 _put_last(stack, str(index), block)
         mark_checkpointed_calls_(whole)

@@ -18,6 +18,7 @@ from surgery.graph.rewrite import rewrite_graph
 from surgery.plan.plan import Plan
 from surgery.tracing.arguments import FlatCall, flatten_call, parameters_of
 from surgery.tracing.guards import GuardViolation, key_of_call, sizes_of_call
+from surgery.tracing.own_objects import names_of_objects
 from surgery.tracing.tracer import ContentsNeededError, trace_forward
 from surgery.tracing.wrappers import innermost
 
@@ -37,13 +38,14 @@ class RewrittenForward:
         self.removed = removed or RemovedBlocks(model, (plan,))
         self.inner = innermost(self.original_class.forward)
         self.parameters = parameters_of(self.inner)
+        self.objects = names_of_objects(model)
         self.graphs = HeldGraphs()
         self.first_source: str | None = None
 
     def run(self, variant: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the graph that fits this call; trace one where there is none."""
         call = flatten_call(args, kwargs, self.parameters)
-        key = key_of_call(variant, call)
+        key = key_of_call(variant, call, self.objects)
         for found in self.graphs.find(key) or self.graphs.find((key, sizes_of_call(call))):
             with contextlib.suppress(GuardViolation):
                 return found(variant, *call.inputs)
@@ -74,7 +76,7 @@ class RewrittenForward:
     def trace_whole(self, variant: nn.Module, call: FlatCall, *, reads_contents: bool) -> CompiledForward:
         """The whole forward as one graph; with `reads_contents` it may hang on what is in the tensors of the call."""
         graph, num_decisions = self.rewritten_graph(variant, call, reads_contents=reads_contents)
-        key = key_of_call(variant, call)
+        key = key_of_call(variant, call, self.objects)
         if num_decisions or reads_contents:
             key = (key, sizes_of_call(call))
         source, names = readable_source(graph), names_in_graph(graph)
@@ -97,7 +99,7 @@ class RewrittenForward:
             raise TraceError(f"{failure}\nand its stacks can't be traced alone: {error}") from error
         warnings.warn(f"{failure}; {IN_PART}", PartialTraceWarning, stacklevel=4)
         source = f"# {failure}\n# {IN_PART}\n{partial.source}"
-        return self.keep(variant, key_of_call(variant, call), partial, source, partial.names)
+        return self.keep(variant, key_of_call(variant, call, self.objects), partial, source, partial.names)
 
     def keep(
         self,
@@ -128,6 +130,7 @@ class RewrittenForward:
             call,
             self.inner,
             contents_of=variant if reads_contents else None,
+            stacks=[schedule.stack for schedule in self.plan.schedules if not schedule.is_identity],
         )
         schedules = {schedule.stack: schedule for schedule in self.plan.schedules}
         graph = rewrite_graph(traced.graph, traced.model, schedules)

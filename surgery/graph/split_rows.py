@@ -1,7 +1,7 @@
 """A batch whose rows run under different plans: cut into parts that run apart, and joined again in order.
 
-What has as many entries along its first dimension as the call has rows is of the rows (a list with an entry a row too);
-all else is of the whole call.
+What has as many entries along its first dimension as the call has rows is of the rows (a list with an entry a row too,
+but for one of tensors of all rows: a ControlNet's residuals, a layer each); all else is of the whole call.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from surgery.errors import RefusedError
+from surgery.pipelines.guidance import is_an_entry_a_row
 
 
 def num_rows_of(value: Any) -> int:
@@ -17,17 +18,20 @@ def num_rows_of(value: Any) -> int:
     return len(value) if isinstance(value, (list, tuple)) or (isinstance(value, torch.Tensor) and value.ndim) else 1
 
 
-def rows_within(value: Any, rows: Sequence[int], num_rows: int) -> Any:
-    """What a part of the rows is given, of a value that all are given; the structure is kept."""
+def rows_within(value: Any, rows: Sequence[int], num_rows: int, *, is_listed: bool) -> Any:
+    """What a part of the rows is given, of a value that all are given; the structure is kept.
+
+    `is_listed` says that the rows themselves come as a list.
+    """
     if isinstance(value, torch.Tensor):
         is_of_rows = value.ndim > 0 and len(value) == num_rows
         return value[torch.tensor(rows, device=value.device)] if is_of_rows else value
     if isinstance(value, (list, tuple)):
-        if len(value) == num_rows and all(isinstance(item, torch.Tensor) and item.ndim for item in value):
+        if is_an_entry_a_row(value, num_rows, is_listed=is_listed):
             return type(value)(value[row] for row in rows)
-        return type(value)(rows_within(item, rows, num_rows) for item in value)
+        return type(value)(rows_within(item, rows, num_rows, is_listed=is_listed) for item in value)
     if isinstance(value, dict):
-        return {name: rows_within(item, rows, num_rows) for name, item in value.items()}
+        return {name: rows_within(item, rows, num_rows, is_listed=is_listed) for name, item in value.items()}
     return value
 
 
@@ -67,8 +71,9 @@ def run_apart(
 ) -> Any:
     """Run each part of the rows of a call by `run(number of the part, args, kwargs)`, and join what they return."""
     num_rows = sum(map(len, parts))
-    outputs = [
-        run(number, rows_within(args, rows, num_rows), rows_within(kwargs, rows, num_rows))
-        for number, rows in enumerate(parts)
-    ]
+    is_listed = isinstance(next(iter((*args, *kwargs.values())), None), (list, tuple))
+    outputs = []
+    for number, rows in enumerate(parts):
+        of_part = [rows_within(value, rows, num_rows, is_listed=is_listed) for value in (args, kwargs)]
+        outputs.append(run(number, *of_part))
     return join_rows(outputs, parts)

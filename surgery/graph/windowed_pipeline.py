@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from accelerate.utils import extract_model_from_parallel
 from tqdm.auto import tqdm
 
@@ -17,7 +18,7 @@ from surgery.pipelines.guidance import UNCONDITIONAL, Guidance, find_guidance, t
 from surgery.pipelines.probe_call import arguments_of_call, first_answer, key_of_probe, probe_call
 from surgery.pipelines.replaced import replaced
 from surgery.pipelines.sampler_clock import SamplerClock
-from surgery.pipelines.standing import told_by
+from surgery.pipelines.standing import is_all_said, told_by
 from surgery.pipelines.timestep_convention import known_convention, learn_convention
 from surgery.plan.windowed import WindowedPlan
 from surgery.tracing.arguments import parameters_of_module
@@ -58,9 +59,9 @@ def telling(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterato
     Raises:
         InputError: a window goes by the unconditional branch, and guidance is off.
     """
-    windows = [(model, _windows_of(model)) for model in transformers_of(pipe)]
+    windows = [(model, _windows_of(model)) for model in map(_uncompiled, transformers_of(pipe))]
     plans = [plan for _, plan in windows if plan is not None]
-    if not plans or _ASKING.get():
+    if not plans or _ASKING.get() or is_all_said():
         yield
         return
     with _asking(pipe):
@@ -69,7 +70,8 @@ def telling(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterato
         known = known_convention(pipe.transformer)
         convention = known or first_answer(functools.partial(learn_convention, pipe), arguments)
     clock = SamplerClock(pipe, convention, guidance, max(plan.num_steps for plan in plans))
-    with told_by(clock.tell), _heard(clock, [model for model, plan in windows if plan is None]):
+    models = [model for model, _ in windows]
+    with told_by(clock.tell, models), _heard(clock, [model for model, plan in windows if plan is None]):
         yield
 
 
@@ -90,21 +92,31 @@ def _heard(clock: SamplerClock, models: list[Any]) -> Iterator[None]:
 
 @contextmanager
 def _asking(pipe: Any) -> Iterator[None]:
-    """Within it, the pipeline is called only to note how it calls, and shows nothing of that."""
+    """Within it, the pipeline is called only to note how it calls; it shows nothing of that, and draws no numbers."""
     token = _ASKING.set(True)
+    kept = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
     try:
-        with replaced(pipe, "progress_bar", functools.partial(tqdm, disable=True)):
+        with kept, replaced(pipe, "progress_bar", functools.partial(tqdm, disable=True)):
             yield
     finally:
         _ASKING.reset(token)
 
 
-def _windows_of(transformer: Any) -> WindowedPlan | None:
-    model = extract_model_from_parallel(transformer, keep_torch_compile=False)  # of a compiled one, the model
+def windows_of(pipe: Any) -> WindowedPlan | None:
+    """The plan of a pipeline's (first) transformer, if that is a variant with windows."""
+    return _windows_of(_uncompiled(pipe.transformer))
+
+
+def _windows_of(model: Any) -> WindowedPlan | None:
     if not is_variant(model):
         return None
     forward = forward_of_variant(model)
     return forward.plan if isinstance(forward, WindowedForward) else None
+
+
+def _uncompiled(transformer: Any) -> Any:
+    """The model itself, where it is compiled."""
+    return extract_model_from_parallel(transformer, keep_torch_compile=False)
 
 
 def _guidance_of(pipe: Any, plans: list[WindowedPlan], arguments: dict[str, Any]) -> Guidance:

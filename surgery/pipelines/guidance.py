@@ -59,14 +59,16 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
     model = pipe.transformer
     names = parameters_of_module(model)
     probes = conditions_of(pipe, CLASSES if is_class_conditional(pipe) else PROBES)
-    seen: list[tuple[str, ...]] = []
+    seen: list[tuple[str, ...]] = []  # by what is given to each row
+    seen_nested: list[tuple[str, ...]] = []  # by what lists and dicts hold too: mostly residuals, of the latents
 
     def note(*args: Any, **kwargs: Any) -> Any:
         named = {**dict(zip(names, args, strict=False)), **kwargs}
-        seen.append(_branches_of_rows(named))
+        seen.append(_branches_of_rows(named, with_nested=False))
+        seen_nested.append(_branches_of_rows(named, with_nested=True))
         return nothing_predicted(named)
 
-    noise = [torch.Generator().manual_seed(number) for number in range(len(PROBES))]
+    noise = [torch.Generator().manual_seed(0) for _ in PROBES]  # alike: a ControlNet's residuals follow from it
     failure: Exception | None = None
     with noting_forwards(pipe, note), stopping_at_first_step(pipe):
         try:
@@ -77,12 +79,13 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
             failure = error
     if not seen:
         raise InputError(f"{type(pipe).__name__} refuses the call: {failure}") from failure
-    if not any(CONDITIONAL in branches for branches in seen):
+    told = next((found for found in (seen, seen_nested) if any(CONDITIONAL in branches for branches in found)), None)
+    if told is None:
         raise InputError(
             f"{type(pipe).__name__} was called with two prompts, and nothing that its transformer was given tells them "
             "apart; the branches of guidance are not known"
         )
-    return Guidance(tuple(seen))
+    return Guidance(tuple(told))
 
 
 @contextmanager
@@ -108,10 +111,12 @@ def nothing_predicted(arguments: Mapping[str, Any]) -> Any:
     return Transformer2DModelOutput(sample=zeros) if arguments.get("return_dict", True) else (zeros,)
 
 
-def _branches_of_rows(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+def _branches_of_rows(arguments: Mapping[str, Any], *, with_nested: bool) -> tuple[str, ...]:
     values = list(arguments.values())
     rows = len(values[0])
-    conditioning = list(_batches(values[1:], rows))
+    is_listed = isinstance(values[0], list)
+    given = [value for value in values[1:] if with_nested or _is_of_rows(value, rows, is_listed=is_listed)]
+    conditioning = list(_batches(given, rows, is_listed=is_listed))
     twins = [
         any(other != row and all(_is_near(value[row], value[other]) for value in conditioning) for other in range(rows))
         for row in range(rows)
@@ -127,19 +132,35 @@ def _is_near(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool((one - other).norm() <= TOLERANCE * one.norm())
 
 
-def _batches(values: Iterable[Any], rows: int) -> Iterator[Sequence[torch.Tensor]]:
-    """All tensors of so many rows, and lists with a tensor a row (texts of unequal lengths)."""
+def is_an_entry_a_row(value: Sequence[Any], rows: int, *, is_listed: bool) -> bool:
+    """Whether a list has a tensor a row: latents or texts of unequal sizes.
+
+    As many tensors that are of all rows are none: a ControlNet's residuals, one a layer. Where the latents themselves
+    come as such a list (`is_listed`), so does all else.
+    """
+    if len(value) != rows or not all(isinstance(item, torch.Tensor) and item.ndim for item in value):
+        return False
+    return is_listed or any(len(item) != rows for item in value)
+
+
+def _is_of_rows(value: Any, rows: int, *, is_listed: bool) -> bool:
+    is_list = isinstance(value, (list, tuple))
+    return isinstance(value, torch.Tensor) or (is_list and is_an_entry_a_row(value, rows, is_listed=is_listed))
+
+
+def _batches(values: Iterable[Any], rows: int, *, is_listed: bool) -> Iterator[Sequence[torch.Tensor]]:
+    """All tensors of so many rows, and lists with a tensor a row."""
     for value in values:
         if isinstance(value, torch.Tensor):
             if value.ndim and len(value) == rows:
                 yield list(value)
         elif isinstance(value, Mapping):
-            yield from _batches(value.values(), rows)
+            yield from _batches(value.values(), rows, is_listed=is_listed)
         elif isinstance(value, (list, tuple)):
-            if len(value) == rows and all(isinstance(item, torch.Tensor) for item in value):
+            if is_an_entry_a_row(value, rows, is_listed=is_listed):
                 yield value
             else:
-                yield from _batches(value, rows)
+                yield from _batches(value, rows, is_listed=is_listed)
 
 
 @contextmanager

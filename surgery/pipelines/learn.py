@@ -18,16 +18,21 @@ from surgery.errors import InputError, SurgeryError
 from surgery.pipelines.conditions import conditions_of, is_class_conditional
 from surgery.pipelines.guidance import CLASSES, PROBES, StopSampling
 from surgery.pipelines.replaced import replaced
+from surgery.pipelines.timestep_convention import learn_convention
 
 
 def learn_call(pipe: Any, call: Mapping[str, Any]) -> KeptCall:
     """Record what a pipeline gives its transformer in a call with these arguments, and keep it in the cache.
 
+    How it tells its transformer the timestep is learnt as well, where that can be: windows (`when`) go by it.
+
     Raises:
         InputError: the pipeline refuses the call, or never runs its transformer.
         RefusedError: the transformer is given what can't be written down.
     """
-    args, kwargs = _first_call(pipe, call)
+    args, kwargs = first_call(pipe, call)
+    with suppress(SurgeryError):
+        learn_convention(pipe, call)
     return keep_given(pipe.transformer, args, kwargs)
 
 
@@ -51,7 +56,7 @@ def learn_unless_known(pipe: Any, call: Mapping[str, Any]) -> None:
             learn_call(pipe, call)
 
 
-def _first_call(pipe: Any, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def first_call(pipe: Any, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a pipeline first gives its transformer: of two pictures, or of one where it takes no two."""
     prompts = CLASSES if is_class_conditional(pipe) else PROBES
     failure: Exception | None = None

@@ -7,6 +7,8 @@ from torch import nn
 
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.guidance import PROBES, Guidance
+from surgery.pipelines.learn import first_call
+from surgery.pipelines.shares import shares_of
 from surgery.pipelines.standing import Standing
 from surgery.pipelines.timestep_convention import TimestepConvention, share_of_rows
 
@@ -48,18 +50,16 @@ class SamplerClock:
         timesteps = self.pipe.scheduler.timesteps
         if timesteps is self.timesteps:
             return
-        num_train = self.pipe.scheduler.config.num_train_timesteps
-        self.timesteps, self.shares = timesteps, [float(value) / num_train for value in timesteps.tolist()]
+        self.timesteps = timesteps
+        self.shares = shares_of(self.pipe.scheduler)
         self.position = self.first = -1
-        if any(not 0 <= share <= 1 for share in self.shares):
-            raise RefusedError(
-                f"{type(self.pipe.scheduler).__name__} steps at timesteps that are none of training; windows (when) "
-                "need a scheduler whose timesteps are"
-            )
 
     def _position_of(self, model: nn.Module, named: Mapping[str, Any], num_rows: int) -> int:
         """The index in the scheduler's timesteps: what it says itself, else by what the transformer is given."""
         scheduler = self.pipe.scheduler
+        counter = getattr(scheduler, "counter", None)  # PNDM's, which repeats timesteps and has no step_index
+        if counter is not None and self.first >= 0:
+            return self.first + int(counter)
         own = [getattr(scheduler, name, None) for name in ("step_index", "begin_index")]
         stated = next((int(index) for index in own if index is not None), None)
         if stated is not None and stated < len(self.shares):
@@ -70,9 +70,7 @@ class SamplerClock:
                 "given does not tell; windows (when) can't run here"
             )
         share = share_of_rows(self.convention, named, num_rows)[0]
-        position = min(range(len(self.shares)), key=lambda index: abs(self.shares[index] - share))
-        is_after = range(self.position, len(self.shares)) if self.position >= 0 else ()
-        return next((index for index in is_after if self.shares[index] == self.shares[position]), position)
+        return min(range(len(self.shares)), key=lambda index: abs(self.shares[index] - share))
 
     def _begin(self, position: int, named: Mapping[str, Any], num_rows: int) -> None:
         """The first call of a run: what hangs on the whole of it, and whether scheduler and transformer agree."""
@@ -113,6 +111,21 @@ class SamplerClock:
             f"{type(self.pipe).__name__} lays out the branches of guidance otherwise than when it was asked: {fact}; "
             "windows with branch can't run here"
         )
+
+
+def shares_of_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[float, ...]:
+    """The shares of the noise range at which the steps of a call begin, in their order; no forward is run.
+
+    Raises:
+        InputError: the pipeline refuses the call, or its scheduler's timesteps are none of training.
+    """
+    first_call(pipe, call)
+    return tuple(shares_of(pipe.scheduler)[:: getattr(pipe.scheduler, "order", 1)])
+
+
+def step_at(share: float, shares: Sequence[float]) -> int:
+    """The step of a sampler during which a share of the noise range is passed: the last that begins at it or above."""
+    return max((step for step, start in enumerate(shares) if start >= share), default=0)
 
 
 MAX_DIFFERENCE = 0.02  # of the noise range, between scheduler and transformer: twice what bfloat16 rounds

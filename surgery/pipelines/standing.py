@@ -27,15 +27,15 @@ class Standing:
 
 Teller = Callable[[nn.Module, Mapping[str, Any], int], Sequence[Standing]]  # of a call's arguments and number of rows
 
-_TELLER: ContextVar[Teller | None] = ContextVar("teller", default=None)
+_TELLER: ContextVar[tuple[tuple[nn.Module, ...], Teller] | None] = ContextVar("teller", default=None)
 _SAID: ContextVar[Standing] = ContextVar("said")
 UNKNOWN = Standing()
 
 
 @contextmanager
-def told_by(teller: Teller) -> Iterator[None]:
-    """Within it, `teller` says where the rows of calls stand."""
-    token = _TELLER.set(teller)
+def told_by(teller: Teller, models: Sequence[nn.Module]) -> Iterator[None]:
+    """Within it, `teller` says where the rows of calls of `models` stand; another's (in a callback) are not its own."""
+    token = _TELLER.set((tuple(models), teller))
     try:
         yield
     finally:
@@ -71,12 +71,20 @@ def standing_at(*, timestep: float | None = None, step: int | None = None, branc
         _SAID.reset(token)
 
 
+def is_all_said() -> bool:
+    """Whether nothing of where calls stand is left to be told."""
+    said = _SAID.get(UNKNOWN)
+    return None not in (said.share, said.step, said.branch)
+
+
 def standing_of_rows(model: nn.Module, named: Mapping[str, Any], num_rows: int, otherwise: Teller) -> list[Standing]:
     """Where the rows of a call stand: what was said goes before what the pipeline tells, or `otherwise` without one."""
     said = _SAID.get(UNKNOWN)
-    if None not in (said.share, said.step, said.branch):
+    if is_all_said():
         return [said] * num_rows
-    told = (_TELLER.get() or otherwise)(model, named, num_rows)
+    told_models, teller = _TELLER.get() or ((), otherwise)
+    is_told = any(told is model for told in told_models)
+    told = (teller if is_told else otherwise)(model, named, num_rows)
     return [
         Standing(
             row.share if said.share is None else said.share,

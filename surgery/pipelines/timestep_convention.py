@@ -22,6 +22,7 @@ from surgery.kept import keep, kept_file, recall
 from surgery.pipelines.conditions import conditions_of, is_class_conditional
 from surgery.pipelines.guidance import CLASSES, PROBES, StopSampling, nothing_predicted, noting_forwards
 from surgery.pipelines.replaced import replaced
+from surgery.pipelines.shares import num_train_timesteps_of
 from surgery.tracing.arguments import parameters_of_module
 
 SHELF = "timesteps"
@@ -64,6 +65,8 @@ def learn_convention(pipe: Any, call: Mapping[str, Any]) -> TimestepConvention |
     Raises:
         InputError: the pipeline refuses the call.
     """
+    if getattr(pipe, "scheduler", None) is None:
+        return None
     shares, noted = _note_steps(pipe, call)
     names = dict.fromkeys(name for arguments in noted for name in arguments)
     lines = (_line_of(name, [arguments.get(name) for arguments in noted], shares, pipe) for name in names)
@@ -77,7 +80,7 @@ def learn_convention(pipe: Any, call: Mapping[str, Any]) -> TimestepConvention |
 def _note_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[list[float], list[dict[str, float]]]:
     """The share of each of a few steps, and the numbers that the transformer is given in it."""
     names = parameters_of_module(pipe.transformer)
-    num_train = pipe.scheduler.config.num_train_timesteps
+    num_train = num_train_timesteps_of(pipe.scheduler)
     shares: list[float] = []
     noted: list[dict[str, float]] = []
     pending: list[dict[str, float]] = []
@@ -131,7 +134,7 @@ def _line_of(name: str, values: list[float | None], shares: list[float], pipe: A
     if len(known) < len(shares) or len({share for share, _ in known}) < NUM_PROBES - 1:
         return None
     x, y = np.array(known).T
-    num_train = float(pipe.scheduler.config.num_train_timesteps)
+    num_train = float(num_train_timesteps_of(pipe.scheduler))
     usual = ((num_train, 0.0), (1.0, 0.0), (-1.0, 1.0), (-num_train, num_train))
     fitted = tuple(float(number) for number in np.polyfit(x, y, 1))
     for scale, offset in (*usual, fitted):

@@ -85,7 +85,7 @@ def _work(anatomy: Anatomy, plan: Plan | None = None) -> tuple[int, int]:
     """Block executions and FLOPs of one forward; without a plan, those of the model as it is."""
     executions = flops = 0
     for stack in anatomy.stacks:
-        counts = None if plan is None else count_executions(plan.schedule(stack.name).items)
+        counts = None if plan is None else count_executions(plan.schedule_of(stack).items)
         for index in range(stack.num_blocks):
             count = 1 if counts is None else counts.get(index, 0)
             executions += count
@@ -104,7 +104,7 @@ def _lost(plans: Sequence[Plan], anatomy: Anatomy) -> tuple[int, int]:
     """Parameters and bytes of what none of the plans runs."""
     parameters = size_bytes = 0
     for stack in anatomy.stacks:
-        used = frozenset[int]().union(*(plan.schedule(stack.name).used for plan in plans))
+        used = frozenset[int]().union(*(plan.schedule_of(stack).used for plan in plans))
         for index in set(range(stack.num_blocks)) - used:
             kind = stack.kind(index)
             parameters += kind.num_parameters

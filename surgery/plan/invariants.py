@@ -9,9 +9,11 @@ def check_plan(plan: Plan, anatomy: Anatomy) -> None:
     """Raise ValueError where an invariant of the plan does not hold: a bug of whoever made it, not of a user."""
     if plan.class_name != anatomy.class_name:
         raise ValueError(f"the plan is for {plan.class_name}, the model is a {anatomy.class_name}")
-    if [schedule.stack for schedule in plan.schedules] != [stack.name for stack in anatomy.stacks]:
+    planned = [schedule.stack for schedule in plan.schedules]
+    stacks = [stack for stack in anatomy.stacks if not stack.is_inner or stack.name in planned]
+    if planned != [stack.name for stack in stacks]:
         raise ValueError("the plan's stacks are not the model's, in the order in which they run")
-    for schedule, stack in zip(plan.schedules, anatomy.stacks, strict=True):
+    for schedule, stack in zip(plan.schedules, stacks, strict=True):
         if schedule.num_blocks != stack.num_blocks:
             raise ValueError(f"{stack.name} has {stack.num_blocks} blocks, the plan says {schedule.num_blocks}")
         if any(not 0 <= layer.index < stack.num_blocks for layer in iter_layers(schedule.items)):

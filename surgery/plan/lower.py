@@ -118,11 +118,17 @@ class _Lowering:
         replacements = sorted(
             self.replacements.values(), key=lambda item: (order[item.stack], item.index, item.component)
         )
-        schedules = tuple(
-            Schedule(stack.name, stack.num_blocks, canonical(self.schedules[stack.name]))
+        replaced = {item.stack for item in replacements}
+        schedules = (
+            (stack, Schedule(stack.name, stack.num_blocks, canonical(self.schedules[stack.name])))
             for stack in self.anatomy.stacks
         )
-        return Plan(self.anatomy.class_name, schedules, tuple(replacements))
+        named = tuple(
+            schedule
+            for stack, schedule in schedules
+            if not stack.is_inner or not schedule.is_identity or stack.name in replaced
+        )
+        return Plan(self.anatomy.class_name, named, tuple(replacements))
 
     def apply(self, operation: ops.AnyOperation, groups: tuple[FoundGroup, ...]) -> None:
         """One operation, on all stacks that it selects."""

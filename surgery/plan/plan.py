@@ -5,7 +5,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from surgery.plan.schedule import Schedule
+from surgery.anatomy.anatomy import Stack
+from surgery.plan.schedule import Layer, Schedule
 from surgery.plan.text import items_from_text, items_to_text
 
 
@@ -41,6 +42,11 @@ class Plan:
     def schedule(self, stack: str) -> Schedule:
         """The schedule of one stack."""
         return next(schedule for schedule in self.schedules if schedule.stack == stack)
+
+    def schedule_of(self, stack: Stack) -> Schedule:
+        """The schedule of a stack; one that the plan does not name runs as it is."""
+        named = [schedule for schedule in self.schedules if schedule.stack == stack.name]
+        return named[0] if named else Schedule(stack.name, stack.num_blocks, tuple(map(Layer, range(stack.num_blocks))))
 
     @property
     def text(self) -> str:

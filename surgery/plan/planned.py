@@ -1,7 +1,7 @@
 """A spec -> its plan, with what it reads: the one way there. Models not seen before need torch."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,10 @@ class PlannedSpec:
     def cost(self) -> Cost:
         """What it saves, and what it costs."""
         return plan_cost(self.plan, self.anatomy)
+
+    def cost_over(self, trajectory: Sequence[float] | None) -> Cost:
+        """The same over the steps of a sampler, given by their shares of the noise range."""
+        return self.cost if trajectory is None else plan_cost(self.plan, self.anatomy, trajectory)
 
     @property
     def text(self) -> str:

@@ -106,7 +106,7 @@ def _time_axis(plan: WindowedPlan, within: Plan, width: float) -> Shape:
             for low, high in lane.spans:
                 at, long = left + low * scale, (high - low) * scale
                 yield f'<rect {_painted("parallel")} x="{at:g}" y="{top:g}" width="{long:g}" height="14" rx="2"/>'
-            yield _text(left + scale + 8, top + 11, f"1 noise   {lane.name}".rstrip(), "plain")
+            yield _text(left + scale + 8, top + 11, f"1 noise ({lane.name})" if lane.name else "1 noise", "plain")
 
     return Shape(width, 20 + LANE_HEIGHT * len(lanes), 0, draw)
 

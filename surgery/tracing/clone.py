@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from surgery.torch_internals import drop_hooks_
+from surgery.tracing.own_objects import OwnObjects
 
-CONTAINERS = (dict, list, set, OrderedDict)
+CONTAINERS = frozenset({dict, list, set, OrderedDict})
+BINDS_MODULES = (types.MethodType, functools.partial)
 
 TensorMap = Callable[[torch.Tensor], torch.Tensor]
 
@@ -33,26 +35,33 @@ def without_memory(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> to
     return nn.Parameter(on_meta, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else on_meta
 
 
-def clone_module(module: nn.Module, tensor_map: TensorMap = share_tensor) -> nn.Module:
+def clone_module(
+    module: nn.Module, tensor_map: TensorMap = share_tensor, *, has_own_objects: bool = False
+) -> nn.Module:
     """A copy of the tree under `module`, each tensor passed through `tensor_map` once; ties between weights are kept.
 
     Lists and dicts of an instance are copied (PEFT keeps the state of adapters in some), other objects are shared; but
     functions that are bound to a module of the tree (accelerate puts such a `forward` on instances) are bound to its
-    copy.
+    copy. With `has_own_objects` plain objects are copied as well, with all that they hold (see `OwnObjects`).
     """
-    twins = {id(original): _shallow_twin(original) for original in module.modules()}
-    _clone_tensors(module, twins, tensor_map)
+    paths = list(module.named_modules(remove_duplicate=False))
+    originals = {id(original): original for _, original in paths}
+    twins = {key: _shallow_twin(original) for key, original in originals.items()}
+    _clone_tensors(originals, twins, tensor_map)
     by_path: dict[str, nn.Module] = {}
-    for path, original in module.named_modules(remove_duplicate=False):
+    for path, original in paths:
         by_path[path] = twin = twins[id(original)]
         parent, _, name = path.rpartition(".")
         if path:
             by_path[parent].add_module(name, twin)
-    for original in module.modules():
+    for key, original in originals.items():
         for name, value in original.__dict__.items():
-            rebound = _rebind(value, twins)
-            if rebound is not value:
-                twins[id(original)].__dict__[name] = rebound
+            if isinstance(value, BINDS_MODULES):
+                twins[key].__dict__[name] = _rebind(value, twins)
+    if has_own_objects:
+        own = OwnObjects(twins)
+        for twin in twins.values():
+            own.give_to_(twin)
     return twins[id(module)]
 
 
@@ -64,11 +73,11 @@ def _shallow_twin(module: nn.Module) -> nn.Module:
     return twin
 
 
-def _clone_tensors(module: nn.Module, twins: dict[int, nn.Module], tensor_map: TensorMap) -> None:
+def _clone_tensors(originals: dict[int, nn.Module], twins: dict[int, nn.Module], tensor_map: TensorMap) -> None:
     """Give each twin the clones of its original's tensors, one clone for each tensor."""
     tensors: dict[int, torch.Tensor] = {}
-    for original in module.modules():
-        twin = twins[id(original)]
+    for key, original in originals.items():
+        twin = twins[key]
         parameters = original.named_parameters(recurse=False, remove_duplicate=False)
         buffers = original.named_buffers(recurse=False, remove_duplicate=False)
         for name, tensor in (*parameters, *buffers):
@@ -90,8 +99,11 @@ def _rebind(value: Any, modules: dict[int, nn.Module]) -> Any:
 
 
 def bare_clone(module: nn.Module, tensor_map: TensorMap = share_tensor) -> nn.Module:
-    """A copy without hooks and without instance-level forwards: the classes' own code, for tracing and probing."""
-    twin = clone_module(module, tensor_map)
+    """A copy without hooks and without instance-level forwards: the classes' own code, for tracing and probing.
+
+    What its code keeps from such a run in objects of its own (tables that it makes once) is not seen by the original.
+    """
+    twin = clone_module(module, tensor_map, has_own_objects=True)
     for part in twin.modules():
         part.__dict__.pop("forward", None)
         drop_hooks_(part)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from surgery.tracing.arguments import FlatCall, is_number
+from surgery.tracing.own_objects import state_of_objects
 
 
 class GuardViolation(Exception):  # noqa: N818  (a signal within the package, no error of anybody)
@@ -52,9 +53,14 @@ def key_of_modes() -> Hashable:
     return (torch.is_grad_enabled(), inference, autocast)
 
 
-def key_of_call(model: nn.Module, call: FlatCall) -> Hashable:
-    """Everything a graph depends on that is known before the call runs, apart from sizes and numbers."""
-    return (call.structure, tuple(_key_of_input(value) for value in call.inputs), key_of_model(model), key_of_modes())
+def key_of_call(model: nn.Module, call: FlatCall, objects: tuple[str, ...]) -> Hashable:
+    """Everything a graph depends on that is known before the call runs, apart from sizes and numbers.
+
+    `objects` are the attributes in which the model holds plain objects.
+    """
+    inputs = tuple(_key_of_input(value) for value in call.inputs)
+    held = state_of_objects(model, objects) if objects else None
+    return (call.structure, inputs, key_of_model(model), held, key_of_modes())
 
 
 def sizes_of_call(call: FlatCall) -> Hashable:

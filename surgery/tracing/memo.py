@@ -52,16 +52,17 @@ class _CannotTellError(Exception):
 
 
 def _kind_of(block: nn.Module) -> Hashable:
-    found: list[Hashable] = []
-    for name, module in block.named_modules():
-        if has_forward_hooks(module) or "forward" in module.__dict__:
-            raise _CannotTellError(name)
-        plain = tuple((key, _plain(value)) for key, value in module.__dict__.items() if not key.startswith("_"))
-        parameters = module.named_parameters(recurse=False, remove_duplicate=False)
-        buffers = module.named_buffers(recurse=False, remove_duplicate=False)
-        shapes = tuple((key, _shape_of(value)) for key, value in (*parameters, *buffers))
-        found.append((name, type(module), plain, shapes))
-    return tuple(found)
+    modules = tuple((name, type(module), _attributes_of(name, module)) for name, module in block.named_modules())
+    tensors = (*block.named_parameters(remove_duplicate=False), *block.named_buffers(remove_duplicate=False))
+    return modules, tuple((name, _shape_of(tensor)) for name, tensor in tensors)
+
+
+def _attributes_of(name: str, module: nn.Module) -> Hashable:
+    """The plain attributes of a module, its own tensors and modules apart."""
+    state = module.__dict__
+    if "forward" in state or has_forward_hooks(module):
+        raise _CannotTellError(name)
+    return tuple((key, _plain(value)) for key, value in state.items() if not key.startswith("_"))
 
 
 def _plain(value: Any) -> Any:

@@ -27,15 +27,17 @@ class Side(Enum):
 
 
 def current_place(code: CodeType | None) -> Place:
-    """Where the forward with this code is now, down to where it enters torch; nowhere if it is not running."""
+    """Where the forward with this code is now, in it and in the submodules that are traced with it.
+
+    What torch does in between is left out. Nowhere if the forward is not running.
+    """
     found: list[tuple[CodeType, int]] = []
     frame = inspect.currentframe()
     while frame is not None:
-        found.append((frame.f_code, frame.f_lasti))
+        if not f"{frame.f_globals.get('__name__', '')}.".startswith(INTERNALS):
+            found.append((frame.f_code, frame.f_lasti))
         if frame.f_code is code:
             return tuple(reversed(found))
-        if f"{frame.f_globals.get('__name__', '')}.".startswith(INTERNALS):
-            found.clear()
         frame = frame.f_back
     return ()
 

@@ -64,6 +64,20 @@ def find_stack_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(found)
 
 
+def find_inner_stacks(model: nn.Module) -> tuple[str, ...]:
+    """The stacks that a submodule may run in its own forward: two blocks or more of one class that is not torch's."""
+    return tuple(name for name in find_stack_names(model) if "." in name and _is_of_one_class(model, name))
+
+
+def _is_of_one_class(model: nn.Module, stack: str) -> bool:
+    blocks = list(model.get_submodule(stack).children())
+    return len(blocks) > 1 and len({type(block) for block in blocks}) == 1 and not _is_of_torch(blocks[0])
+
+
+def _is_of_torch(block: nn.Module) -> bool:
+    return type(block).__module__.startswith("torch.")
+
+
 def block_calls(graph: fx.Graph, stack: str) -> list[tuple[int, fx.Node]]:
     """The calls of the blocks of a stack, each with the block's index, in the order of the forward."""
     calls: list[tuple[int, fx.Node]] = []

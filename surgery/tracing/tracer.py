@@ -9,7 +9,7 @@ import threading
 import traceback
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,9 @@ from surgery.tracing.arguments import FlatCall, is_number, unflatten_call
 from surgery.tracing.contents import Contents
 from surgery.tracing.factories import recorded_factories
 from surgery.tracing.guards import expect
+from surgery.tracing.kept_values import refuse_kept_inputs
 from surgery.tracing.memo import BlockMemo, is_block_path, map_tensors
+from surgery.tracing.own_objects import Path, held_in_objects, is_plain_object
 from surgery.tracing.places import current_place
 from surgery.tracing.values import ValueProxy, has_proxy, storage_of, value_of
 
@@ -52,14 +54,23 @@ class ContentsNeededError(TraceError):
 
 
 class ValueTracer(CallTracer):
-    """Traces one call of a forward; the values that flow through it are those of the call."""
+    """Traces one call of a forward; the values that flow through it are those of the call.
+
+    `opened` are the submodules whose own forwards are traced with it.
+    """
 
     proxy_buffer_attributes = True
 
     def __init__(
-        self, call: FlatCall, forward: Callable[..., Any], make_fake: MakeFake, contents_of: Call | None
+        self,
+        call: FlatCall,
+        forward: Callable[..., Any],
+        make_fake: MakeFake,
+        contents_of: Call | None,
+        opened: frozenset[str],
     ) -> None:
         super().__init__()
+        self.opened = opened
         self.call = call
         self.make_fake = make_fake
         self.contents_of = contents_of
@@ -72,6 +83,8 @@ class ValueTracer(CallTracer):
         self.num_decisions = 0
         self.memo = BlockMemo()
         self.objects: dict[int, fx.Node] = {}  # of the call, by identity
+        self.held: dict[int, tuple[Path, torch.Tensor]] = {}  # in objects of the model, by identity
+        self.read: dict[Path, fx.Node] = {}
         self.aliases: dict[fx.Node, weakref.WeakSet[ValueProxy]] = {}
 
     # What torch.fx asks of a tracer.
@@ -90,12 +103,14 @@ class ValueTracer(CallTracer):
         if self.contents_of is not None:
             model, call = self.contents_of
             self.contents = Contents(model, dict(zip(placeholders, call.inputs, strict=True)))
+        held = ((path, value) for path, value in held_in_objects(self.root) if isinstance(value, torch.Tensor))
+        self.held = {id(value): (path, value) for path, value in held}
         args, kwargs = unflatten_call(self.call.structure, inputs)
         return lambda root: self.forward(root, *args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002  (torch.fx's signature)
-        """Every submodule is a leaf: only the model's own forward is traced."""
-        return True
+        """Every submodule is a leaf but those that are opened."""
+        return module_qualified_name not in self.opened
 
     def proxy(self, node: fx.Node) -> ValueProxy:
         return ValueProxy(node, self)
@@ -119,6 +134,8 @@ class ValueTracer(CallTracer):
             return a.node
         if id(a) in self.objects:
             return self.objects[id(a)]
+        if id(a) in self.held:
+            return self.read_held(self.held[id(a)][0])
         if isinstance(a, torch.Tensor) and not self.is_attribute(a):
             raise TraceError("it uses a tensor that is neither an input nor an attribute of the model")
         if dataclasses.is_dataclass(a) and not isinstance(a, type):  # diffusers' outputs are dicts as well
@@ -131,6 +148,21 @@ class ValueTracer(CallTracer):
         held = (*self.root.parameters(), *self.root.buffers())
         plain = (value for module in self.root.modules() for value in vars(module).values())
         return any(tensor is value for value in (*held, *plain))
+
+    def read_held(self, path: Path) -> fx.Node:
+        """The node of what is found in the objects of the model along a path."""
+        if path not in self.read:
+            *way, last = path
+            if way:
+                owner = self.read_held(tuple(way))
+                read: Any = getattr if is_plain_object(owner.meta["value"]) else operator.getitem
+                node = self.create_node("call_function", read, (owner, last), {})
+                node.meta["value"] = read(owner.meta["value"], last)
+            else:
+                node = self.create_node("get_attr", str(last), (), {})
+                node.meta["value"] = vars(self.root)[str(last)]
+            self.read[path] = node
+        return self.read[path]
 
     def read_attribute(self, value: Any, read: Callable[[], Any]) -> Any:
         if not self.is_traced_here():
@@ -150,6 +182,8 @@ class ValueTracer(CallTracer):
         if not self.is_traced_here():
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
+        if not self.is_leaf_module(m, path):
+            return forward(*args, **kwargs)
         try:
             with self.concretely():
                 result = self.run_module(path, m, forward, value_of(args), value_of(kwargs))
@@ -357,6 +391,12 @@ def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
     return changed
 
 
+def owners_of(stacks: Iterable[str]) -> frozenset[str]:
+    """The dotted names of all submodules in which these stacks are, at any depth."""
+    parts = [stack.split(".") for stack in stacks]
+    return frozenset(".".join(path[:depth]) for path in parts for depth in range(1, len(path)))
+
+
 def without_contents(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[MakeFake]:
     """What makes inputs fake tensors; for those on the meta device nothing needs to be made."""
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
@@ -371,8 +411,11 @@ def trace_forward(
     forward: Callable[..., Any],
     *,
     contents_of: nn.Module | None = None,
+    stacks: Iterable[str] = (),
 ) -> TracedForward:
     """Trace `forward(model, ...)` for one call. Nothing of the model runs on real data; no memory is taken.
+
+    Submodules are not looked into, but for those that run the blocks of one of `stacks`.
 
     `build_model` is called where tensors are fake, so that it may make weights that take no memory. Given the model
     with its real weights (`contents_of`), what the forward decides on contents is worked out on real tensors.
@@ -380,13 +423,14 @@ def trace_forward(
     Raises:
         ContentsNeededError: the forward decides on the contents of a tensor, and `contents_of` is not given.
         TraceError: it does what a graph can't hold; the text names the line of code.
+        RefusedError: it keeps what it makes of its inputs for the next call.
         InternalsError: this version of torch has not what it takes.
     """
     with ONE_TRACE_AT_A_TIME, without_contents(call.inputs) as make_fake:
         inputs = tuple(make_fake(value) if isinstance(value, torch.Tensor) else value for value in call.inputs)
         model = build_model()
         real = None if contents_of is None else (contents_of, call)
-        tracer = ValueTracer(FlatCall(call.structure, inputs, call.names), forward, make_fake, real)
+        tracer = ValueTracer(FlatCall(call.structure, inputs, call.names), forward, make_fake, real, owners_of(stacks))
         try:
             with recorded_factories(tracer.record_factory), FactoryRecorder(tracer):
                 graph = tracer.trace(model)
@@ -395,6 +439,7 @@ def trace_forward(
         except Exception as error:  # whatever the traced code raises is the user's to read, with its place
             kind = ContentsNeededError if tracer.needs_contents and contents_of is None else TraceError
             raise kind(describe_failure(model, error)) from error
+    refuse_kept_inputs(model)
     graph.lint()
     reads_contents = tracer.contents is not None and tracer.contents.are_read
     return TracedForward(graph, model, tracer.num_decisions, reads_contents)

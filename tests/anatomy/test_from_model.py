@@ -7,8 +7,10 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import surgery
+from surgery.anatomy import from_model
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, build_on_meta
 from surgery.errors import InputError, SpecError
@@ -295,3 +297,23 @@ def test_full_size_models_are_read_without_their_memory(config, num_parameters, 
     assert (anatomy.dtype, anatomy.has_weights) == ("bfloat16", False)
     assert anatomy.size_bytes == 2 * anatomy.num_parameters
     assert grown_kib < 1024 * 1024  # 1 GiB; the weights would take 4 and 24 in bfloat16
+
+
+def test_a_forward_that_fails_leaves_no_counter_open(monkeypatch):
+    """A counter of FLOPs that is left open counts, and slows down, all that torch does from then on."""
+    opened = []
+
+    class Counter(FlopCounterMode):
+        def __enter__(self):
+            opened.append(self)
+            return super().__enter__()
+
+        def __exit__(self, *raised):
+            opened.remove(self)
+            return super().__exit__(*raised)
+
+    monkeypatch.setattr(from_model, "FlopCounterMode", Counter)
+    model = build_tiny_model("pixart")
+    model.transformer_blocks[2].attn2.to_k = nn.Linear(3, 7)
+    assert "can't be traced" in read_anatomy(model).trace_failure
+    assert not opened

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 
+import diffusers
 import huggingface_hub.constants
 import pytest
 import torch
@@ -230,13 +231,21 @@ def test_a_config_that_leaves_a_size_of_the_call_empty_is_known_once_it_has_run(
     assert [stack.streams for stack in anatomy.stacks] == [None] and anatomy.trace_failure is None
 
 
-def test_a_config_that_counts_blocks_without_end_is_refused(tmp_path, config, monkeypatch):
+@pytest.mark.parametrize("num_layers", [501, 400])  # too many whatever they are made of, and too many of theirs
+def test_a_config_that_counts_too_many_blocks_is_refused(tmp_path, config, monkeypatch, num_layers):
     monkeypatch.setattr(sources, "MAX_MODULES", 500)
-    folder = write_files(tmp_path / "folder", {"config.json": {**config, "num_layers": 10**9}})
-    with pytest.raises(InputError, match=r"than 500 modules .*; its largest numbers are num_layers: 1000000000, "):
+    folder = write_files(tmp_path / "folder", {"config.json": {**config, "num_layers": num_layers}})
+    with pytest.raises(InputError, match=r"than 500 modules .*; its largest numbers are "):
         surgery.inspect(folder)
     write_files(folder, {"config.json": config})
     assert surgery.inspect(folder).stacks  # and no hook is left behind
+
+
+def test_a_config_that_counts_blocks_without_end_is_refused_before_anything_is_built(tmp_path, config, monkeypatch):
+    monkeypatch.setattr(diffusers.PixArtTransformer2DModel, "from_config", None)
+    folder = write_files(tmp_path / "folder", {"config.json": {**config, "num_layers": 2**63}})
+    with pytest.raises(InputError, match=rf"than 15,000 modules .*; its largest numbers are num_layers: {2**63}, "):
+        surgery.inspect(folder)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from surgery.plan.backends import WINDOWS
+
 SKIP = 'skip: "transformer_blocks[1]"'
 THREE_FAULTS = """surgery: v1
 model: MODEL
@@ -117,11 +119,30 @@ def test_the_language_alone_can_be_checked_without_the_model(write_spec, faulty,
 
 
 def test_what_is_not_yet_run_is_valid_and_said(write_spec, surgery_command):
-    spec = write_spec("when.yaml", f"{SKIP}\n    when: {{timesteps: [0.0, 0.3]}}")
+    spec = write_spec("second.yaml", "skip: transformer_2/transformer_blocks[0]")
     result = surgery_command("check", spec)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.startswith(f"{spec}:5:11: not yet: when can't run in this version")
+    assert result.stdout.startswith(f"{spec}:4:11: not yet: a second transformer")
     assert json.loads(surgery_command("check", spec, "--json").stdout)["not_yet"] == result.stdout.splitlines()
+
+
+def test_windows_are_shown_with_what_they_leave_out_of_a_trajectory(surgery_command, tmp_path):
+    """Over the noise range, or over the steps of the model's own sampler, which differ."""
+    spec = tmp_path / "late.yaml"
+    when = "{timesteps: [0.75, 1.0], branch: conditional}"
+    spec.write_text(f"surgery: v1\nmodel: demo\noperations:\n  - {{skip: 'transformer_blocks[0:6]', when: {when}}}\n")
+    lines = surgery_command("check", spec).stdout.splitlines()
+    assert "  when timesteps 0.75:1, branch conditional" in lines
+    assert lines[-1] == f"  checkpoint no: {WINDOWS}"
+    assert "runs 93.8% of the blocks' executions, over the noise range" in lines[-3]
+    document = json.loads(surgery_command("check", spec, "--steps", 4, "--json").stdout)
+    assert document["cost"]["block_executions"] == {"before": 12, "after": pytest.approx(12 * (1 - 1 / 16))}
+    assert [window["when"] for window in document["plan"]["windows"]][1] == ["timesteps 0.75:1, branch conditional"]
+    spec.write_text(spec.read_text().replace(when, '{steps: "0:1"}'))
+    assert "give --steps" in surgery_command("check", spec).stdout
+    assert "87.5% of the blocks' executions, in 4 steps" in surgery_command("check", spec, "--steps", 4).stdout
+    drawn = surgery_command("check", spec, "--show", "graph").stdout
+    assert "when steps 0:1\n  clean 0 ██████████" in drawn
 
 
 def test_a_plan_that_only_the_graph_can_express_says_why(write_spec, surgery_command):

@@ -32,7 +32,7 @@ def by_graph(model, call, **orders):
     """The output of a model whose stacks run these layers, by the rewritten graph."""
     forward = innermost(type(model).forward)
     flat = flatten_call((), call, parameters_of(forward))
-    traced = trace_forward(lambda: bare_clone(model), flat, forward)
+    traced = trace_forward(lambda: bare_clone(model), flat, forward, contents_of=model)
     schedules = {
         stack: Schedule(stack, len(model.get_submodule(stack)), tuple(map(Layer, order)))
         for stack, order in orders.items()
@@ -204,3 +204,55 @@ def test_a_layer_of_hunyuan_dit_takes_what_its_partner_left_wherever_the_two_sta
 def test_a_layer_of_hunyuan_dit_whose_partner_did_not_run_once_before_it_is_refused(hunyuan, order):
     with pytest.raises(RefusedError, match=r"blocks\[[01]\] feeds more than the next block \(a long skip connection"):
         by_graph(*hunyuan, blocks=order)
+
+
+def hidream(double, single):
+    """HiDream gives each block a layer of a text model's states, projected by a layer of its own, both by number."""
+    llama_layers, num_layers = list(range(8)), 4
+    model = seeded(
+        diffusers.HiDreamImageTransformer2DModel,
+        **{"patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": num_layers, "num_single_layers": 4},
+        **{"attention_head_dim": 8, "num_attention_heads": 2, "caption_channels": [6, 5], "text_emb_dim": 7},
+        **{
+            "num_routed_experts": 2,
+            "num_activated_experts": 2,
+            "axes_dims_rope": [4, 2, 2],
+            "max_resolution": [32, 32],
+        },
+        **{"llama_layers": llama_layers, "force_inference_output": True},
+    )
+    order = [*double, *(num_layers + layer for layer in single)]
+    for name, kept in (("double_stream_blocks", double), ("single_stream_blocks", single)):
+        setattr(model, name, torch.nn.ModuleList(getattr(model, name)[layer] for layer in kept))
+    model.caption_projection = torch.nn.ModuleList(model.caption_projection[layer] for layer in (*order, 8))
+    model.register_to_config(llama_layers=[llama_layers[layer] for layer in order])
+    return model
+
+
+HIDREAM_ORDERS = [
+    ((0, 2, 3), range(4)),
+    ((2, 1, 0, 3, 3), range(4)),
+    (range(4), (0, 3)),
+    (range(4), (2, 0, 0, 1, 3)),
+    ((3, 1), (1, 0, 3)),
+]
+
+
+@pytest.mark.parametrize(("double", "single"), HIDREAM_ORDERS)
+@torch.no_grad()
+def test_a_block_of_hidream_keeps_its_text_and_that_which_projects_it(double, single):
+    generator = torch.Generator().manual_seed(5)
+    call = {
+        "hidden_states": torch.randn(2, 4, 8, 8, generator=generator),
+        "encoder_hidden_states_t5": torch.randn(2, 4, 6, generator=generator),
+        "encoder_hidden_states_llama3": torch.randn(8, 2, 4, 5, generator=generator),
+        "pooled_embeds": torch.randn(2, 7, generator=generator),
+        "timesteps": torch.tensor([44, 239]),
+    }
+    GENERATOR.manual_seed(0)
+    model = hidream(range(4), range(4))
+    GENERATOR.manual_seed(0)
+    expected = hidream(double, single)(**call).sample
+    assert not torch.equal(expected, model(**call).sample)
+    edited = by_graph(model, call, double_stream_blocks=double, single_stream_blocks=single)
+    assert torch.equal(edited, expected)

@@ -1,13 +1,18 @@
 """Windows: a spec whose operations hold within timesteps, steps or branches, in pipelines of real classes."""
 
 import functools
+import inspect
 
 import pytest
 import torch
 from diffusers import (
     FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
+    IPNDMScheduler,
     KDPM2DiscreteScheduler,
+    PNDMScheduler,
+    SD3ControlNetModel,
+    StableDiffusion3ControlNetPipeline,
     StableDiffusion3Img2ImgPipeline,
 )
 from peft import LoraConfig
@@ -18,9 +23,12 @@ from windows_by_hand import Edit, draw_by_hand, random_edits, spec_of
 import surgery
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.conditions import is_class_conditional
+from surgery.plan.planned import plan_spec_file
+from surgery.publish.graph_folder import write_artefact
 from surgery.spec.load import read_spec
 
 NAMES = ("demo", "sd3", "flux", "auraflow", "dit")
+IP_ADAPTER = ("image_encoder", "feature_extractor")  # components of SD3 that its ControlNet pipeline may lack
 SPLIT = 1e-6  # relative: matrix products over half of a batch add up in another order
 
 
@@ -95,6 +103,62 @@ def test_windows_run_for_second_order_samplers_of_noise_predictors(scheduler):
     edit = Edit("skip", (1,), None, (1, 2), None)
     expected = draw_by_hand("dit", pipe, [edit], lambda each: draw(each, call), calls_a_step=2)
     assert torch.equal(draw(variant_of(pipe, spec_of("dit", [edit])), call), expected)
+
+
+@pytest.mark.parametrize(
+    "edit", [Edit("skip", (1,), None, (2, 3), None), Edit("skip", (1,), None, None, "conditional")]
+)
+def test_windows_run_for_a_sampler_that_repeats_timesteps(edit):
+    """PNDM is at the same timestep in two steps, and does not say in which."""
+    pipe, call = pipeline_of("dit")
+    pipe = copy_with(pipe, PNDMScheduler.from_config(pipe.scheduler.config, skip_prk_steps=True))
+    expected = draw_by_hand("dit", pipe, [edit], lambda each: draw(each, call))
+    assert_same(draw(variant_of(pipe, spec_of("dit", [edit])), call), expected, is_split=edit.branch is not None)
+
+
+def test_a_sampler_that_counts_in_noise_levels_is_refused():
+    """Its timesteps go from 1 to 0, of 1,000: all would be next to clean."""
+    pipe, call = pipeline_of("dit")
+    pipe = copy_with(pipe, IPNDMScheduler.from_config(pipe.scheduler.config))
+    with pytest.raises(InputError, match=r"IPNDMScheduler has timesteps up to 1, where training has 1,000"):
+        draw(variant_of(pipe, spec("timesteps: [0.0, 0.5]")), call)
+
+
+@pytest.mark.parametrize("branch", ["conditional", "unconditional"])
+def test_residuals_of_a_controlnet_are_split_by_rows_and_tell_no_branch(branch):
+    """As many residuals as rows; they follow from the noise, so that no two rows have the same."""
+    base, call = pipeline_of("sd3")
+    names = inspect.signature(SD3ControlNetModel).parameters
+    own = {name: value for name, value in base.transformer.config.items() if name in names}
+    torch.manual_seed(0)
+    controlnet = SD3ControlNetModel(**{**own, "num_layers": 4}).eval()
+    with torch.no_grad():
+        for value in controlnet.parameters():  # some begin at zero
+            value.add_(0.05 * torch.randn(value.shape))
+    components = {name: base.components[name] for name in base.components if name not in IP_ADAPTER}
+    pipe = StableDiffusion3ControlNetPipeline(**components, controlnet=controlnet)
+    pipe.set_progress_bar_config(disable=True)
+    given = {**call, "control_image": Image.new("RGB", (64, 64), "teal")}
+
+    def draw_from_seed(each):
+        torch.manual_seed(5)  # the VAE draws the picture's latents from the global generator
+        return draw(each, given)
+
+    edit = Edit("skip", (1,), None, None, branch)
+    expected = draw_by_hand("sd3", pipe, [edit], draw_from_seed)
+    assert_same(draw_from_seed(variant_of(pipe, spec_of("sd3", [edit]))), expected, is_split=True)
+
+
+def test_another_transformer_that_runs_in_a_callback_is_told_nothing():
+    """The step of a pipeline is that of its own transformer."""
+    pipe, call = pipeline_of("sd3")
+    other = surgery.apply(pipe.transformer, read_spec(spec('steps: "0:2"')))
+
+    def run_other(*_):
+        other(torch.zeros(1, 4, 8, 8))
+
+    with pytest.raises(InputError, match="a transformer alone is in no step of a sampler"):
+        draw(variant_of(pipe, spec('steps: "0:2"')), {**call, "callback_on_step_end": run_other})
 
 
 def test_a_run_that_starts_midway_is_where_its_scheduler_is():
@@ -235,3 +299,21 @@ def copy_with(pipe, scheduler):
     other = type(pipe)(**{**pipe.components, "scheduler": scheduler})
     other.set_progress_bar_config(disable=True)
     return other
+
+
+def test_a_folder_of_a_graph_carries_windows(tmp_path):
+    """Compiled, its plan read back, and loaded onto its base model: the same pictures."""
+    path = tmp_path / "late.yaml"
+    operation = 'skip: "transformer_blocks[2:5]", when: {timesteps: [0.4, 1.0], branch: unconditional}'
+    path.write_text(f"surgery: v1\nmodel: demo\noperations:\n  - {{{operation}}}\n")
+    pipe, call = pipeline_of("demo")
+    planned = plan_spec_file(path)
+    write_artefact(
+        tmp_path / "out", spec=planned.spec, source=planned.source, anatomy=planned.anatomy, plan=planned.plan
+    )
+    loaded = surgery.load_variant(tmp_path / "out")
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(draw(loaded, call), draw(surgery.apply(pipe, path), call))
+    source = (tmp_path / "out" / "forward.py").read_text()
+    assert source.count("\ndef forward(self") == 2
+    assert "# when timesteps 0.4:1, branch unconditional" in source

@@ -15,8 +15,8 @@ from surgery.spec.load import load_spec
 def spec_naming(tmp_path, monkeypatch):
     """A spec in a folder of its own that names a model; the working directory is another one."""
     (tmp_path / "specs").mkdir()
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr(spec_model, "find_source", absent)
 
     def write(name):
@@ -32,15 +32,15 @@ def absent(name):
 
 
 def test_a_path_beside_the_spec_comes_first(spec_naming, tmp_path):
-    for place in ("specs", "work"):
+    for place in ("specs", "elsewhere"):
         (tmp_path / place / "own/model").mkdir(parents=True)
     with warnings.catch_warnings(action="error"):
         assert model_of_spec(spec_naming("own/model"), None) == str(tmp_path / "specs" / "own/model")
-        assert model_of_spec(spec_naming("../work/own"), None) == str(tmp_path / "specs/../work/own")
+        assert model_of_spec(spec_naming("../elsewhere/own"), None) == str(tmp_path / "specs/../elsewhere/own")
 
 
 def test_the_hub_comes_before_the_working_directory(spec_naming, tmp_path, monkeypatch):
-    (tmp_path / "work" / "own/model").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "own/model").mkdir(parents=True)
     monkeypatch.setattr(spec_model, "find_source", lambda name: name)
     spec = spec_naming("own/model")
     with pytest.warns(SurgeryNote) as said:
@@ -57,7 +57,7 @@ def test_the_hub_comes_before_the_working_directory(spec_naming, tmp_path, monke
 
 @pytest.mark.parametrize("name", ["own/model", "model"])
 def test_that_the_working_directory_is_taken_is_said(spec_naming, tmp_path, name):
-    (tmp_path / "work" / name).mkdir(parents=True)
+    (tmp_path / "elsewhere" / name).mkdir(parents=True)
     spec = spec_naming(name)
     with pytest.warns(SurgeryNote) as said:
         assert model_of_spec(spec, None) == name

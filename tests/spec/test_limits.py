@@ -195,6 +195,19 @@ def test_the_operations_of_a_sweep_that_adds_up_are_counted(count, monkeypatch, 
     )
 
 
+def test_windows_cut_sampling_into_a_bounded_number_of_parts(anatomies):
+    """As many as MAX_WINDOWS, whatever its axes: 20 x 5 x 2 are 200."""
+    timesteps = [f"{{reverse: 'transformer_blocks[0:2]', when: {{timesteps: [{n / 20}, 1.0]}}}}" for n in range(1, 20)]
+    branch = "{reverse: 'transformer_blocks[2:4]', when: {branch: conditional}}"
+    steps = [f"{{reverse: 'transformer_blocks[4:6]', when: {{steps: '{n}:'}}}}" for n in range(1, 5)]
+    assert at_once(spec(", ".join([*timesteps, branch, *steps])), anatomies) == ""
+    more = "{reverse: 'transformer_blocks[6:8]', when: {steps: '7:'}}"
+    assert "cut sampling into 240 parts" in at_once(spec(", ".join([*timesteps, branch, *steps, more])), anatomies)
+    at_bound = ", ".join(str(2 * n) for n in range(limits.MAX_WINDOWS))
+    skip = "{{skip: 'transformer_blocks[0]', when: {{steps: [{}]}}}}"
+    assert f"write at most {limits.MAX_WINDOWS}" in at_once(spec(skip.format(f"{at_bound}, 999")), anatomies)
+
+
 def test_every_limit_is_tested_here():
     """A new one can't be forgotten: those that are not in the table have a test of their own, above."""
     named = {name for name in vars(limits) if name.startswith("MAX_")}
