@@ -6,7 +6,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Mutation:
     """In `surgery/FILE`, `old` (which stands there once) becomes `new`. `first` are the tests of `tests/` that are to
-    see it; where they don't, those of the room may, the folder of the same name as the file's."""
+    see it, a folder, a file or one test; where they don't, those of the room may, the folder of the same name as the
+    file's."""
 
     file: str
     old: str
@@ -294,16 +295,21 @@ WINDOWS = (
         "pipelines/sampler_clock.py",
         "position // order - self.first // order",
         "position // order",
-        "graph/test_windows.py",
+        "graph/test_windows.py::test_a_run_that_starts_midway_is_where_its_scheduler_is",
     ),
     Mutation(
         "pipelines/sampler_clock.py",
         "self.num_forwards + 1 if position == self.position else 0",
         "0",
-        "graph/test_windows.py",
+        "graph/test_windows.py::test_separate_calls_of_the_branches_are_told_apart",
     ),
     Mutation("graph/split_rows.py", "[torch.argsort(order)]", "[order]", "graph/test_split_rows.py"),
-    Mutation("graph/removed_blocks.py", "for plan in plans)", "for plan in plans[:1])", "graph/test_windows.py"),
+    Mutation(
+        "graph/removed_blocks.py",
+        "for plan in plans)\n    removed",
+        "for plan in plans[:1])\n    removed",
+        "graph/test_windows.py::test_weights_are_shared_and_only_what_no_atom_runs_is_gone",
+    ),
 )
 
 MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY, *WINDOWS)

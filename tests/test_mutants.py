@@ -29,7 +29,10 @@ def test_every_room_has_mutations_and_every_mutation_tests():
     assert len(MUTATIONS) >= 40
     assert {mutation.room for mutation in MUTATIONS} == ROOMS
     for mutation in MUTATIONS:
-        assert (Path(__file__).parent / mutation.first).exists(), mutation
+        file, _, test = mutation.first.partition("::")
+        path = Path(__file__).parent / file
+        assert path.exists(), mutation
+        assert not test or f"def {test}(" in path.read_text(), mutation
 
 
 @pytest.mark.parametrize(("text", "times"), [("a = 2", 0), ("a = 1\na = 1", 2)])

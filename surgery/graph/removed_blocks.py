@@ -15,16 +15,14 @@ class RemovedBlocks:
     """
 
     def __init__(self, model: nn.Module, plans: tuple[Plan, ...]) -> None:
-        named = {schedule.stack: schedule for plan in plans for schedule in plan.schedules}
-        self.num_blocks = {stack: schedule.num_blocks for stack, schedule in named.items()}
+        self.num_blocks = {schedule.stack: schedule.num_blocks for plan in plans for schedule in plan.schedules}
         self.original_class = type(model)
         self.weights_dtype = next((value.dtype for value in model.parameters()), None)
         self.is_held = True
         self.blocks = {
             f"{stack}.{index}": bare_clone(model.get_submodule(f"{stack}.{index}"), without_memory)
-            for stack, schedule in named.items()
-            for index in schedule.removed
-            if all(any(s.stack == stack and index in s.removed for s in plan.schedules) for plan in plans)
+            for stack in self.num_blocks
+            for index in _removed_by_all(plans, stack)
         }
 
     def take_out(self, variant: nn.Module, named: frozenset[str]) -> None:
@@ -77,6 +75,13 @@ class RemovedBlocks:
                 _put_last(stack, str(index), block)
         mark_checkpointed_calls_(whole)
         return whole
+
+
+def _removed_by_all(plans: tuple[Plan, ...], stack: str) -> list[int]:
+    """The blocks of a stack that none of the plans runs, ascending."""
+    named = ([schedule for schedule in plan.schedules if schedule.stack == stack] for plan in plans)
+    removed = [{index for schedule in found for index in schedule.removed} for found in named]
+    return sorted(set.intersection(*removed))
 
 
 def _put_last(parent: nn.Module, name: str, child: nn.Module) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from surgery.anatomy.anatomy import Anatomy
 from surgery.errors import RefusedError
 from surgery.graph.replace import Means, build_replacement
+from surgery.graph.same_name import subclass_of_same_name
 from surgery.plan.plan import Plan
 from surgery.plan.windowed import WindowedPlan
 
@@ -64,10 +65,4 @@ def _switched_class(original: type[nn.Module]) -> type[nn.Module]:
         stand_in = self.__dict__[ATTRIBUTE].get(plan)
         return original.forward(self, *args, **kwargs) if stand_in is None else stand_in(*args, **kwargs)
 
-    members = {
-        "forward": forward,
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-    }
-    return type(original.__name__, (original,), members)
+    return subclass_of_same_name(original, {"forward": forward})

@@ -15,6 +15,7 @@ from surgery.errors import RefusedError, TraceError
 from surgery.graph.graph_code import readable_source
 from surgery.graph.replace import Means, build_replacement
 from surgery.graph.rewritten_forward import RewrittenForward
+from surgery.graph.same_name import subclass_of_same_name
 from surgery.graph.switched_components import running, switch_components_
 from surgery.graph.windowed_forward import WindowedForward
 from surgery.plan.plan import Plan
@@ -127,11 +128,8 @@ def variant_class(original: type[nn.Module]) -> type[nn.Module]:
         "__init__": become_original,
         "forward": rewrap(original.forward, forward),
         "save_pretrained": _refuse_to_save,
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
     }
-    return type(original.__name__, (original,), members)
+    return subclass_of_same_name(original, members)
 
 
 def _refuse_to_save(self: nn.Module, *_args: Any, **_kwargs: Any) -> NoReturn:

@@ -11,6 +11,7 @@ from accelerate.utils import extract_model_from_parallel
 from tqdm.auto import tqdm
 
 from surgery.errors import InputError
+from surgery.graph.same_name import subclass_of_same_name
 from surgery.graph.split_rows import num_rows_of
 from surgery.graph.variant import forward_of_variant, is_variant
 from surgery.graph.windowed_forward import WindowedForward
@@ -43,13 +44,7 @@ def telling_class(original: Any) -> type:
         with telling(self, args, kwargs):
             return original.__call__(self, *args, **kwargs)
 
-    members = {
-        "__call__": call,
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-    }
-    return type(original.__name__, (original,), members)
+    return subclass_of_same_name(original, {"__call__": call})
 
 
 @contextmanager

@@ -43,10 +43,6 @@ class TimestepConvention:
         """The share of the noise range at a value of the argument."""
         return (value - self.offset) / self.scale
 
-    def is_near(self, value: float, share: float) -> bool:
-        """Whether a value is the one at a share, but for rounding."""
-        return abs(self.share_of(value) - share) <= TOLERANCE
-
 
 def known_convention(model: nn.Module) -> TimestepConvention | None:
     """What was learnt of a model's class and config before, and is kept in the user's cache; None without."""
@@ -101,7 +97,7 @@ def _note_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[list[float], list[d
 
     prompts = CLASSES if is_class_conditional(pipe) else PROBES
     left_out = ("timesteps", "sigmas", "num_inference_steps")
-    arguments = {**{name: value for name, value in call.items() if name not in left_out}}
+    arguments = {name: value for name, value in call.items() if name not in left_out}
     noise = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
     with noting_forwards(pipe, note), replaced(pipe.scheduler, "step", stay):
         try:

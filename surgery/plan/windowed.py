@@ -221,9 +221,7 @@ def any_plan_from_json(data: dict[str, Any]) -> AnyPlan:
         return plan_from_json(data)
     atoms: dict[Atom, Plan] = {}
     for window in data["windows"]:
-        plan = plan_from_json(
-            {"class": data["class"], **{name: window[name] for name in ("schedules", "replacements")}}
-        )
+        plan = plan_from_json({"class": data["class"], **{name: window[name] for name in OF_AN_ATOM}})
         atoms |= {atom_from_text(name): plan for name in window["when"]}
     found = _of_atoms(atoms)
     if data.get("hash", found.hash) != found.hash:

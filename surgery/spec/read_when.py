@@ -6,7 +6,6 @@ from surgery.spec.document import Entries, Items, Scalar, Value
 from surgery.spec.fields import check_keys, describe, read_choice, read_number
 from surgery.spec.grammar import WHEN
 from surgery.spec.limits import MAX_INDEX, MAX_WINDOWS
-from surgery.spec.nearest import shorten
 from surgery.spec.operations import StepRange, When
 from surgery.spec.places import Faults
 
@@ -74,7 +73,7 @@ def _read_step(value: Value, faults: Faults) -> StepRange | None:
         return None
     start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
     if start >= MAX_INDEX or (stop is not None and not start < stop <= MAX_INDEX):
-        faults.add(value.place, f'"{shorten(value.text)}" holds no step; ranges are half open and rise, like "0:5"')  # type: ignore[union-attr]
+        faults.add(value.place, f'{describe(value)} holds no step; ranges are half open and rise, like "0:5"')
         return None
     return (start, stop)
 

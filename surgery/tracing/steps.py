@@ -9,7 +9,7 @@ wherever it runs.
 
 import inspect
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,12 @@ def find_stack_names(model: nn.Module) -> tuple[str, ...]:
         if isinstance(module, nn.ModuleList) and len(module) and not inside:
             found.append(name)
     return tuple(found)
+
+
+def owners_of(stacks: Iterable[str]) -> frozenset[str]:
+    """The dotted names of all submodules in which these stacks are, at any depth."""
+    parts = [stack.split(".") for stack in stacks]
+    return frozenset(".".join(path[:depth]) for path in parts for depth in range(1, len(path)))
 
 
 def find_inner_stacks(model: nn.Module) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from surgery.tracing.kept_values import refuse_kept_inputs
 from surgery.tracing.memo import BlockMemo, is_block_path, map_tensors
 from surgery.tracing.own_objects import Path, held_in_objects, is_plain_object
 from surgery.tracing.places import current_place
+from surgery.tracing.steps import owners_of
 from surgery.tracing.values import ValueProxy, has_proxy, storage_of, value_of
 
 ONE_TRACE_AT_A_TIME = threading.RLock()  # torch.fx patches nn.Module for the whole process
@@ -389,12 +390,6 @@ def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
     changed = tensor.clone()
     changed[index] = update
     return changed
-
-
-def owners_of(stacks: Iterable[str]) -> frozenset[str]:
-    """The dotted names of all submodules in which these stacks are, at any depth."""
-    parts = [stack.split(".") for stack in stacks]
-    return frozenset(".".join(path[:depth]) for path in parts for depth in range(1, len(path)))
 
 
 def without_contents(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[MakeFake]:

@@ -94,6 +94,13 @@ def test_windows_that_cover_all_are_no_windows(anatomies, operations):
     assert plan.hash == plan_of(anatomies, skip(3)).hash
 
 
+def test_an_edge_that_parts_nothing_is_gone_where_another_axis_parts_something(anatomies):
+    halves = [skip(3, f"timesteps: [0.0, 0.5], branch: {branch}") for branch in BRANCHES]
+    thirds = [skip(3, f'timesteps: [0.0, 0.5], steps: "{steps}"') for steps in ("0:2", "2:5", "5:")]
+    once = plan_of(anatomies, skip(3, "timesteps: [0.0, 0.5]"))
+    assert plan_of(anatomies, *halves) == plan_of(anatomies, *thirds) == once
+
+
 def test_the_order_of_disjoint_windows_does_not_matter(anatomies):
     one, other = skip("1:3", "timesteps: [0.0, 0.3]"), skip("2:9", "timesteps: [0.5, 1.0]")
     assert plan_of(anatomies, one, other).hash == plan_of(anatomies, other, one).hash
