@@ -26,7 +26,6 @@ def wan_transformer(num_layers, seed):
         freq_dim=8,
         ffn_dim=16,
         num_layers=num_layers,
-        rope_max_seq_len=32,
     ).eval()
     with torch.no_grad():
         for value in model.parameters():

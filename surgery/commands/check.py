@@ -25,7 +25,6 @@ from surgery.text_table import table
 
 SUFFIXES = (".yaml", ".yml")
 OF_WHOLE_RANGE = "executions are of the whole noise range, of which each of the two transformers runs a part"
-NO_PAIR_OF_CHECKPOINTS = "not yet: the edited weights of two transformers can't be written in this version"
 OF_A_PART = ("groups", "plan", "cost", "backends", "code")  # what the document says of each of two transformers
 
 
@@ -188,7 +187,7 @@ def cost_of(planned: AnyPlannedSource, steps: int | None) -> dict[str, Any]:
 def describe_pair(planned: PlannedPairSource, show: Show | None) -> tuple[dict[str, Any], str]:
     """The JSON document of a valid spec that edits two transformers, and its text: that of each, below its name."""
     plan = planned.plan
-    found = {part: describe(each, show, is_of_pair=True) for part, each in planned.sources.items()}
+    found = {part: describe(each, show) for part, each in planned.sources.items()}
     document = {
         "spec": planned.spec.file,
         "model": planned.source.name,
@@ -209,14 +208,10 @@ def describe_pair(planned: PlannedPairSource, show: Show | None) -> tuple[dict[s
     return document, "\n\n".join([head, *(f"{part}:\n{text}" for part, (_, text) in found.items()), saved, *note])
 
 
-def describe(
-    planned: PlannedSource, show: Show | None, steps: int | None = None, *, is_of_pair: bool = False
-) -> tuple[dict[str, Any], str]:
+def describe(planned: PlannedSource, show: Show | None, steps: int | None = None) -> tuple[dict[str, Any], str]:
     """The JSON document of one valid spec, and its text: a line, or what `show` asks for."""
     plan, anatomy = planned.plan, planned.anatomy
     verdicts, cost = judge_backends(plan, anatomy), cost_in_steps(planned, steps)
-    if is_of_pair:
-        verdicts = (verdicts[0], Verdict("checkpoint", "no", (NO_PAIR_OF_CHECKPOINTS,)))
     document = {
         "spec": planned.spec.file,
         "model": planned.source.name,

@@ -79,6 +79,11 @@ class PlannedPairSource(PlannedPair):
 AnyPlannedSource = PlannedSource | PlannedPairSource
 
 
+def parts_of(planned: AnyPlannedSource) -> tuple[PlannedSource, ...]:
+    """What is planned for the one transformer, or for each of the two."""
+    return (planned.first, planned.second) if isinstance(planned, PlannedPairSource) else (planned,)
+
+
 def plan_model(
     spec: Spec, first: Anatomy, find_second: SecondFinder, *, profile: str | Path | None = None
 ) -> AnyPlanned:
