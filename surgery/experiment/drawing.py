@@ -9,6 +9,7 @@ from PIL import Image
 from surgery.experiment.engines import Batch, Engine, SerialEngine
 from surgery.experiment.rows import ModelRow
 from surgery.experiment.run import Run
+from surgery.pipelines.guidance import transformers_of
 from surgery.pipelines.shared_text import text_encoded_once
 from surgery.progress import Meter, show_progress
 
@@ -58,7 +59,8 @@ class StepNotes:
     @contextmanager
     def counting(self, pipes: Sequence[Any]) -> Iterator[None]:
         """Within it, every forward of their transformers counts."""
-        handles = [pipe.transformer.register_forward_hook(self._count) for pipe in pipes]
+        models = [model for pipe in pipes for model in transformers_of(pipe)]
+        handles = [model.register_forward_hook(self._count) for model in models]
         try:
             yield
         finally:

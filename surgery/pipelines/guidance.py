@@ -99,7 +99,12 @@ def noting_forwards(pipe: Any, note: Callable[..., Any]) -> Iterator[None]:
 
 def transformers_of(pipe: Any) -> list[Any]:
     """The transformer of a pipeline, or both of one that has two."""
-    return [model for part in MODELS if (model := getattr(pipe, part, None)) is not None]
+    return [getattr(pipe, part) for part in names_of_transformers(pipe)]
+
+
+def names_of_transformers(pipe: Any) -> list[str]:
+    """`transformer`, and `transformer_2` where a pipeline has that."""
+    return [part for part in MODELS if getattr(pipe, part, None) is not None]
 
 
 def nothing_predicted(arguments: Mapping[str, Any]) -> Any:

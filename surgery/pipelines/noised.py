@@ -38,11 +38,9 @@ def predict_noised(
     scheduler's a_t (DDPM, arXiv 2006.11239, eq. 4).
 
     Raises:
-        RefusedError: how the pipeline packs its latents is not known, or it has two transformers.
+        RefusedError: how the pipeline packs its latents is not known.
         InputError: the pipeline refuses the call.
     """
-    if len(transformers_of(pipe)) > 1:
-        raise RefusedError(f"{type(pipe).__name__} has two transformers; noised latents are predicted by one alone yet")
     height, width = picture_size(pipe, call)
     timestep, noised = add_noise(pipe.scheduler, clean, noise, share)
     known = inspect.signature(type(pipe).__call__).parameters
@@ -54,8 +52,9 @@ def predict_noised(
     with ExitStack() as stack:
         stack.enter_context(replaced(pipe.scheduler, "step", _keep_and_stop(pipe.scheduler.step, predictions)))
         stack.enter_context(replaced(pipe.scheduler, "set_timesteps", _visit(pipe.scheduler, timestep)))
-        hook = pipe.transformer.register_forward_pre_hook(_put(pipe, name, noised), with_kwargs=True, prepend=True)
-        stack.callback(hook.remove)
+        for model in transformers_of(pipe):  # the pipeline runs the one that is for this timestep
+            hook = model.register_forward_pre_hook(_put(pipe, name, noised), with_kwargs=True, prepend=True)
+            stack.callback(hook.remove)
         try:
             pipe(conditions_of(pipe, captions), generator=generators, output_type="latent", **arguments)
         except StopSampling:

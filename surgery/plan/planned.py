@@ -99,7 +99,12 @@ def _means_of(spec: Spec, override: str | Path | None) -> "MeansFile | None":
         return None
     from surgery.profiles.means import read_means
 
-    return read_means(spec.folder / str(spec.profile) if override is None else override)
+    means = read_means(spec.folder / str(spec.profile) if override is None else override)
+    if means.transformer != FIRST:
+        raise InputError(
+            f"the means of {means.path} are of {means.transformer}; give a profile of the first transformer"
+        )
+    return means
 
 
 Finder = Callable[[str], ModelSource]

@@ -2,15 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
-from two_transformers import draw, wan_pipeline
+from safetensors.torch import load_file, save_file
+from two_transformers import CALL, draw, wan_pipeline
 
 import surgery
 from surgery.errors import InputError
 from surgery.plan.paired import model_plan_from_json
+from surgery.profiles.profile_file import read_profile
 
 SPEC = """surgery: v1
 model: {model}
@@ -131,6 +134,82 @@ def test_what_a_checkpoint_of_both_refuses_is_said_of_the_one(model, tmp_path, s
     result = surgery_command("compile", spec, "--to", "checkpoint", "--out", tmp_path / "out")
     assert result.exit_code == 1 and result.stderr.startswith("transformer_2: no stock checkpoint can express")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_is_renumbered_for_the_transformer_that_it_is_of(spec, model, tmp_path, surgery_command):
+    lora, out = tmp_path / "lora.safetensors", tmp_path / "out.safetensors"
+    halves = {"lora_A": torch.ones(2, 24), "lora_B": torch.ones(24, 2)}
+    save_file({f"transformer.blocks.2.attn1.to_q.{half}.weight": value for half, value in halves.items()}, lora)
+
+    def remap(*options, spec=spec):
+        return surgery_command("remap", lora, "--spec", spec, "--out", out, "--force", *options)
+
+    refused = remap()
+    assert refused.exit_code == 1 and "say of which: --transformer transformer or --transformer" in refused.stderr
+    for part, place in (("transformer", 1), ("transformer_2", 0)):
+        assert remap("--transformer", part).exit_code == 0
+        assert {name.split(".")[2] for name in load_file(out)} == {str(place)}
+    one = tmp_path / "one.yaml"
+    one.write_text(f"surgery: v1\nmodel: {model}\noperations: [skip: 'blocks[1]']\n")
+    assert remap(spec=one).exit_code == 0
+    refused = remap("--transformer", "transformer_2", spec=one)
+    assert refused.exit_code == 1 and "the spec leaves transformer_2 as it is" in refused.stderr
+    one.write_text("surgery: v1\nmodel: demo\noperations: [skip: 'transformer_blocks[1]']\n")
+    refused = remap("--transformer", "transformer_2", spec=one)
+    assert refused.exit_code == 1 and "demo has one transformer; leave --transformer out" in refused.stderr
+
+
+def profile_of(model, out, surgery_command, *options):
+    """The command's result over one prompt."""
+    size = [argument for name in ("height", "width") for argument in (f"--{name}", "16")]
+    call = ["--call", "num_frames=1", "--call", "max_sequence_length=20"]
+    return surgery_command("profile", model, "--out", out, "--prompt", "a red apple", *size, *call, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "part", "num_blocks", "bins"),
+    [((), "transformer", 4, {8, 9}), (("--transformer", "transformer_2"), "transformer_2", 3, {0, 2, 4, 6})],
+)
+def test_either_is_profiled_at_its_own_steps(model, tmp_path, surgery_command, options, part, num_blocks, bins):
+    out = tmp_path / "p.safetensors"
+    result = profile_of(model, out, surgery_command, "--steps", "6", *options)
+    assert result.exit_code == 0, result.stderr
+    assert f"has two transformers: {part} is measured" in result.stderr
+    profile = read_profile(out)
+    assert (profile.transformer, profile.find_stack("blocks").num_blocks) == (part, num_blocks)
+    assert set(range(10)) - set(profile.empty_bins()) == bins
+    branches = {name.partition(":")[0] for name in profile.parts("blocks", "hidden_states")}
+    assert branches == {"conditional", "unconditional"}
+    mine = surgery.profile(wan_pipeline(), ["a red apple"], call={**CALL, "guidance_scale": 5.0}, part=part)
+    assert np.array_equal(mine.influence("blocks", "hidden_states"), profile.influence("blocks", "hidden_states"))
+
+
+def test_a_transformer_that_never_runs_is_not_profiled(model, tmp_path, surgery_command):
+    pipe = wan_pipeline(boundary_ratio=None)
+    with pytest.raises(InputError, match="never ran its transformer_2 in these calls"):
+        surgery.profile(pipe, ["a red apple"], call={**CALL, "num_inference_steps": 1}, part="transformer_2")
+    pipe.register_modules(transformer_2=None)
+    with pytest.raises(InputError, match="WanPipeline has no transformer_2 here; it has transformer"):
+        surgery.profile(pipe, ["a red apple"], call=CALL, part="transformer_2")
+    result = surgery_command("profile", "demo", "--out", tmp_path / "p.safetensors", "--prompt", "x", "--transformer", "transformer_2")  # fmt: skip
+    assert result.exit_code == 1 and "demo has one transformer; leave --transformer out" in result.stderr
+
+
+def test_a_profile_of_the_second_is_not_taken_for_one_of_the_first(model, tmp_path, surgery_command):
+    out, spec = tmp_path / "second.safetensors", tmp_path / "spec.yaml"
+    assert profile_of(model, out, surgery_command, "--steps", "3", "--transformer", "transformer_2").exit_code == 0
+    suggested = surgery_command("suggest", out, "--remove", "1", "--forbid", "none").stdout
+    assert '- skip: "transformer_2/blocks[' in suggested and "wan, transformer_2: 1 sample" in suggested
+    assert "saves" in surgery_command("suggest", out, "--remove", "1", "--forbid", "none", "--out", spec).stdout
+    first, second = surgery.check(spec).by_part.values()
+    assert first.is_identity and len(second.schedules[0].removed) == 1
+    for name, text in (
+        ("means", "operations: [{replace: {component: 'blocks[1].attn1', with: mean}}]"),
+        ("profile", "groups: {few: 'second.safetensors#blocks.middle'}\noperations: [skip: few]"),
+    ):
+        spec.write_text(f"surgery: v1\nmodel: {model}\nprofile: second.safetensors\n{text}\n")
+        refused = surgery_command("check", spec)
+        assert refused.exit_code == 1 and f"{name}" in refused.stderr and "of transformer_2" in refused.stderr
 
 
 def test_what_is_of_one_transformer_says_so(spec, tmp_path, surgery_command):
