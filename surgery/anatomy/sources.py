@@ -23,6 +23,7 @@ from surgery.spec.file_kind import is_spec
 from surgery.spec.selector import FIRST, MODELS, SECOND
 
 PIPELINE_INDEX = "model_index.json"
+BOUNDARY = "boundary_ratio"  # of Wan 2.2 and its kin
 HUB_ID = re.compile(r"[a-zA-Z0-9_][\w.-]*/[a-zA-Z0-9_][\w.-]*", re.ASCII)
 HUB_PREFIX = "hub:"
 MAX_NESTING = 100  # of a JSON file: what is deeper can be read, but not be copied, compared or written
@@ -41,7 +42,8 @@ class ModelSource:
     the first floating-point tensor in the transformer's files, None where there are none; `revision` the commit on the
     hub, None for folders. `file` is a single file of weights in the layout of the model's authors, as
     `from_single_file` takes it; then `folder` holds its config. `parts` are the transformers of the pipeline by the
-    names of their folders, and `part` is which of them this is.
+    names of their folders, and `part` is which of them this is; `boundary` is the share of the noise range at and above
+    which the first of two runs and below which the second (0 where the second never does), None where it is not known.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ModelSource:
     file: Path | None = None
     part: str = FIRST
     parts: tuple[str, ...] = (FIRST,)
+    boundary: float | None = None
 
     @property
     def has_second(self) -> bool:
@@ -222,7 +225,16 @@ def _source_from(name: str, read: Callable[[str], dict[str, Any] | None], part: 
     if not isinstance(class_name, str) or not class_name.isidentifier():
         raise InputError(f"the config of {name} names no _class_name; is it a diffusers transformer?")
     pipeline = name if index is not None else None
-    return ModelSource(name, config, None, pipeline, None, part=part, parts=parts)
+    boundary = None if index is None or SECOND not in parts else _boundary_of(index)
+    return ModelSource(name, config, None, pipeline, None, part=part, parts=parts, boundary=boundary)
+
+
+def _boundary_of(index: Mapping[str, Any]) -> float | None:
+    """Where a pipeline of two transformers changes from one to the other, as its index says: null is never."""
+    ratio = index.get(BOUNDARY, "")
+    if ratio is None:
+        return 0.0
+    return float(ratio) if isinstance(ratio, (int, float)) and not isinstance(ratio, bool) else None
 
 
 def _is_component(declared: Any) -> bool:

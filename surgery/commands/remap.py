@@ -55,8 +55,8 @@ def planned_transformer(planned: AnyPlannedSource, transformer: str | None) -> P
     parts = {each.source.part: each for each in parts_of(planned)}
     if transformer is None and len(parts) > 1:
         raise InputError(
-            f"the spec edits two transformers, and an adapter is of one of them; say of which: --transformer {FIRST} or "
-            f"--transformer {SECOND}"
+            "the spec edits two transformers, and an adapter is of one of them; say of which: "
+            f"--transformer {FIRST} or --transformer {SECOND}"
         )
     found = parts.get(transformer or FIRST)
     if found is None:

@@ -1,7 +1,7 @@
 """A spec -> its plan, with what it reads: the one way there. Models not seen before need torch."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source
 from surgery.errors import InputError, NotYetError, SpecError, SurgeryError
-from surgery.plan.cost import Cost, plan_cost
+from surgery.plan.cost import Cost, Course, plan_cost
 from surgery.plan.lower import lower_spec
 from surgery.plan.names import find_name_faults
 from surgery.plan.profile_groups import FoundGroup, find_profile_groups, self_contained_text
@@ -48,9 +48,9 @@ class PlannedSpec:
         """What it saves, and what it costs."""
         return plan_cost(self.plan, self.anatomy)
 
-    def cost_over(self, trajectory: Sequence[float] | None) -> Cost:
-        """The same over the steps of a sampler, given by their shares of the noise range."""
-        return self.cost if trajectory is None else plan_cost(self.plan, self.anatomy, trajectory)
+    def cost_on(self, course: Course) -> Cost:
+        """The same where a run calls the transformer on this course."""
+        return plan_cost(self.plan, self.anatomy, course)
 
     @property
     def text(self) -> str:

@@ -9,6 +9,7 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.resolve import resolve_components, resolve_layers
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source, second_source
 from surgery.errors import NotYetError, SpecError
+from surgery.plan.cost import Course
 from surgery.plan.paired import PairedPlan
 from surgery.plan.planned import (
     Finder,
@@ -75,8 +76,24 @@ class PlannedPairSource(PlannedPair):
         """The model, as its first transformer."""
         return self.first.source
 
+    def courses(self, course: Course) -> Mapping[str, Course]:
+        """Which part of a course each of the two runs; all of it where the pipeline does not say."""
+        boundary = self.source.boundary
+        above, below = (course, course) if boundary is None else course.cut(boundary)
+        return {FIRST: above, SECOND: below}
+
 
 AnyPlannedSource = PlannedSource | PlannedPairSource
+
+
+def as_pair(planned: AnyPlannedSource) -> PlannedPairSource:
+    """What is planned for a model with two transformers, of which the second may be left as it is."""
+    if isinstance(planned, PlannedPairSource):
+        return planned
+    source = second_source(planned.source)
+    assert source is not None, "the model has two"
+    second = plan_spec(spec_of_part(planned.spec, SECOND), anatomy_of_source(source))
+    return PlannedPairSource(planned.spec, planned, with_source(second, source))
 
 
 def parts_of(planned: AnyPlannedSource) -> tuple[PlannedSource, ...]:

@@ -110,9 +110,9 @@ def compile_planned(
     """
     parse_size(options.max_shard_size)
     parts = parts_of(planned)
-    for part in parts:
-        with _told_of(part, parts):
-            stock_plan(part.plan)
+    for each in parts:
+        with _told_of(each, parts):
+            stock_plan(each.plan)
     if options.transformer_only and len(parts) > 1:
         raise RefusedError(
             "--transformer-only leaves one transformer, and the spec edits two; leave it out: the large files of the "
@@ -120,7 +120,7 @@ def compile_planned(
         )
     if not options.dry_run:
         refuse_folder(out, COMPILE, force=options.force)
-    sources = [_fetch(part.source, options) for part in parts]
+    sources = [_fetch(each.source, options) for each in parts]
     refuse_own_source(out, sources[0])
     if not options.dry_run:
         refuse_foreign(out)
@@ -129,7 +129,7 @@ def compile_planned(
         prepared = _prepare_all(parts, sources, options, ask)
         seconds = {"discover": time.perf_counter() - started}
         checks = {
-            part: {"numeric": each.agreement} if each.agreement else {} for part, each in prepared.by_part.items()
+            part: {"numeric": found.agreement} if found.agreement else {} for part, found in prepared.by_part.items()
         }
         if options.dry_run:
             return PrunedModel(out, prepared, manifest_of(prepared, {}, checks), seconds, checks)
@@ -138,9 +138,9 @@ def compile_planned(
             _write_bytes(prepared, folder, options, progress)
             seconds["copy"] = time.perf_counter() - started
             started = time.perf_counter()
-            for part, each in prepared.by_part.items():
-                with _told_of(each.planned, parts):
-                    checks[part] |= _verify(each, folder, options, ask)
+            for part, written in prepared.by_part.items():
+                with _told_of(written.planned, parts):
+                    checks[part] |= _verify(written, folder, options, ask)
             seconds["verify"] = time.perf_counter() - started
             manifest = _write_texts(prepared, folder, out, checks)
     return PrunedModel(out, prepared, manifest, seconds, checks)

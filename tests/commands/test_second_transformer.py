@@ -184,14 +184,15 @@ def test_either_is_profiled_at_its_own_steps(model, tmp_path, surgery_command, o
     assert np.array_equal(mine.influence("blocks", "hidden_states"), profile.influence("blocks", "hidden_states"))
 
 
-def test_a_transformer_that_never_runs_is_not_profiled(model, tmp_path, surgery_command):
+def test_a_transformer_that_never_runs_is_not_profiled(tmp_path, surgery_command):
     pipe = wan_pipeline(boundary_ratio=None)
     with pytest.raises(InputError, match="never ran its transformer_2 in these calls"):
         surgery.profile(pipe, ["a red apple"], call={**CALL, "num_inference_steps": 1}, part="transformer_2")
     pipe.register_modules(transformer_2=None)
     with pytest.raises(InputError, match="WanPipeline has no transformer_2 here; it has transformer"):
         surgery.profile(pipe, ["a red apple"], call=CALL, part="transformer_2")
-    result = surgery_command("profile", "demo", "--out", tmp_path / "p.safetensors", "--prompt", "x", "--transformer", "transformer_2")  # fmt: skip
+    options = ("--prompt", "x", "--transformer", "transformer_2")
+    result = surgery_command("profile", "demo", "--out", tmp_path / "p.safetensors", *options)
     assert result.exit_code == 1 and "demo has one transformer; leave --transformer out" in result.stderr
 
 
