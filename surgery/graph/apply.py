@@ -20,7 +20,6 @@ from surgery.plan.planned_pair import AnyPlanned, PlannedPair, plan_model
 from surgery.plan.windowed import AnyPlan, plans_of
 from surgery.profiles.means import MeansFile, read_means
 from surgery.spec.load import Spec, load_spec
-from surgery.spec.parts import refuse_missing_second
 from surgery.spec.selector import FIRST, SECOND
 
 Target = TypeVar("Target", bound=Any)
@@ -82,7 +81,6 @@ def apply_to_transformer(model: nn.Module, spec: OfOne, *, profile: str | Path |
     if isinstance(spec, (str, Path)):
         spec = load_spec(spec)
     if isinstance(spec, Spec):
-        refuse_missing_second(spec)
         spec = plan_spec(spec, anatomy, profile=profile)
     if isinstance(spec, PlannedSpec):
         plan, means = spec.plan, spec.means

@@ -19,7 +19,7 @@ from surgery.plan.spec_model import model_of_spec
 from surgery.plan.sweep import expand_sweep
 from surgery.plan.windowed import AnyPlan
 from surgery.spec.load import Spec, load_spec
-from surgery.spec.parts import edits_second, places_in_second, refuse_missing_second, spec_of_part
+from surgery.spec.parts import edits_second, places_in_second, spec_of_part
 from surgery.spec.places import Faults
 from surgery.spec.selector import FIRST
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from surgery.profiles.means import MeansFile
 
 
+PLACE = re.compile(r".*?:(\d+):(\d+): ")  # with which a fault begins
 ONE_TRANSFORMER = "this is done to one transformer, and the spec edits two; leave transformer_2/ and */ out"
 
 
@@ -130,7 +131,7 @@ def merge_faults(error: SpecError, find_anatomy: Callable[[Spec], Anatomy]) -> l
 
 def place_of(fault: str) -> tuple[int, int]:
     """The line and the column of a message."""
-    found = re.match(r".*?:(\d+):(\d+): ", fault)
+    found = PLACE.match(fault)
     assert found is not None, "a fault begins with its place"
     return int(found[1]), int(found[2])
 
@@ -147,9 +148,7 @@ def plan_spec_file(
         TraceError: the model can't be traced.
     """
     spec, source = load_with_model(path, model, find)
-    if not source.has_second:
-        refuse_missing_second(spec)
-    elif edits_second(spec):
+    if source.has_second and edits_second(spec):
         places = (f"{spec.file}:{place.line}:{place.column}: " for place in places_in_second(spec))
         raise NotYetError(f"{next(places, f'{spec.file}: ')}not yet: {ONE_TRANSFORMER}")
     return with_source(plan_spec(spec, anatomy_of_source(source), profile=profile), source)

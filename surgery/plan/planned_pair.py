@@ -1,6 +1,6 @@
 """A spec and the transformers of a model -> what is planned of it: for the one, or for a pair where both are edited."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from surgery.errors import NotYetError, SpecError
 from surgery.plan.cost import Course
 from surgery.plan.paired import PairedPlan
 from surgery.plan.planned import (
+    PLACE,
     Finder,
     PlannedSource,
     PlannedSpec,
@@ -25,9 +26,9 @@ from surgery.plan.profile_groups import self_contained_text
 from surgery.plan.sweep import expand_sweep
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
-from surgery.spec.parts import edits_second, operation_of_part, refuse_missing_second, selection_of, spec_of_part
+from surgery.spec.parts import edits_second, operation_of_part, selection_of, spec_of_part
 from surgery.spec.places import Faults, Place
-from surgery.spec.selector import FIRST, SECOND
+from surgery.spec.selector import FIRST, MODELS, SECOND
 
 SecondFinder = Callable[[], Anatomy | None]  # the anatomy of the second transformer, None of a model that has one
 
@@ -113,19 +114,30 @@ def plan_model(
     """
     second = find_second() if edits_second(spec) else None
     if second is None:
-        refuse_missing_second(spec)
         return plan_spec(spec, first, profile=profile)
     _refuse_not_yet(spec)
-    found = set(_total_faults(spec, first, second))
+    faults = {part: frozenset[str]() for part in MODELS}
     planned: list[PlannedSpec] = []
-    for part, anatomy in ((FIRST, first), (SECOND, second)):
+    for part, anatomy, means in ((FIRST, first, profile), (SECOND, second, None)):
         try:
-            planned.append(plan_spec(spec_of_part(_without_totals(spec), part), anatomy, profile=profile))
+            planned.append(plan_spec(spec_of_part(_without_totals(spec), part), anatomy, profile=means))
         except SpecError as error:
-            found |= set(error.faults)
+            faults[part] = frozenset(error.faults)
+    found = [*_total_faults(spec, first, second), *_join_faults(faults)]
     if found:
         raise SpecError(sorted(found, key=place_of))
     return PlannedPair(spec, planned[0], planned[1])
+
+
+def _join_faults(faults: Mapping[str, frozenset[str]]) -> Iterator[str]:
+    """The faults of both, each once; of those that one alone has, it is said which."""
+    shared = frozenset.intersection(*faults.values())
+    yield from shared
+    for part, found in faults.items():
+        for fault in found - shared:
+            place = PLACE.match(fault)
+            assert place is not None, "a fault begins with its place"
+            yield f"{place[0]}in {part}: {fault[place.end() :]}"
 
 
 def plan_model_points(
@@ -187,7 +199,7 @@ def _refuse_not_yet(spec: Spec) -> None:
         groups = [selector.place for selector in selection_of(operation) if selector.group is not None]
         lines += [(place, "a profile's group is of the first transformer; write the layers out") for place in groups]
         if isinstance(operation, ops.Replace) and operation.kind == "mean":
-            fact = f"means are measured in the first transformer; replace those of {SECOND} with another kind"
+            fact = f"means are taken of the first transformer alone; replace those of {SECOND} with another kind"
             lines.append((operation.place, fact))
     for operation in filter(_is_split, spec.operations):
         if any(selector.group is not None for selector in selection_of(operation)):

@@ -5,7 +5,7 @@ from typing import assert_never
 
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
-from surgery.spec.places import Faults, Place
+from surgery.spec.places import Place
 from surgery.spec.selector import BOTH, FIRST, SECOND, Selector
 
 
@@ -19,18 +19,15 @@ def places_in_second(spec: Spec) -> tuple[Place, ...]:
     return tuple(place for operation in spec.operations for model, place in _models_of(operation) if model == SECOND)
 
 
-def refuse_missing_second(spec: Spec) -> None:
-    """Raise SpecError where a spec names the second transformer of a model that has one."""
-    faults = Faults(spec.file)
-    for place in places_in_second(spec):
-        faults.add(place, f"there is no {SECOND}: the model has one transformer; leave {SECOND}/ out")
-    faults.raise_if_any()
-
-
 def spec_of_part(spec: Spec, part: str) -> Spec:
-    """The spec with what is for one of two transformers, as if that were the only one."""
+    """The spec with what is for one of two transformers, as if that were the only one.
+
+    What it takes from profiles is of the first.
+    """
     found = (operation_of_part(operation, part) for operation in spec.operations)
-    return replace(spec, operations=tuple(operation for operation in found if operation is not None))
+    kept = tuple(operation for operation in found if operation is not None)
+    groups = spec.profile_groups if part == FIRST else ()
+    return replace(spec, operations=kept, profile=spec.profile if part == FIRST else None, profile_groups=groups)
 
 
 def operation_of_part(operation: ops.AnyOperation, part: str) -> ops.AnyOperation | None:

@@ -1,5 +1,6 @@
 """A folder with two transformers is inspected, checked, compiled and drawn with both."""
 
+import ast
 import json
 
 import numpy as np
@@ -58,6 +59,64 @@ def test_both_are_checked_with_what_each_saves(spec, surgery_command):
     verdicts = [each["backends"]["checkpoint"]["answer"] for each in document["transformers"].values()]
     assert verdicts == ["yes", "yes"]
     assert (first, second) == ({"before": 4, "after": 3}, {"before": 3, "after": 1})
+
+
+def test_what_runs_is_counted_in_the_steps_that_each_runs(model, tmp_path, surgery_command):
+    """Of six steps two are at or above 0.7, and run the first; its window [0.9, 1] holds one of these two."""
+    spec = tmp_path / "spec.yaml"
+    text = "skip: '*/blocks[0]', when: {timesteps: [0.9, 1]}}\n  - {skip: 'transformer_2/blocks[1]'"
+    spec.write_text(f"surgery: v1\nmodel: {model}\noperations:\n  - {{{text}}}\n")
+
+    def counted(*options):
+        document = json.loads(surgery_command("check", spec, "--json", *options).stdout)
+        parts = document["transformers"].values()
+        return [each["cost"]["block_executions"]["after"] for each in parts], document["cost"]
+
+    parts, both = counted("--steps", "6")
+    assert parts == [3.5, 2]
+    assert both["share_of_run"] == {"transformer": 2 / 6, "transformer_2": 4 / 6}
+    assert both["block_executions"] == {"before": pytest.approx(20 / 6), "after": pytest.approx(15 / 6)}
+    parts, both = counted()
+    assert parts == [pytest.approx(4 - 1 / 3), 2], "0.9 to 1 is a third of 0.7 to 1"
+    assert both["share_of_run"] == {"transformer": pytest.approx(0.3), "transformer_2": pytest.approx(0.7)}
+    assert "in its 2 of 6 steps" in surgery_command("check", spec, "--steps", "6").stdout
+    assert "over its part of the noise range, 0.7 to 1" in surgery_command("check", spec).stdout
+    index = model / "model_index.json"
+    kept = index.read_text()
+    try:
+        index.write_text(kept.replace('"boundary_ratio": 0.7', '"boundary_ratio": null'))
+        assert counted()[1]["share_of_run"] == {"transformer": 1, "transformer_2": 0}
+        index.write_text(kept.replace('"boundary_ratio": 0.7,', ""))
+        assert counted()[1]["share_of_run"] == {}
+    finally:
+        index.write_text(kept)
+
+
+def test_both_are_drawn_and_compared(spec, model, tmp_path, surgery_command):
+    svg, other = tmp_path / "both.svg", tmp_path / "other.yaml"
+    shown = surgery_command("check", spec, "--svg", svg, "--show", "graph").stdout
+    assert "transformer:\n" in shown and "transformer_2:\n" in shown
+    assert ">transformer/blocks<" in svg.read_text() and ">transformer_2/blocks<" in svg.read_text()
+    code = surgery_command("check", spec, "--show", "code").stdout
+    assert [node.name for node in ast.parse(code).body] == ["forward", "forward"]
+    assert code.startswith("# transformer\n") and "\n# transformer_2\n" in code
+    other.write_text(f"surgery: v1\nmodel: {model}\noperations: [skip: 'blocks[1]']\n")
+    facts = json.loads(surgery_command("diff", spec, other, "--json").stdout)["facts"]
+    assert facts["transformer: blocks"] == {"a": "0 2:4", "b": "0 2:4", "differs": False}
+    assert facts["transformer_2: blocks"] == {"a": "2", "b": "0:3", "differs": True}
+    other.write_text("surgery: v1\nmodel: demo\noperations: [skip: 'transformer_blocks[1]']\n")
+    refused = surgery_command("diff", spec, other)
+    assert refused.exit_code == 1 and "of which one has two transformers" in refused.stderr
+
+
+def test_videos_of_one_frame_are_drawn_of_both(spec, tmp_path, surgery_command):
+    size = ("--steps", "2", "--height", "16", "--width", "16", "--call", "max_sequence_length=20")
+    command = ("generate", spec, "--prompt", "a red apple", "--out", tmp_path / "drawn", *size)
+    refused = surgery_command(*command)
+    assert refused.exit_code == 1 and "WanPipeline draws videos of 81 frames" in refused.stderr
+    assert surgery_command(*command, "--call", "num_frames=1").exit_code == 0
+    first, second = (tmp_path / "drawn" / name / "0000.png" for name in ("baseline", "spec"))
+    assert first.read_bytes() != second.read_bytes()
 
 
 def test_a_graph_carries_both(spec, model, tmp_path, surgery_command):
@@ -221,5 +280,6 @@ def test_what_is_of_one_transformer_says_so(spec, tmp_path, surgery_command):
         result.exit_code == 1 and "--transformer-only leaves one transformer, and the spec edits two" in result.stderr
     )
     assert not (tmp_path / "one").exists()
-    result = surgery_command("diff", spec, spec)
-    assert result.exit_code == 1 and f"{spec}:5:11: not yet: " in result.stderr
+    spec.write_text(spec.read_text() + '  - replace: {component: "transformer_2/blocks[2].attn1", with: mean}\n')
+    result = surgery_command("check", spec)
+    assert result.exit_code == 0 and result.stdout.startswith(f"{spec}:6:5: not yet: means are taken of the first")

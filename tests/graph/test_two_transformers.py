@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from two_transformers import LAYERS, LAYERS_2, draw, wan_pipeline
+from two_transformers import CALL, LAYERS, LAYERS_2, draw, wan_pipeline
 
 import surgery
 from surgery.errors import InputError, NotYetError, SpecError
+from surgery.pipelines.noised import predict_noised
 from surgery.spec.load import read_spec
 
 ALL, ALL_2 = tuple(range(LAYERS)), tuple(range(LAYERS_2))
@@ -84,6 +85,17 @@ def test_a_window_on_a_branch_of_both_is_not_that_of_the_other(branch):
     assert torch.equal(draw(surgery.apply(wan_pipeline(), split)), whole)
 
 
+@pytest.mark.parametrize(("share", "part"), [(0.9, "transformer"), (0.7, "transformer"), (0.3, "transformer_2")])
+def test_noised_latents_are_predicted_by_the_transformer_for_their_noise(share, part):
+    pipe, latents = wan_pipeline(), torch.ones(1, 4, 1, 2, 2)
+    call = {name: CALL[name] for name in ("height", "width", "num_frames", "max_sequence_length")}
+    given = []
+    getattr(pipe, part).register_forward_hook(lambda *called: given.append(called), with_kwargs=True)
+    found = predict_noised(pipe, latents, latents * 2, share, ["a red apple"], call)
+    ((_, _, kwargs, output),) = given
+    assert torch.allclose(kwargs["hidden_states"], latents * (1 + share)) and torch.equal(found, output[0])
+
+
 def test_a_plan_of_one_transformer_is_the_same_beside_a_second():
     spec, pipe = spec_of("skip: blocks[1]"), wan_pipeline()
     assert surgery.check(spec, pipe).to_json() == surgery.check(spec, pipe.transformer).to_json()
@@ -110,5 +122,5 @@ def test_a_second_transformer_that_is_not_there_is_a_fault():
 
 
 def test_means_of_the_second_are_not_yet_there():
-    with pytest.raises(NotYetError, match="means are measured in the first transformer"):
+    with pytest.raises(NotYetError, match="means are taken of the first transformer alone"):
         surgery.check(spec_of('replace: {component: "transformer_2/blocks[1].attn1", with: mean}'), wan_pipeline())
