@@ -24,10 +24,10 @@ def conditions_of(pipe: Any, prompts: Sequence[str]) -> list[Any]:
     if is_class_conditional(pipe):
         return [_class_of(pipe, prompt) for prompt in prompts]
     encoders = [value for name, value in getattr(pipe, "components", {}).items() if name.startswith("text_encoder")]
-    if encoders and not any(encoders):
+    if encoders and all(value is None for value in encoders):
         raise InputError(
-            f"{type(pipe).__name__} has no text encoder here, and it is called with prompts (with two of them it is found "
-            "out how it lays out guidance and time, for windows); load it with its text encoder"
+            f"{type(pipe).__name__} has no text encoder here, and it is called with prompts (windows find out with two how "
+            "it lays out guidance and time); load it with its text encoder"
         )
     return list(prompts)
 
