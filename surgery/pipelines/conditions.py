@@ -26,8 +26,8 @@ def conditions_of(pipe: Any, prompts: Sequence[str]) -> list[Any]:
     encoders = [value for name, value in getattr(pipe, "components", {}).items() if name.startswith("text_encoder")]
     if encoders and all(value is None for value in encoders):
         raise InputError(
-            f"{type(pipe).__name__} has no text encoder here, and it is called with prompts (windows find out with two how "
-            "it lays out guidance and time); load it with its text encoder"
+            f"{type(pipe).__name__} has no text encoder here, and it is called with prompts (windows find out with two "
+            "how it lays out guidance and time); load it with its text encoder"
         )
     return list(prompts)
 

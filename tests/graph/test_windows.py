@@ -305,7 +305,9 @@ def test_a_branch_is_not_known_of_a_pipeline_that_encodes_no_prompts():
     variant = variant_of(pipe, spec("branch: conditional"))
     variant.register_modules(text_encoder=None)
     embeddings = {name: torch.zeros(1, 20, 64) for name in ("prompt_embeds", "negative_prompt_embeds")}
-    with pytest.raises(InputError, match=r"PixArtAlphaPipeline has no text encoder here, .*; load it with its text enc"):
+    with pytest.raises(
+        InputError, match=r"PixArtAlphaPipeline has no text encoder here, .*; load it with its text enc"
+    ):
         variant(None, None, **embeddings, **call)
 
 
