@@ -16,8 +16,8 @@ from diffusers import DiffusionPipeline
 
 from surgery.bundled import demo_folder
 from surgery.calls.example_inputs import example_call
-from surgery.graph.apply import Variants
 from surgery.graph.shared_forward import SharedForward
+from surgery.graph.transformer_variants import TransformerVariants
 from surgery.plan.plan import Plan
 from surgery.plan.planned import plan_points
 from surgery.plan.prefix_tree import count_runs, prefix_tree
@@ -39,12 +39,12 @@ operations: [{scale: {layers: "transformer_blocks[0]", by: "{by}"}}]
 """
 
 
-def plans_of_text(text: str, variants: Variants[Any]) -> list[Plan]:
+def plans_of_text(text: str, variants: TransformerVariants) -> list[Plan]:
     """The plans of all points of a spec."""
     return [plan for point in plan_points(read_spec(text), variants.anatomy) for plan in plans_of(point.plan)]
 
 
-def subsets(most: int, variants: Variants[Any]) -> list[Plan]:
+def subsets(most: int, variants: TransformerVariants) -> list[Plan]:
     """The plans that leave out at most so many of the blocks of a model; the first leaves out none."""
     (stack,) = variants.anatomy.stacks
     chosen = [gone for num in range(1, most + 1) for gone in itertools.combinations(range(stack.num_blocks), num)]
@@ -54,7 +54,9 @@ def subsets(most: int, variants: Variants[Any]) -> list[Plan]:
 
 
 @torch.no_grad()
-def compare(name: str, plans: Sequence[Plan], variants: Variants[Any], call: Mapping[str, Any], every: int = 1) -> None:
+def compare(
+    name: str, plans: Sequence[Plan], variants: TransformerVariants, call: Mapping[str, Any], every: int = 1
+) -> None:
     """Print the ratio; the loop runs one plan in `every`, and all of those are compared to the bit."""
     shared = SharedForward(variants, plans, {})
     kept: dict[int, torch.Tensor] = {}
@@ -68,7 +70,7 @@ def compare(name: str, plans: Sequence[Plan], variants: Variants[Any], call: Map
     walked = processor_seconds(lambda: shared.run_all((), call, keep))
     alone = 0.0
     for number in looped:
-        variant = variants.transformer(plans[number])
+        variant = variants.make(plans[number])
         variant(**call)
         found: list[torch.Tensor] = []
         alone += processor_seconds(lambda variant=variant, found=found: found.append(variant(**call)[0]))  # type: ignore[misc]
@@ -100,7 +102,7 @@ def main(chosen: Sequence[str]) -> None:
     pipe = DiffusionPipeline.from_pretrained(demo_folder())
     small = example_call(pipe.transformer, sizes={"batch": BATCH}, generator=torch.Generator().manual_seed(0))
     assert small is not None
-    of_large, of_demo = Variants(large), Variants(pipe.transformer)
+    of_large, of_demo = TransformerVariants(large), TransformerVariants(pipe.transformer)
     cases: dict[str, Callable[[str], None]] = {
         "single components of 28 blocks": lambda name: compare(
             name, plans_of_text(SWEEP, of_large), of_large, example.kwargs

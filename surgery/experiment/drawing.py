@@ -9,6 +9,7 @@ from PIL import Image
 from surgery.experiment.engines import Batch, Engine, SerialEngine
 from surgery.experiment.rows import ModelRow, VariantRow
 from surgery.experiment.run import Run
+from surgery.pipelines.guidance import transformers_of
 from surgery.pipelines.shared_text import text_encoded_once
 from surgery.progress import Meter, show_progress
 
@@ -59,11 +60,12 @@ class RowNotes(ExitStack):
             yield batch
 
     def meet(self, pipe: Any) -> None:
-        """From here on, the forwards of its transformer count, and prompts are encoded once."""
+        """From here on, the forwards of its transformers count, and prompts are encoded once."""
         if id(pipe) not in self.met:
             self.met.add(id(pipe))
             self.enter_context(text_encoded_once([pipe], self.texts))
-            self.callback(pipe.transformer.register_forward_hook(self._count).remove)
+            for model in transformers_of(pipe):
+                self.callback(model.register_forward_hook(self._count).remove)
 
     def _count(self, module: Any, args: Any, output: Any) -> None:  # noqa: ARG002  (torch's signature)
         self.forwards += 1

@@ -38,7 +38,7 @@ from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
 from surgery.pipelines.shared_text import text_encoded_once
-from surgery.plan.windowed import AnyPlan
+from surgery.plan.paired import ModelPlan
 from surgery.progress import show_progress
 from surgery.spec.load import Spec, load_spec
 
@@ -77,7 +77,7 @@ class EvaluatedRow:
     pictures: PictureSet | None
     scores: tuple[Score, ...]
     spec: Spec | None = None
-    plan: AnyPlan | None = None
+    plan: ModelPlan | None = None
     errors: Array | None = None
     stage: str = ""
 

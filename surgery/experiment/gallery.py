@@ -30,7 +30,8 @@ from surgery.outputs import added_files, refuse_in_the_way
 from surgery.pipelines.draw import Drawing
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device, pick_dtype
-from surgery.plan.windowed import AnyPlan, WindowedPlan, names_of
+from surgery.plan.paired import ModelPlan, PairedPlan
+from surgery.plan.windowed import WindowedPlan, names_of
 from surgery.publish.graph_folder import Artefact, find_base, is_artefact, read_artefact
 from surgery.publish.manifest import SPEC
 from surgery.spec.load import STANDARD_INPUT, Spec, load_spec
@@ -76,7 +77,9 @@ class Gallery:
         return f"{table(rows, wrap={1})}\npictures in {self.out}/; look at {self.sheet}"
 
 
-def _schedules_text(plan: AnyPlan) -> str:
+def _schedules_text(plan: ModelPlan) -> str:
+    if isinstance(plan, PairedPlan):
+        return "; ".join(f"{part}: {_schedules_text(each)}" for part, each in plan.by_part.items())
     if isinstance(plan, WindowedPlan):
         return "; ".join(f"{names_of(atoms)}: {_schedules_text(each)}" for each, atoms in plan.by_plan.items())
     changed = plan.text.splitlines()[1:]

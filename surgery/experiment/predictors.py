@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from surgery.errors import TraceError
-from surgery.graph.apply import Variants, tensors_of_means
+from surgery.graph.apply import Variants
 from surgery.graph.replace import Means
 from surgery.graph.shared_forward import DEFAULT_MEMORY, SharedForward
+from surgery.graph.transformer_variants import tensors_of_means
 from surgery.graph.windowed_pipeline import windows_of
 from surgery.pipelines.noised import predict_noised
 from surgery.pipelines.noised_call import NoisedCall
@@ -102,6 +103,10 @@ class Predictors:
         plans = tuple(rows)
         if not plans:
             return
+        if expected.call.model is not self.variants.first.model:  # a second transformer, which no planned spec edits
+            for name in names:
+                on_prediction(name, expected.prediction)
+            return
 
         def on_output(number: int, output: Any) -> None:
             found = expected.prediction_of(output)
@@ -123,7 +128,7 @@ class Predictors:
     def shared_forward(self, plans: tuple[Plan, ...]) -> SharedForward:
         """What runs these plans together."""
         if plans not in self.shared:
-            self.shared[plans] = SharedForward(self.variants, plans, self.means, memory=self.memory)
+            self.shared[plans] = SharedForward(self.variants.first, plans, self.means, memory=self.memory)
             while len(self.shared) > MAX_SHARED:
                 self.shared.popitem(last=False)
         self.shared.move_to_end(plans)

@@ -13,8 +13,10 @@ from PIL import Image
 from surgery.experiment.controls import BASELINE, NO_OP, NOISE, RESEEDED
 from surgery.graph.apply import Variants
 from surgery.pipelines.draw import draw_pictures
-from surgery.plan.planned import PlannedSpec, plan_points, plan_spec
-from surgery.plan.windowed import AnyPlan, plans_of
+from surgery.plan.paired import ModelPlan, PairedPlan
+from surgery.plan.planned import plan_spec
+from surgery.plan.planned_pair import AnyPlanned, PlannedPair, plan_model_points
+from surgery.plan.windowed import plans_of
 from surgery.spec.load import Spec, read_spec
 
 RESEED = 1_000_003  # added to the seeds of the baseline that is drawn again
@@ -44,7 +46,7 @@ class Row(ABC):
         return None
 
     @property
-    def plan(self) -> AnyPlan | None:
+    def plan(self) -> ModelPlan | None:
         """What its spec does to the model; None where it is of no spec."""
         return None
 
@@ -78,7 +80,7 @@ class VariantRow(Row):
     """Drawn by the pipeline of a variant, which is built when it is first needed."""
 
     variants: Variants[Any]
-    planned: PlannedSpec
+    planned: AnyPlanned
 
     @cached_property
     def pipe(self) -> Any:
@@ -91,7 +93,8 @@ class VariantRow(Row):
     def recipe(self) -> dict[str, Any]:
         if self.plan is None:
             return {"row": "unchanged graph", "plan": None, "means": None, "seeds_from": self.seed, "size": None}
-        means = [item.values for each in plans_of(self.plan) for item in each.replacements]
+        parts = self.plan.by_part.values() if isinstance(self.plan, PairedPlan) else (self.plan,)
+        means = [item.values for part in parts for each in plans_of(part) for item in each.replacements]
         return {"row": "model", "plan": self.plan.hash, "means": means, "seeds_from": self.seed, "size": None}
 
     @property
@@ -99,12 +102,12 @@ class VariantRow(Row):
         return None if self.kind == "control" else self.planned.spec
 
     @property
-    def plan(self) -> AnyPlan | None:
+    def plan(self) -> ModelPlan | None:
         return None if self.kind == "control" else self.planned.plan
 
     @property
     def predictor(self) -> Any:
-        return self.planned
+        return self.pipe if isinstance(self.planned, PlannedPair) else self.planned
 
 
 @dataclass(frozen=True)
@@ -142,16 +145,19 @@ def variant_rows(
         InputError: a file of means is not usable.
         RefusedError: a spec can't be done on this model.
     """
-    planned = [point for spec in specs for point in plan_points(spec, variants.anatomy, profile=profile)]
+    points = (
+        plan_model_points(spec, variants.first.anatomy, variants.second_anatomy, profile=profile) for spec in specs
+    )
+    planned = [point for of_spec in points for point in of_spec]
     for point in planned:
-        variants.refuse_unfit_plan(point.plan, point.means)
+        variants.refuse_unfit_plan(point)
     names = names_apart([item.spec.name for item in planned], taken)
     return [VariantRow(name, "variant", seed, variants, item) for name, item in zip(names, planned, strict=True)]
 
 
 def control_rows(variants: Variants[Any], seed: int, size: tuple[int, int]) -> list[Row]:
     """What every table has beside the variants: nothing changed, other noise, and no picture at all."""
-    unchanged = plan_spec(read_spec("surgery: v1\noperations: []"), variants.anatomy)
+    unchanged = plan_spec(read_spec("surgery: v1\noperations: []"), variants.first.anatomy)
     return [
         VariantRow(NO_OP, "control", seed, variants, unchanged),
         ModelRow(RESEEDED, "control", seed + RESEED, variants.target),

@@ -12,11 +12,11 @@ from typing import Any
 from torch import fx, nn
 
 from surgery.errors import TraceError
-from surgery.graph.apply import Variants
 from surgery.graph.replace import Means, stand_in_for
 from surgery.graph.rewrite import rewrite_into
 from surgery.graph.shared_graph import SharedGraph
 from surgery.graph.traces import edited_stacks
+from surgery.graph.transformer_variants import TransformerVariants
 from surgery.graph.variant import run_by
 from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.prefix_tree import prefix_tree, walks_through
@@ -61,7 +61,7 @@ class SharedForward:
 
     def __init__(
         self,
-        variants: Variants[Any],
+        variants: TransformerVariants,
         plans: Sequence[Plan],
         means: Mapping[str | None, Means],
         *,

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from surgery.diffusers_internals import pack_by_pipeline
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.conditions import conditions_of
-from surgery.pipelines.guidance import StopSampling
+from surgery.pipelines.guidance import StopSampling, transformers_of
 from surgery.pipelines.noised_call import NoisedCall, TransformerCall, note_calls
 from surgery.pipelines.replaced import replaced
 from surgery.tracing.arguments import parameters_of_module
@@ -70,12 +70,13 @@ def call_noised(
     with ExitStack() as stack:
         stack.enter_context(replaced(pipe.scheduler, "step", _keep_and_stop(pipe.scheduler.step, predictions)))
         stack.enter_context(replaced(pipe.scheduler, "set_timesteps", _visit(pipe.scheduler, timestep)))
-        if instead is not None:
-            stack.enter_context(replaced(pipe.transformer, "forward", instead))
-        hook = pipe.transformer.register_forward_pre_hook(_put(pipe, name, noised), with_kwargs=True, prepend=True)
-        stack.callback(hook.remove)
-        hook = pipe.transformer.register_forward_hook(note_calls(calls), with_kwargs=True)
-        stack.callback(hook.remove)
+        for model in transformers_of(pipe):  # the pipeline runs the one that is for this timestep
+            if instead is not None:
+                stack.enter_context(replaced(model, "forward", instead))
+            hook = model.register_forward_pre_hook(_put(pipe, name, noised), with_kwargs=True, prepend=True)
+            stack.callback(hook.remove)
+            hook = model.register_forward_hook(note_calls(calls), with_kwargs=True)
+            stack.callback(hook.remove)
         try:
             pipe(conditions_of(pipe, captions), generator=generators, output_type="latent", **arguments)
         except StopSampling:

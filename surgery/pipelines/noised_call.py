@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from surgery.tracing.memo import tensors_in, versions_of
 
 
 @dataclass(frozen=True)
 class TransformerCall:
-    """A call of the transformer; `versions` say how often each tensor of its output was changed by then."""
+    """A call of a transformer; `versions` say how often each tensor of its output was changed by then."""
 
+    model: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     output: Any
@@ -30,8 +32,8 @@ class TransformerCall:
 def note_calls(calls: list[TransformerCall]) -> Callable[..., None]:
     """A hook that keeps what the transformer is given, and what it gives."""
 
-    def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ARG001  (torch's)
-        calls.append(TransformerCall(args, kwargs, output, versions_of(output)))
+    def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        calls.append(TransformerCall(module, args, kwargs, output, versions_of(output)))
 
     return note
 

@@ -11,9 +11,10 @@ from torch import nn
 
 from surgery.errors import TraceError
 from surgery.graph import shared_forward
-from surgery.graph.apply import Variants, apply
+from surgery.graph.apply import apply
 from surgery.graph.shared_forward import SharedForward
 from surgery.graph.shared_graph import SharedGraph
+from surgery.graph.transformer_variants import TransformerVariants
 from surgery.graph.variant import build_variant
 from surgery.plan.prefix_tree import prefix_tree
 from surgery.plan.replacements import MeanValues
@@ -57,7 +58,7 @@ def random_plans(name, plan_of, num, seed):
 def test_random_plans_give_what_their_variants_give_alone(plan_of, name):
     model, call = tiny_model(name), tiny_call(tiny_model(name))
     plans = random_plans(name, plan_of, 12, seed=hash(name) % 97)
-    actual = outputs_of(SharedForward(Variants(model), plans, {}), call)
+    actual = outputs_of(SharedForward(TransformerVariants(model), plans, {}), call)
     assert_same(actual, alone(model, plans, call))
     assert len({output.sum().item() for output in actual}) > 5
 
@@ -79,7 +80,7 @@ def test_blocks_run_as_often_as_the_tree_says(plan_of, name):
     """Pairs of skips, in both stacks of a model with two: also what variants share with one another runs once."""
     stack = STACKS[name][-1]
     plans = [plan_of([f'skip: "{stack}[{i}, {j}]"'], tiny_anatomy(name)) for i in range(4) for j in range(i + 1, 4)]
-    shared = SharedForward(Variants(tiny_model(name)), plans, {})
+    shared = SharedForward(TransformerVariants(tiny_model(name)), plans, {})
     runs = counting_blocks(shared)
     outputs_of(shared, tiny_call(tiny_model(name)))
     assert len(runs) == prefix_tree(plans).num_runs
@@ -89,7 +90,7 @@ def test_blocks_run_as_often_as_the_tree_says(plan_of, name):
 def test_a_bound_on_memory_runs_beginnings_again_and_changes_nothing(plan_of, memory):
     model, call = tiny_model("sd3"), tiny_call(tiny_model("sd3"))
     plans = random_plans("sd3", plan_of, 8, seed=5)
-    shared = SharedForward(Variants(model), plans, {}, memory=memory)
+    shared = SharedForward(TransformerVariants(model), plans, {}, memory=memory)
     assert_same(outputs_of(shared, call), alone(model, plans, call))
     (walks,) = shared.walks.values()
     assert len(walks) == (len(set(plans)) if memory == 0 else 1)
@@ -98,7 +99,7 @@ def test_a_bound_on_memory_runs_beginnings_again_and_changes_nothing(plan_of, me
 def test_values_are_let_go_when_their_last_reader_has_run(plan_of):
     """While skips of single blocks are walked, one state waits at a branch, beside the one that flows."""
     plans = [plan_of([f'skip: "transformer_blocks[{index}]"'], tiny_anatomy("pixart")) for index in range(4)]
-    shared = SharedForward(Variants(tiny_model("pixart")), plans, {})
+    shared = SharedForward(TransformerVariants(tiny_model("pixart")), plans, {})
     outputs_of(shared, tiny_call(tiny_model("pixart")))
     ((walk,),) = shared.walks.values()
     live, states, most = set(walk.inputs), set(), 0
@@ -126,7 +127,7 @@ def test_means_of_several_files_stay_apart(plan_of):
         )
         for digest in means
     ]
-    actual = outputs_of(SharedForward(Variants(model), plans, means), call)
+    actual = outputs_of(SharedForward(TransformerVariants(model), plans, means), call)
     with torch.no_grad():
         expected = [
             build_variant(model, plan, tiny_anatomy("pixart"), found)(**call)[0]
@@ -139,7 +140,7 @@ def test_means_of_several_files_stay_apart(plan_of):
 @pytest.mark.parametrize("name", ["HunyuanDiT2DModel", "OmniGenTransformer2DModel"])
 def test_long_skips_and_forwards_that_read_contents_are_shared_as_well(plan_of, name):
     model, call = build_transformer(name).eval(), transformer_call(name)
-    variants = Variants(model)
+    variants = TransformerVariants(model)
     stack = variants.anatomy.stacks[0].name
     plans = [plan_of([f'scale: {{layers: "{stack}[{index}]", by: 0.5}}'], variants.anatomy) for index in range(4)]
     shared = SharedForward(variants, plans, {})
@@ -158,7 +159,7 @@ def test_a_tree_that_mixes_up_constants_is_caught(plan_of, monkeypatch):
     plans = [
         plan_of([f'scale: {{layers: "transformer_blocks[1]", by: {by}}}'], tiny_anatomy("pixart")) for by in (0.5, 2)
     ]
-    first, second = outputs_of(SharedForward(Variants(model), plans, {}), call)
+    first, second = outputs_of(SharedForward(TransformerVariants(model), plans, {}), call)
     assert torch.equal(first, second)
     assert not torch.equal(*alone(model, plans, call))
 
@@ -182,7 +183,7 @@ class InPlace(nn.Module):
 
 
 def test_blocks_that_change_their_inputs_share_nothing(plan_of):
-    variants = Variants(InPlace())
+    variants = TransformerVariants(InPlace())
     call = {"hidden_states": torch.ones(2, 3, 4)}
     with torch.no_grad():
         variants.make(plan_of([], variants.anatomy))(**call)
