@@ -60,6 +60,12 @@ def _freeing_ends() -> re.Pattern[str]:
     return FREED
 
 
+def _version_attribute() -> str:
+    name = "_version"
+    require(hasattr(torch.Tensor, name), "a tensor does not count how often it was changed")
+    return name
+
+
 def _guards_attribute() -> str:
     name = "_guards_code"
     require(name in torch.export.ExportedProgram.__annotations__, "a program has no such attribute")
@@ -104,6 +110,15 @@ CHILDREN = PrivateName(
     since="1.13",
     purpose="run variants whose forward can't be traced whole",
     look_up=_children_registry,
+)
+
+# Comparing contents would be the public way, and tensors without memory have none.
+VERSION = PrivateName(
+    "torch",
+    "torch.Tensor._version",
+    since="0.4",
+    purpose=TRACE,
+    look_up=_version_attribute,
 )
 
 # The conditions on sizes of an exported program. `str(program)` shows ranges of symbols, and not which input has them.
@@ -187,6 +202,12 @@ def twin_with_own_children(module: nn.Module) -> nn.Module:
     twin = type(module).__new__(type(module))
     twin.__dict__ = {**module.__dict__, children: dict(module.__dict__[children])}
     return twin
+
+
+def times_changed(tensor: torch.Tensor) -> int:
+    """How often a tensor, or another that sees its memory, was changed in place; 0 for one that does not count it."""
+    times: int = 0 if tensor.is_inference() else getattr(tensor, VERSION.find())
+    return times
 
 
 def export_guards(program: torch.export.ExportedProgram) -> list[str]:

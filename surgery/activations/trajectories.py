@@ -55,7 +55,7 @@ def watched(
         return take_step(model_output, timestep, *args, **kwargs)
 
     with recorder, replaced(pipe.scheduler, "step", step), padding.listening(pipe):
-        handle = pipe.transformer.register_forward_hook(clock.count_forward)
+        handle = recorder.model.register_forward_hook(clock.count_forward)
         try:
             yield padding
         finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from surgery.anatomy.hub_cache import cached_snapshot, explain_hub_error
-from surgery.anatomy.needed_files import TRANSFORMER, find_gaps, needed_files
+from surgery.anatomy.needed_files import find_gaps, needed_files
 from surgery.anatomy.sources import PIPELINE_INDEX, ModelSource, dtype_of_weights, read_json
 from surgery.errors import InputError
 
@@ -26,7 +26,7 @@ def fetch_source(source: ModelSource, *, transformer_only: bool, variant: str | 
     if source.revision is None or source.file is not None:
         return source
     folder = _fetch(source, transformer_only=transformer_only, variant=variant)
-    inner = folder / TRANSFORMER if source.pipeline is not None else folder
+    inner = folder / source.part if source.pipeline is not None else folder
     pipeline = None if source.pipeline is None else str(folder)
     return replace(source, folder=inner, pipeline=pipeline, weights_dtype=dtype_of_weights(inner))
 

@@ -20,9 +20,10 @@ from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.errors import InputError
 from surgery.files import expand_home, is_file, is_there
 from surgery.spec.file_kind import is_spec
+from surgery.spec.selector import FIRST, MODELS, SECOND
 
 PIPELINE_INDEX = "model_index.json"
-CONFIG_FILES = ((PIPELINE_INDEX, "transformer/config.json"), ("config.json",))  # of a pipeline, of a transformer
+BOUNDARY = "boundary_ratio"  # of Wan 2.2 and its kin
 HUB_ID = re.compile(r"[a-zA-Z0-9_][\w.-]*/[a-zA-Z0-9_][\w.-]*", re.ASCII)
 HUB_PREFIX = "hub:"
 MAX_NESTING = 100  # of a JSON file: what is deeper can be read, but not be copied, compared or written
@@ -40,7 +41,9 @@ class ModelSource:
     `pipeline` is what `DiffusionPipeline.from_pretrained` loads, None for a bare transformer; `weights_dtype` that of
     the first floating-point tensor in the transformer's files, None where there are none; `revision` the commit on the
     hub, None for folders. `file` is a single file of weights in the layout of the model's authors, as
-    `from_single_file` takes it; then `folder` holds its config.
+    `from_single_file` takes it; then `folder` holds its config. `parts` are the transformers of the pipeline by the
+    names of their folders, and `part` is which of them this is; `boundary` is the share of the noise range at and above
+    which the first of two runs and below which the second (0 where the second never does), None where it is not known.
     """
 
     name: str
@@ -50,6 +53,14 @@ class ModelSource:
     weights_dtype: str | None
     revision: str | None = None
     file: Path | None = None
+    part: str = FIRST
+    parts: tuple[str, ...] = (FIRST,)
+    boundary: float | None = None
+
+    @property
+    def has_second(self) -> bool:
+        """Whether the pipeline has a second transformer."""
+        return SECOND in self.parts
 
     @property
     def class_name(self) -> str:
@@ -57,49 +68,58 @@ class ModelSource:
         return str(self.config["_class_name"])
 
 
-def inspect(model: Any) -> Anatomy:
+def inspect(model: Any, *, part: str = FIRST) -> Anatomy:
     """The anatomy of a model: a live transformer or pipeline, or the name of one; no weights are read.
 
-    A name is a hub id, the folder of a pipeline or of a transformer, a single `.safetensors` file, or `demo`.
+    A name is a hub id, the folder of a pipeline or of a transformer, a single `.safetensors` file, or `demo`. Of a
+    pipeline with two transformers (Wan 2.2), `part` is which: `transformer` or `transformer_2`.
 
     Raises:
         InputError: there is no such model, or it has no transformer.
     """
     if isinstance(model, (str, Path)):
-        return anatomy_of_source(find_source(str(model)))
+        return anatomy_of_source(find_source(str(model), part=part))
     from torch import nn
 
     from surgery.anatomy.from_model import read_anatomy
 
-    transformer = getattr(model, "transformer", model)
+    transformer = getattr(model, part, model if part == FIRST else None)
     if not isinstance(transformer, nn.Module):
-        raise InputError(f"a {type(model).__name__} is neither a transformer nor a pipeline with one")
+        lack = "is neither a transformer nor a pipeline with one" if part == FIRST else f"has no {part}"
+        raise InputError(f"a {type(model).__name__} {lack}")
     return read_anatomy(transformer)
 
 
-def find_source(model: str, *, revision: str | None = None) -> ModelSource:
+def find_source(model: str, *, revision: str | None = None, part: str = FIRST) -> ModelSource:
     """The source that a name stands for: `demo`, a pipeline folder, a transformer folder, a single file, or a hub id.
 
     `hub:OWNER/NAME` is a hub id even where there is a folder of that name. `revision` is a commit on the hub; it says
-    nothing of folders.
+    nothing of folders. `part` is the transformer that is meant of a pipeline with two, `transformer` or
+    `transformer_2`.
 
     Raises:
         InputError: there is no such folder or hub id, or it holds no diffusers transformer.
     """
     if model == DEMO_NAME:
-        return _source_in_folder(DEMO_NAME, demo_folder())
+        return _source_in_folder(DEMO_NAME, demo_folder(), part)
     if model.startswith(HUB_PREFIX):
-        return _source_on_hub(model.removeprefix(HUB_PREFIX), revision)
+        return _source_on_hub(model.removeprefix(HUB_PREFIX), revision, part)
     path = expand_home(model)
     if is_there(path) and path.is_dir():
-        return _source_in_folder(model, path)
+        return _source_in_folder(model, path, part)
     if is_file(path):
         return _source_in_file(model, path)
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise InputError(
             f"there is no folder {model}; write a folder, a hub id like PixArt-alpha/PixArt-XL-2-512x512, or demo"
         )
-    return _source_on_hub(model, revision)
+    return _source_on_hub(model, revision, part)
+
+
+def _has_config(snapshot: Path, part: str) -> bool:
+    """Whether a folder that may be whole or not holds what tells of a pipeline's transformer, or of a bare one."""
+    of_pipeline = (snapshot / PIPELINE_INDEX).exists() and (snapshot / part / "config.json").exists()
+    return of_pipeline or (snapshot / "config.json").exists()
 
 
 def is_hub_id(name: str) -> bool:
@@ -107,15 +127,21 @@ def is_hub_id(name: str) -> bool:
     return HUB_ID.fullmatch(name) is not None and "--" not in name and ".." not in name
 
 
-def _source_in_folder(name: str, folder: Path) -> ModelSource:
+def second_source(source: ModelSource) -> ModelSource | None:
+    """The second transformer of the same pipeline; None where it has none. Raises as `find_source` does."""
+    name = source.name if source.revision is None else HUB_PREFIX + source.name
+    return find_source(name, revision=source.revision, part=SECOND) if source.has_second else None
+
+
+def _source_in_folder(name: str, folder: Path, part: str = FIRST) -> ModelSource:
     def read(file: str) -> dict[str, Any] | None:
         path = folder / file
         return read_json(path) if path.exists() else None
 
-    source = _source_from(name, read)
-    inner = folder / "transformer" if source.pipeline else folder
+    source = _source_from(name, read, part)
+    inner = folder / part if source.pipeline else folder
     pipeline = str(folder) if source.pipeline else None
-    return ModelSource(name, source.config, inner, pipeline, dtype_of_weights(inner))
+    return replace(source, folder=inner, pipeline=pipeline, weights_dtype=dtype_of_weights(inner))
 
 
 def _source_in_file(name: str, path: Path) -> ModelSource:
@@ -137,11 +163,11 @@ def _source_in_file(name: str, path: Path) -> ModelSource:
     return replace(source, folder=beside.parent, weights_dtype=dtype_of_file(file), file=path)
 
 
-def _source_on_hub(model: str, commit: str | None) -> ModelSource:
+def _source_on_hub(model: str, commit: str | None, part: str) -> ModelSource:
     """What was downloaded before is taken as it is; otherwise the hub is asked for the two small files."""
     snapshot = cached_snapshot(model, commit)
-    if snapshot is not None and any(all((snapshot / file).exists() for file in files) for files in CONFIG_FILES):
-        source = _source_in_folder(model, snapshot)
+    if snapshot is not None and _has_config(snapshot, part):
+        source = _source_in_folder(model, snapshot, part)
         return replace(source, pipeline=None if source.pipeline is None else model, revision=snapshot.name)
     away = InputError(
         f"{model} is neither a folder nor in the local cache, and the hub can't be reached; check the name and the "
@@ -176,18 +202,20 @@ def _source_on_hub(model: str, commit: str | None) -> ModelSource:
         except (HfHubHTTPError, OSError) as error:
             raise InputError(f"{model} can't be read from the hub: {explain_hub_error(error)}") from None
 
-    return replace(_source_from(model, read), revision=revision)
+    return replace(_source_from(model, read, part), revision=revision)
 
 
-def _source_from(name: str, read: Callable[[str], dict[str, Any] | None]) -> ModelSource:
+def _source_from(name: str, read: Callable[[str], dict[str, Any] | None], part: str = FIRST) -> ModelSource:
     """The source whose files `read` returns, None for a file that is missing."""
     index = read(PIPELINE_INDEX)
+    parts: tuple[str, ...] = (FIRST,)
     if index is not None:
+        parts = tuple(name for name in MODELS if name == FIRST or _is_component(index.get(name)))
         if "transformer" not in index:
-            parts = ", ".join(key for key in index if not key.startswith("_"))
-            raise InputError(f"the pipeline {name} has no transformer; it has {parts}")
-        config = read("transformer/config.json")
-        missing = "transformer/config.json"
+            found = ", ".join(key for key in index if not key.startswith("_"))
+            raise InputError(f"the pipeline {name} has no transformer; it has {found}")
+        config = read(f"{part}/config.json") if part in parts else None
+        missing = f"{part}/config.json"
     else:
         config = read("config.json")
         missing = f"{PIPELINE_INDEX} or config.json"
@@ -196,7 +224,22 @@ def _source_from(name: str, read: Callable[[str], dict[str, Any] | None]) -> Mod
     class_name = config.get("_class_name")
     if not isinstance(class_name, str) or not class_name.isidentifier():
         raise InputError(f"the config of {name} names no _class_name; is it a diffusers transformer?")
-    return ModelSource(name, config, None, name if index is not None else None, None)
+    pipeline = name if index is not None else None
+    boundary = None if index is None or SECOND not in parts else _boundary_of(index)
+    return ModelSource(name, config, None, pipeline, None, part=part, parts=parts, boundary=boundary)
+
+
+def _boundary_of(index: Mapping[str, Any]) -> float | None:
+    """Where a pipeline of two transformers changes from one to the other, as its index says: null is never."""
+    ratio = index.get(BOUNDARY, "")
+    if ratio is None:
+        return 0.0
+    return float(ratio) if isinstance(ratio, (int, float)) and not isinstance(ratio, bool) else None
+
+
+def _is_component(declared: Any) -> bool:
+    """Whether an entry of a pipeline's index stands for a component that is there: [null, null] is one left out."""
+    return isinstance(declared, list) and any(declared)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -269,7 +312,7 @@ def source_to_json(source: ModelSource) -> dict[str, Any]:
 def source_from_json(data: Mapping[str, Any]) -> ModelSource:
     """The source that `source_to_json` wrote."""
     paths = {name: None if data[name] is None else Path(data[name]) for name in ("folder", "file")}
-    return ModelSource(**{**data, **paths})
+    return ModelSource(**{**data, **paths, "parts": tuple(data["parts"])})
 
 
 def anatomy_of_source(source: ModelSource) -> Anatomy:

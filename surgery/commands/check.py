@@ -1,6 +1,6 @@
 """`surgery check SPEC...`: validate specs; show what they do, what that saves, and what can express it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +13,10 @@ from surgery.commands.spec_options import MeansOption, ModelOption
 from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.outputs import write_file
 from surgery.plan.backends import Verdict, judge_backends
-from surgery.plan.cost import Cost
+from surgery.plan.cost import WHOLE, Cost, Course, course_of
 from surgery.plan.plan import Plan
-from surgery.plan.planned import Finder, PlannedSource, find_once, plan_sweep_file
+from surgery.plan.planned import Finder, PlannedSource, find_once
+from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, parts_of, plan_model_sweep_file
 from surgery.plan.text import items_to_text
 from surgery.plan.windowed import WindowedPlan, names_of
 from surgery.spec.load import load_spec, name_of_path
@@ -23,6 +24,10 @@ from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
 
 SUFFIXES = (".yaml", ".yml")
+NO_BOUNDARY = (
+    "when each of the two runs is not known (its index has no boundary_ratio): executions are of the whole range"
+)
+OF_A_PART = ("groups", "plan", "cost", "backends", "code")  # what the document says of each of two transformers
 
 
 class Show(StrEnum):
@@ -52,7 +57,10 @@ def run(
     ] = False,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a spec with windows: what runs over so many steps of the model's own sampler."),
+        typer.Option(
+            min=1,
+            help="Of a spec with windows, or two transformers: what runs in so many steps of the model's own sampler.",
+        ),
     ] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -132,7 +140,7 @@ def check_against_model(
 ) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a valid spec; raises what is wrong. What can't run yet is valid, and said."""
     try:
-        variants = plan_sweep_file(path, model=model, profile=profile, find=find)
+        variants = plan_model_sweep_file(path, model=model, profile=profile, find=find)
     except NotYetError as reason:
         return {"spec": name_of_path(path), "not_yet": str(reason).splitlines()}, str(reason)
     planned = variants[0]
@@ -141,29 +149,32 @@ def check_against_model(
             option = "--svg" if svg is not None else f"--show {show}"
             raise InputError(f"{option} is of one spec; {path} is a sweep of {len(variants)} variants")
         return describe_sweep(variants, steps)
+    if isinstance(planned, PlannedPairSource):
+        if svg is not None:
+            write_svg(planned, svg, force=force)
+        return describe_pair(planned, show, steps)
     if svg is not None:
         write_svg(planned, svg, force=force)
-    return describe(planned, show, steps)
+    return describe(planned, show, course_in_steps(planned, steps), steps)
 
 
-def cost_in_steps(planned: PlannedSource, steps: int | None) -> Cost:
-    """What a plan costs, over so many steps of the model's own sampler where it has windows."""
-    if steps is None or not isinstance(planned.plan, WindowedPlan):
-        return planned.cost
+def course_in_steps(planned: AnyPlannedSource, steps: int | None) -> Course:
+    """Where a run of so many steps of the model's own sampler calls the model, if that makes a difference here."""
+    if steps is None or isinstance(planned.plan, Plan):
+        return WHOLE
     from surgery.pipelines.scheduler_steps import shares_of_source
 
-    return planned.cost_over(shares_of_source(planned.source, steps))
+    return course_of(shares_of_source(planned.source, steps))
 
 
-def describe_sweep(variants: Sequence[PlannedSource], steps: int | None) -> tuple[dict[str, Any], str]:
+def describe_sweep(variants: Sequence[AnyPlannedSource], steps: int | None) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a sweep."""
     file = variants[0].spec.file
     document = {
         "spec": file,
         "model": variants[0].source.name,
         "variants": [
-            {"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_to_json(cost_in_steps(each, steps))}
-            for each in variants
+            {"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_of(each, steps)} for each in variants
         ],
     }
     same = len(variants) - len({each.plan.hash for each in variants})
@@ -171,10 +182,86 @@ def describe_sweep(variants: Sequence[PlannedSource], steps: int | None) -> tupl
     return document, f"{file}: valid, a sweep of {len(variants)} variants{note}"
 
 
-def describe(planned: PlannedSource, show: Show | None, steps: int | None = None) -> tuple[dict[str, Any], str]:
+def cost_of(planned: AnyPlannedSource, steps: int | None) -> dict[str, Any]:
+    """Plain data of what a spec saves; of two transformers, of each by its name."""
+    course = course_in_steps(planned, steps)
+    if isinstance(planned, PlannedPairSource):
+        courses = planned.courses(course)
+        return {part: cost_to_json(each.cost_on(courses[part])) for part, each in planned.sources.items()}
+    return cost_to_json(planned.cost_on(course))
+
+
+def describe_pair(planned: PlannedPairSource, show: Show | None, steps: int | None) -> tuple[dict[str, Any], str]:
+    """The JSON document of a valid spec that edits two transformers, and its text: that of each, below its name."""
+    plan = planned.plan
+    courses = planned.courses(course_in_steps(planned, steps))
+    found = {part: describe(each, show, courses[part], steps) for part, each in planned.sources.items()}
+    document = {
+        "spec": planned.spec.file,
+        "model": planned.source.name,
+        "plan": plan.to_json(),
+        "cost": cost_of_both(planned, courses),
+        "transformers": {
+            part: {name: each[name] for name in OF_A_PART if name in each} for part, (each, _) in found.items()
+        },
+    }
+    if show is None:
+        return document, "\n".join(f"{part}: {text}" for part, (_, text) in found.items())
+    if show is Show.code:
+        return document, "\n".join(f"# {part}\n{text}" for part, (_, text) in found.items())
+    head = f"{planned.spec.file}: {planned.spec.title or 'valid'}\n{planned.source.name}: plan {plan.hash[:12]} of both"
+    texts = [f"{part}:\n{text}" for part, (_, text) in found.items()]
+    return document, "\n\n".join([head, *texts, describe_both(planned, courses)])
+
+
+def describe_both(planned: PlannedPairSource, courses: Mapping[str, Course]) -> str:
+    """What is saved of two transformers together, in one line; and how much is run, of which each runs its part."""
+    cost = cost_of_both(planned, courses)
+    (before, after), shares = cost["parameters"].values(), cost["share_of_run"]
+    share = share_text(before - after, before)
+    text = f"both: saves {count_text(before - after)} of {count_text(before)} parameters ({share})"
+    if not shares:
+        return f"{text}; {NO_BOUNDARY}"
+    text = f"{text}; of a run {' and '.join(f'{part} {100 * share:.1f}%' for part, share in shares.items())}"
+    executions = cost["block_executions"]
+    if executions is None:
+        return f"{text}; how many blocks they run hangs on the number of steps (give --steps)"
+    return f"{text}, together {share_text(executions['after'], executions['before'])} of the blocks' executions"
+
+
+def cost_of_both(planned: PlannedPairSource, courses: Mapping[str, Course]) -> dict[str, Any]:
+    """Plain data of what two transformers save together, and how much runs in a step, of which each runs its part."""
+    costs = {part: each.cost_on(courses[part]) for part, each in planned.sources.items()}
+    shares = shares_of_run(planned, courses)
+    each_alone = [cost_to_json(cost) for cost in costs.values()]
+    found: dict[str, Any] = {
+        name: {side: sum(alone[name][side] for alone in each_alone) for side in ("before", "after")}
+        for name in ("parameters", "bytes")
+    }
+    run = [(share, costs[part]) for part, share in shares.items() if share]
+    executions = None
+    if run and all(cost.executions_after is not None for _, cost in run):
+        executions = {
+            "before": sum(share * cost.executions_before for share, cost in run),
+            "after": sum(share * (cost.executions_after or 0) for share, cost in run),
+        }
+    return {**found, "block_executions": executions, "share_of_run": dict(shares)}
+
+
+def shares_of_run(planned: PlannedPairSource, courses: Mapping[str, Course]) -> Mapping[str, float]:
+    """How much of a run each of two transformers does; nothing where the pipeline does not say."""
+    if planned.source.boundary is None:
+        return {}
+    whole = sum(course.length for course in courses.values())
+    return {part: course.length / whole for part, course in courses.items()}
+
+
+def describe(
+    planned: PlannedSource, show: Show | None, course: Course = WHOLE, steps: int | None = None
+) -> tuple[dict[str, Any], str]:
     """The JSON document of one valid spec, and its text: a line, or what `show` asks for."""
     plan, anatomy = planned.plan, planned.anatomy
-    verdicts, cost = judge_backends(plan, anatomy), cost_in_steps(planned, steps)
+    verdicts, cost = judge_backends(plan, anatomy), planned.cost_on(course)
     document = {
         "spec": planned.spec.file,
         "model": planned.source.name,
@@ -185,9 +272,9 @@ def describe(planned: PlannedSource, show: Show | None, steps: int | None = None
     }
     match show:
         case None:
-            return document, describe_line(planned, verdicts)
+            return document, describe_line(planned, verdicts, cost)
         case Show.plan:
-            return document, describe_plan(planned, verdicts, cost, steps)
+            return document, describe_plan(planned, verdicts, course, steps)
         case Show.anatomy:
             return document, describe_anatomy(planned.source.name, anatomy)
         case Show.graph:
@@ -202,18 +289,19 @@ def describe(planned: PlannedSource, show: Show | None, steps: int | None = None
 def code_of_variant(planned: PlannedSource) -> str:
     """The Python code of the rewritten forward, traced on the example inputs of the model's class."""
     from surgery.anatomy.sources import build_on_meta
-    from surgery.graph.apply import tensors_of_means
+    from surgery.graph.transformer_variants import tensors_of_means
     from surgery.graph.variant import build_variant, source_of_variant
 
     tensors = None if planned.means is None else tensors_of_means(planned.means)
     return source_of_variant(build_variant(build_on_meta(planned.source), planned.plan, planned.anatomy, tensors))
 
 
-def write_svg(planned: PlannedSource, path: Path, *, force: bool) -> None:
-    """Write the drawing of a plan."""
+def write_svg(planned: AnyPlannedSource, path: Path, *, force: bool) -> None:
+    """Write the drawing of a plan; of two transformers one below the other."""
     from surgery.report.draw_svg import draw_svg
 
-    svg = draw_svg(planned.plan, planned.anatomy, title=planned.spec.title or path.stem)
+    anatomies = [each.anatomy for each in parts_of(planned)]
+    svg = draw_svg(planned.plan, *anatomies, title=planned.spec.title or path.stem)
     write_file(path, svg, force=force)
 
 
@@ -227,16 +315,15 @@ def cost_to_json(cost: Cost) -> dict[str, Any]:
     }
 
 
-def describe_line(planned: PlannedSource, verdicts: Sequence[Verdict]) -> str:
+def describe_line(planned: PlannedSource, verdicts: Sequence[Verdict], cost: Cost) -> str:
     """A valid spec in one line: what it saves, and which backends can express it."""
-    cost = planned.cost
     saved = share_text(cost.parameters_before - cost.parameters_after, cost.parameters_before)
     flops = "" if cost.flops_share is None else f", {100 * cost.flops_share:.0f}% of the FLOPs"
     return f"{planned.spec.file}: valid, saves {saved}{flops}; {'; '.join(map(describe_verdict, verdicts))}"
 
 
 def describe_plan(
-    planned: PlannedSource, verdicts: Sequence[Verdict], cost: Cost | None = None, steps: int | None = None
+    planned: PlannedSource, verdicts: Sequence[Verdict], course: Course = WHOLE, steps: int | None = None
 ) -> str:
     """What a spec does, to be read: a line a stack, a line a replacement, what is saved, and what can express it.
 
@@ -251,7 +338,7 @@ def describe_plan(
     else:
         schedules, *replaced = describe_schedules(planned.plan, indent="  ")
         lines += [schedules, *groups, *replaced]
-    lines.append(f"  {describe_cost(planned, cost or planned.cost, steps)}")
+    lines.append(f"  {describe_cost(planned, course, steps)}")
     return "\n".join(lines + [f"  {describe_verdict(verdict)}" for verdict in verdicts])
 
 
@@ -277,9 +364,9 @@ def describe_verdict(verdict: Verdict) -> str:
     return f"{verdict.backend} {verdict.answer}" + (f": {', and '.join(verdict.reasons)}" if verdict.reasons else "")
 
 
-def describe_cost(planned: PlannedSource, cost: Cost, steps: int | None) -> str:
-    """Parameters, bytes and FLOPs, before and after; with windows, how much runs over a trajectory."""
-    anatomy = planned.anatomy
+def describe_cost(planned: PlannedSource, course: Course, steps: int | None) -> str:
+    """Parameters, bytes and FLOPs, before and after; with windows, how much runs on a course."""
+    anatomy, cost = planned.anatomy, planned.cost_on(course)
     saved = cost.parameters_before - cost.parameters_after
     saved_bytes = cost.bytes_before - cost.bytes_after
     at = "" if anatomy.has_weights else f" as {anatomy.dtype}"
@@ -291,7 +378,13 @@ def describe_cost(planned: PlannedSource, cost: Cost, steps: int | None) -> str:
     text = text if share is None else f"{text}; blocks take {100 * share:.1f}% of their FLOPs"
     if not isinstance(planned.plan, WindowedPlan):
         return text
+    if not course.length:
+        return f"{text}; it never runs"
     if cost.executions_share is None:
         return f"{text}; how many blocks it runs hangs on the number of steps (give --steps)"
     where = "over the noise range" if steps is None else f"in {steps} steps"
+    if course.steps is None and course.length < 1:
+        where = f"over its part of the noise range, {course.span[0]:g} to {course.span[1]:g}"
+    elif course.steps is not None and len(course.steps) != steps:
+        where = f"in its {len(course.steps)} of {steps} steps"
     return f"{text}; it runs {100 * cost.executions_share:.1f}% of the blocks' executions, {where}"

@@ -17,7 +17,7 @@ from surgery.commands.compiled_graph import Format, compile_graph, describe_arte
 from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
 from surgery.commands.spec_options import MeansOption, ModelOption
 from surgery.errors import InputError
-from surgery.plan.planned import plan_spec_file
+from surgery.plan.planned_pair import plan_model_file
 from surgery.progress import quietly
 from surgery.publish.pruned_model import CompileOptions, compile_planned
 
@@ -128,7 +128,7 @@ def run(
         force=force,
         dry_run=dry_run,
     )
-    planned = plan_spec_file(spec, model=model, profile=profile)
+    planned = plan_model_file(spec, model=model, profile=profile)
     with quietly(quiet), show_bytes() as progress:
         pruned = compile_planned(planned, out, options, progress=progress)
     if json:

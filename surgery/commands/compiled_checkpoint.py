@@ -1,13 +1,15 @@
 """`surgery compile --to checkpoint`: what is shown while a pruned model is written, and after it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from surgery.commands.output import bytes_text, count_text, share_text
 from surgery.progress import show_progress
 from surgery.publish.pruned_model import Progress, PrunedModel
-from surgery.publish.recipe import config_changes, describe_check, loading_code, notes_on_files
+from surgery.publish.recipe import PreparedModel, config_changes, describe_check, loading_code, notes_on_files
+from surgery.spec.selector import SECOND
 from surgery.text_table import table
 
 NUMERIC = {"numeric", "full"}
@@ -26,12 +28,21 @@ def show_bytes() -> Iterator[Progress]:
 
 
 def pruned_to_json(pruned: PrunedModel) -> dict[str, Any]:
-    """The document of `--json`: the manifest, and the plan of bytes."""
-    prepared = pruned.prepared
+    """The document of `--json`: the manifest, and the plan of bytes; that of a second transformer below its name."""
+    prepared, second = pruned.prepared, pruned.prepared.second
+    of_second = {} if second is None else {SECOND: {**pruned.manifest[SECOND], **_bytes_to_json(second)}}
     return {
         **pruned.manifest,
         "out": str(pruned.folder),
         "seconds": dict(pruned.seconds),
+        **_bytes_to_json(prepared),
+        "components": {file.name: file.size_bytes for file in prepared.pipeline_files},
+        **of_second,
+    }
+
+
+def _bytes_to_json(prepared: PreparedModel) -> dict[str, Any]:
+    return {
         "shards": [
             {
                 "name": shard.name,
@@ -43,13 +54,29 @@ def pruned_to_json(pruned: PrunedModel) -> dict[str, Any]:
         ],
         "dropped": list(prepared.new.dropped),
         "unknown": list(prepared.new.unknown),
-        "components": {file.name: file.size_bytes for file in prepared.pipeline_files},
     }
 
 
 def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
     """What was written, or would be; what it was checked against; how it is loaded."""
-    prepared, plan = pruned.prepared, pruned.prepared.bytes
+    prepared = pruned.prepared
+    lines = [
+        line
+        for part, each in prepared.by_part.items()
+        for line in _describe_transformer(
+            each,
+            pruned.folder if prepared.second is None else pruned.folder / part,
+            pruned.checks[part],
+            dry_run=dry_run,
+        )
+    ]
+    return "\n".join(lines if dry_run else [*lines, "", loading_code(prepared, str(pruned.folder))])
+
+
+def _describe_transformer(
+    prepared: PreparedModel, folder: Path, checks: Mapping[str, Any], *, dry_run: bool
+) -> list[str]:
+    plan = prepared.bytes
     before, dropped = prepared.weights, prepared.new.dropped
     copied = plan.size_bytes - plan.computed_bytes
     runs = sum(len(shard.pieces()) for shard in plan.shards)
@@ -67,18 +94,17 @@ def describe_pruned(pruned: PrunedModel, *, dry_run: bool) -> str:
         )
     share = share_text(plan.num_values, before.num_values)
     changes = ", ".join(f"{name}: {value}" for name, value in config_changes(prepared).items())
-    lines = [
-        f"{pruned.folder}: {'would hold' if dry_run else 'holds'} a {prepared.source.class_name}, "
+    return [
+        f"{folder}: {'would hold' if dry_run else 'holds'} a {prepared.source.class_name}, "
         f"{count_text(plan.num_values)} parameters ({share} of {count_text(before.num_values)}), "
         f"{bytes_text(plan.size_bytes)}",
         *table(rows, indent="  ", right={1}, wrap={2}).splitlines(),
         *([f"  config      {changes}"] if changes else []),
         *(f"  {shard.name}  {bytes_text(shard.size_bytes)}" for shard in plan.shards),
-        *(f"  {describe_check(kind, found)}" for kind, found in pruned.checks.items()),
+        *(f"  {describe_check(kind, found)}" for kind, found in checks.items()),
         *(f"  note: {note}" for note in notes_on_files(prepared)),
-        *([] if NUMERIC & pruned.checks.keys() else [f"  {UNCHECKED}"]),
+        *([] if NUMERIC & checks.keys() else [f"  {UNCHECKED}"]),
     ]
-    return "\n".join(lines if dry_run else [*lines, "", loading_code(prepared, str(pruned.folder))])
 
 
 def describe_seconds(pruned: PrunedModel) -> str:

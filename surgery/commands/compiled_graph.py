@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from surgery.commands.output import bytes_text
 from surgery.errors import RefusedError
-from surgery.plan.planned import PlannedSource, plan_spec_file
+from surgery.plan.planned import PlannedSource
+from surgery.plan.planned_pair import PlannedPairSource, plan_model_file
 from surgery.plan.windowed import WindowedPlan
 
 if TYPE_CHECKING:
@@ -39,7 +40,14 @@ def compile_graph(
     from surgery.written import COMPILE
 
     refuse_folder(out, COMPILE, force=force)
-    planned = plan_spec_file(spec, model=model, profile=profile)
+    planned = plan_model_file(spec, model=model, profile=profile)
+    first = planned.first if isinstance(planned, PlannedPairSource) else planned
+    second = planned.second if isinstance(planned, PlannedPairSource) else None
+    if format is Format.pt2 and second is not None:
+        raise RefusedError(
+            "a program (--format pt2) is of one transformer, and the spec edits two; leave --format out: the folder of "
+            "a graph carries both"
+        )
     if format is Format.pt2 and isinstance(planned.plan, WindowedPlan):
         raise RefusedError(
             "a program (--format pt2) runs the same layers in every step and branch, and the spec has windows (when); "
@@ -50,12 +58,13 @@ def compile_graph(
     return write_artefact(
         out,
         spec=replace(planned.spec, text=planned.text),
-        source=planned.source,
-        anatomy=planned.anatomy,
-        plan=planned.plan,
-        means=planned.means,
+        source=first.source,
+        anatomy=first.anatomy,
+        plan=first.plan,
+        means=first.means,
+        second=second,
         force=force,
-        write_more=program_writer(planned, dtype) if format is Format.pt2 else None,
+        write_more=program_writer(first, dtype) if format is Format.pt2 else None,
     )
 
 

@@ -1,6 +1,6 @@
 """`surgery diff A B`: what two specs run and save, side by side."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +11,10 @@ from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json
 from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
+from surgery.plan.cost import WHOLE, Course
 from surgery.plan.plan import Plan
-from surgery.plan.planned import PlannedSource, plan_spec_file
+from surgery.plan.planned import PlannedSource
+from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, as_pair, parts_of, plan_model_file
 from surgery.plan.schedule import count_executions
 from surgery.plan.text import items_to_text
 from surgery.plan.windowed import WHEN, compare_atoms, names_of
@@ -48,9 +50,8 @@ def run(
     Exit status 0 whether they differ or not.
     """
     refuse_stdin_twice((first, second))
-    sides = [plan_spec_file(path, model=model, profile=profile) for path in (first, second)]
-    refuse_different_models(*sides)
-    rows = [*compare_plans(*sides), *compare_costs(*sides)]
+    sides = [plan_model_file(path, model=model, profile=profile) for path in (first, second)]
+    rows = compare(*sides)
     if json:
         document = {row.fact: {"a": row.first, "b": row.second, "differs": row.differs} for row in rows}
         print_json(
@@ -67,6 +68,41 @@ def run(
         say(f"the same plan, {sides[0].plan.hash[:12]}")
 
 
+def compare(first: AnyPlannedSource, second: AnyPlannedSource) -> list[PlanDifference]:
+    """All facts of two specs; of two transformers, those of each behind its name.
+
+    Raises:
+        InputError: the specs are for models with other stacks.
+    """
+    rows = [
+        PlanDifference("title", first.spec.title or "", second.spec.title or ""),
+        PlanDifference("model", first.source.name, second.source.name),
+    ]
+    if not any(isinstance(side, PlannedPairSource) for side in (first, second)):
+        (one,), (other,) = parts_of(first), parts_of(second)
+        return rows + compare_transformers(one, other)
+    if not (first.source.has_second and second.source.has_second):
+        raise InputError(
+            f"{_models_text(first, second)}, of which one has two transformers; to plan both for one, give --model"
+        )
+    pairs = [as_pair(side) for side in (first, second)]
+    for part in pairs[0].sources:
+        one, other = (pair.sources[part] for pair in pairs)
+        found = compare_transformers(one, other, pairs[0].courses(WHOLE)[part])
+        rows += [replace(row, fact=f"{part}: {row.fact}") for row in found]
+    return rows
+
+
+def compare_transformers(first: PlannedSource, second: PlannedSource, course: Course = WHOLE) -> list[PlanDifference]:
+    """What runs of one transformer under each spec, and what that saves where a run calls it on this course."""
+    refuse_different_models(first, second)
+    return [*compare_plans(first, second), *compare_costs(first, second, course)]
+
+
+def _models_text(first: AnyPlannedSource, second: AnyPlannedSource) -> str:
+    return f"{first.spec.file} is for {first.source.name}, {second.spec.file} for {second.source.name}"
+
+
 def refuse_different_models(first: PlannedSource, second: PlannedSource) -> None:
     """Raise InputError unless both plans are for models with the same stacks."""
     shapes = [
@@ -74,16 +110,14 @@ def refuse_different_models(first: PlannedSource, second: PlannedSource) -> None
         for side in (first, second)
     ]
     if shapes[0] != shapes[1]:
-        names = f"{first.spec.file} is for {first.source.name}, {second.spec.file} for {second.source.name}"
-        raise InputError(f"{names}, which have other stacks; to plan both for one model, give --model")
+        raise InputError(
+            f"{_models_text(first, second)}, which have other stacks; to plan both for one model, give --model"
+        )
 
 
 def compare_plans(first: PlannedSource, second: PlannedSource) -> list[PlanDifference]:
-    """Title, model, and for each stack what runs, what is left out on one side only, and how much runs."""
-    rows = [
-        PlanDifference("title", first.spec.title or "", second.spec.title or ""),
-        PlanDifference("model", first.source.name, second.source.name),
-    ]
+    """For each stack what runs, what is left out on one side only, and how much runs."""
+    rows: list[PlanDifference] = []
     for (one, other), atoms in compare_atoms(first.plan, second.plan).items():
         when = names_of(atoms)
         rows += _compare_within(one, other, first.anatomy, f"{WHEN}{when}: " if when else "")
@@ -112,10 +146,10 @@ def _compare_within(first: Plan, second: Plan, anatomy: Anatomy, when: str) -> l
     return rows
 
 
-def compare_costs(first: PlannedSource, second: PlannedSource) -> list[PlanDifference]:
+def compare_costs(first: PlannedSource, second: PlannedSource, course: Course) -> list[PlanDifference]:
     """What each side saves, and which backends can express it."""
     sides = (first, second)
-    costs = [side.cost for side in sides]
+    costs = [side.cost_on(course) for side in sides]
     rows = [
         PlanDifference("saves parameters", *(_saved(c.parameters_before, c.parameters_after) for c in costs)),
         PlanDifference("saves bytes", *(bytes_text(c.bytes_before - c.bytes_after) for c in costs)),

@@ -22,6 +22,8 @@ from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin
 from surgery.experiment.metric_table import list_metrics
 from surgery.progress import quietly
 
+DEFAULT_GB, BYTES_A_GB = 4.0, 10**9
+
 
 def run(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Specs of one model; - is standard input.")],
@@ -67,6 +69,19 @@ def run(
     lpips: Annotated[str, typer.Option(help="auto, none, alex, vgg or squeeze.")] = "auto",
     lpips_weights: Annotated[Path | None, typer.Option(help="The file of its backbone's weights.")] = None,
     bins: Annotated[int, typer.Option(min=1, help="Timesteps of the denoising error.")] = 10,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            help="KIND:PROMPTS/ROWS,...: error, paired or full on so many prompts, and how many variants go on, as in "
+            "error:64/20,paired:32/10,full:1000."
+        ),
+    ] = None,
+    rank_by: Annotated[
+        str | None, typer.Option(help="The metric by which variants go on, where it is measured; else a stage's first.")
+    ] = None,
+    memory: Annotated[
+        float, typer.Option(min=0, help="GB of states between blocks that may wait for other variants to go on.")
+    ] = DEFAULT_GB,
     steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
     height: HeightOption = None,
@@ -90,6 +105,7 @@ def run(
     from surgery.experiment.evaluation import EvaluationRequest
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import read_prompt_file
+    from surgery.experiment.stages import read_stages
     from surgery.report.evaluation_folder import evaluate_into
 
     found = read_prompt_file(prompts, pictures=pictures, sample=sample, seed=sample_seed)
@@ -120,6 +136,9 @@ def run(
         seed=seed,
         batch_size=batch_size,
         bins=bins,
+        stages=() if stages is None else read_stages(stages),
+        rank_by=rank_by,
+        memory=round(memory * BYTES_A_GB),
         dtype=dtype,
         device=device,
         call=arguments,

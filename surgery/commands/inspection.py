@@ -8,7 +8,7 @@ import typer
 from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack
 from surgery.anatomy.as_json import anatomy_to_json
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
-from surgery.spec.selector import indices_to_text
+from surgery.spec.selector import FIRST, SECOND, indices_to_text
 from surgery.text_table import table
 
 
@@ -22,14 +22,23 @@ def run(
     json: JsonFlag = False,
 ) -> None:
     """Show the stacks, blocks, components and streams of a model; its weights are not read."""
-    from surgery.anatomy.sources import inspect
+    from surgery.anatomy.sources import anatomy_of_source, find_source, second_source
 
-    anatomy = inspect(model)
+    source = find_source(model)
+    anatomy, other = anatomy_of_source(source), second_source(source)
+    second = None if other is None else anatomy_of_source(other)
     found = list(list_selectors(anatomy, depth=depth))
+    found += [] if second is None else [f"{SECOND}/{name}" for name in list_selectors(second, depth=depth)]
     if json:
-        print_json(found if names else anatomy_to_json(anatomy))
+        of_second = {} if second is None else {SECOND: anatomy_to_json(second)}
+        print_json(found if names else {**anatomy_to_json(anatomy), **of_second})
+    elif names:
+        say("\n".join(found))
+    elif second is None:
+        say(describe_anatomy(model, anatomy, depth=depth))
     else:
-        say("\n".join(found) if names else describe_anatomy(model, anatomy, depth=depth))
+        parts = ((FIRST, anatomy), (SECOND, second))
+        say("\n\n".join(describe_anatomy(f"{model} {part}/", each, depth=depth) for part, each in parts))
 
 
 def list_selectors(anatomy: Anatomy, *, depth: int = 1) -> Iterator[str]:

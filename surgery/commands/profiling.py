@@ -20,9 +20,11 @@ from surgery.commands.drawing_options import (
 )
 from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, QuietFlag, bytes_text, print_json, say
+from surgery.commands.spec_options import TransformerOption
 from surgery.errors import InputError
 from surgery.outputs import refuse_file, unfinished_runs
 from surgery.progress import quietly
+from surgery.spec.selector import FIRST
 from surgery.text_table import table
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def run(
         list[str] | None,
         typer.Option(help="Measure the mean output of this component (attn, ff.net.0.proj, ...; or all); repeatable."),
     ] = None,
+    transformer: TransformerOption = None,
     mean_states: Annotated[
         bool, typer.Option("--mean-states", help="Also the cosine of states averaged over a trajectory's steps.")
     ] = False,
@@ -104,6 +107,7 @@ def run(
             token=token,
             components=tuple(component or ()),
             mean_states=mean_states,
+            part=transformer or FIRST,
             dtype=dtype,
             device=device,
             call=arguments,

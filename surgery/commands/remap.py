@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from surgery.commands.output import JsonFlag, bytes_text, print_json, say
-from surgery.commands.spec_options import MeansOption
-from surgery.plan.planned import plan_spec_file
-from surgery.spec.selector import indices_to_text
+from surgery.commands.spec_options import MeansOption, TransformerOption
+from surgery.errors import InputError
+from surgery.plan.planned import PlannedSource
+from surgery.plan.planned_pair import AnyPlannedSource, parts_of, plan_model_file
+from surgery.spec.selector import FIRST, SECOND, indices_to_text
 from surgery.text_table import table
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def run(
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     model: Annotated[str | None, typer.Option(help="The original, instead of the one that the spec names.")] = None,
     profile: MeansOption = None,
+    transformer: TransformerOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -38,9 +41,29 @@ def run(
     from surgery.publish.remapped_lora import refuse_out, remap_lora
 
     refuse_out(out, lora, force=force)
-    planned = plan_spec_file(spec, model=model, profile=profile)
+    planned = planned_transformer(plan_model_file(spec, model=model, profile=profile), transformer)
     remapped = remap_lora(planned, lora, out, force=force)
     print_json(remapped_to_json(remapped)) if json else say(describe_remapped(remapped))
+
+
+def planned_transformer(planned: AnyPlannedSource, transformer: str | None) -> PlannedSource:
+    """What is planned for the transformer that an adapter is of.
+
+    Raises:
+        InputError: the spec edits two, and none is named; or it leaves the one that is named as it is.
+    """
+    parts = {each.source.part: each for each in parts_of(planned)}
+    if transformer is None and len(parts) > 1:
+        raise InputError(
+            "the spec edits two transformers, and an adapter is of one of them; say of which: "
+            f"--transformer {FIRST} or --transformer {SECOND}"
+        )
+    found = parts.get(transformer or FIRST)
+    if found is None:
+        if planned.source.has_second:
+            raise InputError(f"the spec leaves {transformer} as it is, and so are its adapters: use them as they are")
+        raise InputError(f"{planned.source.name} has one transformer; leave --transformer out")
+    return found
 
 
 def remapped_to_json(done: "RemappedLora") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,6 +12,10 @@ ModelOption = Annotated[str | None, typer.Option(help="The model, instead of the
 MeansOption = Annotated[
     Path | None,
     typer.Option("--profile", help="The profile whose means are used, instead of the one that the spec names."),
+]
+TransformerOption = Annotated[
+    Literal["transformer", "transformer_2"] | None,
+    typer.Option(help="Of a pipeline with two transformers (Wan 2.2), which of them."),
 ]
 
 

@@ -88,19 +88,21 @@ def plan_suggestion(
     from surgery.plan.planned import plan_spec, with_source
     from surgery.plan.profile_groups import refuse_other_model
     from surgery.spec.load import read_spec
+    from surgery.spec.parts import spec_of_part
 
     if suggestion.model is None:
         return None, "the profile does not say of which model it is; give --model to plan the spec"
     spec = read_spec(suggestion.text, file=str(out or "suggestion.yaml"), folder=Path() if out is None else out.parent)
+    part = suggestion.profile.transformer
     try:
-        source = find_source(suggestion.model)
+        source = find_source(suggestion.model, part=part)
     except InputError as error:
         if is_given:
             raise
         return None, f"not planned, since the model is not at hand: {error}; give --model"
     anatomy = anatomy_of_source(source)
-    refuse_other_model(suggestion.profile, anatomy)
-    return with_source(plan_spec(spec, anatomy), source), None
+    refuse_other_model(suggestion.profile, anatomy, part=part)
+    return with_source(plan_spec(spec_of_part(spec, part), anatomy), source), None
 
 
 def plan_text(planned: "PlannedSource | None", reason: str | None) -> str:

@@ -14,6 +14,7 @@ from surgery.metrics.intervals import Interval
 from surgery.metrics.rank_correlation import rank_correlation
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.mismatch import find_mismatch
+from surgery.spec.selector import FIRST
 
 Array = NDArray[np.float64]
 Answer = Literal["yes", "not shown", "the reverse"]
@@ -83,6 +84,8 @@ def angle_maps(damage: Damage, profile: Profile, stream: str | None = None) -> l
             f"the profile has {profile.num_bins} timestep bins and the evaluation {damage.num_bins}; measure one of "
             f"them again, with --bins {damage.num_bins} for the profile or --bins {profile.num_bins} for the evaluation"
         )
+    if profile.transformer != FIRST:
+        raise InputError(f"the profile is of {profile.transformer}, and the evaluation of the first transformer")
     for stack in damage.stacks:
         mismatch = find_mismatch(profile, damage.class_name, damage.lengths, profile.find_stack(stack).name)
         if mismatch is not None:

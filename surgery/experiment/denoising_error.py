@@ -17,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from surgery.errors import InputError, RefusedError
-from surgery.graph.windowed_pipeline import windows_of
+from surgery.experiment.predictors import Predictors
+from surgery.graph.shared_forward import DEFAULT_MEMORY
 from surgery.pipelines.conditions import is_class_conditional
 from surgery.pipelines.guidance import CONDITIONAL, UNCONDITIONAL
-from surgery.pipelines.noised import is_flow, pack_latents, predict_noised
+from surgery.pipelines.noised import call_noised, is_flow, pack_latents
 from surgery.pipelines.sampler_clock import shares_of_steps, step_at
-from surgery.pipelines.standing import standing_at
+from surgery.pipelines.standing import Standing
+from surgery.plan.windowed import WindowedPlan
 from surgery.spec.operations import BRANCHES
 
 Array = NDArray[np.float64]
@@ -39,7 +41,7 @@ class DenoisingErrors:
 
 
 def denoising_errors(
-    pipes: Mapping[str, Any],
+    rows: Mapping[str, Any],
     baseline: Any,
     clean: torch.Tensor,
     prompts: Sequence[str],
@@ -49,72 +51,91 @@ def denoising_errors(
     batch_size: int,
     call: Mapping[str, Any],
     has_truth: bool = False,
+    memory: int = DEFAULT_MEMORY,
     on_batch: Callable[[int], object] = lambda count: None,  # noqa: ARG005  (nobody is told)
 ) -> dict[str, DenoisingErrors]:
-    """The errors of several pipelines that share all but their transformers, in the middle of each timestep bin.
+    """The errors of several rows in the middle of each timestep bin.
+
+    A row is a pipeline that shares all but its transformer with the `baseline`, or a planned spec for the baseline's:
+    what the variants of planned specs have in common runs once (see `graph/shared_forward.py`), with at most `memory`
+    bytes of states that wait.
 
     `clean` are latents (N, channels, height, width), one a prompt, of real pictures where `has_truth`; `seeds` are
     those of their noise. `on_batch` is told how many predictions each batch has finished.
 
     Raises:
         InputError: prompts, latents and seeds are not equally many, or the pipeline refuses the call.
-        RefusedError: how the pipeline packs its latents is not known.
+        RefusedError: how the pipeline packs its latents is not known, or a plan can't be done on the model's graph.
     """
     if not len(clean) == len(prompts) == len(seeds):
         raise InputError(
             f"there are {len(clean)} latents, {len(prompts)} prompts and {len(seeds)} seeds; give one each"
         )
     captions = {CONDITIONAL: list(prompts), UNCONDITIONAL: [""] * len(prompts)}
-    branches = {name: branches_of(pipe) for name, pipe in pipes.items()}
-    steps = _steps_of_bins(pipes, baseline, bins, call)
+    predictors = Predictors(rows, baseline, memory)
+    branches = {name: branches_of(predictors.windows(name), baseline) for name in rows}
+    steps = _steps_of_bins([predictors.windows(name) for name in rows], baseline, bins, call)
     shape = (len(prompts), bins)
-    errors = {name: DenoisingErrors(np.zeros(shape), np.zeros(shape) if has_truth else None) for name in pipes}
+    errors = {name: DenoisingErrors(np.zeros(shape), np.zeros(shape) if has_truth else None) for name in rows}
     for number in range(bins):
         share = (number + 0.5) / bins
         for start in range(0, len(prompts), batch_size):
-            rows = slice(start, start + batch_size)
+            batch = slice(start, start + batch_size)
             noise = torch.cat(
-                [_noise_like(latents, seed, number) for latents, seed in zip(clean[rows], seeds[rows], strict=True)]
+                [_noise_like(latents, seed, number) for latents, seed in zip(clean[batch], seeds[batch], strict=True)]
             )
             for branch in dict.fromkeys(branch for measured in branches.values() for branch in measured):
-                given = (clean[rows], noise, share, captions[branch][rows], call)
-                expected = predict_noised(baseline, *given)
-                truth = _truth(baseline, clean[rows], noise, share, expected) if has_truth else None
-                for name, pipe in pipes.items():
-                    if branch not in branches[name]:
-                        continue
-                    with standing_at(timestep=share, step=steps[number], branch=branch):
-                        found = expected if pipe is baseline else predict_noised(pipe, *given)
-                    weight = 1 / len(branches[name])
-                    errors[name].to_baseline[rows, number] += weight * _relative(found, expected)
-                    to_truth = errors[name].to_truth
-                    if truth is not None and to_truth is not None:
-                        to_truth[rows, number] += weight * _relative(found, truth)
-                    if branch == branches[name][0]:
-                        on_batch(len(noise))
+                given = (clean[batch], noise, share, captions[branch][batch], call)
+                expected = call_noised(baseline, *given)
+                truth = _truth(baseline, clean[batch], noise, share, expected.prediction) if has_truth else None
+                keep = _Keeper(errors, branches, branch, (batch, number), expected.prediction, truth, on_batch)
+                measured = [name for name in rows if branch in branches[name]]
+                predictors.predict(measured, given, Standing(share, steps[number], branch), expected, keep)
     return errors
 
 
-def branches_of(pipe: Any) -> tuple[str, ...]:
-    """The branches of guidance on which a pipeline is measured: those in which its windows change something.
+@dataclass(frozen=True)
+class _Keeper:
+    """Keeps the errors of predictions of one branch at one place (prompts, bin)."""
+
+    errors: Mapping[str, DenoisingErrors]
+    branches: Mapping[str, Sequence[str]]
+    branch: str
+    place: tuple[slice, int]
+    expected: torch.Tensor
+    truth: torch.Tensor | None
+    on_batch: Callable[[int], object]
+
+    def __call__(self, name: str, found: torch.Tensor) -> None:
+        weight = 1 / len(self.branches[name])
+        errors = self.errors[name]
+        errors.to_baseline[self.place] += weight * _relative(found, self.expected)
+        if self.truth is not None and errors.to_truth is not None:
+            errors.to_truth[self.place] += weight * _relative(found, self.truth)
+        if self.branch == self.branches[name][0]:
+            self.on_batch(len(found))
+
+
+def branches_of(windows: WindowedPlan | None, baseline: Any) -> tuple[str, ...]:
+    """The branches of guidance on which a row is measured: those in which its windows change something.
 
     Raises:
-        RefusedError: it is class-conditional, and its unconditional branch is no prompt.
+        RefusedError: the pipeline is class-conditional, and its unconditional branch is no prompt.
     """
-    plan = windows_of(pipe)
-    if plan is None or not plan.goes_by_branches:
+    if windows is None or not windows.goes_by_branches:
         return (CONDITIONAL,)
-    changed = {atom.branch for atom, within in plan.atoms if not within.is_identity}
+    changed = {atom.branch for atom, within in windows.atoms if not within.is_identity}
     found = tuple(branch for branch in BRANCHES if branch in changed)
-    if UNCONDITIONAL in found and is_class_conditional(pipe):
-        raise RefusedError(f"the unconditional branch of {type(pipe).__name__} has no prompt to measure it with")
+    if UNCONDITIONAL in found and is_class_conditional(baseline):
+        raise RefusedError(f"the unconditional branch of {type(baseline).__name__} has no prompt to measure it with")
     return found or (CONDITIONAL,)
 
 
-def _steps_of_bins(pipes: Mapping[str, Any], baseline: Any, bins: int, call: Mapping[str, Any]) -> list[int]:
+def _steps_of_bins(
+    windows: Sequence[WindowedPlan | None], baseline: Any, bins: int, call: Mapping[str, Any]
+) -> list[int]:
     """The step of the call's sampler in the middle of each bin; 0 where no window asks for it."""
-    plans = [windows_of(pipe) for pipe in pipes.values()]
-    if not any(plan is not None and plan.goes_by_steps for plan in plans):
+    if not any(plan is not None and plan.goes_by_steps for plan in windows):
         return [0] * bins
     shares = shares_of_steps(baseline, call)
     return [step_at((number + 0.5) / bins, shares) for number in range(bins)]

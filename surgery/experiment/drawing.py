@@ -1,14 +1,15 @@
 """Rows and prompts -> pictures, by an engine, while people are told how far it is."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 from PIL import Image
 
 from surgery.experiment.engines import Batch, Engine, SerialEngine
-from surgery.experiment.rows import ModelRow
+from surgery.experiment.rows import ModelRow, VariantRow
 from surgery.experiment.run import Run
+from surgery.pipelines.guidance import transformers_of
 from surgery.pipelines.shared_text import text_encoded_once
 from surgery.progress import Meter, show_progress
 
@@ -27,43 +28,44 @@ def draw_batches(
 
     Prompts are encoded once for all rows of the run.
     """
-    rows = [batch.row for batch in batches]
-    pipes = list({id(row.pipe): row.pipe for row in rows if isinstance(row, ModelRow)}.values())
     total = done + sum(len(batch.numbers) for batch in batches)
     with ExitStack() as stack:
         meter = stack.enter_context(show_progress(total, unit="picture", label="drawing", done=done))
-        notes = StepNotes(meter)
-        stack.enter_context(text_encoded_once(pipes, run.texts))
-        stack.enter_context(notes.counting(pipes))
+        notes = stack.enter_context(RowNotes(meter, run.texts))
         for batch, images in engine.draw(notes.announced(batches), prompts, run.call):
             meter.advance(len(images))
             yield batch, images
 
 
-class StepNotes:
-    """Tells a meter which row is drawn, and at which step it is, so that long pictures show life."""
+class RowNotes(ExitStack):
+    """Tells a meter which row is drawn, and at which step it is, so that long pictures show life.
 
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
+    Within it a pipeline is listened to from its first row on, and answers from `texts` what was encoded before.
+    """
+
+    def __init__(self, meter: Meter, texts: dict[str, Any]) -> None:
+        super().__init__()
+        self.meter, self.texts = meter, texts
         self.name = ""
         self.forwards = 0
+        self.met: set[int] = set()
 
     def announced(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches; each is told as it is taken."""
         for batch in batches:
             self.name, self.forwards = batch.row.name, 0
             self.meter.note(self.name)
+            if isinstance(batch.row, (ModelRow, VariantRow)):
+                self.meet(batch.row.pipe)
             yield batch
 
-    @contextmanager
-    def counting(self, pipes: Sequence[Any]) -> Iterator[None]:
-        """Within it, every forward of their transformers counts."""
-        handles = [pipe.transformer.register_forward_hook(self._count) for pipe in pipes]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def meet(self, pipe: Any) -> None:
+        """From here on, the forwards of its transformers count, and prompts are encoded once."""
+        if id(pipe) not in self.met:
+            self.met.add(id(pipe))
+            self.enter_context(text_encoded_once([pipe], self.texts))
+            for model in transformers_of(pipe):
+                self.callback(model.register_forward_hook(self._count).remove)
 
     def _count(self, module: Any, args: Any, output: Any) -> None:  # noqa: ARG002  (torch's signature)
         self.forwards += 1

@@ -20,13 +20,17 @@ from surgery.experiment.denoising_error import DenoisingErrors, denoising_errors
 from surgery.experiment.drawing import draw_batches
 from surgery.experiment.engines import batches_of
 from surgery.experiment.judges import JudgeRequest, load_judges
+from surgery.experiment.jury import Judges
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.rows import Row, baseline_row, control_rows, variant_rows
 from surgery.experiment.run import Run, RunRequest, model_of_specs, open_run, source_with_pipeline
 from surgery.experiment.scores import Score, notes_on_number, score_row
 from surgery.experiment.sights import Observed
+from surgery.experiment.stages import Stage, checked_stages
 from surgery.files import key_of_recipe
+from surgery.graph.apply import Variants
+from surgery.graph.shared_forward import DEFAULT_MEMORY
 from surgery.metrics.intervals import mean_interval
 from surgery.metrics.open_picture import open_picture
 from surgery.metrics.pictures import PictureSet
@@ -34,7 +38,7 @@ from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
 from surgery.pipelines.shared_text import text_encoded_once
-from surgery.plan.windowed import AnyPlan
+from surgery.plan.paired import ModelPlan
 from surgery.progress import show_progress
 from surgery.spec.load import Spec, load_spec
 
@@ -53,6 +57,9 @@ class EvaluationRequest(RunRequest):
     judges: JudgeRequest
     profile: Path | None = None
     bins: int = 10
+    stages: tuple[Stage, ...] = ()
+    rank_by: str | None = None
+    memory: int = DEFAULT_MEMORY
 
 
 @dataclass(frozen=True)
@@ -60,16 +67,19 @@ class EvaluatedRow:
     """A row of the table. `kind` is baseline, variant or control; `pictures` are what its scores are of, where they
     are still there: None once they were not to be kept.
 
-    `errors` are its denoising errors by prompt and bin (N, bins), relative to the baseline's predictions; None for
-    controls that have no model of their own.
+    `spec` and `plan` are those of a variant; the spec of a point of a sweep knows the values of its variables. `errors`
+    are its denoising errors by prompt and bin (N, bins), relative to the baseline's predictions; None for controls that
+    have no model of their own. `stage` is the last that it came to, where there were stages.
     """
 
     name: str
     kind: str
     pictures: PictureSet | None
     scores: tuple[Score, ...]
-    plan: AnyPlan | None = None
+    spec: Spec | None = None
+    plan: ModelPlan | None = None
     errors: Array | None = None
+    stage: str = ""
 
     def score(self, column: Column) -> Score | None:
         """Its number in a column; None where it has none."""
@@ -94,6 +104,11 @@ class Evaluation:
         return len(self.recipe["prompts"])
 
     @property
+    def has_stages(self) -> bool:
+        """Whether rows have stopped at different stages."""
+        return any(row.stage for row in self.rows)
+
+    @property
     def pictures(self) -> dict[str, PictureSet]:
         """The pictures of each row that are still there."""
         return {row.name: row.pictures for row in self.rows if row.pictures is not None}
@@ -112,8 +127,12 @@ class Evaluation:
         rows, names = [], {column.key: column.name for column in self.columns}
         for row in self.rows:
             found: dict[str, Any] = {"name": row.name, "kind": row.kind}
+            if row.spec is not None:
+                found |= {"spec": row.spec.stem, "point": dict(row.spec.point)}
             if row.plan is not None:
                 found["plan"] = row.plan.to_json()
+            if row.stage:
+                found["stage"] = row.stage
             found["scores"] = {names[score.metric.key]: score.to_json() for score in row.scores}
             if row.errors is not None:
                 found["denoising_error_by_bin"] = row.errors.mean(0).tolist()
@@ -137,64 +156,99 @@ def key_of_request(request: EvaluationRequest) -> str:
         SpecError: a spec has faults.
     """
     asked = {**dataclasses.asdict(request), "specs": [[path, load_spec(path).text] for path in request.specs]}
-    del asked["out"]
+    for name in ("out", "memory"):
+        del asked[name]
+    for name in ("stages", "rank_by"):  # keys of evaluations without stages are what they were before there were any
+        if not asked[name]:
+            del asked[name]
     for name in ("bundled", "save_reference", "replace_reference"):
         del asked["judges"][name]
     return key_of_recipe(json.loads(json.dumps(asked, default=str)))
 
 
 def run_evaluation(request: EvaluationRequest) -> Evaluation:
-    """Draw and score all rows. What was drawn lies under a hash of its recipe in the target: a later run goes on.
+    """Draw and score all rows, stage by stage.
+
+    What was drawn lies under a hash of its recipe in the target: a later run goes on.
 
     Raises:
-        InputError: a spec, the model, a judge or an option is not usable.
+        InputError: a spec, the model, a judge, a stage or an option is not usable.
         SpecError: a spec has faults.
         RefusedError: a spec can't be done on this model.
     """
+    prompts = request.prompts.prompts
+    stages = checked_stages(request.stages, len(prompts), request.rank_by)
     specs = [load_spec(path) for path in request.specs]
     source = source_with_pipeline(model_of_specs(specs, request.model))
     device = check_device(request.device)
     judges, notes = load_judges(request.judges, request.prompts, source.name, request.out / STORE, device=device)
-    notes += notes_on_number(len(request.prompts.prompts), judges)
-    run = open_run(source, request, request.prompts.prompts)
+    notes += notes_on_number(stages[-1].prompts, judges)
+    run = open_run(source, request, prompts)
     learn_unless_known(run.pipe, run.call)
     recipe = run.recipe()
-    rows, pictures = draw_all(run, specs, request, recipe)
-    try:
-        errors = measure_errors(run, rows, pictures[BASELINE], request)
-    except (InputError, RefusedError) as error:  # what was drawn is scored all the same
-        errors = {}
-        notes.append(f"no denoising error: {error}")
-    notes += notes_on_controls(pictures)
+    rows = open_rows(run, specs, request, recipe)
+    scored: dict[str, EvaluatedRow] = {}
+    for number, stage in enumerate(stages):
+        found = run_stage(run, rows, request, recipe, judges, stage, notes)
+        scored |= {row.name: row for row in found}
+        if number + 1 < len(stages):
+            going_on = stage.choose(found, request.rank_by)
+            rows = [row for row in rows if row.kind != "variant" or row.name in going_on]
+    made_with = {**recipe, "prompts": list(prompts), "judges": judges.to_json()}
+    if request.stages:
+        made_with["stages"] = [stage.text for stage in stages]
+    return Evaluation(tuple(scored.values()), made_with, tuple(notes))
+
+
+def run_stage(
+    run: Run,
+    rows: Sequence[Row],
+    request: EvaluationRequest,
+    recipe: Mapping[str, Any],
+    judges: Judges,
+    stage: Stage,
+    notes: list[str],
+) -> list[EvaluatedRow]:
+    """What a stage measures of the rows that have come so far."""
+    drawn = [row for row in rows if stage.draws or row.kind == "baseline"]
+    pictures = draw_rows(drawn, run, request, recipe, count=stage.prompts)
+    errors: Mapping[str, DenoisingErrors] = {}
+    if stage.measures_errors:
+        try:
+            errors = measure_errors(run, rows, pictures[BASELINE], request, count=stage.prompts)
+        except (InputError, RefusedError) as error:  # what was drawn is scored all the same
+            if not stage.draws:
+                raise
+            notes.append(f"no denoising error: {error}")
+    if NO_OP in pictures:
+        notes += [note for note in notes_on_controls(pictures) if note not in notes]
     scored = []
     for row in rows:
         found = errors.get(row.name)
         observed = Observed(
-            pictures[row.name],
+            pictures.get(row.name),
             pictures[BASELINE],
-            request.prompts.prompts,
+            request.prompts.prompts[: stage.prompts],
             judges,
             None if found is None else (found, errors[BASELINE]),
             has_truth=bool(request.prompts.pictures),
         )
         by_bin = None if found is None else found.to_baseline
-        scores = tuple(score_row(observed))
-        scored.append(EvaluatedRow(row.name, row.kind, pictures[row.name], scores, row.plan, by_bin))
-    made_with = {**recipe, "prompts": list(request.prompts.prompts), "judges": judges.to_json()}
-    return Evaluation(tuple(scored), made_with, tuple(notes))
+        scores = tuple(score_row(observed, stage.sights))
+        name = stage.text if request.stages else ""
+        scored.append(
+            EvaluatedRow(row.name, row.kind, pictures.get(row.name), scores, row.spec, row.plan, by_bin, name)
+        )
+    return scored
 
 
-def draw_all(
-    run: Run, specs: Sequence[Spec], request: EvaluationRequest, recipe: Mapping[str, Any]
-) -> tuple[list[Row], dict[str, PictureSet]]:
-    """The rows, and the pictures of each.
-
-    The first of the baseline are drawn before a spec is applied: what leaks into the original shows in the no-op.
+def open_rows(run: Run, specs: Sequence[Spec], request: EvaluationRequest, recipe: Mapping[str, Any]) -> list[Row]:
+    """All rows. The first pictures of the baseline are drawn before a spec is applied: what leaks into the original
+    shows in the no-op.
     """
     baseline = baseline_row(run.pipe, request.seed)
     first = draw_rows([baseline], run, request, recipe, count=request.batch_size)[BASELINE]
-    rows = list_rows(run.pipe, specs, request, first.size)
-    return rows, draw_rows(rows, run, request, recipe)
+    return list_rows(run.pipe, specs, request, first.size)
 
 
 def notes_on_controls(pictures: Mapping[str, PictureSet]) -> list[str]:
@@ -212,8 +266,9 @@ def notes_on_controls(pictures: Mapping[str, PictureSet]) -> list[str]:
 def list_rows(pipe: Any, specs: Sequence[Spec], request: EvaluationRequest, size: tuple[int, int]) -> list[Row]:
     """The baseline, the variants, and the controls; `size` is that of the baseline's pictures."""
     taken = (BASELINE, *CONTROLS)
-    variants = variant_rows(pipe, specs, request.seed, profile=request.profile, taken=taken)
-    return [baseline_row(pipe, request.seed), *variants, *control_rows(pipe, request.seed, size)]
+    variants = Variants(pipe)
+    rows = variant_rows(variants, specs, request.seed, profile=request.profile, taken=taken)
+    return [baseline_row(pipe, request.seed), *rows, *control_rows(variants, request.seed, size)]
 
 
 def draw_rows(
@@ -238,9 +293,10 @@ def draw_rows(
 
 
 def measure_errors(
-    run: Run, rows: Sequence[Row], baseline: PictureSet, request: EvaluationRequest
+    run: Run, rows: Sequence[Row], baseline: PictureSet, request: EvaluationRequest, *, count: int
 ) -> dict[str, DenoisingErrors]:
-    """The denoising errors of all rows with predictions of their own, on the prompts' pictures, or the baseline's.
+    """The denoising errors of all rows with predictions of their own, on the pictures of the first `count` prompts, or
+    the baseline's.
 
     Pictures of other sizes are scaled and cut to the middle.
 
@@ -249,27 +305,28 @@ def measure_errors(
     """
     pipe, call = run.pipe, run.call
     height, width = picture_size(pipe, {**call, "height": baseline.size[1], "width": baseline.size[0]})
-    pipes = {row.name: row.predictor for row in rows if row.predictor is not None}
-    images = open_pictures(request.prompts, baseline)
+    predictors = {row.name: row.predictor for row in rows if row.predictor is not None}
+    images = open_pictures(request.prompts, baseline)[:count]
     clean = [
         encode_picture(pipe, image, height, width, torch.Generator().manual_seed(request.seed + number))
         for number, image in enumerate(images)
     ]
-    total = request.bins * len(images) * len(pipes)
+    total = request.bins * len(images) * len(predictors)
     with (
-        text_encoded_once(list(pipes.values()), run.texts),
+        text_encoded_once([pipe], run.texts),
         show_progress(total, unit="prediction", label="denoising error") as meter,
     ):
         return denoising_errors(
-            pipes,
+            predictors,
             pipe,
             torch.cat(clean),
-            request.prompts.prompts,
+            request.prompts.prompts[:count],
             seeds=[request.seed + number for number in range(len(images))],
             bins=request.bins,
             batch_size=request.batch_size,
             call=call,
             has_truth=bool(request.prompts.pictures),
+            memory=request.memory,
             on_batch=meter.advance,
         )
 

@@ -13,7 +13,7 @@ from surgery.errors import InputError
 from surgery.experiment.drawing import draw_batches
 from surgery.experiment.engines import batches_of
 from surgery.experiment.folder_names import folder_names
-from surgery.experiment.rows import ModelRow, baseline_row, variant_rows
+from surgery.experiment.rows import Row, VariantRow, baseline_row, variant_rows
 from surgery.experiment.run import (
     Run,
     RunRequest,
@@ -23,13 +23,15 @@ from surgery.experiment.run import (
     open_run,
     source_with_pipeline,
 )
+from surgery.graph.apply import Variants
 from surgery.metrics.contact_sheet import contact_sheet
 from surgery.metrics.pictures import png_of
 from surgery.outputs import added_files, refuse_in_the_way
 from surgery.pipelines.draw import Drawing
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device, pick_dtype
-from surgery.plan.windowed import AnyPlan, WindowedPlan, names_of
+from surgery.plan.paired import ModelPlan, PairedPlan
+from surgery.plan.windowed import WindowedPlan, names_of
 from surgery.publish.graph_folder import Artefact, find_base, is_artefact, read_artefact
 from surgery.publish.manifest import SPEC
 from surgery.spec.load import STANDARD_INPUT, Spec, load_spec
@@ -60,7 +62,7 @@ class Gallery:
     model: str
     out: Path
     sheet: Path
-    rows: tuple[ModelRow, ...]
+    rows: tuple[Row, ...]
     recipe: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -75,7 +77,9 @@ class Gallery:
         return f"{table(rows, wrap={1})}\npictures in {self.out}/; look at {self.sheet}"
 
 
-def _schedules_text(plan: AnyPlan) -> str:
+def _schedules_text(plan: ModelPlan) -> str:
+    if isinstance(plan, PairedPlan):
+        return "; ".join(f"{part}: {_schedules_text(each)}" for part, each in plan.by_part.items())
     if isinstance(plan, WindowedPlan):
         return "; ".join(f"{names_of(atoms)}: {_schedules_text(each)}" for each, atoms in plan.by_plan.items())
     changed = plan.text.splitlines()[1:]
@@ -135,14 +139,14 @@ def spec_of_artefact(artefact: Artefact) -> Spec:
     return replace(spec, file=str(artefact.folder), model=artefact.base.model, profile=profile)
 
 
-def list_rows(specs: Sequence[Spec], pipe: Any, request: GalleryRequest) -> list[ModelRow]:
+def list_rows(specs: Sequence[Spec], pipe: Any, request: GalleryRequest) -> list[Row]:
     """The baseline and a row a spec."""
-    rows = [baseline_row(pipe, request.seed)] if request.baseline or not specs else []
+    rows: list[Row] = [baseline_row(pipe, request.seed)] if request.baseline or not specs else []
     taken = [row.name for row in rows]
-    return rows + variant_rows(pipe, specs, request.seed, profile=request.profile, taken=taken)
+    return [*rows, *variant_rows(Variants(pipe), specs, request.seed, profile=request.profile, taken=taken)]
 
 
-def draw_rows(rows: Sequence[ModelRow], run: Run, request: GalleryRequest) -> list[list[Drawing]]:
+def draw_rows(rows: Sequence[Row], run: Run, request: GalleryRequest) -> list[list[Drawing]]:
     """The pictures of each row."""
     found: dict[str, list[Drawing]] = {row.name: [] for row in rows}
     batches = [batch for row in rows for batch in batches_of(row, len(request.prompts), request.batch_size)]
@@ -152,7 +156,7 @@ def draw_rows(rows: Sequence[ModelRow], run: Run, request: GalleryRequest) -> li
     return [found[row.name] for row in rows]
 
 
-def make_recipe(run: Run, rows: Sequence[ModelRow], request: GalleryRequest) -> dict[str, Any]:
+def make_recipe(run: Run, rows: Sequence[Row], request: GalleryRequest) -> dict[str, Any]:
     """Everything that it takes to draw the pictures again, with the dtype and the device that were found."""
     device = pick_device(request.device)
     return {
@@ -169,15 +173,15 @@ def make_recipe(run: Run, rows: Sequence[ModelRow], request: GalleryRequest) -> 
     }
 
 
-def describe_row(row: ModelRow) -> dict[str, Any]:
+def describe_row(row: Row) -> dict[str, Any]:
     """What tells a row from the others, as plain data."""
-    if row.planned is None:
+    if not isinstance(row, VariantRow):
         return {"name": row.name}
     return {"name": row.name, "spec": row.planned.text, "plan": row.planned.plan.to_json()}
 
 
 def write_gallery(
-    rows: Sequence[ModelRow],
+    rows: Sequence[Row],
     pictures: Sequence[Sequence[Drawing]],
     recipe: Mapping[str, Any],
     out: Path,

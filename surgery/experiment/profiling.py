@@ -21,12 +21,13 @@ from surgery.experiment.run import Run, RunRequest, library_versions, open_run, 
 from surgery.files import hash_file, key_of_recipe
 from surgery.metrics.open_picture import open_picture
 from surgery.outputs import refuse_file, unfinished_runs
-from surgery.pipelines.guidance import find_guidance
+from surgery.pipelines.guidance import find_guidance, names_of_transformers
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device
 from surgery.profiles.layer_profile import Profile
 from surgery.profiles.profile_file import write_profile
 from surgery.progress import Meter, show_progress
+from surgery.spec.selector import FIRST, SECOND
 
 SUFFIXES = (".safetensors",)
 KEY_LENGTH = 32
@@ -46,6 +47,7 @@ class ProfileRequest(RunRequest):
     token: Token = "all"
     components: tuple[str, ...] = ()
     mean_states: bool = False
+    part: str = FIRST
     force: bool = False
 
 
@@ -87,18 +89,23 @@ def profile(
     token: Token = "all",
     mean_states: bool = False,
     call: Mapping[str, Any] | None = None,
+    part: str = FIRST,
 ) -> Profile:
     """Measure the layers of a pipeline's transformer while it samples; `call` are arguments of the pipeline.
+
+    `part` says which of two transformers (Wan 2.2): `transformer` or `transformer_2`.
 
     Prompt k starts from the noise of the CPU generator of `seed + k`. The profile is not written:
     `profiles.profile_file.write_profile` does that. For forwards of your own there is `activations.recorder.Recorder`.
 
     Raises:
-        InputError: the pipeline refuses the call, or a layer gives values that are no finite numbers.
+        InputError: the pipeline refuses the call, or a layer gives values that are no finite numbers; or it has no such
+            transformer, or never runs it in this call.
         RefusedError: the model has no stack that can be measured.
     """
     request = ProfileRequest(
         model="",
+        part=part,
         out=Path(),
         prompts=tuple(prompts),
         seed=seed,
@@ -109,12 +116,13 @@ def profile(
         call=call or {},
     )
     learn_unless_known(pipe, request.call)
-    recorder = make_recorder(pipe.transformer, request)
+    recorder = make_recorder(find_transformer(pipe, part), request)
     measure, asked = _measure_prompts(pipe, request.call), list_samples(request, ())
     for batch in _batches(asked, batch_size):
         measure(recorder, batch, lambda: None)
     samples = [one.name for one in asked]
-    return recorder.profile({"mode": TRAJECTORIES, "token": token, "call": dict(request.call), "samples": samples})
+    recipe = {"mode": TRAJECTORIES, **_transformer_of(request), "token": token, "call": dict(request.call)}
+    return _whole_profile(recorder, {**recipe, "samples": samples}, part)
 
 
 def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda text: None) -> Profile:  # noqa: ARG005
@@ -129,6 +137,11 @@ def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda
     """
     refuse_file(request.out, force=request.force, suffixes=SUFFIXES)
     source = source_with_pipeline(request.model, "to measure it")
+    if source.has_second:
+        other = SECOND if request.part == FIRST else FIRST
+        say(f"{source.name} has two transformers: {request.part} is measured; --transformer {other} measures the other")
+    elif request.part != FIRST:
+        raise InputError(f"{source.name} has one transformer; leave --transformer out")
     pairs = () if request.pictures is None else read_captions(request.pictures)
     asked = list_samples(request, pairs)
     with unfinished_runs(request.out) as folder:
@@ -146,10 +159,11 @@ def _measure(
 ) -> tuple[Profile, Path]:
     """Measure what is asked for and not yet measured; also the file of the folder in which all that is kept."""
     pipe, call = run.pipe, run.call
-    recorder = make_recorder(pipe.transformer, request)
+    transformer = find_transformer(pipe, request.part)
+    recorder = make_recorder(transformer, request)
     recorder.on_means = lambda size: say(f"the mean states of one batch take {size / 1e6:,.1f} MB")
     measure = _measure_prompts(pipe, call) if request.pictures is None else _measure_pictures(pipe, call)
-    recipe = {**make_recipe(run, request), "dtype": str(pipe.transformer.dtype).removeprefix("torch.")}
+    recipe = {**make_recipe(run, request), "dtype": str(transformer.dtype).removeprefix("torch.")}
     kept = _find_unfinished(folder, request, recipe, asked, say)
     done = [] if request.force else kept.resume(recorder.sums)
     if done:
@@ -166,7 +180,33 @@ def _measure(
     except KeyboardInterrupt:
         say(_kept_text(request, kept.path, len(done), len(asked)))
         raise
-    return recorder.profile({**recipe, "samples": sorted(done)}), kept.path
+    return _whole_profile(recorder, {**recipe, "samples": sorted(done)}, request.part), kept.path
+
+
+def find_transformer(pipe: Any, part: str) -> Any:
+    """The transformer of a pipeline that has this name there; raises InputError where there is none."""
+    found = getattr(pipe, part, None)
+    if found is None:
+        raise InputError(
+            f"{type(pipe).__name__} has no {part} here; it has {' and '.join(names_of_transformers(pipe))}"
+        )
+    return found
+
+
+def _whole_profile(recorder: Recorder, recipe: Mapping[str, Any], part: str) -> Profile:
+    """What was counted; raises InputError where the transformer never ran."""
+    profile = recorder.profile(recipe)
+    if not profile.stacks:
+        raise InputError(
+            f"the pipeline never ran its {part} in these calls, so that nothing was measured; its boundary_ratio says "
+            "at which timesteps it does: sample more steps, or measure the other"
+        )
+    return profile
+
+
+def _transformer_of(request: ProfileRequest) -> dict[str, str]:
+    """What a recipe says of a transformer that is not the first."""
+    return {} if request.part == FIRST else {"transformer": request.part}
 
 
 def _find_unfinished(
@@ -275,7 +315,8 @@ def make_recipe(run: Run, request: ProfileRequest) -> dict[str, Any]:
     """How a profile is made, but for its samples: profiles of the same recipe can be joined."""
     return {
         "model": run.source.name,
-        "identity": run.identity(),
+        "identity": run.identity(request.part),
+        **_transformer_of(request),
         "mode": TRAJECTORIES if request.pictures is None else NOISED,
         "token": request.token,
         "components": list(request.components),

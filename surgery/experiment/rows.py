@@ -3,18 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from surgery.anatomy.from_model import read_anatomy
 from surgery.experiment.controls import BASELINE, NO_OP, NOISE, RESEEDED
-from surgery.graph.apply import apply
+from surgery.graph.apply import Variants
 from surgery.pipelines.draw import draw_pictures
-from surgery.plan.planned import PlannedSpec, plan_points
-from surgery.plan.windowed import AnyPlan, plans_of
+from surgery.plan.paired import ModelPlan, PairedPlan
+from surgery.plan.planned import plan_spec
+from surgery.plan.planned_pair import AnyPlanned, PlannedPair, plan_model_points
+from surgery.plan.windowed import plans_of
 from surgery.spec.load import Spec, read_spec
 
 RESEED = 1_000_003  # added to the seeds of the baseline that is drawn again
@@ -39,22 +41,26 @@ class Row(ABC):
         """What its pictures depend on beside the run and the prompts."""
 
     @property
-    def plan(self) -> AnyPlan | None:
+    def spec(self) -> Spec | None:
+        """The spec that it is of; None of baseline and controls."""
+        return None
+
+    @property
+    def plan(self) -> ModelPlan | None:
         """What its spec does to the model; None where it is of no spec."""
         return None
 
     @property
     def predictor(self) -> Any:
-        """The pipeline whose predictions are a row of their own; None where there are no others than another row's."""
+        """What makes predictions of its own, a pipeline or a planned spec; None where they are those of another row."""
         return None
 
 
 @dataclass(frozen=True)
 class ModelRow(Row):
-    """Drawn by a pipeline: that of the model as it is, or of a variant."""
+    """Drawn by a pipeline: that of the model as it is."""
 
     pipe: Any
-    planned: PlannedSpec | None = None
 
     def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:
         batch = [prompts[number] for number in numbers]
@@ -62,23 +68,46 @@ class ModelRow(Row):
         return [drawing.image for drawing in drawings]
 
     def recipe(self) -> dict[str, Any]:
-        plans = () if self.plan is None else plans_of(self.plan)
-        means = None if self.plan is None else [item.values for each in plans for item in each.replacements]
-        return {
-            "row": "unchanged graph" if self.name == NO_OP else "model",
-            "plan": None if self.plan is None else self.plan.hash,
-            "means": means,
-            "seeds_from": self.seed,
-            "size": None,
-        }
-
-    @property
-    def plan(self) -> AnyPlan | None:
-        return None if self.planned is None else self.planned.plan
+        return {"row": "model", "plan": None, "means": None, "seeds_from": self.seed, "size": None}
 
     @property
     def predictor(self) -> Any:
         return None if self.name == RESEEDED else self.pipe
+
+
+@dataclass(frozen=True)
+class VariantRow(Row):
+    """Drawn by the pipeline of a variant, which is built when it is first needed."""
+
+    variants: Variants[Any]
+    planned: AnyPlanned
+
+    @cached_property
+    def pipe(self) -> Any:
+        """The pipeline of the variant."""
+        return self.variants.make(self.planned)
+
+    def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:
+        return ModelRow(self.name, self.kind, self.seed, self.pipe).draw(prompts, numbers, call)
+
+    def recipe(self) -> dict[str, Any]:
+        if self.plan is None:
+            return {"row": "unchanged graph", "plan": None, "means": None, "seeds_from": self.seed, "size": None}
+        parts = self.plan.by_part.values() if isinstance(self.plan, PairedPlan) else (self.plan,)
+        means = [item.values for part in parts for each in plans_of(part) for item in each.replacements]
+        return {"row": "model", "plan": self.plan.hash, "means": means, "seeds_from": self.seed, "size": None}
+
+    @property
+    def spec(self) -> Spec | None:
+        return None if self.kind == "control" else self.planned.spec
+
+    @property
+    def plan(self) -> ModelPlan | None:
+        return None if self.kind == "control" else self.planned.plan
+
+    @property
+    def predictor(self) -> Any:
+        return self.pipe if isinstance(self.planned, PlannedPair) else self.planned
 
 
 @dataclass(frozen=True)
@@ -102,8 +131,13 @@ def baseline_row(pipe: Any, seed: int) -> ModelRow:
 
 
 def variant_rows(
-    pipe: Any, specs: Sequence[Spec], seed: int, *, profile: Path | None = None, taken: Sequence[str] = ()
-) -> list[ModelRow]:
+    variants: Variants[Any],
+    specs: Sequence[Spec],
+    seed: int,
+    *,
+    profile: Path | None = None,
+    taken: Sequence[str] = (),
+) -> list[VariantRow]:
     """A row for each spec and each point of a sweep, under a name that no other has, and none of those `taken`.
 
     Raises:
@@ -111,18 +145,22 @@ def variant_rows(
         InputError: a file of means is not usable.
         RefusedError: a spec can't be done on this model.
     """
-    anatomy = read_anatomy(pipe.transformer)
-    planned = [point for spec in specs for point in plan_points(spec, anatomy, profile=profile)]
+    points = (
+        plan_model_points(spec, variants.first.anatomy, variants.second_anatomy, profile=profile) for spec in specs
+    )
+    planned = [point for of_spec in points for point in of_spec]
+    for point in planned:
+        variants.refuse_unfit_plan(point)
     names = names_apart([item.spec.name for item in planned], taken)
-    return [ModelRow(name, "variant", seed, apply(pipe, item), item) for name, item in zip(names, planned, strict=True)]
+    return [VariantRow(name, "variant", seed, variants, item) for name, item in zip(names, planned, strict=True)]
 
 
-def control_rows(pipe: Any, seed: int, size: tuple[int, int]) -> list[Row]:
+def control_rows(variants: Variants[Any], seed: int, size: tuple[int, int]) -> list[Row]:
     """What every table has beside the variants: nothing changed, other noise, and no picture at all."""
-    unchanged = apply(pipe, read_spec("surgery: v1\noperations: []"))
+    unchanged = plan_spec(read_spec("surgery: v1\noperations: []"), variants.first.anatomy)
     return [
-        ModelRow(NO_OP, "control", seed, unchanged),
-        ModelRow(RESEEDED, "control", seed + RESEED, pipe),
+        VariantRow(NO_OP, "control", seed, variants, unchanged),
+        ModelRow(RESEEDED, "control", seed + RESEED, variants.target),
         NoiseRow(NOISE, "control", seed, size),
     ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.anatomy.identity import identify
-from surgery.anatomy.sources import ModelSource, find_source
+from surgery.anatomy.sources import ModelSource, find_source, second_source
 from surgery.bundled import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.files import hash_file
@@ -16,6 +16,7 @@ from surgery.pipelines.draw import check_call
 from surgery.pipelines.pretrained import load_pretrained, pick_device, pick_dtype
 from surgery.plan.spec_model import model_of_spec
 from surgery.spec.load import Spec
+from surgery.spec.selector import FIRST
 from surgery.version import __version__
 
 
@@ -41,9 +42,11 @@ class Run:
     call: Mapping[str, Any]
     texts: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def identity(self) -> dict[str, Any]:
-        """What tells the model from others, wherever it lies."""
-        return {key: value for key, value in identify(self.source).to_json().items() if key != "model"}
+    def identity(self, part: str = FIRST) -> dict[str, Any]:
+        """What tells the model from others, wherever it lies: by its first transformer, or by another."""
+        source = self.source if part == FIRST else second_source(self.source)
+        assert source is not None, "a part that is there is asked for"
+        return {key: value for key, value in identify(source).to_json().items() if key != "model"}
 
     def recipe(self) -> dict[str, Any]:
         """Everything that the pictures of a prompt depend on, but for what a row adds."""

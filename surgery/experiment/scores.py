@@ -1,6 +1,6 @@
 """What there is of a row -> its numbers, each with an interval: against real pictures, the text, and the baseline."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from surgery.errors import InputError
 from surgery.experiment import metric_table
 from surgery.experiment.jury import Array, Judges
-from surgery.experiment.metric_table import MetricKind, titles_text
+from surgery.experiment.metric_table import MetricKind, Sight, titles_text
 from surgery.experiment.sights import Observed, View, has_sight, views_of
 from surgery.metrics.feature_sets import Origin
 from surgery.metrics.intervals import Interval
@@ -61,12 +61,13 @@ class Score:
         }
 
 
-def score_row(row: Observed) -> list[Score]:
+def score_row(row: Observed, sights: Collection[Sight] = frozenset(Sight)) -> list[Score]:
     """All numbers of a row, in the order of the table of metrics; of those of one sight, judge by judge."""
     return [
         score
         for sight, metrics in groupby(metric_table.METRICS, key=lambda metric: metric.sight)
-        for score in _scores_of_sight(views_of(sight, row), list(metrics), len(row.pictures))
+        if sight in sights
+        for score in _scores_of_sight(views_of(sight, row), list(metrics), len(row.prompts))
     ]
 
 

@@ -16,13 +16,14 @@ from surgery.metrics.pictures import PictureSet
 
 @dataclass(frozen=True)
 class Observed:
-    """A row's pictures beside the baseline's, of the same prompts; controls of other noise pair by prompt alone.
+    """A row's pictures, if they were drawn, beside the baseline's, of the same prompts; controls of other noise pair by
+    prompt alone.
 
     `errors` are the denoising errors of the row and of the baseline, where they were measured; `has_truth` says that
     those to the truth are of real pictures.
     """
 
-    pictures: PictureSet
+    pictures: PictureSet | None
     baseline: PictureSet
     prompts: tuple[str, ...]
     judges: Judges
@@ -64,44 +65,47 @@ def has_sight(sight: Sight, judges: Judges) -> bool:
 
 
 def views_of(sight: Sight, row: Observed) -> Iterator[View]:
-    """One for each judge, in their order; none where there is none."""
+    """One for each judge, in their order; none where there is none, or nothing to be seen."""
+    if sight in (Sight.PREDICTIONS, Sight.TRUTH):
+        yield from _beside_predictions(sight, row)
+    elif row.pictures is not None:
+        yield from _views_of_pictures(sight, row, row.pictures)
+
+
+def _views_of_pictures(sight: Sight, row: Observed, pictures: PictureSet) -> Iterator[View]:
     judges = row.judges
     match sight:
         case Sight.REAL:
             for number, judge in enumerate(judges.images):
-                yield from _beside_real(judge, row, {FIRST_EXTRACTOR} if number == 0 else set())
+                yield from _beside_real(judge, pictures, judges, {FIRST_EXTRACTOR} if number == 0 else set())
         case Sight.REAL_BY_CLIP:
             if judges.cmmd is not None:
-                yield from _beside_real(judges.cmmd, row, set())
+                yield from _beside_real(judges.cmmd, pictures, judges, set())
         case Sight.TEXT:
-            yield from _beside_text(row)
+            yield from _beside_text(row, pictures)
         case Sight.PIXELS:
-            yield View((row.pictures.all_pixels(), row.baseline.all_pixels()))
+            yield View((pictures.all_pixels(), row.baseline.all_pixels()))
         case Sight.LPIPS:
             if judges.lpips is not None:
-                by, pixels = judges.lpips.origin, (row.pictures.all_pixels(), row.baseline.all_pixels())
+                by, pixels = judges.lpips.origin, (pictures.all_pixels(), row.baseline.all_pixels())
                 yield View((judges.lpips, *pixels), f"{by.extractor} {by.digest[:12]}", by)
         case Sight.FEATURES:
             if judges.images:
                 extractor = judges.images[0].extractor
-                seen = tuple(features_of(item, extractor, cache=judges.cache) for item in (row.pictures, row.baseline))
+                seen = tuple(features_of(item, extractor, cache=judges.cache) for item in (pictures, row.baseline))
                 yield _by_extractor(seen, extractor, set())
-        case Sight.PREDICTIONS | Sight.TRUTH:
-            yield from _beside_predictions(sight, row)
-        case _:
-            assert_never(sight)
 
 
-def _beside_real(judge: ImageJudge, row: Observed, gives: set[str]) -> Iterator[View]:
+def _beside_real(judge: ImageJudge, pictures: PictureSet, judges: Judges, gives: set[str]) -> Iterator[View]:
     if judge.reference is not None:
-        features = features_of(row.pictures, judge.extractor, cache=row.judges.cache)
+        features = features_of(pictures, judge.extractor, cache=judges.cache)
         known = {REAL_FEATURES} if isinstance(judge.reference, Features) else set()
         yield _by_extractor((BesideReal(features, judge.reference),), judge.extractor, gives | known)
 
 
-def _beside_text(row: Observed) -> Iterator[View]:
+def _beside_text(row: Observed, pictures: PictureSet) -> Iterator[View]:
     for judge in row.judges.texts:
-        seen: tuple[Array, ...] = tuple(100 * judge.score(item, row.prompts) for item in (row.pictures, row.baseline))
+        seen: tuple[Array, ...] = tuple(100 * judge.score(item, row.prompts) for item in (pictures, row.baseline))
         yield View(seen, judge.label, judge.by, {"judge": judge.short, "label": judge.label})
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from surgery.anatomy.anatomy import Component, TokenOutput
+from surgery.anatomy.anatomy import Anatomy, Component, TokenOutput
+from surgery.plan.plan import ReplacedComponent
 from surgery.tracing.arguments import parameters_of_module
 
 Means = Mapping[str, Mapping[str, torch.Tensor]]  # one vector (channels,) a stream, of components by dotted name
@@ -71,6 +72,15 @@ class MeanReplacement(Replacement):
     def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
         mean: torch.Tensor = getattr(self, f"mean_{output.stream}")
         return mean.to(tokens).expand(*tokens.shape[:-1], output.out_channels).contiguous()
+
+
+def stand_in_for(replaced: ReplacedComponent, model: nn.Module, anatomy: Anatomy, means: Means) -> Replacement:
+    """What a plan puts in the place of a component of a model of this anatomy."""
+    component = anatomy.stack(replaced.stack).kind(replaced.index).find_component(replaced.component)
+    assert component is not None, "a plan is made for an anatomy"
+    original = model.get_submodule(replaced.path)
+    stand_in = build_replacement(replaced.kind, component, original, means.get(replaced.path))
+    return stand_in.train(original.training)
 
 
 def build_replacement(

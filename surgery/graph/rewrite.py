@@ -17,6 +17,7 @@ from surgery.graph.combine import mean_of, scaled_update, sum_of_updates
 from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule
 from surgery.tracing.guards import expect
 from surgery.tracing.steps import StackSteps, iter_stacks, read_steps
+from surgery.tracing.tracer import CHANGES_INPUTS
 
 Streams = tuple[fx.Node | None, ...]
 
@@ -33,8 +34,17 @@ def rewrite_graph(graph: fx.Graph, model: nn.Module, schedules: Mapping[str, Sch
     """Lay out the blocks of each stack by its schedule; stacks without one, and all else, stay as they are.
 
     Raises:
-        RefusedError: the forward does not run the stack's blocks in order, or a long skip has nothing to read.
+        RefusedError: the forward does not run the stack's blocks in order, a long skip has nothing to read, or a block
+            would run on what another has changed.
     """
+    new = fx.Graph()
+    rewrite_into(new, graph, model, schedules)
+    new.lint()
+    return new
+
+
+def rewrite_into(new: fx.Graph, graph: fx.Graph, model: nn.Module, schedules: Mapping[str, Schedule]) -> fx.Node:
+    """The same, as nodes of a graph that is there; returns the node of the output."""
     steps: list[tuple[StackSteps, Schedule]] = []
     called = dict(iter_stacks(graph, model))
     edited = {name: schedule for name, schedule in schedules.items() if not schedule.is_identity}
@@ -47,7 +57,7 @@ def rewrite_graph(graph: fx.Graph, model: nn.Module, schedules: Mapping[str, Sch
             raise RefusedError(f"the forward does not run the blocks of {name} in their order; it can't be edited")
         steps.append((found, edited[name]))
     _refuse_taking_turns([stack for stack, _ in steps])
-    return _Rewriter(graph, steps).run()
+    return _Rewriter(new, graph, steps).run()
 
 
 def _refuse_taking_turns(stacks: Sequence[StackSteps]) -> None:
@@ -61,9 +71,9 @@ def _refuse_taking_turns(stacks: Sequence[StackSteps]) -> None:
 class _Rewriter:
     """One pass over one graph. `placed` maps nodes of the old graph to nodes of the new one."""
 
-    def __init__(self, old: fx.Graph, steps: Sequence[tuple[StackSteps, Schedule]]) -> None:
+    def __init__(self, new: fx.Graph, old: fx.Graph, steps: Sequence[tuple[StackSteps, Schedule]]) -> None:
         self.old = old
-        self.new = fx.Graph()
+        self.new = new
         self.steps = steps
         self.placed: dict[fx.Node, fx.Node] = {}
         self.ambiguous: set[fx.Node] = set()
@@ -72,7 +82,7 @@ class _Rewriter:
         self.checks = [node for node in old.nodes if node.target is expect]
         self.early = _find_early(old)
 
-    def run(self) -> fx.Graph:
+    def run(self) -> fx.Node:
         for node in self.old.nodes:
             if node.op == "placeholder":
                 self.placed[node] = self.new.node_copy(node)
@@ -86,9 +96,7 @@ class _Rewriter:
         for check in self.checks:
             if check not in self.early and self.owners[check] is None:
                 self.place(check, {}, None)
-        self.place(next(node for node in self.old.nodes if node.op == "output"), {}, None)
-        self.new.lint()
-        return self.new
+        return self.place(next(node for node in self.old.nodes if node.op == "output"), {}, None)
 
     def place(self, node: fx.Node, local: dict[fx.Node, fx.Node | None], step: _Owner | None) -> fx.Node:
         """The node of the new graph for `node`, whose inputs are placed first (on a stack of its own: graphs are deep).
@@ -158,6 +166,10 @@ class _Rewriter:
             missing = stack.streams[streams.index(None)].parameter
             raise RefusedError(
                 f"{stack.name}[{layer.index}] needs {missing}, which the layer before it does not return"
+            )
+        if stack.calls[layer.index].meta.get(CHANGES_INPUTS) and (layer.scale != 1.0 or not leaves):
+            raise RefusedError(
+                f"{stack.name}[{layer.index}] changes its inputs in place; it can't be scaled, nor run beside others"
             )
         step = _Owner(stack.name, layer.index)
         local: dict[fx.Node, fx.Node | None] = dict(zip(stack.entries[layer.index], streams, strict=True))

@@ -15,11 +15,12 @@ from surgery.graph.held_graphs import HeldGraph, HeldGraphs
 from surgery.graph.partial import trace_partial_forward
 from surgery.graph.removed_blocks import RemovedBlocks
 from surgery.graph.rewrite import rewrite_graph
+from surgery.graph.traces import Traces, computing_dtype, edited_stacks
 from surgery.plan.plan import Plan
 from surgery.tracing.arguments import FlatCall, flatten_call, parameters_of
 from surgery.tracing.guards import GuardViolation, key_of_call, sizes_of_call
 from surgery.tracing.own_objects import names_of_objects
-from surgery.tracing.tracer import ContentsNeededError, trace_forward
+from surgery.tracing.tracer import ContentsNeededError
 from surgery.tracing.wrappers import innermost
 
 IN_PART = "its stacks are traced from their first block to their last, the rest of its forward runs as it is"
@@ -29,13 +30,17 @@ class RewrittenForward:
     """The graphs of one variant, by what their calls take for granted, and what it takes to trace another.
 
     Held by the variant; knows it only as an argument, so that copies of a variant work on their own weights. `removed`
-    are the blocks that the variant lacks, where these are not all that the plan never runs.
+    are the blocks that the variant lacks, where these are not all that the plan never runs; `traces` are those of all
+    variants of the model, where others are made.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, removed: RemovedBlocks | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, plan: Plan, removed: RemovedBlocks | None = None, traces: Traces | None = None
+    ) -> None:
         self.original_class = type(model)
         self.plan = plan
         self.removed = removed or RemovedBlocks(model, (plan,))
+        self.traces = traces or Traces(0)
         self.inner = innermost(self.original_class.forward)
         self.parameters = parameters_of(self.inner)
         self.objects = names_of_objects(model)
@@ -122,15 +127,8 @@ class RewrittenForward:
         self, variant: nn.Module, call: FlatCall, *, reads_contents: bool = False
     ) -> tuple[fx.Graph, int]:
         """The rewritten graph for this call, and how many decisions it checks."""
-        tensors = [value for value in call.inputs if isinstance(value, torch.Tensor)]
-        device = tensors[0].device if tensors else torch.device("cpu")
-        dtype = computing_dtype(call)
-        traced = trace_forward(
-            lambda: self.removed.whole_model(variant, device, dtype),
-            call,
-            self.inner,
-            contents_of=variant if reads_contents else None,
-            stacks=[schedule.stack for schedule in self.plan.schedules if not schedule.is_identity],
+        traced = self.traces.trace(
+            variant, self.removed, call, self.objects, edited_stacks(self.plan), reads_contents=reads_contents
         )
         schedules = {schedule.stack: schedule for schedule in self.plan.schedules}
         graph = rewrite_graph(traced.graph, traced.model, schedules)
@@ -148,9 +146,3 @@ def _for_some_contents(forward: CompiledForward) -> CompiledForward:
             raise GuardViolation(f"traced for other contents: {error}") from error
 
     return run
-
-
-def computing_dtype(call: FlatCall) -> torch.dtype:
-    """That of the first tensor of a call that holds no whole numbers."""
-    floating = (value.dtype for value in call.inputs if isinstance(value, torch.Tensor) and value.is_floating_point())
-    return next(floating, torch.get_default_dtype())

@@ -13,7 +13,7 @@ from torch import nn
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.errors import RefusedError
-from surgery.graph.replace import Means, build_replacement
+from surgery.graph.replace import Means, stand_in_for
 from surgery.graph.same_name import subclass_of_same_name
 from surgery.plan.plan import Plan
 from surgery.plan.windowed import WindowedPlan
@@ -39,15 +39,12 @@ def switch_components_(variant: nn.Module, plan: WindowedPlan, anatomy: Anatomy,
         for replaced in within.replacements:
             if replaced.index in within.schedule(replaced.stack).removed:
                 continue
-            component = anatomy.stack(replaced.stack).kind(replaced.index).find_component(replaced.component)
-            assert component is not None, "a plan is made for an anatomy"
             original: Any = variant.get_submodule(replaced.path)
             if ATTRIBUTE not in original.__dict__:
                 own_class: Any = type(original)  # nn.Module is typed as unhashable
                 original.__class__ = _switched_class(own_class)
                 original.__dict__[ATTRIBUTE] = {}
-            stand_in = build_replacement(replaced.kind, component, original, means.get(replaced.path))
-            original.__dict__[ATTRIBUTE][within] = stand_in
+            original.__dict__[ATTRIBUTE][within] = stand_in_for(replaced, variant, anatomy, means)
 
 
 @functools.cache

@@ -13,10 +13,11 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.calls.example_inputs import example_call, why_no_call
 from surgery.errors import RefusedError, TraceError
 from surgery.graph.graph_code import readable_source
-from surgery.graph.replace import Means, build_replacement
+from surgery.graph.replace import Means, stand_in_for
 from surgery.graph.rewritten_forward import RewrittenForward
 from surgery.graph.same_name import subclass_of_same_name
 from surgery.graph.switched_components import running, switch_components_
+from surgery.graph.traces import Traces
 from surgery.graph.windowed_forward import WindowedForward
 from surgery.plan.plan import Plan
 from surgery.plan.windowed import WHEN, AnyPlan, WindowedPlan, names_of
@@ -27,30 +28,47 @@ from surgery.tracing.wrappers import innermost, rewrap
 ATTRIBUTE = "_surgery"  # of a variant: its RewrittenForward, out of sight of torch
 
 
-def build_variant(model: nn.Module, plan: AnyPlan, anatomy: Anatomy, means: Means | None = None) -> nn.Module:
+def build_variant(
+    model: nn.Module, plan: AnyPlan, anatomy: Anatomy, means: Means | None = None, traces: Traces | None = None
+) -> nn.Module:
     """The model under `plan`. The original is left as it is; all weights are shared with it.
 
-    `means` holds, for each replaced component by dotted name, one vector (channels,) a stream.
+    `means` holds, for each replaced component by dotted name, one vector (channels,) a stream; `traces` are those of
+    all variants of this model that are made together.
 
     Raises:
         RefusedError: the plan can't be done on this model's graph.
         TraceError: the forward can't be traced.
     """
+    variant = _clone_as_variant(model)
+    if isinstance(plan, WindowedPlan):
+        switch_components_(variant, plan, anatomy, means or {})
+        variant.__dict__[ATTRIBUTE] = WindowedForward(
+            model, plan, traces
+        )  # each plan is traced when it is first needed
+        return variant
+    rewritten = RewrittenForward(model, plan, traces=traces)
+    _replace_components(variant, plan, anatomy, means or {})
+    variant.__dict__[ATTRIBUTE] = rewritten
+    example = rewritten.traces.example(model)
+    if example is not None:  # otherwise at the first run
+        _trace_example(variant, rewritten, flatten_call((), example.kwargs, rewritten.parameters))
+    return variant
+
+
+def run_by(model: nn.Module, forward: Any) -> nn.Module:
+    """A clone of a model whose calls are handed to `forward.run(model, args, kwargs)`, within its own decorators."""
+    clone = _clone_as_variant(model)
+    clone.__dict__[ATTRIBUTE] = forward
+    return clone
+
+
+def _clone_as_variant(model: nn.Module) -> nn.Module:
     original_class: Any = type(model)  # nn.Module is typed as unhashable
     assert not is_variant(model), "apply refuses variants"
     variant = clone_module(model)
     variant.__class__ = variant_class(original_class)
     _rebind_forward(variant, original_class)
-    if isinstance(plan, WindowedPlan):
-        switch_components_(variant, plan, anatomy, means or {})
-        variant.__dict__[ATTRIBUTE] = WindowedForward(model, plan)  # each plan is traced when it is first needed
-        return variant
-    rewritten = RewrittenForward(model, plan)
-    _replace_components(variant, plan, anatomy, means or {})
-    variant.__dict__[ATTRIBUTE] = rewritten
-    example = example_call(model)
-    if example is not None:  # otherwise at the first run
-        _trace_example(variant, rewritten, flatten_call((), example.kwargs, rewritten.parameters))
     return variant
 
 
@@ -155,12 +173,7 @@ def _rebind_forward(variant: nn.Module, original_class: type[nn.Module]) -> None
 
 def _replace_components(variant: nn.Module, plan: Plan, anatomy: Anatomy, means: Means) -> None:
     for replaced in plan.replacements:
-        stack = anatomy.stack(replaced.stack)
-        component = stack.kind(replaced.index).find_component(replaced.component)
-        assert component is not None, "a plan is made for an anatomy"
         if replaced.index in plan.schedule(replaced.stack).removed:
             continue
         parent, _, name = replaced.path.rpartition(".")
-        original = variant.get_submodule(replaced.path)
-        stand_in = build_replacement(replaced.kind, component, original, means.get(replaced.path))
-        variant.get_submodule(parent).add_module(name, stand_in.train(original.training))
+        variant.get_submodule(parent).add_module(name, stand_in_for(replaced, variant, anatomy, means))

@@ -11,6 +11,7 @@ from surgery.graph.removed_blocks import RemovedBlocks
 from surgery.graph.rewritten_forward import RewrittenForward
 from surgery.graph.split_rows import num_rows_of, run_apart
 from surgery.graph.switched_components import running
+from surgery.graph.traces import Traces
 from surgery.pipelines.standing import Standing, standing_of_rows
 from surgery.pipelines.timestep_convention import known_convention, share_of_rows
 from surgery.plan.plan import Plan
@@ -25,11 +26,11 @@ class WindowedForward:
     Held by the variant; knows it only as an argument, so that copies of a variant work on their own weights.
     """
 
-    def __init__(self, model: nn.Module, plan: WindowedPlan) -> None:
+    def __init__(self, model: nn.Module, plan: WindowedPlan, traces: Traces | None = None) -> None:
         self.original_class = type(model)
         self.plan = plan
         removed = RemovedBlocks(model, plan.plans)
-        self.forwards = {within: RewrittenForward(model, within, removed) for within in plan.plans}
+        self.forwards = {within: RewrittenForward(model, within, removed, traces) for within in plan.plans}
         self.names = tuple(parameters_of(innermost(self.original_class.forward)))
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]

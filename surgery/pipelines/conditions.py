@@ -19,9 +19,17 @@ def conditions_of(pipe: Any, prompts: Sequence[str]) -> list[Any]:
     """What the call of a pipeline takes first: the prompts, or the classes that they name.
 
     Raises:
-        InputError: a prompt is neither the number of a class nor the name of one.
+        InputError: a prompt is neither the number of a class nor the name of one; or nothing can encode it.
     """
-    return [_class_of(pipe, prompt) for prompt in prompts] if is_class_conditional(pipe) else list(prompts)
+    if is_class_conditional(pipe):
+        return [_class_of(pipe, prompt) for prompt in prompts]
+    encoders = [value for name, value in getattr(pipe, "components", {}).items() if name.startswith("text_encoder")]
+    if encoders and all(value is None for value in encoders):
+        raise InputError(
+            f"{type(pipe).__name__} has no text encoder here, and it is called with prompts (windows find out with two "
+            "how it lays out guidance and time); load it with its text encoder"
+        )
+    return list(prompts)
 
 
 def _class_of(pipe: Any, prompt: str) -> int:

@@ -11,6 +11,7 @@ from PIL import Image
 from surgery.errors import InputError
 from surgery.pipelines.conditions import CLASS_LABELS, conditions_of
 
+NUM_FRAMES = "num_frames"
 OWN_ARGUMENTS = ("self", "prompt", CLASS_LABELS, "generator", "output_type", "return_dict")
 
 
@@ -47,12 +48,14 @@ def draw_pictures(
     """One picture a prompt; prompt k starts from the noise of the CPU generator seeded with `seed + k`.
 
     Of a class-conditional pipeline, prompts are the names or numbers of classes. `call` are further arguments of the
-    pipeline. `on_batch` is told how many pictures each batch has finished.
+    pipeline. `on_batch` is told how many pictures each batch has finished. A video of one frame is a picture.
 
     Raises:
-        InputError: the pipeline takes no such argument, refuses a value, or has no class of a prompt's name.
+        InputError: the pipeline takes no such argument, refuses a value, has no class of a prompt's name, or draws
+            longer videos.
     """
     check_call(pipe, call)
+    _refuse_long_videos(pipe, call)
     conditions = conditions_of(pipe, prompts)
     found: list[Drawing] = []
     for start in range(0, len(prompts), batch_size):
@@ -61,9 +64,37 @@ def draw_pictures(
         noise = [torch.Generator().manual_seed(number) for number in seeds]
         try:
             given = conditions[start : start + batch_size]
-            images = pipe(given, generator=noise, output_type="pil", **call).images
+            answer = pipe(given, generator=noise, output_type="pil", **call)
         except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
-        found.extend(Drawing(*item) for item in zip(images, batch, seeds, strict=True))
+        found.extend(Drawing(*item) for item in zip(_pictures_of(pipe, answer), batch, seeds, strict=True))
         on_batch(len(batch))
     return found
+
+
+def _refuse_long_videos(pipe: Any, call: Mapping[str, Any]) -> None:
+    """Raise InputError where the call is known to draw videos: nobody should wait for them."""
+    known = inspect.signature(type(pipe).__call__).parameters.get(NUM_FRAMES)
+    number = None if known is None else call.get(NUM_FRAMES, known.default)
+    if isinstance(number, int) and number != 1:
+        raise InputError(_video_text(pipe, number))
+
+
+def _pictures_of(pipe: Any, answer: Any) -> Sequence[Image.Image]:
+    """The pictures that a pipeline returns; of videos of one frame, that frame."""
+    if hasattr(answer, "images"):
+        images: Sequence[Image.Image] = answer.images
+        return images
+    if not hasattr(answer, "frames"):
+        raise InputError(f"{type(pipe).__name__} returns neither pictures nor frames of videos")
+    for frames in answer.frames:
+        if len(frames) != 1:
+            raise InputError(_video_text(pipe, len(frames)))
+    return [frames[0] for frames in answer.frames]
+
+
+def _video_text(pipe: Any, number: int) -> str:
+    return (
+        f"{type(pipe).__name__} draws videos of {number} frames, and pictures are drawn and compared here; give --call "
+        f"{NUM_FRAMES}=1, which draws a video of one"
+    )

@@ -5,8 +5,8 @@ row can't be of either prompt: they are the unconditional branch. The pipeline i
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from surgery.errors import InputError
 from surgery.pipelines.conditions import conditions_of, is_class_conditional
 from surgery.pipelines.replaced import replaced
+from surgery.spec.selector import MODELS
 from surgery.tracing.arguments import parameters_of_module
 
 CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
@@ -69,7 +70,7 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
 
     noise = [torch.Generator().manual_seed(0) for _ in PROBES]  # alike: a ControlNet's residuals follow from it
     failure: Exception | None = None
-    with replaced(model, "forward", note), stopping_at_first_step(pipe):
+    with noting_forwards(pipe, note), stopping_at_first_step(pipe):
         try:
             pipe(probes, generator=noise, output_type="latent", **call)
         except StopSampling:
@@ -85,6 +86,25 @@ def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
             "apart; the branches of guidance are not known"
         )
     return Guidance(tuple(told))
+
+
+@contextmanager
+def noting_forwards(pipe: Any, note: Callable[..., Any]) -> Iterator[None]:
+    """Within it, `note` runs in place of the forward of each of a pipeline's transformers."""
+    with ExitStack() as stack:
+        for model in transformers_of(pipe):
+            stack.enter_context(replaced(model, "forward", note))
+        yield
+
+
+def transformers_of(pipe: Any) -> list[Any]:
+    """The transformer of a pipeline, or both of one that has two."""
+    return [getattr(pipe, part) for part in names_of_transformers(pipe)]
+
+
+def names_of_transformers(pipe: Any) -> list[str]:
+    """`transformer`, and `transformer_2` where a pipeline has that."""
+    return [part for part in MODELS if getattr(pipe, part, None) is not None]
 
 
 def nothing_predicted(arguments: Mapping[str, Any]) -> Any:

@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 from surgery.diffusers_internals import pack_by_pipeline
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.conditions import conditions_of
-from surgery.pipelines.guidance import StopSampling
+from surgery.pipelines.guidance import StopSampling, transformers_of
+from surgery.pipelines.noised_call import NoisedCall, TransformerCall, note_calls
 from surgery.pipelines.replaced import replaced
 from surgery.tracing.arguments import parameters_of_module
 
@@ -31,16 +32,32 @@ def predict_noised(
     share: float,
     captions: Sequence[str],
     call: Mapping[str, Any],
+    *,
+    instead: Callable[..., Any] | None = None,
 ) -> torch.Tensor:
     """What a pipeline hands its scheduler at one share of the noise range, for noised latents (batch, ...), unguided.
 
     Flow-matching models get x_t = (1 - t) x_0 + t e; others x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e with their
-    scheduler's a_t (DDPM, arXiv 2006.11239, eq. 4).
+    scheduler's a_t (DDPM, arXiv 2006.11239, eq. 4). `instead` is called in place of the transformer's forward.
 
     Raises:
         RefusedError: how the pipeline packs its latents is not known.
         InputError: the pipeline refuses the call.
     """
+    return call_noised(pipe, clean, noise, share, captions, call, instead=instead).prediction
+
+
+def call_noised(
+    pipe: Any,
+    clean: torch.Tensor,
+    noise: torch.Tensor,
+    share: float,
+    captions: Sequence[str],
+    call: Mapping[str, Any],
+    *,
+    instead: Callable[..., Any] | None = None,
+) -> NoisedCall:
+    """The same, with the call of the transformer that it comes from."""
     height, width = picture_size(pipe, call)
     timestep, noised = add_noise(pipe.scheduler, clean, noise, share)
     known = inspect.signature(type(pipe).__call__).parameters
@@ -48,19 +65,25 @@ def predict_noised(
     arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1, **size}
     generators = [torch.Generator().manual_seed(number) for number in range(len(captions))]
     predictions: list[torch.Tensor] = []
+    calls: list[TransformerCall] = []
     name = parameters_of_module(pipe.transformer)[0]
     with ExitStack() as stack:
         stack.enter_context(replaced(pipe.scheduler, "step", _keep_and_stop(pipe.scheduler.step, predictions)))
         stack.enter_context(replaced(pipe.scheduler, "set_timesteps", _visit(pipe.scheduler, timestep)))
-        hook = pipe.transformer.register_forward_pre_hook(_put(pipe, name, noised), with_kwargs=True, prepend=True)
-        stack.callback(hook.remove)
+        for model in transformers_of(pipe):  # the pipeline runs the one that is for this timestep
+            if instead is not None:
+                stack.enter_context(replaced(model, "forward", instead))
+            hook = model.register_forward_pre_hook(_put(pipe, name, noised), with_kwargs=True, prepend=True)
+            stack.callback(hook.remove)
+            hook = model.register_forward_hook(note_calls(calls), with_kwargs=True)
+            stack.callback(hook.remove)
         try:
             pipe(conditions_of(pipe, captions), generator=generators, output_type="latent", **arguments)
         except StopSampling:
             pass
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
-    return predictions[0]
+    return NoisedCall(calls[-1], predictions[0], calls[-1].find_view(predictions[0]) if len(calls) == 1 else None)
 
 
 def picture_size(pipe: Any, call: Mapping[str, Any]) -> tuple[int, int]:

@@ -98,6 +98,6 @@ def _load(source: ModelSource, dtype: Any, variant: str | None, *, transformer_o
     if source.file is not None:
         return model_class.from_single_file(str(source.file), config=str(source.folder), dtype=dtype).eval()
     if source.revision is not None and source.pipeline is not None:
-        place["subfolder"] = "transformer"
+        place["subfolder"] = source.part
     name = str(source.folder) if source.revision is None else source.name
     return model_class.from_pretrained(name, dtype=dtype, **place)

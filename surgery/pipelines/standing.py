@@ -27,15 +27,15 @@ class Standing:
 
 Teller = Callable[[nn.Module, Mapping[str, Any], int], Sequence[Standing]]  # of a call's arguments and number of rows
 
-_TELLER: ContextVar[tuple[nn.Module, Teller] | None] = ContextVar("teller", default=None)
+_TELLER: ContextVar[tuple[tuple[nn.Module, ...], Teller] | None] = ContextVar("teller", default=None)
 _SAID: ContextVar[Standing] = ContextVar("said")
 UNKNOWN = Standing()
 
 
 @contextmanager
-def told_by(teller: Teller, model: nn.Module) -> Iterator[None]:
-    """Within it, `teller` says where the rows of calls of `model` stand; another's (in a callback) are not its own."""
-    token = _TELLER.set((model, teller))
+def told_by(teller: Teller, models: Sequence[nn.Module]) -> Iterator[None]:
+    """Within it, `teller` says where the rows of calls of `models` stand; another's (in a callback) are not its own."""
+    token = _TELLER.set((tuple(models), teller))
     try:
         yield
     finally:
@@ -82,8 +82,9 @@ def standing_of_rows(model: nn.Module, named: Mapping[str, Any], num_rows: int, 
     said = _SAID.get(UNKNOWN)
     if is_all_said():
         return [said] * num_rows
-    told_model, teller = _TELLER.get() or (None, otherwise)
-    told = (teller if told_model is model else otherwise)(model, named, num_rows)
+    told_models, teller = _TELLER.get() or ((), otherwise)
+    is_told = any(told is model for told in told_models)
+    told = (teller if is_told else otherwise)(model, named, num_rows)
     return [
         Standing(
             row.share if said.share is None else said.share,

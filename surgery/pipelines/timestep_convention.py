@@ -20,7 +20,7 @@ from surgery.damage import told_as
 from surgery.errors import InputError, RefusedError
 from surgery.kept import keep, kept_file, recall
 from surgery.pipelines.conditions import conditions_of, is_class_conditional
-from surgery.pipelines.guidance import CLASSES, PROBES, StopSampling, nothing_predicted
+from surgery.pipelines.guidance import CLASSES, PROBES, StopSampling, nothing_predicted, noting_forwards
 from surgery.pipelines.replaced import replaced
 from surgery.pipelines.shares import num_train_timesteps_of
 from surgery.tracing.arguments import parameters_of_module
@@ -99,7 +99,7 @@ def _note_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[list[float], list[d
     left_out = ("timesteps", "sigmas", "num_inference_steps")
     arguments = {name: value for name, value in call.items() if name not in left_out}
     noise = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
-    with replaced(pipe.transformer, "forward", note), replaced(pipe.scheduler, "step", stay):
+    with noting_forwards(pipe, note), replaced(pipe.scheduler, "step", stay):
         try:
             pipe(
                 conditions_of(pipe, prompts),

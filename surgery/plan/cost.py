@@ -11,10 +11,43 @@ from surgery.spec.operations import BRANCHES
 
 
 @dataclass(frozen=True)
+class Course:
+    """Where a run calls a transformer: in these `steps` of a sampler, each with its number and its share of the noise
+    range; or, without a number of steps, all over a part of the range."""
+
+    span: tuple[float, float] = (0.0, 1.0)
+    steps: tuple[tuple[int, float], ...] | None = None
+
+    @property
+    def length(self) -> float:
+        """The number of steps, or the share of the noise range."""
+        return self.span[1] - self.span[0] if self.steps is None else len(self.steps)
+
+    def cut(self, boundary: float) -> tuple["Course", "Course"]:
+        """What of it lies at or above a share of the noise range, and what below."""
+        low, high = self.span
+        middle = min(max(boundary, low), high)
+        above = below = None
+        if self.steps is not None:
+            above = tuple(step for step in self.steps if step[1] >= boundary)
+            below = tuple(step for step in self.steps if step[1] < boundary)
+        return Course((middle, high), above), Course((low, middle), below)
+
+
+WHOLE = Course()
+
+
+def course_of(trajectory: Sequence[float] | None) -> Course:
+    """The course over the steps of a sampler, given by their shares of the noise range; without them, all over it."""
+    return WHOLE if trajectory is None else Course(steps=tuple(enumerate(trajectory)))
+
+
+@dataclass(frozen=True)
 class Cost:
     """Parameters and bytes of the whole model before and after; block executions and FLOPs of all blocks in a forward.
 
-    Those of a plan with windows are means over a trajectory and both branches, None where its steps are not known.
+    Those of a plan with windows are means over a course and both branches, None where its steps are not known, or there
+    are none.
     FLOPs are those of matrix products and attention at the example sizes; 0 before where they are unknown.
     """
 
@@ -39,15 +72,11 @@ class Cost:
         return (self.executions_after or 0) / self.executions_before if is_known else None
 
 
-def plan_cost(plan: AnyPlan, anatomy: Anatomy, trajectory: Sequence[float] | None = None) -> Cost:
-    """What the variant of a plan costs. Repeats share their weights; what no atom runs is not there.
-
-    `trajectory` are the shares of the noise range that the steps of a sampler have, in their order; without it, a
-    trajectory is uniform over the range.
-    """
+def plan_cost(plan: AnyPlan, anatomy: Anatomy, course: Course = WHOLE) -> Cost:
+    """What the variant of a plan costs on a course. Repeats share their weights; what no atom runs is not there."""
     plans = plans_of(plan)
     lost_parameters, lost_bytes = _lost(plans, anatomy)
-    shares = _shares_of_plans(plan, trajectory)
+    shares = _shares_of_plans(plan, course)
     before = _work(anatomy)
     works = [_work(anatomy, each) for each in plans]
     after = None if shares is None else [sum(s * w[k] for s, w in zip(shares, works, strict=True)) for k in (0, 1)]
@@ -63,21 +92,19 @@ def plan_cost(plan: AnyPlan, anatomy: Anatomy, trajectory: Sequence[float] | Non
     )
 
 
-def _shares_of_plans(plan: AnyPlan, trajectory: Sequence[float] | None) -> list[float] | None:
-    """How much of a trajectory runs each of the plans; None where it hangs on the number of steps."""
+def _shares_of_plans(plan: AnyPlan, course: Course) -> list[float] | None:
+    """How much of a course runs each of the plans; None where it hangs on the number of steps, or there are none."""
     if not isinstance(plan, WindowedPlan):
         return [1.0]
-    shares = dict.fromkeys(plan.plans, 0.0)
-    if trajectory is not None:
-        for step, share in enumerate(trajectory):
-            for branch in BRANCHES:
-                shares[plan.plan_at(share, step, branch)] += 0.5 / len(trajectory)
-        return list(shares.values())
-    if plan.goes_by_steps:
+    if not course.length or (course.steps is None and plan.goes_by_steps):
         return None
-    for atom, within in plan.atoms:
-        low, high = atom.timesteps
-        shares[within] += (high - low) * (1.0 if atom.branch is None else 0.5)
+    shares = dict.fromkeys(plan.plans, 0.0)
+    for step, share in course.steps or ():
+        for branch in BRANCHES:
+            shares[plan.plan_at(share, step, branch)] += 0.5 / course.length
+    for atom, within in plan.atoms if course.steps is None else ():
+        low, high = max(atom.timesteps[0], course.span[0]), min(atom.timesteps[1], course.span[1])
+        shares[within] += max(0.0, high - low) / course.length * (1.0 if atom.branch is None else 0.5)
     return list(shares.values())
 
 

@@ -22,8 +22,9 @@ from surgery.spec import operations as ops
 from surgery.spec.limits import MAX_EXECUTIONS, MAX_WINDOWS
 from surgery.spec.load import Spec
 from surgery.spec.nearest import shorten
+from surgery.spec.parts import places_in_second, spec_of_part
 from surgery.spec.places import Faults, Place
-from surgery.spec.selector import indices_to_text
+from surgery.spec.selector import FIRST, SECOND, indices_to_text
 
 
 def lower_spec(
@@ -33,7 +34,8 @@ def lower_spec(
     groups: tuple[FoundGroup, ...] = (),
     faults: Faults | None = None,
 ) -> AnyPlan:
-    """What `spec` means for a model of this anatomy, in each atom of its windows; nothing is read.
+    """What `spec` means for a model of this anatomy, in each atom of its windows; nothing is read. It has no second
+    transformer.
 
     `groups` are those that it takes from profiles, as `find_profile_groups` found them, and `faults` what that met:
     `planned.plan_spec` does both.
@@ -45,6 +47,9 @@ def lower_spec(
     assert faults is not None or not spec.profile_groups, "groups are looked up before"
     _refuse_not_yet(spec)
     faults = faults or Faults(spec.file)
+    for place in places_in_second(spec):
+        faults.add(place, f"there is no {SECOND}: the model has one transformer; leave {SECOND}/ out")
+    spec = spec_of_part(spec, FIRST)
     for name, place in spec.group_names:
         if anatomy.find_stack(name) is not None:
             faults.add(place, f'the group "{name}" has the name of a stack; give it another name')
@@ -81,12 +86,6 @@ def _refuse_not_yet(spec: Spec) -> None:
         (variable.place, "a sweep (vary) has many plans; evaluate and generate run its variants")
         for variable in spec.variables
     ]
-    for operation in spec.operations:
-        reasons += [
-            (selector.place, "a second transformer can't be edited in this version; leave transformer_2/ out")
-            for selector in selectors_of(operation)
-            if selector.model == "transformer_2"
-        ]
     if reasons:
         lines = [f"{spec.file}:{place.line}:{place.column}: not yet: {text}" for place, text in sorted(reasons)]
         raise NotYetError("\n".join(dict.fromkeys(lines)))

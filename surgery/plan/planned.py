@@ -1,7 +1,7 @@
 """A spec -> its plan, with what it reads: the one way there. Models not seen before need torch."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, find_source
-from surgery.errors import InputError, SpecError, SurgeryError
-from surgery.plan.cost import Cost, plan_cost
+from surgery.errors import InputError, NotYetError, SpecError, SurgeryError
+from surgery.plan.cost import Cost, Course, plan_cost
 from surgery.plan.lower import lower_spec
 from surgery.plan.names import find_name_faults
 from surgery.plan.profile_groups import FoundGroup, find_profile_groups, self_contained_text
@@ -19,10 +19,16 @@ from surgery.plan.spec_model import model_of_spec
 from surgery.plan.sweep import expand_sweep
 from surgery.plan.windowed import AnyPlan
 from surgery.spec.load import Spec, load_spec
+from surgery.spec.parts import edits_second, places_in_second, spec_of_part
 from surgery.spec.places import Faults
+from surgery.spec.selector import FIRST
 
 if TYPE_CHECKING:
     from surgery.profiles.means import MeansFile
+
+
+PLACE = re.compile(r".*?:(\d+):(\d+): ")  # with which a fault begins
+ONE_TRANSFORMER = "this is done to one transformer, and the spec edits two; leave transformer_2/ and */ out"
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,9 @@ class PlannedSpec:
         """What it saves, and what it costs."""
         return plan_cost(self.plan, self.anatomy)
 
-    def cost_over(self, trajectory: Sequence[float] | None) -> Cost:
-        """The same over the steps of a sampler, given by their shares of the noise range."""
-        return self.cost if trajectory is None else plan_cost(self.plan, self.anatomy, trajectory)
+    def cost_on(self, course: Course) -> Cost:
+        """The same where a run calls the transformer on this course."""
+        return plan_cost(self.plan, self.anatomy, course)
 
     @property
     def text(self) -> str:
@@ -94,7 +100,12 @@ def _means_of(spec: Spec, override: str | Path | None) -> "MeansFile | None":
         return None
     from surgery.profiles.means import read_means
 
-    return read_means(spec.folder / str(spec.profile) if override is None else override)
+    means = read_means(spec.folder / str(spec.profile) if override is None else override)
+    if means.transformer != FIRST:
+        raise InputError(
+            f"the means of {means.path} are of {means.transformer}; give a profile of the first transformer"
+        )
+    return means
 
 
 Finder = Callable[[str], ModelSource]
@@ -103,12 +114,14 @@ Finder = Callable[[str], ModelSource]
 def merge_faults(error: SpecError, find_anatomy: Callable[[Spec], Anatomy]) -> list[str]:
     """The faults of the language, and with them the names that the model does not have, in the order of their places.
 
-    `find_anatomy` finds the model of a spec. One that is not at hand is not what is wrong here: nothing is said of it.
+    `find_anatomy` finds the model of a spec, its first transformer where it has two. One that is not at hand is not
+    what is wrong here: nothing is said of it.
     """
     if not isinstance(error.partial, Spec):
         return list(error.faults)
     try:
-        find_name_faults(error.partial, find_anatomy(error.partial)).raise_if_any()
+        first = spec_of_part(error.partial, FIRST)
+        find_name_faults(first, find_anatomy(error.partial)).raise_if_any()
     except SpecError as more:
         return sorted({*error.faults, *more.faults}, key=place_of)
     except SurgeryError:
@@ -118,7 +131,7 @@ def merge_faults(error: SpecError, find_anatomy: Callable[[Spec], Anatomy]) -> l
 
 def place_of(fault: str) -> tuple[int, int]:
     """The line and the column of a message."""
-    found = re.match(r".*?:(\d+):(\d+): ", fault)
+    found = PLACE.match(fault)
     assert found is not None, "a fault begins with its place"
     return int(found[1]), int(found[2])
 
@@ -126,7 +139,7 @@ def place_of(fault: str) -> tuple[int, int]:
 def plan_spec_file(
     path: Path, *, model: str | None = None, profile: Path | None = None, find: Finder = find_source
 ) -> PlannedSource:
-    """Plan a spec for the model that it names, or for `model`; `find` finds models by name.
+    """Plan a spec for the one transformer of the model that it names, or of `model`; `find` finds models by name.
 
     Raises:
         InputError: a file or the model can't be read, or no model is named.
@@ -134,17 +147,11 @@ def plan_spec_file(
         NotYetError: it uses what this version does not run.
         TraceError: the model can't be traced.
     """
-    spec, source = _load(path, model, find)
+    spec, source = load_with_model(path, model, find)
+    if source.has_second and edits_second(spec):
+        places = (f"{spec.file}:{place.line}:{place.column}: " for place in places_in_second(spec))
+        raise NotYetError(f"{next(places, f'{spec.file}: ')}not yet: {ONE_TRANSFORMER}")
     return with_source(plan_spec(spec, anatomy_of_source(source), profile=profile), source)
-
-
-def plan_sweep_file(
-    path: Path, *, model: str | None = None, profile: Path | None = None, find: Finder = find_source
-) -> list[PlannedSource]:
-    """Plan every variant of a spec, one where it is no sweep; raises as `plan_spec_file` does."""
-    spec, source = _load(path, model, find)
-    points = plan_points(spec, anatomy_of_source(source), profile=profile)
-    return [with_source(point, source) for point in points]
 
 
 def with_source(planned: PlannedSpec, source: ModelSource) -> PlannedSource:
@@ -152,7 +159,7 @@ def with_source(planned: PlannedSpec, source: ModelSource) -> PlannedSource:
     return PlannedSource(planned.spec, planned.anatomy, planned.plan, planned.means, planned.groups, source)
 
 
-def _load(path: Path, model: str | None, find: Finder) -> tuple[Spec, ModelSource]:
+def load_with_model(path: Path, model: str | None, find: Finder) -> tuple[Spec, ModelSource]:
     """A spec, and the model that it is planned for."""
     spec = load_for(path, lambda spec: anatomy_of_source(find(model_of_spec(spec, model))))
     return spec, find(model_of_spec(spec, model))

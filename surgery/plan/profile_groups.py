@@ -10,7 +10,7 @@ from surgery.spec import operations as ops
 from surgery.spec.load import Spec
 from surgery.spec.places import Faults
 from surgery.spec.profile_group import ProfileGroup
-from surgery.spec.selector import Range, Selector, indices_to_text
+from surgery.spec.selector import FIRST, Range, Selector, indices_to_text
 
 if TYPE_CHECKING:
     from surgery.profiles.layer_profile import Profile
@@ -69,10 +69,13 @@ def _find(group: ProfileGroup, profile: "Profile", anatomy: Anatomy) -> FoundGro
     return FoundGroup(group, run.start, run.stop)
 
 
-def refuse_other_model(profile: "Profile", anatomy: Anatomy, stack: str | None = None) -> None:
-    """Raise InputError where a profile shows that it is of another model; looks at one stack or at all."""
+def refuse_other_model(profile: "Profile", anatomy: Anatomy, stack: str | None = None, *, part: str = FIRST) -> None:
+    """Raise InputError where a profile shows that it is of another model, or of another transformer of its pipeline
+    than `part`; looks at one stack or at all."""
     from surgery.profiles.mismatch import find_mismatch
 
+    if profile.transformer != part:
+        raise InputError(f"the profile is of {profile.transformer}, and this is {part}; measure a profile of that one")
     lengths = {item.name: item.num_blocks for item in anatomy.stacks}
     mismatch = find_mismatch(profile, anatomy.class_name, lengths, stack)
     if mismatch is not None:

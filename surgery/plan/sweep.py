@@ -14,7 +14,7 @@ from surgery.spec.load import Spec
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults
 from surgery.spec.read_operations import OperationReader
-from surgery.spec.selector import read_selector
+from surgery.spec.selector import FIRST, read_selector
 from surgery.spec.vary import Binding, Sweep, Variable, substitute
 
 MANY = 10**12  # what is larger is not written out
@@ -26,6 +26,11 @@ class _Value:
 
     text: str
     bound: Binding | Items
+
+    @property
+    def told(self) -> Binding:
+        """The value itself; of a case its name."""
+        return self.text if isinstance(self.bound, Items) else self.bound
 
 
 Point = Mapping[str, _Value]
@@ -63,7 +68,11 @@ def _domain(variable: Variable, sweep: Sweep, anatomy: Anatomy, faults: Faults) 
     if variable.selector is None:
         return tuple(_Value(str(value), value) for value in variable.values)
     scalar = Scalar(variable.selector, variable.selector, variable.place)
-    chosen = resolve_layers(read_selector(scalar, sweep.groups, faults), anatomy, faults)
+    selectors = read_selector(scalar, sweep.groups, faults)
+    if any(selector.model not in (None, FIRST) for selector in selectors):
+        fact = f"the variable {variable.name} has layers of another transformer than the first"
+        faults.add(variable.place, f"{fact}; leave the prefix out here, or write range(0, 12)")
+    chosen = resolve_layers(selectors, anatomy, faults)
     if len(chosen) > 1:
         stacks = " and ".join(layers.stack.name for layers in chosen)
         faults.add(variable.place, f"the variable {variable.name} has layers of {stacks}; name those of one stack")
@@ -80,8 +89,8 @@ def _at(
         if reader.num_read > MAX_SWEPT_OPERATIONS:
             fact = f"over {MAX_SWEPT_OPERATIONS:,} operations in all its variants together"
             raise InputError(f"{spec.file} has {fact}; write a smaller sweep")
-    name = " ".join(f"{name}={value.text}" for name, value in point.items())
-    return replace(spec, operations=operations, sweep=None, point=name)
+    told = tuple((name, value.told) for name, value in point.items())
+    return replace(spec, operations=operations, sweep=None, point=told)
 
 
 def _accumulated(variable: str | None, point: Point, domains: Mapping[str, tuple[_Value, ...]]) -> Iterator[Point]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgery.errors import InputError
+from surgery.spec.selector import FIRST
 
 Array = NDArray[np.float64]
 Similarity = Literal["cosine", "token", "means"]
@@ -108,6 +109,11 @@ class Profile:
     num_bins: int
     streams: Mapping[tuple[str, str, str], StreamSums]
     components: Mapping[tuple[str, str, str], Moments]
+
+    @property
+    def transformer(self) -> str:
+        """Which transformer of its pipeline was measured, by the name that it has there."""
+        return str(self.recipe.get("transformer", FIRST))
 
     def find_stack(self, name: str) -> ProfiledStack:
         """The stack of this name; raises InputError where it was not measured."""

@@ -5,6 +5,7 @@ forward that carries the tokens, as in `mean/transformer_blocks.2.attn/encoder_h
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +18,24 @@ from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.files import write_whole
 from surgery.spec.file_kind import is_spec
+from surgery.spec.selector import FIRST
 
+KEY = "surgery_profile"  # of a profile's recipe in the header
 PREFIX = "mean/"
 Vectors = Mapping[str, Mapping[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
 class MeansFile:
-    """The vectors of a file, float64, by component and stream, and the SHA-256 of the file; where it was read."""
+    """The vectors of a file, float64, by component and stream, and the SHA-256 of the file; where it was read.
+
+    `transformer` is the one of its pipeline in which they were measured.
+    """
 
     path: Path
     digest: str
     vectors: Vectors
+    transformer: str = FIRST
 
     @property
     def widths(self) -> dict[str, int]:
@@ -47,7 +54,7 @@ def read_means(path: str | Path) -> MeansFile:
     with told_as(f"the profile {path} can't be read"):
         content = Path(path).read_bytes()
     with told_as(f"the profile {path} is no safetensors file of float32 or float64 values"):
-        tensors = load_file(path)
+        tensors, transformer = load_file(path), _transformer_of(content)
     vectors: dict[str, dict[str, NDArray[np.float64]]] = {}
     for key, tensor in tensors.items():
         if not key.startswith(PREFIX):
@@ -60,7 +67,15 @@ def read_means(path: str | Path) -> MeansFile:
         vectors.setdefault(component, {})[stream] = tensor.astype(np.float64)
     if not vectors:
         raise InputError(f"the profile {path} holds no means (tensors named mean/COMPONENT/STREAM)")
-    return MeansFile(Path(path), hashlib.sha256(content).hexdigest(), vectors)
+    return MeansFile(Path(path), hashlib.sha256(content).hexdigest(), vectors, transformer)
+
+
+def _transformer_of(content: bytes) -> str:
+    """The transformer that the recipe in a file's header names; the first where there is none, or it names none."""
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    recipe = json.loads(metadata.get(KEY, "{}")).get("recipe", {})
+    return str(recipe.get("transformer", FIRST))
 
 
 def write_means(vectors: Vectors, path: str | Path) -> None:

@@ -17,10 +17,9 @@ from surgery.damage import read_arrays, told_as
 from surgery.errors import InputError
 from surgery.files import write_whole
 from surgery.profiles.layer_profile import Array, Moments, Profile, ProfiledStack, StreamSums, add_up, no_sums
-from surgery.profiles.means import PREFIX
+from surgery.profiles.means import KEY, PREFIX
 from surgery.spec.file_kind import is_spec
 
-KEY = "surgery_profile"
 FORMAT = 1
 NOT_THE_SAME = ("samples", "versions", "model")  # what may differ; a model is known by its identity, not by its place
 ARRAYS = tuple(field.name for field in fields(StreamSums))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from surgery.spec.nearest import shorten
-from surgery.spec.selector import indices_to_text
+from surgery.spec.selector import FIRST, indices_to_text
 from surgery.text_table import lay_out
 
 if TYPE_CHECKING:
@@ -32,12 +32,18 @@ class ProfileFacts:
     digest: str | None
     recipe: Mapping[str, Any]
 
+    @property
+    def transformer(self) -> str:
+        """The transformer that was measured, by its name in the pipeline."""
+        return str(self.recipe.get("transformer", FIRST))
+
     def describe(self) -> str:
         """`p.safetensors, a profile of demo: 24 samples, trajectories; SHA-256 ...`, or only what a profile it is."""
         count = len(self.recipe.get("samples", ()))
         model = shorten(str(self.recipe.get("model") or "an unnamed model"), 80)
         mode = shorten(str(self.recipe.get("mode") or "mode unknown"), 40)
         part = f", part {self.recipe['part']}" if "part" in self.recipe else ""
+        model += f", {self.transformer}" if self.transformer != FIRST else ""
         text = f"a profile of {model}: {count} sample{'s' * (count != 1)}, {mode}{part}"
         return text if self.file is None else f"{shorten(self.file, 80)}, {text}; SHA-256 {self.digest}"
 
@@ -61,7 +67,7 @@ def write_suggestion(
         f"title: {title}, chosen {how}\n",
         "operations:\n",
         *(f"  # {line}\n" for line in _table(choice)),
-        *_operations(choice, use),
+        *_operations(choice, use, "" if facts.transformer == FIRST else f"{facts.transformer}/"),
     ]
     return "".join(head)
 
@@ -119,12 +125,13 @@ def _table(choice: "Choice") -> list[str]:
     return lay_out([["layer", what, ranks], *rows], right={1}).splitlines()
 
 
-def _operations(choice: "Choice", use: Use) -> list[str]:
+def _operations(choice: "Choice", use: Use, prefix: str) -> list[str]:
+    """The operations on the transformer of which a prefix is."""
     found = []
     for stack, indices in choice.indices.items():
         if use == "remove":
-            found.append(f'  - skip: "{stack}[{indices_to_text(indices)}]"\n    expect: {len(indices)}\n')
+            found.append(f'  - skip: "{prefix}{stack}[{indices_to_text(indices)}]"\n    expect: {len(indices)}\n')
         else:
             runs = [indices_to_text(indices)] if choice.by == "span" else [str(index) for index in indices]
-            found += [f'  - repeat: {{layers: "{stack}[{run}]", times: 2}}\n' for run in runs]
+            found += [f'  - repeat: {{layers: "{prefix}{stack}[{run}]", times: 2}}\n' for run in runs]
     return found

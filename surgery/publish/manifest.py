@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from surgery.anatomy.identity import Identity
 from surgery.anatomy.sources import read_json
-from surgery.plan.windowed import AnyPlan
+from surgery.plan.paired import ModelPlan
 
 FORMAT = 1
 MANIFEST, SPEC, PLAN, CARD = "surgery.json", "spec.yaml", "plan.json", "README.md"
 FORWARD, MEANS = "forward.py", "means.safetensors"  # of a graph's folder
+FORWARD_2, BASE_2 = "forward_2.py", "base_2"  # of a second transformer: its file, its entry in the manifest
 
 Kind = Literal["graph", "checkpoint"]
 
@@ -25,7 +26,7 @@ def kind_of_folder(folder: Path) -> Kind | None:
     return "graph" if read_json(manifest).get("kind", "graph") == "graph" else "checkpoint"
 
 
-def write_spec_and_plan(folder: Path, spec_text: str, plan: AnyPlan) -> None:
+def write_spec_and_plan(folder: Path, spec_text: str, plan: ModelPlan) -> None:
     """Both as they are published."""
     (folder / SPEC).write_bytes(spec_text.encode())
     (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=2) + "\n", encoding="utf-8")
@@ -37,7 +38,7 @@ def make_manifest(
     title: str | None,
     base: Identity,
     spec_text: str,
-    plan: AnyPlan,
+    plan: ModelPlan,
     facts: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> dict[str, Any]:

@@ -5,6 +5,7 @@ languages are those of the base model.
 """
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ ADAPTERS = (
     "Blocks are numbered anew: an adapter (LoRA) made for the base model fits when `surgery remap` has renumbered it "
     "by `spec.yaml`."
 )
+ADAPTERS_OF_PARTS = "Such an adapter is for one of the two: `--transformer` says for which."
 UNTRAINED = (
     "Nothing was trained after the surgery: expect pictures of lower quality than those of the base model, the more so "
     "the more was removed. Look at pictures of your own prompts before relying on it; fine-tuning may win some back."
@@ -42,27 +44,54 @@ class Size:
 
 
 @dataclass(frozen=True)
+class TransformerFacts:
+    """What a card says of a transformer; `checks` are sentences on how it was verified."""
+
+    plan: Plan
+    base: Identity
+    before: Size
+    after: Size
+    checks: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_layers(self) -> int:
+        """The number of its layers before."""
+        return sum(schedule.num_blocks for schedule in self.plan.schedules)
+
+    @property
+    def num_removed(self) -> int:
+        """The number of the layers that are gone."""
+        return sum(len(schedule.removed) for schedule in self.plan.schedules)
+
+
+@dataclass(frozen=True)
 class CardFacts:
     """What a card is written from.
 
-    `before` and `after` are of the transformer, `rest` of the rest of its pipeline (None without one). `loading` is
-    Python, `command` makes it again, `checks` are sentences on how it was verified.
+    `parts` are the transformers by their names in the pipeline, one or two; `rest` is of the rest of that (None without
+    one). `plan_hash` is of the plan of all; `loading` is Python, `command` makes it again.
     """
 
     name: str
     title: str | None
     spec_text: str
-    plan: Plan
-    base: Identity
+    plan_hash: str
+    parts: Mapping[str, TransformerFacts]
     base_card: Mapping[str, Any]
-    before: Size
-    after: Size
     rest: Size | None
     loading: str
     command: str
     versions: Mapping[str, str]
-    checks: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> Identity:
+        """The base model, as its first transformer."""
+        return next(iter(self.parts.values())).base
+
+    def of_part(self, part: str) -> str:
+        """What stands before what is said of one of two transformers."""
+        return f"`{part}`: " if len(self.parts) > 1 else ""
 
 
 def read_card_head(path: Path) -> dict[str, Any]:
@@ -83,14 +112,18 @@ def write_card(facts: CardFacts) -> str:
         _summary(facts),
         _table(facts),
         "## What was changed",
-        _bullets([*_changes(facts.plan), *facts.notes]),
+        _bullets(_changes(facts)),
         "## How to load it",
         _fenced("python", facts.loading),
         _usage(facts),
         "## Limits",
-        _bullets(_limits(facts.plan)),
+        _bullets(_limits(facts)),
         "## How it was checked",
-        _bullets([check.removeprefix("checked: ") for check in facts.checks]),
+        _bullets(
+            facts.of_part(part) + check.removeprefix("checked: ")
+            for part, each in facts.parts.items()
+            for check in each.checks
+        ),
         CHECKED,
         "## How to make it again",
         f"With `spec.yaml` from this folder ({_versions(facts.versions)}):",
@@ -107,7 +140,7 @@ def card_head(facts: CardFacts) -> dict[str, Any]:
     carried = {
         key: value for key, value in facts.base_card.items() if key in CARRIED_KEYS or key.startswith(CARRIED_STARTS)
     }
-    tags = ["layer-surgery", "pruned" if any(schedule.removed for schedule in facts.plan.schedules) else "edited"]
+    tags = ["layer-surgery", "pruned" if any(each.num_removed for each in facts.parts.values()) else "edited"]
     return {**carried, **_base_model(facts), "library_name": "diffusers", "tags": tags}
 
 
@@ -119,13 +152,20 @@ def _base_model(facts: CardFacts) -> dict[str, Any]:
 
 
 def _summary(facts: CardFacts) -> str:
-    before = sum(schedule.num_blocks for schedule in facts.plan.schedules)
-    kept = before - sum(len(schedule.removed) for schedule in facts.plan.schedules)
-    layers = f"with {kept} of its {before} layers" if kept < before else f"with all of its {before} layers"
+    told = "changed as below by layer surgery. It was not trained again, and needs no code of its own"
+    if len(facts.parts) > 1:
+        kept = " and ".join(f"a `{part}` with {_kept_text(each)} layers" for part, each in facts.parts.items())
+        return f"{_model_link(facts.base)}: {kept}, {told}: stock diffusers loads it."
+    (only,) = facts.parts.values()
     return (
-        f"The `{facts.base.class_name}` of {_model_link(facts.base)} {layers}, changed as below by layer surgery. It "
-        "was not trained again, and needs no code of its own: stock diffusers loads it."
+        f"The `{facts.base.class_name}` of {_model_link(facts.base)} with {_kept_text(only)} layers, {told}: stock "
+        "diffusers loads it."
     )
+
+
+def _kept_text(facts: TransformerFacts) -> str:
+    kept = facts.num_layers - facts.num_removed
+    return f"{kept if facts.num_removed else 'all'} of its {facts.num_layers}"
 
 
 def _usage(facts: CardFacts) -> str:
@@ -140,9 +180,12 @@ def _model_link(base: Identity) -> str:
 
 
 def _table(facts: CardFacts) -> str:
-    rows = [("transformer", facts.before, facts.after)]
+    rows = [(part, each.before, each.after) for part, each in facts.parts.items()]
     if facts.rest is not None:
-        rows.append(("whole pipeline", _add(facts.before, facts.rest), _add(facts.after, facts.rest)))
+        before, after = (
+            functools.reduce(_add, sizes, facts.rest) for sizes in zip(*(row[1:] for row in rows), strict=True)
+        )
+        rows.append(("whole pipeline", before, after))
     lines = ["| | before | after | change |", "|---|---:|---:|---:|"]
     for name, before, after in rows:
         if before.num_parameters is not None and after.num_parameters is not None:
@@ -171,7 +214,14 @@ def amount_text(number: int, unit: str) -> str:
     return f"{number} bytes" if unit else str(number)
 
 
-def _changes(plan: Plan) -> list[str]:
+def _changes(facts: CardFacts) -> list[str]:
+    lines = []
+    for part, each in facts.parts.items():
+        lines += [facts.of_part(part) + line for line in (*_changes_of_plan(each.plan), *each.notes)]
+    return lines
+
+
+def _changes_of_plan(plan: Plan) -> list[str]:
     lines = []
     for schedule in plan.schedules:
         if schedule.is_identity:
@@ -189,11 +239,13 @@ def _numbers(numbers: Sequence[int]) -> str:
     return f"layers {', '.join(first)} and {last}" if first else f"layer {last}"
 
 
-def _limits(plan: Plan) -> list[str]:
-    if plan.is_identity:
+def _limits(facts: CardFacts) -> list[str]:
+    plans = [each.plan for each in facts.parts.values()]
+    if all(plan.is_identity for plan in plans):
         return [INHERITED]
-    renumbered = any(not schedule.is_identity for schedule in plan.schedules)
-    return [UNTRAINED, *([ADAPTERS] if renumbered else []), INHERITED]
+    renumbered = any(not schedule.is_identity for plan in plans for schedule in plan.schedules)
+    adapters = ADAPTERS if len(plans) == 1 else f"{ADAPTERS} {ADAPTERS_OF_PARTS}"
+    return [UNTRAINED, *([adapters] if renumbered else []), INHERITED]
 
 
 def _origin(facts: CardFacts) -> list[str]:
@@ -202,9 +254,13 @@ def _origin(facts: CardFacts) -> list[str]:
     revision = f", revision `{base.revision}`" if base.revision is not None else ""
     return [
         f"base model: {_model_link(base)}{revision}",
-        *(f"`{name}` of the base model: SHA-256 `{digest}`" for name, digest in base.weights.items()),
+        *(
+            f"{facts.of_part(part)}`{name}` of the base model: SHA-256 `{digest}`"
+            for part, each in facts.parts.items()
+            for name, digest in each.base.weights.items()
+        ),
         f"licence: {one_line(licence)}",
-        f"plan: `{facts.plan.hash}` (`plan.json`)",
+        f"plan: `{facts.plan_hash}` (`plan.json`)",
     ]
 
 

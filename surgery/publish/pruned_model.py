@@ -7,28 +7,29 @@ torch is asked of another one (publish.worker).
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from surgery.anatomy.hub_files import fetch_source
 from surgery.anatomy.identity import identity_from_json
-from surgery.anatomy.needed_files import TRANSFORMER
 from surgery.anatomy.sources import ModelSource, find_source, source_to_json, weights_of_source
 from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE, parse_size, plan_bytes
 from surgery.checkpoint.header_metadata import join_metadata, keep_metadata
 from surgery.checkpoint.new_checkpoint import new_checkpoint_from_json
 from surgery.checkpoint.unrolled import stock_plan
 from surgery.checkpoint.write import refuse_full_disk, write_weights
-from surgery.errors import InputError
+from surgery.errors import InputError, RefusedError
 from surgery.outputs import refuse_folder, refuse_foreign, whole_folder
-from surgery.plan.planned import PlannedSource, plan_spec_file
+from surgery.plan.planned import PlannedSource
+from surgery.plan.planned_pair import AnyPlannedSource, parts_of, plan_model_file
 from surgery.plan.windowed import uses_means
 from surgery.publish.manifest import CARD, write_manifest, write_spec_and_plan
 from surgery.publish.model_card import write_card
-from surgery.publish.pipeline_files import can_link, list_pipeline_files, take_along
-from surgery.publish.recipe import PreparedModel, card_facts, make_metadata, manifest_of, public_name
+from surgery.publish.pipeline_files import PipelineFile, can_link, list_pipeline_files, take_along
+from surgery.publish.recipe import Checks, PreparedModel, card_facts, make_metadata, manifest_of, public_name
 from surgery.publish.worker import Ask, open_verifier
 from surgery.version import __version__
 from surgery.written import COMPILE
@@ -57,13 +58,14 @@ class CompileOptions:
 
 @dataclass(frozen=True)
 class PrunedModel:
-    """What was written (or, after a dry run, would have been); `manifest` is what `surgery.json` says."""
+    """What was written (or, after a dry run, would have been); `manifest` is what `surgery.json` says, `checks` what
+    they found for each transformer."""
 
     folder: Path
     prepared: PreparedModel
     manifest: Mapping[str, Any]
     seconds: Mapping[str, float]
-    checks: Mapping[str, Any]
+    checks: Checks
 
 
 def compile_checkpoint(
@@ -88,39 +90,47 @@ def compile_checkpoint(
         SpecError: the spec has faults; all of them, with their places.
         RefusedError: no stock checkpoint can express the plan; or graph and checkpoint do not agree.
     """
-    planned = plan_spec_file(Path(spec), model=model, profile=None if profile is None else Path(profile))
+    planned = plan_model_file(Path(spec), model=model, profile=None if profile is None else Path(profile))
     options = CompileOptions(verify, max_shard_size, transformer_only, copies, variant, force)
     return compile_planned(planned, Path(out), options).folder
 
 
 def compile_planned(
-    planned: PlannedSource,
+    planned: AnyPlannedSource,
     out: Path,
     options: CompileOptions = CompileOptions(),
     *,
     progress: Progress = no_progress,
 ) -> PrunedModel:
-    """Write the pruned checkpoint of a planned spec into the folder `out`.
+    """Write the pruned checkpoint of a planned spec into the folder `out`: of both transformers where it edits two.
 
     Raises:
         InputError: the model's files are missing or unsound, the target can't be written, or the disk is full.
         RefusedError: no stock checkpoint can express the plan; or graph and checkpoint do not agree.
     """
     parse_size(options.max_shard_size)
-    stock_plan(planned.plan)
+    parts = parts_of(planned)
+    for each in parts:
+        with _told_of(each, parts):
+            stock_plan(each.plan)
+    if options.transformer_only and len(parts) > 1:
+        raise RefusedError(
+            "--transformer-only leaves one transformer, and the spec edits two; leave it out: the large files of the "
+            "rest of the pipeline are linked, not copied"
+        )
     if not options.dry_run:
         refuse_folder(out, COMPILE, force=options.force)
-    source = fetch_source(planned.source, transformer_only=options.transformer_only, variant=options.variant)
-    if options.transformer_only:
-        source = replace(source, pipeline=None)
-    refuse_own_source(out, source)
+    sources = [_fetch(each.source, options) for each in parts]
+    refuse_own_source(out, sources[0])
     if not options.dry_run:
         refuse_foreign(out)
     with open_verifier() as ask:
         started = time.perf_counter()
-        prepared = _prepare(planned, source, options, ask)
+        prepared = _prepare_all(parts, sources, options, ask)
         seconds = {"discover": time.perf_counter() - started}
-        checks: dict[str, Any] = {"numeric": prepared.agreement} if prepared.agreement else {}
+        checks = {
+            part: {"numeric": found.agreement} if found.agreement else {} for part, found in prepared.by_part.items()
+        }
         if options.dry_run:
             return PrunedModel(out, prepared, manifest_of(prepared, {}, checks), seconds, checks)
         with whole_folder(out, force=options.force) as folder:
@@ -128,10 +138,45 @@ def compile_planned(
             _write_bytes(prepared, folder, options, progress)
             seconds["copy"] = time.perf_counter() - started
             started = time.perf_counter()
-            checks = {**checks, **_verify(prepared, folder, options, ask)}
+            for part, written in prepared.by_part.items():
+                with _told_of(written.planned, parts):
+                    checks[part] |= _verify(written, folder, options, ask)
             seconds["verify"] = time.perf_counter() - started
             manifest = _write_texts(prepared, folder, out, checks)
     return PrunedModel(out, prepared, manifest, seconds, checks)
+
+
+def _fetch(source: ModelSource, options: CompileOptions) -> ModelSource:
+    found = fetch_source(source, transformer_only=options.transformer_only, variant=options.variant)
+    return replace(found, pipeline=None) if options.transformer_only else found
+
+
+@contextmanager
+def _told_of(planned: PlannedSource, parts: Sequence[PlannedSource]) -> Iterator[None]:
+    """Within it, what is wrong with one of two transformers is raised with that one's name."""
+    try:
+        yield
+    except (InputError, RefusedError) as error:
+        raise (type(error)(f"{planned.source.part}: {error}") if len(parts) > 1 else error) from None
+
+
+def _prepare_all(
+    parts: Sequence[PlannedSource], sources: Sequence[ModelSource], options: CompileOptions, ask: Ask
+) -> PreparedModel:
+    """What is written: of one transformer, or of two, and of the rest of their pipeline."""
+    found = []
+    for planned, source in zip(parts, sources, strict=True):
+        with _told_of(planned, parts):
+            found.append(_prepare(planned, source, options, ask))
+    first, *second = found
+    return replace(first, pipeline_files=tuple(_files_beside(sources, options)), second=second[0] if second else None)
+
+
+def _files_beside(sources: Sequence[ModelSource], options: CompileOptions) -> list[PipelineFile]:
+    """The files of the pipeline that come along as they are: those of no transformer that is written."""
+    written = {source.part for source in sources}
+    files = list_pipeline_files(sources[0], variant=options.variant)
+    return [file for file in files if file.name.partition("/")[0] not in written]
 
 
 def refuse_own_source(out: Path, source: ModelSource) -> None:
@@ -157,14 +202,13 @@ def _prepare(planned: PlannedSource, source: ModelSource, options: CompileOption
     single = None if source.file is None else f"{source.file.stem}-{planned.spec.stem}.safetensors"
     size = options.max_shard_size
     byte_plan = plan_bytes(new, weights, max_shard_size=size, single=single, variant=options.variant)
-    pipeline_files = tuple(list_pipeline_files(source, variant=options.variant))
     return PreparedModel(
         planned,
         source,
         weights,
         new,
         byte_plan,
-        pipeline_files,
+        (),
         replace(identity_from_json(found["identity"]), model=public_name(planned.source.name)),
         keep_metadata(join_metadata(weights), found["orders"]),
         found["agreement"],
@@ -182,17 +226,28 @@ def _arguments(options: CompileOptions) -> tuple[str, ...]:
 
 
 def _write_bytes(prepared: PreparedModel, folder: Path, options: CompileOptions, progress: Progress) -> None:
-    total = prepared.bytes.size_bytes + sum(file.size_bytes for file in prepared.pipeline_files)
+    written = sum(each.bytes.size_bytes for each in prepared.by_part.values())
+    total = written + sum(file.size_bytes for file in prepared.pipeline_files)
     linked = [file for file in prepared.pipeline_files if not options.copies and can_link(file, folder)]
     refuse_full_disk(folder.parent, total - sum(file.size_bytes for file in linked))
     advance = progress(total)
-    inner = folder / TRANSFORMER if prepared.is_pipeline else folder
+    for each in prepared.by_part.values():
+        _write_transformer(each, folder, make_metadata(each, prepared.whole_plan), advance)
+    for file in prepared.pipeline_files:
+        take_along(file, folder, copies=options.copies, advance=advance)
+
+
+def _write_transformer(
+    prepared: PreparedModel, folder: Path, metadata: Mapping[str, str], advance: Callable[[int], None]
+) -> None:
+    """Write the weights and the config of one transformer of the folder."""
+    inner = folder / prepared.source.part if prepared.is_pipeline else folder
     inner.mkdir(exist_ok=True)
     write_weights(
         inner,
         prepared.bytes,
         prepared.weights,
-        metadata=make_metadata(prepared),
+        metadata=metadata,
         means=_means(prepared.planned),
         advance=advance,
     )
@@ -200,8 +255,6 @@ def _write_bytes(prepared: PreparedModel, folder: Path, options: CompileOptions,
     place = inner if prepared.source.file is None else inner / "config"
     place.mkdir(exist_ok=True)
     (place / "config.json").write_text(config, encoding="utf-8")
-    for file in prepared.pipeline_files:
-        take_along(file, folder, copies=options.copies, advance=advance)
 
 
 def _means(planned: PlannedSource) -> dict[str, Any]:
@@ -235,11 +288,11 @@ def _written_source(prepared: PreparedModel, folder: Path) -> ModelSource:
     source = prepared.source
     if source.file is not None:
         return find_source(str(folder / prepared.bytes.shards[0].name))
-    return find_source(str(folder / TRANSFORMER if prepared.is_pipeline else folder))
+    return find_source(str(folder / source.part if prepared.is_pipeline else folder))
 
 
-def _write_texts(prepared: PreparedModel, folder: Path, out: Path, checks: Mapping[str, Any]) -> dict[str, Any]:
-    write_spec_and_plan(folder, prepared.spec_text, prepared.planned.plan)
+def _write_texts(prepared: PreparedModel, folder: Path, out: Path, checks: Checks) -> dict[str, Any]:
+    write_spec_and_plan(folder, prepared.spec_text, prepared.whole_plan)
     (folder / CARD).write_text(write_card(card_facts(prepared, out.name, checks)), encoding="utf-8")
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     manifest = manifest_of(prepared, sizes, checks)

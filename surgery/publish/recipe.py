@@ -17,11 +17,13 @@ from surgery.checkpoint.header_metadata import KeptMetadata
 from surgery.checkpoint.new_checkpoint import NewCheckpoint, Segment, describe_misfits
 from surgery.checkpoint.unrolled import stock_plan
 from surgery.files import expand_home, is_there
+from surgery.plan.paired import ModelPlan, PairedPlan
 from surgery.plan.plan import Plan
 from surgery.plan.planned import PlannedSource
-from surgery.publish.manifest import FORMAT, make_manifest
-from surgery.publish.model_card import CardFacts, Size, amount_text, read_card_head
+from surgery.publish.manifest import BASE_2, FORMAT, make_manifest
+from surgery.publish.model_card import CardFacts, Size, TransformerFacts, amount_text, read_card_head
 from surgery.publish.pipeline_files import PipelineFile, base_folder, count_values
+from surgery.spec.selector import FIRST, SECOND
 
 KEY, BASE_KEY = "surgery", "surgery_of_base"  # in the metadata of safetensors files
 SHOWN = 3
@@ -30,7 +32,7 @@ FACTOR = re.compile(r"(scale_weight|weight_scale(_2|_inv)?|scale_input|input_sca
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """All that is known before the first byte is written."""
+    """All that is known before the first byte is written: of a transformer, and with it of a `second` one."""
 
     planned: PlannedSource
     source: ModelSource
@@ -44,6 +46,12 @@ class PreparedModel:
     versions: Mapping[str, str]
     variant: str | None = None
     arguments: tuple[str, ...] = ()  # of the command
+    second: "PreparedModel | None" = None
+
+    @property
+    def by_part(self) -> Mapping[str, "PreparedModel"]:
+        """What is written, by the names that the transformers have in their pipeline."""
+        return {FIRST: self} if self.second is None else {FIRST: self, SECOND: self.second}
 
     @property
     def is_pipeline(self) -> bool:
@@ -54,6 +62,11 @@ class PreparedModel:
     def plan(self) -> Plan:
         """What a stock class runs: a plan without windows."""
         return stock_plan(self.planned.plan)
+
+    @property
+    def whole_plan(self) -> ModelPlan:
+        """The plan of all that is written."""
+        return self.plan if self.second is None else PairedPlan(self.plan, self.second.plan)
 
     @property
     def spec_text(self) -> str:
@@ -79,26 +92,52 @@ class PreparedModel:
         return stored.size_bytes * segment.num_rows // max(num_rows(stored.shape), 1)
 
 
-def make_metadata(prepared: PreparedModel) -> dict[str, str]:
-    """The metadata of the safetensors files: what holds of the original's, and the recipe as JSON."""
+def make_metadata(prepared: PreparedModel, plan: ModelPlan) -> dict[str, str]:
+    """The metadata of a transformer's safetensors files: what holds of the original's, and the recipe as JSON.
+
+    `plan` is that of the whole model.
+    """
     carried = dict(prepared.metadata.kept)
     if KEY in carried:
         carried[BASE_KEY] = carried.pop(KEY)  # the original was pruned itself
-    planned = prepared.planned
     recipe = {
         "format": FORMAT,
         "spec": prepared.spec_text,
-        "plan": planned.plan.text,
-        "plan_hash": planned.plan.hash,
+        **({"transformer": prepared.source.part} if isinstance(plan, PairedPlan) else {}),
+        "plan": plan.text,
+        "plan_hash": plan.hash,
         "base": prepared.identity.to_json(),
         "versions": dict(prepared.versions),
     }
     return {"format": "pt", **carried, KEY: json.dumps(recipe, ensure_ascii=False)}
 
 
-def manifest_of(prepared: PreparedModel, sizes: Mapping[str, int], checks: Mapping[str, Any]) -> dict[str, Any]:
-    """What the folder is, what it was made from, what is in it (`sizes`, in bytes), and how it was verified."""
-    facts = {
+Checks = Mapping[str, Mapping[str, Any]]  # what each check found, for each transformer by its name
+
+
+def manifest_of(prepared: PreparedModel, sizes: Mapping[str, int], checks: Checks) -> dict[str, Any]:
+    """What the folder is, what it was made from, what is in it (`sizes`, in bytes), and how it was verified.
+
+    What it says of a second transformer stands below that one's name.
+    """
+    facts, second = _facts_of_part(prepared), prepared.second
+    manifest = make_manifest(
+        "checkpoint",
+        title=prepared.planned.spec.title,
+        base=prepared.identity,
+        spec_text=prepared.spec_text,
+        plan=prepared.whole_plan,
+        facts={**facts, "files": dict(sizes), "checks": dict(checks[FIRST])},
+        versions=prepared.versions,
+    )
+    if second is None:
+        return manifest
+    of_second = {**_facts_of_part(second), "checks": dict(checks[SECOND])}
+    return {**manifest, BASE_2: second.identity.to_json(), SECOND: of_second}
+
+
+def _facts_of_part(prepared: PreparedModel) -> dict[str, Any]:
+    return {
         "config_changes": config_changes(prepared),
         "weights": {
             "parameters": [prepared.weights.num_values, prepared.bytes.num_values],
@@ -107,18 +146,7 @@ def manifest_of(prepared: PreparedModel, sizes: Mapping[str, int], checks: Mappi
             "repeated_bytes": prepared.repeated_bytes,
             "dropped_tensors": len(prepared.new.dropped),
         },
-        "files": dict(sizes),
-        "checks": dict(checks),
     }
-    return make_manifest(
-        "checkpoint",
-        title=prepared.planned.spec.title,
-        base=prepared.identity,
-        spec_text=prepared.spec_text,
-        plan=prepared.plan,
-        facts=facts,
-        versions=prepared.versions,
-    )
 
 
 def config_changes(prepared: PreparedModel) -> dict[str, Any]:
@@ -153,24 +181,31 @@ def hide_paths(text: str, names: Iterable[str], folder: Path = Path()) -> str:
     return text
 
 
-def card_facts(prepared: PreparedModel, name: str, checks: Mapping[str, Any]) -> CardFacts:
+def card_facts(prepared: PreparedModel, name: str, checks: Checks) -> CardFacts:
     """What the model card of a pruned model is written from; `name` is that of its folder."""
-    weights, written = prepared.weights, prepared.bytes
     rest_bytes = sum(file.size_bytes for file in prepared.pipeline_files) if prepared.is_pipeline else None
     rest = None if rest_bytes is None else Size(count_values(prepared.pipeline_files), rest_bytes)
     return CardFacts(
         name=name,
         title=prepared.planned.spec.title,
         spec_text=prepared.spec_text,
-        plan=prepared.plan,
-        base=prepared.identity,
+        plan_hash=prepared.whole_plan.hash,
+        parts={part: _transformer_facts(each, checks[part]) for part, each in prepared.by_part.items()},
         base_card=read_card_head(base_card(prepared.source)),
-        before=Size(weights.num_values, weights.size_bytes),
-        after=Size(written.num_values, written.size_bytes),
         rest=rest,
         loading=loading_code(prepared, name),
         command=reproducing_command(prepared, name),
         versions=prepared.versions,
+    )
+
+
+def _transformer_facts(prepared: PreparedModel, checks: Mapping[str, Any]) -> TransformerFacts:
+    weights, written = prepared.weights, prepared.bytes
+    return TransformerFacts(
+        plan=prepared.plan,
+        base=prepared.identity,
+        before=Size(weights.num_values, weights.size_bytes),
+        after=Size(written.num_values, written.size_bytes),
         checks=tuple(describe_check(kind, found) for kind, found in checks.items()),
         notes=tuple(_notes(prepared)),
     )

@@ -78,6 +78,7 @@ def make_recipe(planned: PlannedSource, file: TensorFile, remapped: Remapped) ->
         "kind": "adapter",
         "adapter": file.path.name,
         "spec": public_text(planned),
+        **({"transformer": planned.source.part} if planned.source.has_second else {}),
         "plan": planned.plan.text,
         "plan_hash": planned.plan.hash,
         "tensors": {

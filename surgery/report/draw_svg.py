@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from html import escape
 
 from surgery.anatomy.anatomy import Anatomy
+from surgery.plan.paired import ModelPlan, PairedPlan
 from surgery.plan.plan import Plan
-from surgery.plan.windowed import AnyPlan, WindowedPlan, names_of, plans_of
+from surgery.plan.windowed import WindowedPlan, names_of, plans_of
 from surgery.report.cells import Box, Cell, ParallelCell, RepeatedCell, SkippedCell, StackCells, cells_of_plan, lanes_of
 
 WIDTH = 1000
@@ -63,41 +64,47 @@ class Shape:
     draw: Callable[[float, float], Iterable[str]]
 
 
-def draw_svg(plan: AnyPlan, anatomy: Anatomy, *, title: str) -> str:
-    """The drawing as the text of an SVG file; with windows, each plan below the noise range, where it runs."""
+def draw_svg(plan: ModelPlan, *anatomies: Anatomy, title: str) -> str:
+    """The drawing as the text of an SVG file; with windows, each plan below the noise range, where it runs.
+
+    Of a pipeline with two transformers, they are drawn one below the other, with their names before those of stacks.
+    """
     inner = WIDTH - 2 * MARGIN
     bands: list[Shape] = []
     cells: list[Cell] = []
-    for each in plans_of(plan):
-        stacks = cells_of_plan(each, anatomy)
-        if isinstance(plan, WindowedPlan):
-            bands.append(_time_axis(plan, each, inner))
-        bands += [_band(stack, inner) for stack in stacks]
-        cells += [cell for stack in stacks for cell in stack.cells]
+    parts = plan.by_part if isinstance(plan, PairedPlan) else {"": plan}
+    for (part, of_part), anatomy in zip(parts.items(), anatomies, strict=True):
+        for each in plans_of(of_part):
+            stacks = cells_of_plan(each, anatomy)
+            if isinstance(of_part, WindowedPlan):
+                bands.append(_time_axis(of_part, each, inner, part))
+            bands += [_band(stack, inner, part) for stack in stacks]
+            cells += [cell for stack in stacks for cell in stack.cells]
     legend = _legend(cells)
     height = MARGIN + TITLE_HEIGHT + sum(band.height + 2 * GAP for band in bands) + legend.height + MARGIN
-    parts = [_text(MARGIN, MARGIN + 14, title, "title")]
+    drawn = [_text(MARGIN, MARGIN + 14, title, "title")]
     y = float(MARGIN + TITLE_HEIGHT)
     for band in bands:
-        parts += band.draw(MARGIN, y)
+        drawn += band.draw(MARGIN, y)
         y += band.height + 2 * GAP
-    parts += legend.draw(MARGIN, y)
+    drawn += legend.draw(MARGIN, y)
     description = "; ".join(plan.text.splitlines())
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" '
         f'height="{height:g}" role="img">\n<title>{escape(title)}</title>\n<desc>{escape(description)}</desc>\n'
         f"<style>{STYLE}</style>\n"
-        f'<rect {_painted("paper")} width="{WIDTH}" height="{height:g}"/>\n' + "\n".join(parts) + "\n</svg>\n"
+        f'<rect {_painted("paper")} width="{WIDTH}" height="{height:g}"/>\n' + "\n".join(drawn) + "\n</svg>\n"
     )
 
 
-def _time_axis(plan: WindowedPlan, within: Plan, width: float) -> Shape:
+def _time_axis(plan: WindowedPlan, within: Plan, width: float, part: str) -> Shape:
     """A line of the noise range for each branch and part of steps; where the plan runs, it is filled."""
     lanes = [lane for lane in lanes_of(plan, within) if lane.spans]
     scale = width / 2
 
     def draw(x: float, y: float) -> Iterable[str]:
-        yield _text(x, y + 12, f"when {names_of(plan.by_plan[within])}", "stack")
+        name = f"{part}: " if part else ""
+        yield _text(x, y + 12, f"{name}when {names_of(plan.by_plan[within])}", "stack")
         left = x + 58
         for number, lane in enumerate(lanes):
             top = y + 20 + number * LANE_HEIGHT
@@ -111,14 +118,13 @@ def _time_axis(plan: WindowedPlan, within: Plan, width: float) -> Shape:
     return Shape(width, 20 + LANE_HEIGHT * len(lanes), 0, draw)
 
 
-def _band(stack: StackCells, width: float) -> Shape:
+def _band(stack: StackCells, width: float, part: str) -> Shape:
+    name = f"{part}/{stack.name}" if part else stack.name
     flow = _flow([_shape(cell, width) for cell in stack.cells], width)
 
     def draw(x: float, y: float) -> Iterable[str]:
-        yield _text(x, y + 12, stack.name, "stack")
-        yield _text(
-            x + 8 * len(stack.name) + 16, y + 12, f"{stack.num_blocks} layers; streams: {stack.streams}", "plain"
-        )
+        yield _text(x, y + 12, name, "stack")
+        yield _text(x + 8 * len(name) + 16, y + 12, f"{stack.num_blocks} layers; streams: {stack.streams}", "plain")
         yield from flow.draw(x, y + 24)
 
     return Shape(width, flow.height + 24, 0, draw)

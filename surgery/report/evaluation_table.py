@@ -19,18 +19,26 @@ LEGEND = (
 def evaluation_table(evaluation: "Evaluation") -> list[list[str]]:
     """Cells: the head, a row for each row; a metric that a row lacks is `-`."""
     columns = evaluation.columns
-    head = ["", *(column.head + (" up" if column.metric.higher_is_better else " down") for column in columns)]
-    return [head, *([row.name, *(_cell(evaluation, row, column) for column in columns)] for row in evaluation.rows)]
+    stages = [[row.stage] for row in evaluation.rows] if evaluation.has_stages else [[]] * len(evaluation.rows)
+    head = [
+        "",
+        *(["stage"] if evaluation.has_stages else []),
+        *(column.head + (" up" if column.metric.higher_is_better else " down") for column in columns),
+    ]
+    cells = [[_cell(evaluation, row, column) for column in columns] for row in evaluation.rows]
+    rows = zip(evaluation.rows, stages, cells, strict=True)
+    return [head, *([row.name, *stage, *numbers] for row, stage, numbers in rows)]
 
 
 def evaluation_text(evaluation: "Evaluation") -> str:
     """The table with its legend and notes."""
     head, *cells = evaluation_table(evaluation)
     controls = [row.kind == "control" for row in evaluation.rows].index(True)
-    cells.insert(controls, ["controls", *[""] * len(evaluation.columns)])
+    cells.insert(controls, ["controls", *[""] * (len(head) - 1)])
     every = range(len(head))
     num = evaluation.num_prompts
-    lines = [table([head, *cells], right=every[1:], wrap=every), "", f"N = {num} prompts; {LEGEND}"]
+    number = "N is that of a row's last stage" if evaluation.has_stages else f"N = {num} prompts"
+    lines = [table([head, *cells], right=every[1:], wrap=every), "", f"{number}; {LEGEND}"]
     for column in evaluation.columns:
         flag = column.metric.flag
         if flag or column.head != column.name:

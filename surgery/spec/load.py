@@ -17,7 +17,7 @@ from surgery.spec.places import Faults, Place
 from surgery.spec.profile_group import SIGN, ProfileGroup, read_profile_group
 from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import Groups, Selector, count_parts, read_selector
-from surgery.spec.vary import Sweep, Variable, read_variables, samples, substitute
+from surgery.spec.vary import Binding, Sweep, Variable, read_variables, samples, substitute
 
 STANDARD_INPUT, STDIN_NAME = "-", "<stdin>"  # as a command is given it, and as messages call it
 GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
@@ -28,7 +28,7 @@ class Spec:
     """A spec that is valid as far as the language goes; only a model tells the rest.
 
     `file` is the name for messages; `folder` what paths within the spec are relative to. A spec with a `sweep` stands
-    for several; each of them has a `point`, like `layer=3`.
+    for several; each of them has a `point`: the values of its variables (a case by its name).
     """
 
     file: str
@@ -41,12 +41,17 @@ class Spec:
     group_names: tuple[tuple[str, Place], ...] = ()
     profile_groups: tuple[ProfileGroup, ...] = ()
     sweep: Sweep | None = None
-    point: str = ""
+    point: tuple[tuple[str, Binding], ...] = ()
 
     @property
     def name(self) -> str:
         """The name of the file without its ending, and for a point of a sweep the values of its variables."""
-        return " ".join(filter(None, (self.stem, self.point)))
+        return " ".join(filter(None, (self.stem, self.point_text)))
+
+    @property
+    def point_text(self) -> str:
+        """The values of its variables, like `s=3 how=skip`."""
+        return " ".join(f"{name}={value}" for name, value in self.point)
 
     @property
     def stem(self) -> str:

@@ -60,5 +60,9 @@ class Faults:
     def raise_if_any(self, partial: object = None) -> None:
         """Raise SpecError with all faults in the order of their places, and what was read all the same."""
         if self.found:
-            texts = [f"{self.file}:{place.line}:{place.column}: {text}" for place, text in sorted(self.found)]
-            raise SpecError(texts, partial)
+            raise SpecError(self.texts, partial)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All faults as messages, in the order of their places."""
+        return tuple(f"{self.file}:{place.line}:{place.column}: {text}" for place, text in sorted(self.found))

@@ -28,7 +28,7 @@ from surgery.spec.operations import (
 )
 from surgery.spec.places import Faults, Place
 from surgery.spec.read_when import read_when
-from surgery.spec.selector import MODELS, NAME, Groups, Range, Selector, count_parts, read_selector
+from surgery.spec.selector import BOTH, MODELS, NAME, Groups, Range, Selector, count_parts, read_selector
 
 
 class OperationReader:
@@ -280,7 +280,7 @@ class OperationReader:
         if name is None or None in found:
             return None
         model, slash, bare = name.partition("/")
-        if slash and model not in MODELS:
+        if slash and model not in (*MODELS, BOTH):
             self.faults.add(stack.place, unknown_text("model part", model, MODELS))
             return None
         written = (bare if slash else name).strip()

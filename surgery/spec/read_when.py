@@ -32,7 +32,8 @@ def read_when(value: Value, faults: Faults) -> When | None:
 
 def _read_window(value: Value, faults: Faults) -> tuple[float, float] | None:
     if not isinstance(value, Items) or len(value.items) != 2:
-        fact = f"has {len(value.items)} values" if isinstance(value, Items) else f"is {describe(value)}"
+        number = len(value.items) if isinstance(value, Items) else None
+        fact = f"is {describe(value)}" if number is None else f"has {number} value{'s' * (number != 1)}"
         faults.add(value.place, f"timesteps {fact}; write two numbers, like [0.0, 0.3]")
         return None
     low, high = (read_number(item, "a timestep", faults) for item in value.items)

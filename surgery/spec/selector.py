@@ -1,6 +1,6 @@
 """Selectors: `transformer_blocks[4:15, 20].attn1` as data. Python subscripts on a stack's name, and a component.
 
-selector   := [MODEL "/"] target
+selector   := [MODEL "/"] target                                  MODEL: transformer, transformer_2, or * for both
 target     := stack "[" part ("," part)* "]" ["." component]  |  GROUP ["." component]
 part       := INT | [INT] ":" [INT] [":" INT]
 stack      := names joined by dots; "*" stands for any one name
@@ -18,7 +18,8 @@ from surgery.spec.places import Faults, Place
 CLOSED_RANGE = re.compile(r"(\d{1,6})\s*(?:-|–|\.{2,3})\s*(\d{1,6})")
 NUMBERED = re.compile(r"(?P<stack>[^\W\d][\w.]*?)\.(?P<first>\d{1,6})(?:-(?P<last>\d{1,6}))?(?P<component>\.[\w.*]+)?")
 NAME = re.compile(r"(?:[A-Za-z_0-9]\w*|\*)(?:\.(?:[A-Za-z_0-9]\w*|\*))*")
-MODELS = ("transformer", "transformer_2")
+FIRST, SECOND, BOTH = "transformer", "transformer_2", "*"
+MODELS = (FIRST, SECOND)
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ Part = Index | Range
 class Selector:
     """Layers of a stack (`stack` may hold `*`), or components of them (`component`, which may hold `*`).
 
-    `model` is None or the leading `transformer` / `transformer_2`. `group` is the reference of a group that a profile
-    defines: its layers are known once the profile is read, and until then there are no `parts`.
+    `model` is None or the leading `transformer`, `transformer_2` or `*`. `group` is the reference of a group that a
+    profile defines: its layers are known once the profile is read, and until then there are no `parts`.
     """
 
     text: str
@@ -82,7 +83,7 @@ def read_selector(scalar: Scalar, groups: Groups | None, faults: Faults) -> tupl
     if "/" in text.split("[")[0] and ".safetensors" not in text:
         model, _, rest = text.partition("/")
         offset = len(model) + 1
-        if model.strip() not in MODELS:
+        if model.strip() not in (*MODELS, BOTH):
             faults.add(scalar.place_of(0), unknown_text("model part", model, MODELS))
             return ()
         model = model.strip()

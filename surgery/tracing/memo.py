@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from surgery.torch_internals import has_forward_hooks
+from surgery.torch_internals import has_forward_hooks, times_changed
 from surgery.tracing.values import storage_of
 
 PLAIN_TYPES = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
@@ -92,6 +92,11 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
         return [value]
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
     return [tensor for item in items for tensor in tensors_in(item)]
+
+
+def versions_of(value: Any) -> list[int]:
+    """How often each tensor in nested containers was changed in place."""
+    return [times_changed(tensor) for tensor in tensors_in(value)]
 
 
 def _fresh(value: torch.Tensor) -> torch.Tensor:

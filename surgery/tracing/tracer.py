@@ -24,7 +24,7 @@ from surgery.tracing.contents import Contents
 from surgery.tracing.factories import recorded_factories
 from surgery.tracing.guards import expect
 from surgery.tracing.kept_values import refuse_kept_inputs
-from surgery.tracing.memo import BlockMemo, is_block_path, map_tensors
+from surgery.tracing.memo import BlockMemo, is_block_path, map_tensors, versions_of
 from surgery.tracing.own_objects import Path, held_in_objects, is_plain_object
 from surgery.tracing.places import current_place
 from surgery.tracing.steps import owners_of
@@ -33,6 +33,7 @@ from surgery.tracing.values import ValueProxy, has_proxy, storage_of, value_of
 ONE_TRACE_AT_A_TIME = threading.RLock()  # torch.fx patches nn.Module for the whole process
 MakeFake = Callable[[torch.Tensor], torch.Tensor]
 Call = tuple[nn.Module, FlatCall]
+CHANGES_INPUTS = "changes inputs"  # in the meta of a module's call: in place, the tensors that it is given
 FIXED_LENGTH_OPERATIONS = ("chunk", torch.chunk)  # as long as they are asked to be, but for tiny tensors
 
 
@@ -185,15 +186,20 @@ class ValueTracer(CallTracer):
         path = self.path_of_module(m)
         if not self.is_leaf_module(m, path):
             return forward(*args, **kwargs)
+        given = [value_of(args), value_of(kwargs)]
+        before = versions_of(given)
         try:
             with self.concretely():
-                result = self.run_module(path, m, forward, value_of(args), value_of(kwargs))
+                result = self.run_module(path, m, forward, *given)
         except Exception as error:
             result = self.run_on_contents("call_module", path, args, kwargs, error)
-            self.memo.keep(
-                self.memo.key(m, value_of(args), value_of(kwargs)), result, [value_of(args), value_of(kwargs)]
-            )
-        return self.record("call_module", path, args, kwargs, result)
+            self.memo.keep(self.memo.key(m, *given), result, given)
+        called = self.record("call_module", path, args, kwargs, result)
+        if versions_of(given) != before:
+            if result is None:
+                raise TraceError(f"{path} only changes its inputs in place, which a graph can't follow")
+            called.node.meta[CHANGES_INPUTS] = True
+        return called
 
     def create_proxy(
         self,
@@ -241,15 +247,17 @@ class ValueTracer(CallTracer):
                 raise failure from None
 
     def run_module(self, path: str, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """The result of a module on values; blocks of one kind are run once."""
+        """The result of a module on values; blocks of one kind are run once, unless they change what they are given."""
         if not is_block_path(path):
             return forward(*args, **kwargs)
         key = self.memo.key(m, args, kwargs)
         try:
             return self.memo.recall(key)
         except KeyError:
+            before = versions_of([args, kwargs])
             result = forward(*args, **kwargs)
-        self.memo.keep(key, result, [args, kwargs])
+        if versions_of([args, kwargs]) == before:
+            self.memo.keep(key, result, [args, kwargs])
         return result
 
     # What proxies and the recorder ask of this tracer.
@@ -276,9 +284,8 @@ class ValueTracer(CallTracer):
         """A method call; one that works in place (`add_`) is done on a copy that takes the receiver's place."""
         if not is_name_in_place(name):
             return self.create_proxy("call_method", name, (receiver, *args), kwargs)
-        self.replace_by_copy(receiver)
-        changed = self.create_proxy("call_method", name, (receiver, *args), kwargs)
-        receiver.node = changed.node
+        self.refuse_aliases(receiver)
+        receiver.node = self.create_proxy("call_function", changed_copy, (receiver, name, *args), kwargs).node
         return receiver
 
     def assign_item(self, receiver: ValueProxy, index: Any, update: Any) -> None:
@@ -286,10 +293,6 @@ class ValueTracer(CallTracer):
         changed = self.create_proxy("call_function", with_item, (receiver, index, update), {})
         self.refuse_aliases(receiver)
         receiver.node = changed.node
-
-    def replace_by_copy(self, receiver: ValueProxy) -> None:
-        self.refuse_aliases(receiver)
-        receiver.node = self.create_proxy("call_method", "clone", (receiver,), {}).node
 
     def refuse_aliases(self, receiver: ValueProxy) -> None:
         """An in-place change may be recorded as a copy only if no living value sees the same memory."""
@@ -390,6 +393,11 @@ def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
     changed = tensor.clone()
     changed[index] = update
     return changed
+
+
+def changed_copy(tensor: torch.Tensor, method: str, *args: Any, **kwargs: Any) -> Any:
+    """A copy of `tensor` on which a method that works in place was called."""
+    return getattr(tensor.clone(), method)(*args, **kwargs)
 
 
 def without_contents(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[MakeFake]:

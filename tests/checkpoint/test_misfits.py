@@ -147,7 +147,7 @@ def test_what_is_whole_is_no_misfit():
 @pytest.mark.parametrize("verify", ["structure", "numeric"])
 def test_the_new_last_block_of_sd3_is_tried_and_what_it_lacks_is_said(compile_to, verify):
     written = compile_to(build_tiny_model("sd3"), 'skip: "transformer_blocks[4]"', verify)
-    assert written.checks["numeric"]["difference"] == 0.0
+    assert written.checks["transformer"]["numeric"]["difference"] == 0.0
     (misfit,) = written.prepared.new.misfits
     assert misfit.place == "transformer_blocks.3" and "ff_context.net.2.weight" in misfit.tensors
     dropped = [name for name in written.prepared.new.dropped if name.startswith("transformer_blocks.3.")]

@@ -118,12 +118,11 @@ def test_the_language_alone_can_be_checked_without_the_model(write_spec, faulty,
     assert 'did you mean "skip"?' in surgery_command("check", bad, "--language-only").stderr
 
 
-def test_what_is_not_yet_run_is_valid_and_said(write_spec, surgery_command):
+def test_a_second_transformer_that_is_not_there_is_a_fault(write_spec, surgery_command):
     spec = write_spec("second.yaml", "skip: transformer_2/transformer_blocks[0]")
     result = surgery_command("check", spec)
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.startswith(f"{spec}:4:11: not yet: a second transformer")
-    assert json.loads(surgery_command("check", spec, "--json").stdout)["not_yet"] == result.stdout.splitlines()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"{spec}:4:11: there is no transformer_2: the model has one transformer; leave")
 
 
 def test_windows_are_shown_with_what_they_leave_out_of_a_trajectory(surgery_command, tmp_path):

@@ -125,7 +125,9 @@ def test_an_evaluation_has_what_a_map_needs(anatomies, tmp_path):
     """Errors by prompt and bin -> the document -> the map: means and Student's intervals of the prompts."""
     errors = RNG.random((2, 5, 3))
     rows = [
-        EvaluatedRow(f"layer {layer}", "variant", None, (), plans(anatomies, f"skip: transformer_blocks[{layer}]"), own)
+        EvaluatedRow(
+            f"layer {layer}", "variant", None, (), None, plans(anatomies, f"skip: transformer_blocks[{layer}]"), own
+        )
         for layer, own in enumerate(errors)
     ]
     path = tmp_path / "evaluation.json"

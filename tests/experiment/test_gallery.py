@@ -14,7 +14,7 @@ from surgery.experiment.gallery import (
     find_targets,
     write_gallery,
 )
-from surgery.experiment.rows import ModelRow, baseline_row
+from surgery.experiment.rows import VariantRow, baseline_row
 from surgery.pipelines.draw import Drawing
 from surgery.plan.planned import plan_spec
 from surgery.spec.load import load_spec, read_spec
@@ -39,7 +39,7 @@ def rows(spec, anatomies):
 
 
 def row_of(name, spec, anatomy):
-    return ModelRow(name, "variant", 7, None, plan_spec(spec, anatomy))
+    return VariantRow(name, "variant", 7, None, plan_spec(spec, anatomy))
 
 
 def test_specs_of_one_model_or_one_model_are_targets(spec):

@@ -6,6 +6,7 @@ import inspect
 import pytest
 import torch
 from diffusers import (
+    DPMSolverMultistepScheduler,
     FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
     IPNDMScheduler,
@@ -114,6 +115,19 @@ def test_windows_run_for_a_sampler_that_repeats_timesteps(edit):
     pipe = copy_with(pipe, PNDMScheduler.from_config(pipe.scheduler.config, skip_prk_steps=True))
     expected = draw_by_hand("dit", pipe, [edit], lambda each: draw(each, call))
     assert_same(draw(variant_of(pipe, spec_of("dit", [edit])), call), expected, is_split=edit.branch is not None)
+
+
+def test_windows_run_for_karras_sigmas_of_which_two_round_to_one_timestep():
+    """The steps differ, though their timesteps do not."""
+    pipe, call = pipeline_of("dit")
+    scheduler = DPMSolverMultistepScheduler(num_train_timesteps=100, use_karras_sigmas=True)
+    pipe, call = copy_with(pipe, scheduler), {**call, "num_inference_steps": 20}
+    scheduler.set_timesteps(20)
+    times = scheduler.timesteps.tolist()
+    at = next(step for step in range(1, 20) if times[step] == times[step - 1])
+    edit = Edit("skip", (1,), None, (at, at + 1), None)
+    expected = draw_by_hand("dit", pipe, [edit], lambda each: draw(each, call))
+    assert torch.equal(draw(variant_of(pipe, spec_of("dit", [edit])), call), expected)
 
 
 def test_a_sampler_that_counts_in_noise_levels_is_refused():
@@ -283,6 +297,32 @@ def test_steps_beyond_the_sampler_and_a_branch_without_guidance_are_told():
     assert torch.equal(
         draw(alone, {**call, "guidance_scale": 1.0}), draw(variant_of(pipe, ALWAYS), {**call, "guidance_scale": 1.0})
     )
+
+
+def test_a_branch_is_not_known_of_a_pipeline_that_encodes_no_prompts():
+    """Embeddings are given: how the branches lie is found out with prompts, which nothing can encode."""
+    pipe, call = pipeline_of("demo")
+    variant = variant_of(pipe, spec("branch: conditional"))
+    variant.register_modules(text_encoder=None)
+    embeddings = {name: torch.zeros(1, 20, 64) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    with pytest.raises(
+        InputError, match=r"PixArtAlphaPipeline has no text encoder here, .*; load it with its text enc"
+    ):
+        variant(None, None, **embeddings, **call)
+
+
+@pytest.mark.parametrize("window", ["timesteps: [0.5, 1]", 'steps: "0:2"', "branch: conditional"])
+def test_a_pipeline_made_of_the_parts_of_another_runs_the_windows_or_refuses(window):
+    pipe, call = pipeline_of("demo")
+    variant = variant_of(pipe, spec(window))
+    expected = draw(variant, call)
+    assert torch.equal(draw(type(variant)(**variant.components), call), expected)
+    stock = type(pipe).from_pipe(variant, transformer=variant.transformer)
+    if "timesteps" in window:
+        assert torch.equal(draw(stock, call), expected)
+        return
+    with pytest.raises(InputError, match=r"run it in the pipeline that surgery\.apply returns"):
+        draw(stock, call)
 
 
 def test_gradient_checkpointing_of_a_component_with_a_window_is_refused():

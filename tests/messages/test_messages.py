@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 
 from surgery.errors import NotYetError, SpecError
-from surgery.plan.plan import Plan
-from surgery.plan.planned import plan_spec
+from surgery.plan.paired import ModelPlan
+from surgery.plan.planned_pair import plan_model
 from surgery.spec.load import read_spec
 
 FOLDER = Path(__file__).parent
 SPECS = sorted(FOLDER.glob("*.yaml"))
 
 
-def plan_of(content: bytes, file: str, anatomies) -> Plan:
-    """The plan for the anatomy that the first line names."""
-    header = re.match(rb"# anatomy: (\w+)\n", content)
+def plan_of(content: bytes, file: str, anatomies) -> ModelPlan:
+    """The plan for the anatomy that the first line names, or for the two of a pipeline with two transformers."""
+    header = re.match(rb"# anatomy: (\w+)(?: and (\w+))?\n", content)
     assert header is not None, "the first line names the anatomy"
-    return plan_spec(read_spec(content, file=file), anatomies[header.group(1).decode()]).plan
+    first, second = (None if name is None else anatomies[name.decode()] for name in header.groups())
+    return plan_model(read_spec(content, file=file), first, lambda: second).plan
 
 
 def message_of(content: bytes, file: str, anatomies) -> str:

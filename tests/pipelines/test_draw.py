@@ -60,6 +60,36 @@ def test_the_global_random_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+class FilmPipeline(NoisePipeline):
+    """Returns videos, as video pipelines do: lists of frames."""
+
+    def __call__(self, prompt, generator=None, output_type="pil", num_frames=5):
+        drawn = super().__call__(prompt, generator, output_type).images
+        return SimpleNamespace(frames=[[image] * num_frames for image in drawn])
+
+
+def test_a_video_of_one_frame_is_a_picture_and_longer_ones_are_not_waited_for():
+    pipe = FilmPipeline()
+    found = draw_pictures(pipe, PROMPTS, seed=0, batch_size=8, call={"num_frames": 1})
+    assert pixels(found) == pixels(draw())
+    with pytest.raises(InputError, match=r"FilmPipeline draws videos of 5 frames, .* give --call num_frames=1"):
+        draw_pictures(pipe, PROMPTS, seed=0, batch_size=8, call={})
+    assert len(pipe.batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [({"frames": [[1, 2]]}, "draws videos of 2 frames"), ({"audios": []}, "returns neither pictures nor frames")],
+)
+def test_what_is_no_picture_is_refused(answer, message):
+    class OtherPipeline:
+        def __call__(self, prompt, generator=None, output_type="pil"):
+            return SimpleNamespace(**answer)
+
+    with pytest.raises(InputError, match=f"OtherPipeline {message}"):
+        draw_pictures(OtherPipeline(), PROMPTS, seed=0, batch_size=8, call={})
+
+
 def test_batches_are_in_order_and_told():
     pipe, told = NoisePipeline(), []
     draw_pictures(pipe, PROMPTS, seed=0, batch_size=2, call={"size": 8}, on_batch=told.append)

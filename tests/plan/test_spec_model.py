@@ -49,10 +49,10 @@ def test_the_hub_comes_before_the_working_directory(spec_naming, tmp_path, monke
         f"{spec.file}: own/model is taken from the hub, and not from the working directory; give --model for that"
     )
     asked = []
-    monkeypatch.setattr(sources, "_source_on_hub", lambda name, revision: asked.append((name, revision)))
+    monkeypatch.setattr(sources, "_source_on_hub", lambda name, revision, part: asked.append((name, revision, part)))
     sources.find_source("hub:own/model")
     sources.find_source("hub:own/model", revision="12")
-    assert asked == [("own/model", None), ("own/model", "12")]
+    assert asked == [("own/model", None, "transformer"), ("own/model", "12", "transformer")]
 
 
 @pytest.mark.parametrize("name", ["own/model", "model"])

@@ -19,7 +19,7 @@ def anatomy():
 def points(text, anatomy):
     """The name and the plan's text of each variant."""
     return {
-        spec.point: lower_spec(spec, anatomy).text
+        spec.point_text: lower_spec(spec, anatomy).text
         for spec in expand_sweep(read_spec(HEAD + text, file="sweep.yaml"), anatomy)
     }
 

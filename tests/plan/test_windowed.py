@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surgery.plan.atoms import Atom, Grid, atom_from_text
-from surgery.plan.cost import plan_cost
+from surgery.plan.cost import course_of, plan_cost
 from surgery.plan.lower import lower_spec
 from surgery.plan.plan import Plan
 from surgery.plan.windowed import WindowedPlan, any_plan_from_json, any_plan_from_text, compare_atoms, names_of
@@ -122,11 +122,11 @@ def test_the_cost_is_that_of_a_trajectory_and_blocks_count_that_some_atom_runs(a
     cost = plan_cost(half, anatomy)
     assert cost.parameters_after == never.parameters_after
     assert cost.executions_after == pytest.approx(28 - 14 / 4)
-    noisy = plan_cost(half, anatomy, trajectory=[0.9, 0.8, 0.6, 0.1])
+    noisy = plan_cost(half, anatomy, course_of([0.9, 0.8, 0.6, 0.1]))
     assert noisy.executions_after == pytest.approx(28 - 14 * 3 / 8)
     by_steps = plan_of(anatomies, skip("0:14", 'steps: "0:1"'))
     assert plan_cost(by_steps, anatomy).executions_after is None
-    assert plan_cost(by_steps, anatomy, trajectory=[0.9, 0.8]).executions_after == pytest.approx(28 - 7)
+    assert plan_cost(by_steps, anatomy, course_of([0.9, 0.8])).executions_after == pytest.approx(28 - 7)
 
 
 def test_a_changed_plan_is_not_read(anatomies):

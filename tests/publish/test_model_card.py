@@ -22,7 +22,7 @@ from surgery.bundled import demo_folder
 from surgery.commands.main import app
 from surgery.plan.plan import plan_from_text
 from surgery.plan.planned import plan_spec_file
-from surgery.publish.model_card import CardFacts, Size, read_card_head, write_card
+from surgery.publish.model_card import CardFacts, Size, TransformerFacts, read_card_head, write_card
 from surgery.publish.pruned_model import CompileOptions, compile_planned
 from surgery.publish.recipe import hide_paths, public_name
 from surgery.testing import build_tiny_model
@@ -247,24 +247,25 @@ def test_the_command_of_the_card_makes_the_same_files(home, pipeline, monkeypatc
     assert f"diffusers {diffusers.__version__}" in (again / "README.md").read_text()
 
 
-def facts(**changed):
+def facts(plan="model SD3Transformer2DModel\ntransformer_blocks[4]: 0 2:4\n", **changed):
     """What a small card is written from."""
-    plan = plan_from_text("model SD3Transformer2DModel\ntransformer_blocks[4]: 0 2:4\n")
+    plan = plan_from_text(plan)
     base = Identity("owner/tiny", "SD3Transformer2DModel", "0" * 64, "1" * 40, {})
     given = {
         "name": "pruned",
         "title": None,
         "spec_text": "surgery: v1\n",
-        "plan": plan,
-        "base": base,
+        "plan_hash": plan.hash,
+        "parts": {
+            "transformer": TransformerFacts(
+                plan, base, Size(11_901_408_320, 23_802_816_640), Size(9_000, 999), ("checked: all of it",)
+            )
+        },
         "base_card": {"license": "mit"},
-        "before": Size(11_901_408_320, 23_802_816_640),
-        "after": Size(9_000, 999),
         "rest": None,
         "loading": "pass",
         "command": "surgery compile spec.yaml",
         "versions": {"surgery": "0.1.0", "torch": "2.11"},
-        "checks": ("checked: all of it",),
     }
     return CardFacts(**{**given, **changed})
 
@@ -327,7 +328,7 @@ surgery: v1
 
 - base model: [owner/tiny](https://huggingface.co/owner/tiny), revision `{"1" * 40}`
 - licence: mit
-- plan: `{facts().plan.hash}` (`plan.json`)
+- plan: `{facts().plan_hash}` (`plan.json`)
 """  # noqa: E501  (a paragraph is a line)
 
 
@@ -342,8 +343,7 @@ def test_where_a_component_has_pickles_the_parameters_of_the_pipeline_are_not_kn
 
 
 def test_a_plan_that_changes_nothing_says_so():
-    plan = plan_from_text("model SD3Transformer2DModel\ntransformer_blocks[4]: 0:4\n")
-    text = write_card(facts(plan=plan))
+    text = write_card(facts(plan="model SD3Transformer2DModel\ntransformer_blocks[4]: 0:4\n"))
     assert "- nothing: the plan leaves the model as it is\n" in text
     assert "Nothing was trained" not in text and "adapter" not in text
 
