@@ -8,7 +8,7 @@ import typer
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
-from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
+from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption, refuse_stdin_twice
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
 from surgery.plan.plan import Plan
@@ -37,7 +37,7 @@ class PlanDifference:
 
 
 def run(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A spec; - is standard input.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help=f"A spec; {POINT_HELP}.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another spec of the same model.")],
     model: ModelOption = None,
     profile: MeansOption = None,
@@ -55,14 +55,14 @@ def run(
         document = {row.fact: {"a": row.first, "b": row.second, "differs": row.differs} for row in rows}
         print_json(
             {
-                "a": sides[0].spec.file,
-                "b": sides[1].spec.file,
+                "a": sides[0].spec.address,
+                "b": sides[1].spec.address,
                 "same_plan": sides[0].plan == sides[1].plan,
                 "facts": document,
             }
         )
         return
-    say(describe_rows([PlanDifference("", *(side.spec.file for side in sides)), *rows]))
+    say(describe_rows([PlanDifference("", *(side.spec.address for side in sides)), *rows]))
     if sides[0].plan == sides[1].plan:
         say(f"the same plan, {sides[0].plan.hash[:12]}")
 
@@ -74,7 +74,7 @@ def refuse_different_models(first: PlannedSource, second: PlannedSource) -> None
         for side in (first, second)
     ]
     if shapes[0] != shapes[1]:
-        names = f"{first.spec.file} is for {first.source.name}, {second.spec.file} for {second.source.name}"
+        names = f"{first.spec.address} is for {first.source.name}, {second.spec.address} for {second.source.name}"
         raise InputError(f"{names}, which have other stacks; to plan both for one model, give --model")
 
 

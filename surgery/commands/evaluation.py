@@ -18,13 +18,13 @@ from surgery.commands.drawing_options import (
     pipeline_arguments,
 )
 from surgery.commands.output import JsonFlag, QuietFlag, print_json, say, told_when_stopped
-from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
+from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption, refuse_stdin_twice
 from surgery.experiment.metric_table import list_metrics
 from surgery.progress import quietly
 
 
 def run(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Specs of one model; - is standard input.")],
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help=f"Specs of one model; {POINT_HELP}.")],
     prompts: Annotated[
         Path, typer.Option(help="Prompts: a text file, a .csv (prompt, caption or text), or COCO captions (.json).")
     ],

@@ -2,22 +2,25 @@
 
 import itertools
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.resolve import resolve_layers
-from surgery.errors import InputError
-from surgery.spec.document import Items, Scalar
+from surgery.errors import InputError, SpecError
+from surgery.spec.document import Items, Scalar, Value
 from surgery.spec.limits import MAX_SWEPT_OPERATIONS, MAX_VARIANTS
 from surgery.spec.load import Spec
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults
 from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import read_selector
+from surgery.spec.spec_name import Pairs, name_of_point, pick_value
 from surgery.spec.vary import Binding, Sweep, Variable, substitute
 
 MANY = 10**12  # what is larger is not written out
+NAMED = 3  # points that a message names
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,18 @@ class _Value:
 
 
 Point = Mapping[str, _Value]
+Domains = Mapping[str, tuple[_Value, ...]]
 
 
 def expand_sweep(spec: Spec, anatomy: Anatomy) -> tuple[Spec, ...]:
     """A spec for each combination of values, the last variable fastest; a spec without `vary` is the only one.
 
-    Along a `cumulative` variable a point has the operations of all values before its own, and then its own.
+    So is a point that the spec's name asked for. Along a `cumulative` variable a point has the operations of all values
+    before its own, and then its own.
 
     Raises:
         SpecError: a variable's selector does not fit the model.
-        InputError: there are more combinations than anybody can mean.
+        InputError: there are more combinations than anybody can mean, or not the point that was asked for.
     """
     sweep = spec.sweep
     if sweep is None:
@@ -51,15 +56,45 @@ def expand_sweep(spec: Spec, anatomy: Anatomy) -> tuple[Spec, ...]:
     faults = Faults(spec.file)
     domains = {variable.name: _domain(variable, sweep, anatomy, faults) for variable in sweep.variables}
     faults.raise_if_any()
-    number = math.prod(len(values) for values in domains.values())
-    if number > MAX_VARIANTS:
-        shown = f"{number:,}" if number < MANY else f"over {MANY:,}"
-        raise InputError(f"{spec.file} has {shown} variants; write a sweep of at most {MAX_VARIANTS:,}")
-    points = [dict(zip(domains, values, strict=True)) for values in itertools.product(*domains.values())]
+    points = _all_points(spec, domains) if spec.named is None else [_named_point(spec, spec.named, domains)]
     reader = OperationReader(sweep.groups, faults)
     found = tuple(_at(spec, sweep, point, domains, reader) for point in points)
     faults.raise_if_any()
     return found
+
+
+def only_point(spec: Spec, anatomy: Anatomy) -> Spec:
+    """A spec that is no sweep, or the point of it that its name asked for.
+
+    Raises:
+        SpecError: it is a sweep, and its name asks for no point; or as `expand_sweep`.
+    """
+    if spec.sweep is None or spec.named is not None:
+        return expand_sweep(spec, anatomy)[0]
+    points = expand_sweep(spec, anatomy)
+    names = [shlex.quote(name_of_point(spec.path, point.point)) for point in points[:NAMED]]
+    more = ", ..." if len(points) > NAMED else ""
+    place = spec.sweep.variables[0].place
+    fact = f"a sweep (vary) stands for {len(points):,} specs; name the one that is meant"
+    raise SpecError.of(f"{spec.file}:{place.line}:{place.column}: {fact}: {', '.join(names)}{more}")
+
+
+def _all_points(spec: Spec, domains: Domains) -> list[Point]:
+    number = math.prod(len(values) for values in domains.values())
+    if number > MAX_VARIANTS:
+        shown = f"{number:,}" if number < MANY else f"over {MANY:,}"
+        raise InputError(f"{spec.file} has {shown} variants; write a sweep of at most {MAX_VARIANTS:,}")
+    return [dict(zip(domains, values, strict=True)) for values in itertools.product(*domains.values())]
+
+
+def _named_point(spec: Spec, named: Pairs, domains: Domains) -> Point:
+    try:
+        return {
+            name: values[pick_value(name, dict(named)[name], [v.told for v in values])]
+            for name, values in domains.items()
+        }
+    except InputError as error:
+        raise InputError(f"{shlex.quote(name_of_point(spec.path, named))}: {error}") from None
 
 
 def _domain(variable: Variable, sweep: Sweep, anatomy: Anatomy, faults: Faults) -> tuple[_Value, ...]:
@@ -75,21 +110,23 @@ def _domain(variable: Variable, sweep: Sweep, anatomy: Anatomy, faults: Faults) 
     return tuple(_Value(str(index), index) for layers in chosen for index in layers.indices)
 
 
-def _at(
-    spec: Spec, sweep: Sweep, point: Point, domains: Mapping[str, tuple[_Value, ...]], reader: OperationReader
-) -> Spec:
+def _at(spec: Spec, sweep: Sweep, point: Point, domains: Domains, reader: OperationReader) -> Spec:
     operations: tuple[AnyOperation, ...] = ()
+    written: list[Value] = []
     for each in _accumulated(sweep.cumulative, point, domains):
         bindings = {name: value.bound for name, value in each.items()}
-        operations += reader.read_all(substitute(sweep.operations, bindings, reader.faults))
+        filled = substitute(sweep.operations, bindings, reader.faults)
+        operations += reader.read_all(filled)
+        written += filled.items if isinstance(filled, Items) else ()
         if reader.num_read > MAX_SWEPT_OPERATIONS:
             fact = f"over {MAX_SWEPT_OPERATIONS:,} operations in all its variants together"
             raise InputError(f"{spec.file} has {fact}; write a smaller sweep")
     told = tuple((name, value.told) for name, value in point.items())
-    return replace(spec, operations=operations, sweep=None, point=told)
+    items = Items(tuple(written), sweep.operations.place)
+    return replace(spec, operations=operations, sweep=None, point=told, written=items)
 
 
-def _accumulated(variable: str | None, point: Point, domains: Mapping[str, tuple[_Value, ...]]) -> Iterator[Point]:
+def _accumulated(variable: str | None, point: Point, domains: Domains) -> Iterator[Point]:
     """The points whose operations add up to those of a point."""
     if variable is None:
         yield point

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surgery.errors import InputError
@@ -17,9 +17,9 @@ from surgery.spec.places import Faults, Place
 from surgery.spec.profile_group import SIGN, ProfileGroup, read_profile_group
 from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import Groups, Selector, count_parts, read_selector
+from surgery.spec.spec_name import STANDARD_INPUT, STDIN_NAME, Pairs, name_of_point, parse_spec_name, read_point
 from surgery.spec.vary import Binding, Sweep, Variable, read_variables, samples, substitute
 
-STANDARD_INPUT, STDIN_NAME = "-", "<stdin>"  # as a command is given it, and as messages call it
 GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -28,7 +28,8 @@ class Spec:
     """A spec that is valid as far as the language goes; only a model tells the rest.
 
     `file` is the name for messages; `folder` what paths within the spec are relative to. A spec with a `sweep` stands
-    for several; each of them has a `point`: the values of its variables (a case by its name).
+    for several; each of them has a `point`: the values of its variables (a case by its name), and the operations as
+    they are `written` with these. `named` is the point that the spec's name asked for, None where it was the whole.
     """
 
     file: str
@@ -42,6 +43,8 @@ class Spec:
     profile_groups: tuple[ProfileGroup, ...] = ()
     sweep: Sweep | None = None
     point: tuple[tuple[str, Binding], ...] = ()
+    written: Items | None = None
+    named: Pairs | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +55,16 @@ class Spec:
     def point_text(self) -> str:
         """The values of its variables, like `s=3 how=skip`."""
         return " ".join(f"{name}={value}" for name, value in self.point)
+
+    @property
+    def path(self) -> str:
+        """The file, as a command is given it."""
+        return STANDARD_INPUT if self.file == STDIN_NAME else self.file
+
+    @property
+    def address(self) -> str:
+        """The file, and of a point of a sweep what names it: `painters.yaml#s=3,how=skip`."""
+        return name_of_point(self.file, self.point) if self.point else self.file
 
     @property
     def stem(self) -> str:
@@ -67,11 +80,18 @@ class Spec:
 def load_spec(path: str | Path) -> Spec:
     """Read a spec from a file, or from standard input where the path is `-`; files in it are then relative to here.
 
+    Behind the path may stand a point of a sweep: `painters.yaml#s=3,how=skip`.
+
     Raises:
-        InputError: the file can't be read, or is of another kind.
+        InputError: the file can't be read, or is of another kind, or there is no such point.
         SpecError: the spec has faults; all of them, with their places.
     """
-    file = name_of_path(path)
+    name = parse_spec_name(path)
+    spec = _load_file(name.path, name.file)
+    return spec if name.point is None else replace(spec, named=read_point(name, spec.variables))
+
+
+def _load_file(path: str, file: str) -> Spec:
     try:
         content = _read_beginning(path)
     except OSError as error:
@@ -84,13 +104,14 @@ def load_spec(path: str | Path) -> Spec:
 
 
 def name_of_path(path: str | Path) -> str:
-    """What messages call the file of a spec."""
-    return STDIN_NAME if str(path) == STANDARD_INPUT else str(path)
+    """What messages call a spec that may not be there."""
+    name = parse_spec_name(path)
+    return name.file if name.point is None else f"{name.file}#{name.point}"
 
 
-def _read_beginning(path: str | Path) -> bytes:
+def _read_beginning(path: str) -> bytes:
     """The bytes of a file, or so many of them that it is seen to be too large."""
-    if str(path) == STANDARD_INPUT:
+    if path == STANDARD_INPUT:
         return sys.stdin.buffer.read(MAX_BYTES + 1)
     with Path(path).open("rb") as file:
         return file.read(MAX_BYTES + 1)

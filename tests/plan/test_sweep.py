@@ -5,8 +5,9 @@ import pytest
 from surgery.anatomy.sources import inspect
 from surgery.errors import InputError, SpecError
 from surgery.plan.lower import lower_spec
+from surgery.plan.planned import plan_points, plan_spec
 from surgery.plan.sweep import expand_sweep
-from surgery.spec.load import read_spec
+from surgery.spec.load import load_spec, read_spec
 
 HEAD = "surgery: v1\n"
 
@@ -66,6 +67,52 @@ def test_cumulative_operations_add_up_along_their_variable_alone(anatomy):
     scaled = ", ".join(f'{{scale: {{layers: "transformer_blocks[{s}]", by: 2}}}}' for s in (1, 3))
     assert found["s=3 by=2"] == by_hand(scaled, anatomy)
     assert found["s=1 by=0"] == by_hand('{scale: {layers: "transformer_blocks[1]", by: 0}}', anatomy)
+
+
+SWEEP = """surgery: v1
+groups: {middle: "transformer_blocks[4:8]"}
+vary:
+  s: transformer_blocks[2:4]
+  how:
+    skip: [{skip: "transformer_blocks[{s}]"}, {scale: {layers: middle, by: 0.5}, when: {steps: "5:8"}}]
+    off: [{replace: {component: "transformer_blocks[{s}].attn1", with: zero}}]
+cumulative: s
+operations: [how]
+"""
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+def test_a_point_by_its_name_is_that_of_the_whole_sweep(anatomy, sweep_file):
+    every = plan_points(load_spec(sweep_file), anatomy)
+    assert len(every) == 4
+    for point in every:
+        named = plan_spec(load_spec(point.spec.address), anatomy)
+        assert (named.spec.point, named.plan) == (point.spec.point, point.plan)
+
+
+def test_the_text_of_a_point_is_a_spec_of_its_own(anatomy, sweep_file):
+    """Two roads: a point of the sweep, and the text that is written of it, read as any spec."""
+    for point in plan_points(load_spec(sweep_file), anatomy):
+        alone = read_spec(point.text)
+        assert alone.sweep is None
+        assert plan_spec(alone, anatomy).plan == point.plan
+
+
+def test_a_layer_that_a_selector_does_not_have_is_no_point(anatomy, sweep_file):
+    with pytest.raises(InputError, match=r"#s=7,how=off': the variable s has no value \"7\"; there are 2, 3"):
+        plan_spec(load_spec(f"{sweep_file}#s=7,how=off"), anatomy)
+
+
+def test_a_value_that_stands_twice_names_no_point(anatomy, sweep_file):
+    sweep_file.write_text(HEAD + 'vary: {s: [1, 1]}\noperations: [{skip: "transformer_blocks[{s}]"}]\n')
+    with pytest.raises(InputError, match=r"the variable s has the value 1 2 times; write each value once"):
+        plan_spec(load_spec(f"{sweep_file}#s=1"), anatomy)
 
 
 def test_points_that_do_not_fit_the_model_are_faults(anatomy):
