@@ -3,17 +3,19 @@
 import itertools
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from surgery.anatomy.anatomy import Anatomy
-from surgery.anatomy.resolve import resolve_layers
+from surgery.anatomy.resolve import SelectedLayers, resolve_layers
 from surgery.errors import InputError, SpecError
+from surgery.plan.cumulative_order import read_order
 from surgery.spec.document import Items, Scalar, Value
 from surgery.spec.limits import MAX_SWEPT_OPERATIONS, MAX_VARIANTS
 from surgery.spec.load import Spec
 from surgery.spec.operations import AnyOperation
-from surgery.spec.places import Faults
+from surgery.spec.places import Faults, Place
 from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import read_selector
 from surgery.spec.spec_name import Pairs, name_of_point, pick_value
@@ -38,13 +40,14 @@ class _Value:
 
 Point = Mapping[str, _Value]
 Domains = Mapping[str, tuple[_Value, ...]]
+Path = Callable[[Point], Iterable[Point]]  # a point -> those whose operations it has
 
 
 def expand_sweep(spec: Spec, anatomy: Anatomy) -> tuple[Spec, ...]:
     """A spec for each combination of values, the last variable fastest; a spec without `vary` is the only one.
 
     So is a point that the spec's name asked for. Along a `cumulative` variable a point has the operations of all values
-    before its own, and then its own.
+    before its own in their order, and then its own.
 
     Raises:
         SpecError: a variable's selector does not fit the model.
@@ -58,7 +61,8 @@ def expand_sweep(spec: Spec, anatomy: Anatomy) -> tuple[Spec, ...]:
     faults.raise_if_any()
     points = _all_points(spec, domains) if spec.named is None else [_named_point(spec, spec.named, domains)]
     reader = OperationReader(sweep.groups, faults)
-    found = tuple(_at(spec, sweep, point, domains, reader) for point in points)
+    path = _path_of(spec, sweep, domains, anatomy)
+    found = tuple(_at(spec, sweep, point, path, reader) for point in points)
     faults.raise_if_any()
     return found
 
@@ -102,18 +106,17 @@ def _domain(variable: Variable, sweep: Sweep, anatomy: Anatomy, faults: Faults) 
         return tuple(_Value(name, operations) for name, operations in variable.cases)
     if variable.selector is None:
         return tuple(_Value(str(value), value) for value in variable.values)
-    scalar = Scalar(variable.selector, variable.selector, variable.place)
-    chosen = resolve_layers(read_selector(scalar, sweep.groups, faults), anatomy, faults)
+    chosen = _layers_of(variable, sweep, anatomy, faults)
     if len(chosen) > 1:
         stacks = " and ".join(layers.stack.name for layers in chosen)
         faults.add(variable.place, f"the variable {variable.name} has layers of {stacks}; name those of one stack")
     return tuple(_Value(str(index), index) for layers in chosen for index in layers.indices)
 
 
-def _at(spec: Spec, sweep: Sweep, point: Point, domains: Domains, reader: OperationReader) -> Spec:
+def _at(spec: Spec, sweep: Sweep, point: Point, path: Path, reader: OperationReader) -> Spec:
     operations: tuple[AnyOperation, ...] = ()
     written: list[Value] = []
-    for each in _accumulated(sweep.cumulative, point, domains):
+    for each in path(point):
         bindings = {name: value.bound for name, value in each.items()}
         filled = substitute(sweep.operations, bindings, reader.faults)
         operations += reader.read_all(filled)
@@ -126,12 +129,45 @@ def _at(spec: Spec, sweep: Sweep, point: Point, domains: Domains, reader: Operat
     return replace(spec, operations=operations, sweep=None, point=told, written=items)
 
 
-def _accumulated(variable: str | None, point: Point, domains: Domains) -> Iterator[Point]:
-    """The points whose operations add up to those of a point."""
-    if variable is None:
-        yield point
-        return
-    for value in domains[variable]:
-        yield {**point, variable: value}
-        if value is point[variable]:
-            return
+def _path_of(spec: Spec, sweep: Sweep, domains: Domains, anatomy: Anatomy) -> Path:
+    """What leads to a point: the points whose operations add up to its own, itself the last."""
+    cumulative = spec.cumulative
+    if cumulative is None:
+        return lambda point: (point,)
+    over, values = cumulative.over, domains[cumulative.over]
+    (variable,) = (known for known in sweep.variables if known.name == over)
+    with _told_at(spec.file, cumulative.place):
+        stack = _stack_of(variable, sweep, anatomy)
+        order = read_order(cumulative, spec.folder, anatomy, stack, [value.told for value in values])
+
+    def path(point: Point) -> Iterator[Point]:
+        with _told_at(spec.file, cumulative.place):
+            numbers = order({name: value.told for name, value in point.items() if name != over})
+        for number in numbers:
+            yield {**point, over: values[number]}
+            if values[number] is point[over]:
+                return
+
+    return path
+
+
+@contextmanager
+def _told_at(file: str, place: Place) -> Iterator[None]:
+    """What is wrong with a file that a spec names is a fault of the spec, where it names it."""
+    try:
+        yield
+    except InputError as error:
+        raise SpecError.of(f"{file}:{place.line}:{place.column}: {error}") from None
+
+
+def _stack_of(variable: Variable, sweep: Sweep, anatomy: Anatomy) -> str | None:
+    """The stack that a variable has layers of; None where it is a list of numbers."""
+    chosen = _layers_of(variable, sweep, anatomy, Faults(""))
+    return chosen[0].stack.name if chosen else None
+
+
+def _layers_of(variable: Variable, sweep: Sweep, anatomy: Anatomy, faults: Faults) -> list[SelectedLayers]:
+    if variable.selector is None:
+        return []
+    scalar = Scalar(variable.selector, variable.selector, variable.place)
+    return resolve_layers(read_selector(scalar, sweep.groups, faults), anatomy, faults)

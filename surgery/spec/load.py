@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surgery.errors import InputError
+from surgery.spec.beside_vary import Cumulative, read_average, read_cumulative
 from surgery.spec.document import Entries, Items, Scalar, Value, read_document
 from surgery.spec.fields import check_keys, describe, read_text
 from surgery.spec.file_kind import SAFETENSORS, kind_of_content
 from surgery.spec.grammar import KEYS, VERSION
 from surgery.spec.limits import MAX_BYTES, MAX_PARTS, MAX_SWEPT_OPERATIONS
-from surgery.spec.nearest import shorten, unknown_text
+from surgery.spec.nearest import shorten
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults, Place
 from surgery.spec.profile_group import SIGN, ProfileGroup, read_profile_group
@@ -42,6 +43,8 @@ class Spec:
     group_names: tuple[tuple[str, Place], ...] = ()
     profile_groups: tuple[ProfileGroup, ...] = ()
     sweep: Sweep | None = None
+    cumulative: Cumulative | None = None
+    average: tuple[str, ...] = ()
     point: tuple[tuple[str, Binding], ...] = ()
     written: Items | None = None
     named: Pairs | None = None
@@ -146,8 +149,8 @@ def _read(document: Value | None, text: str | bytes, file: str, folder: Path, fa
     vary = document.get("vary")
     variables = () if vary is None else read_variables(vary, faults)
     operations = _read_operations(document, groups, variables, faults)
-    cumulative = _read_cumulative(document, variables, faults)
     template = document.get("operations")
+    cumulative, average = _read_beside_vary(document, variables, faults)
     group_entries = document.get("groups")
     names = (
         tuple((key.text, key.place) for key, _ in group_entries.entries) if isinstance(group_entries, Entries) else ()
@@ -162,8 +165,23 @@ def _read(document: Value | None, text: str | bytes, file: str, folder: Path, fa
         profile=_optional_text(document, "profile", faults),
         group_names=names,
         profile_groups=profile_groups,
-        sweep=Sweep(variables, template, groups or {}, cumulative) if variables and template is not None else None,
+        sweep=Sweep(variables, template, groups or {}) if variables and template is not None else None,
+        cumulative=cumulative,
+        average=average,
     )
+
+
+def _read_beside_vary(
+    document: Entries, variables: tuple[Variable, ...], faults: Faults
+) -> tuple[Cumulative | None, tuple[str, ...]]:
+    if document.get("vary") is not None and not variables:
+        return None, ()
+    adds_up, average = document.get("cumulative"), document.get("average")
+    cumulative = None if adds_up is None else read_cumulative(adds_up, variables, faults)
+    if average is None:
+        return cumulative, ()
+    along = None if cumulative is None else cumulative.over
+    return cumulative, read_average(average, variables, document.get("operations"), along, faults)
 
 
 def _optional_text(document: Entries, key: str, faults: Faults) -> str | None:
@@ -261,15 +279,3 @@ def _read_operations(
             faults.add(document.key_place("vary"), f"there are {fact}; write a smaller sweep")
             break
     return found
-
-
-def _read_cumulative(document: Entries, variables: tuple[Variable, ...], faults: Faults) -> str | None:
-    value = document.get("cumulative")
-    if value is None or (document.get("vary") is not None and not variables):
-        return None
-    names = [variable.name for variable in variables if not variable.cases]
-    if not isinstance(value, Scalar) or value.text not in names:
-        shown = value.text if isinstance(value, Scalar) else describe(value)
-        faults.add(value.place, unknown_text("variable for cumulative", shown, names))
-        return None
-    return value.text

@@ -54,12 +54,11 @@ class Variable:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The `vary` section of a spec, with its operations as they are written; `cumulative` names a variable or none."""
+    """The `vary` section of a spec, with its operations as they are written."""
 
     variables: tuple[Variable, ...]
     operations: Value
     groups: Groups
-    cumulative: str | None = None
 
 
 def read_variables(value: Value, faults: Faults) -> tuple[Variable, ...]:
