@@ -42,7 +42,6 @@ def lower_spec(
         SpecError: the spec does not fit the model; all faults, with their places.
         NotYetError: the spec is valid and uses what this version does not run.
     """
-    assert spec.sweep is None, "the points of a sweep are planned one by one"
     assert faults is not None or not spec.profile_groups, "groups are looked up before"
     _refuse_not_yet(spec)
     faults = faults or Faults(spec.file)
@@ -78,6 +77,10 @@ def _grid_of(spec: Spec, faults: Faults) -> Grid:
 def _refuse_not_yet(spec: Spec) -> None:
     """Valid parts of the language that would run in a later version."""
     reasons: list[tuple[Place, str]] = []
+    reasons += [
+        (variable.place, "a sweep (vary) has many plans; evaluate and generate run its variants")
+        for variable in spec.variables
+    ]
     for operation in spec.operations:
         reasons += [
             (selector.place, "a second transformer can't be edited in this version; leave transformer_2/ out")

@@ -178,7 +178,8 @@ def test_a_mutated_spec_that_the_reader_reads_the_schema_accepts(fuzz):
 # What the reader says of specs that the schema accepts: names from elsewhere, and what JSON does not tell apart.
 UNSEEN = re.compile(
     r'an operation is "[A-Za-z_]\w*"; |'  # it may be a case's name
-    "is no group|is in the group a second time|names components, not layers|names layers; add a component|the component .* can't be used here|"
+    "is no group|is in the group a second time|"
+    "names components, not layers|names layers; add a component|the component .* can't be used here|"
     r"and rising|at most 9223372036854775807|is -?[\d_]*(\.|\d[eE])[\d.eE+-]*; write an integer"
 )
 
