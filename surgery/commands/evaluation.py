@@ -66,6 +66,9 @@ def run(
     hps_weights: Annotated[Path | None, typer.Option(help="HPSv2.1's file of weights: adds its score.")] = None,
     lpips: Annotated[str, typer.Option(help="auto, none, alex, vgg or squeeze.")] = "auto",
     lpips_weights: Annotated[Path | None, typer.Option(help="The file of its backbone's weights.")] = None,
+    max_variants: Annotated[
+        int, typer.Option(min=1, help="Refuse sweeps that stand for more variants, before anything is drawn.")
+    ] = 1_000,
     bins: Annotated[int, typer.Option(min=1, help="Timesteps of the denoising error.")] = 10,
     steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
@@ -120,6 +123,7 @@ def run(
         seed=seed,
         batch_size=batch_size,
         bins=bins,
+        max_variants=max_variants,
         dtype=dtype,
         device=device,
         call=arguments,

@@ -83,11 +83,29 @@ def only_point(spec: Spec, anatomy: Anatomy) -> Spec:
     raise SpecError.of(f"{spec.file}:{place.line}:{place.column}: {fact}: {', '.join(names)}{more}")
 
 
+def count_points(spec: Spec, anatomy: Anatomy) -> int:
+    """How many variants a spec stands for, before any is made: one where it is no sweep, or a point of one.
+
+    Raises:
+        SpecError: a variable's selector does not fit the model.
+    """
+    if spec.sweep is None or spec.named is not None:
+        return 1
+    faults = Faults(spec.file)
+    number = math.prod(len(_domain(variable, spec.sweep, anatomy, faults)) for variable in spec.sweep.variables)
+    faults.raise_if_any()
+    return number
+
+
+def count_text(number: int) -> str:
+    """A number of variants; what nobody can mean is not written out."""
+    return f"{number:,}" if number < MANY else f"over {MANY:,}"
+
+
 def _all_points(spec: Spec, domains: Domains) -> list[Point]:
     number = math.prod(len(values) for values in domains.values())
     if number > MAX_VARIANTS:
-        shown = f"{number:,}" if number < MANY else f"over {MANY:,}"
-        raise InputError(f"{spec.file} has {shown} variants; write a sweep of at most {MAX_VARIANTS:,}")
+        raise InputError(f"{spec.file} has {count_text(number)} variants; write a sweep of at most {MAX_VARIANTS:,}")
     return [dict(zip(domains, values, strict=True)) for values in itertools.product(*domains.values())]
 
 
