@@ -7,22 +7,19 @@ that over prompts is with each point.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from surgery.experiment.controls import AVERAGE
+from surgery.experiment.evaluated_row import EvaluatedRow
 from surgery.experiment.jury import Array
 from surgery.experiment.rows import names_apart
 from surgery.experiment.scores import Score
 from surgery.metrics.intervals import Interval, mean_interval
 from surgery.spec.load import Spec
 
-if TYPE_CHECKING:
-    from surgery.experiment.evaluation import EvaluatedRow
 
-
-def averaged_rows(rows: "Sequence[EvaluatedRow]") -> "tuple[EvaluatedRow, ...]":
+def averaged_rows(rows: Sequence[EvaluatedRow]) -> tuple[EvaluatedRow, ...]:
     """A row for all points with the same other variables, where the first of them stands; other rows as they are."""
     groups: dict[object, list[EvaluatedRow]] = {}
     times: Counter[object] = Counter()
@@ -54,7 +51,7 @@ def _kept(spec: Spec) -> tuple[tuple[str, int | float | str], ...]:
     return tuple((name, value) for name, value in spec.point if name not in spec.average)
 
 
-def _mean_row(name: str, members: "Sequence[EvaluatedRow]", spec: Spec) -> "EvaluatedRow":
+def _mean_row(name: str, members: Sequence[EvaluatedRow], spec: Spec) -> EvaluatedRow:
     by_row = [{score.metric.key: score for score in row.scores} for row in members]
     shared = [key for key in by_row[0] if all(key in scores for scores in by_row)]
     scores = tuple(_mean_score([scores[key] for scores in by_row], spec.average) for key in shared)

@@ -21,6 +21,7 @@ from surgery.experiment.controls import AVERAGE, BASELINE, CONTROLS, NO_OP
 from surgery.experiment.denoising_error import DenoisingErrors, denoising_errors
 from surgery.experiment.drawing import draw_batches
 from surgery.experiment.engines import batches_of
+from surgery.experiment.evaluated_row import EvaluatedRow
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.marks import Marks, mark_rows
 from surgery.experiment.picture_store import PictureStore
@@ -38,7 +39,6 @@ from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
 from surgery.pipelines.shared_text import text_encoded_once
 from surgery.plan.sweep import count_points, count_text
-from surgery.plan.windowed import AnyPlan
 from surgery.progress import show_progress
 from surgery.spec.load import Spec, load_spec
 
@@ -59,29 +59,6 @@ class EvaluationRequest(RunRequest):
     profile: Path | None = None
     bins: int = 10
     max_variants: int = MAX_VARIANTS
-
-
-@dataclass(frozen=True)
-class EvaluatedRow:
-    """A row of the table. `kind` is baseline, variant, control or average; `pictures` are what its scores are of, where
-    they are still there: None once they were not to be kept.
-
-    `spec` and `plan` are those of a variant; the spec of a point of a sweep knows the values of its variables. `errors`
-    are its denoising errors by prompt and bin (N, bins), relative to the baseline's predictions; None for controls that
-    have no model of their own.
-    """
-
-    name: str
-    kind: str
-    pictures: PictureSet | None
-    scores: tuple[Score, ...]
-    spec: Spec | None = None
-    plan: AnyPlan | None = None
-    errors: Array | None = None
-
-    def score(self, column: Column) -> Score | None:
-        """Its number in a column; None where it has none."""
-        return next((score for score in self.scores if score.metric.key == column.key), None)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from surgery.metrics.significance import adjust, p_of_intervals, p_of_pairs
 
 if TYPE_CHECKING:
     from surgery.experiment.columns import Column
-    from surgery.experiment.evaluation import EvaluatedRow
+    from surgery.experiment.evaluated_row import EvaluatedRow
     from surgery.experiment.scores import Score
 
 AS_GOOD, AS_BAD = "=", "!"

@@ -64,8 +64,9 @@ class MetricKind:
 
     `kind` is its key, `title` what it is called in lists, `name` and `head` in full and short with the words of a
     judge in braces. `score` makes it from what its sight shows. It is left out for fewer pictures than `min_pictures`
-    and by judges that do not give what is in `needs`; below `reliable_from` it is flagged by its `doubt`. Of real pictures it takes
-    `min_real`. `is_paired` says that it compares each picture with the baseline's of the same prompt and seed.
+    and by judges that do not give what is in `needs`; below `reliable_from` it is flagged by its `doubt`. Of real
+    pictures it takes `min_real`. `is_paired` says that it compares each picture with the baseline's of the same prompt
+    and seed.
     """
 
     kind: str

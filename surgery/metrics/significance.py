@@ -1,5 +1,6 @@
 """Whether one number is shown to be larger than another: one-sided p-values, and their correction for many at once."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,13 +16,13 @@ def p_of_pairs(larger: ArrayLike, smaller: ArrayLike) -> float | None:
     """Student's paired test of `larger` against `smaller`, item by item (N,): the p-value of "it is not larger".
 
     Where all differences are one number there is nothing to spread: 0 where it is not negative, else 1; so 0 says "no
-    smaller" of values that are equal. Where some are infinite their signs are counted instead (the sign test). None:
-    one pair, or values that are no numbers, tell nothing.
+    smaller" of values that are equal. A difference that is infinite counts as the largest that is not. None: one pair,
+    or values that are no numbers, tell nothing.
 
     Raises:
         InputError: they do not pair.
     """
-    from scipy.stats import binomtest, t
+    from scipy.stats import t
 
     one, other = (np.asarray(values, dtype=np.float64) for values in (larger, smaller))
     if one.shape != other.shape or one.ndim != 1:
@@ -29,13 +30,13 @@ def p_of_pairs(larger: ArrayLike, smaller: ArrayLike) -> float | None:
     with np.errstate(invalid="ignore"):
         differences = np.where(one == other, 0.0, one - other)  # infinities that are equal differ by nothing
     num = len(differences)
-    if num < 2 or np.isnan(differences).any():
+    if num < 2 or np.isnan(differences).any() or {-np.inf, np.inf} <= set(differences):
         return None
     if np.all(differences == differences[0]):
         return float(differences[0] < 0)
-    if not np.isfinite(differences).all():
-        unequal = int((differences != 0).sum())
-        return float(binomtest(int((differences > 0).sum()), unequal, alternative="greater").pvalue)
+    finite = differences[np.isfinite(differences)]
+    if 0 < len(finite) < num:
+        return p_of_pairs(differences.clip(finite.min(), finite.max()), np.zeros(num))
     return float(t.sf(differences.mean() / (differences.std(ddof=1) / np.sqrt(num)), num - 1))
 
 
@@ -51,7 +52,7 @@ def p_of_intervals(larger: Interval, smaller: Interval) -> float | None:
     difference = larger.value - smaller.value
     if len(widths) < 2 or not np.isfinite([difference, *widths]).all():
         return None
-    error = float(np.hypot(*widths)) / 2 / float(norm.ppf((1 + larger.level) / 2))
+    error = math.hypot(*widths) / 2 / float(norm.ppf((1 + larger.level) / 2))
     return float(norm.sf(difference / error)) if error else float(difference < 0)
 
 

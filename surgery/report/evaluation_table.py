@@ -9,7 +9,8 @@ from surgery.text_table import table
 
 if TYPE_CHECKING:
     from surgery.experiment.columns import Column
-    from surgery.experiment.evaluation import EvaluatedRow, Evaluation
+    from surgery.experiment.evaluated_row import EvaluatedRow
+    from surgery.experiment.evaluation import Evaluation
 
 
 def evaluation_table(evaluation: "Evaluation") -> list[list[str]]:
@@ -41,9 +42,9 @@ def _legend(evaluation: "Evaluation") -> str:
     over = f"; rows without {' and '.join(dict.fromkeys(chain(*averaged)))} are means over it" if averaged else ""
     corrected = f", corrected over the {num} variants of a column (Benjamini-Hochberg)" if num > 1 else ""
     return (
-        f"N = {evaluation.num_prompts} prompts; +- is half of the 95% interval{over}; "
+        f"N = {evaluation.num_prompts} prompts; +- is half of the 95% interval{over}\n"
         f"{AS_GOOD} shown to be no worse than the baseline with other seeds, {AS_BAD} not shown to be better than "
-        f"noise: by 95% intervals of the difference{corrected}; no mark: neither, or it can't be told"
+        f"noise, by 95% intervals of the difference{corrected}; no mark: neither, or it can't be told"
     )
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from surgery.experiment.controls import AVERAGE
 
 if TYPE_CHECKING:
-    from surgery.experiment.evaluation import EvaluatedRow, Evaluation
+    from surgery.experiment.evaluated_row import EvaluatedRow
+    from surgery.experiment.evaluation import Evaluation
     from surgery.metrics.intervals import Interval
 
 IDENTITY = ("name", "kind", "spec")

@@ -81,3 +81,20 @@ def test_a_point_is_drawn(sweep, tmp_path, draw):
     recipe = draw(f"{sweep}#s=2,how=skip", "--prompt", "red apple", "--out", tmp_path / "out", "--no-baseline")
     assert [variant["name"] for variant in recipe["variants"]] == ["sweep s=2 how=skip"]
     assert "vary" not in recipe["variants"][0]["spec"]
+
+
+@pytest.mark.parametrize(
+    ("vary", "told"),
+    [
+        ("{}", "vary is a mapping; write variables, like s: range(0, 13)"),
+        ("{s: []}", "the variable s is a list; write a list, range(0, 13), a selector, or cases by name"),
+        ('{s: "range(3, 3)"}', "is empty; write one of 1 to 10,000 values"),
+        ('{s: "transformer_blocks[9:]"}', "the range matches no layer; transformer_blocks has layers 0 to 4"),
+        ("{s: range(200), how: range(100)}", "has 20,000 variants; write a sweep of at most 10,000"),
+    ],
+)
+def test_a_sweep_of_nothing_or_of_more_than_anybody_means_is_told(sweep, surgery_command, vary, told):
+    head = sweep.read_text().split("vary: ")[0]
+    sweep.write_text(f"{head}vary: {vary}\noperations: []\n")
+    result = surgery_command("check", sweep)
+    assert result.exit_code == 1 and told in result.stderr, result.stderr
