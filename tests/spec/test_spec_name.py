@@ -35,8 +35,16 @@ def test_a_point_is_found_by_its_name_in_any_order_of_its_variables(values, data
     assert dict(read_point(name, variables)) == wanted
 
 
+def test_a_value_may_look_like_another_variable():
+    """As long as the sweep has it: else it is a variable that is not there."""
+    variables = [Variable("how", Place(1, 1), ("a,b=1", "a")), Variable("s", Place(1, 1), (0, 1))]
+    assert read_point(SpecName("x.yaml", "s=1,how=a,b=1"), variables) == (("how", "a,b=1"), ("s", "1"))
+    with pytest.raises(InputError, match='there is no variable "b"; there are how, s'):
+        read_point(SpecName("x.yaml", "s=1,how=a,b=2"), variables)
+
+
 def test_a_file_whose_own_name_holds_the_sign_is_that_file(tmp_path):
-    """Also with the name of a point behind it; and a folder on the way."""
+    """Also where its name is like that of a point, with that behind it, and in a folder of such a name."""
     folder = tmp_path / "a#s=1"
     folder.mkdir()
     path = folder / "b#c.yaml"
@@ -44,6 +52,10 @@ def test_a_file_whose_own_name_holds_the_sign_is_that_file(tmp_path):
     assert parse_spec_name(path) == SpecName(str(path))
     assert parse_spec_name(f"{path}#s=3") == SpecName(str(path), "s=3")
     assert load_spec(path).named is None
+    like_a_point = folder / "b.yaml#s=3"
+    for name in ("b.yaml", like_a_point.name):
+        (folder / name).write_text("surgery: v1\noperations: []\n")
+    assert parse_spec_name(like_a_point) == SpecName(str(like_a_point))
 
 
 def test_what_is_not_there_is_a_point_only_behind_the_ending_of_a_spec():
