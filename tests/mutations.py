@@ -39,7 +39,7 @@ SPEC = (
         "spec/vary.py", "for value in variable.samples[1:]:", "for value in variable.samples[2:]:", "spec/test_vary.py"
     ),
     Mutation(
-        "spec/load.py",
+        "spec/beside_vary.py",
         "for variable in variables if not variable.cases]",
         "for variable in variables]",
         "spec/test_schema.py",
