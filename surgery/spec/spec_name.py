@@ -12,6 +12,7 @@ from surgery.spec.nearest import nearest, shorten, unknown_text
 from surgery.spec.vary import Binding, Variable
 
 STANDARD_INPUT, STDIN_NAME = "-", "<stdin>"  # as a command is given it, and as messages call it
+STDIN_FILE = "/dev/stdin"  # a point of standard input: an argument that begins with - would be an option
 SIGN = "#"
 SUFFIXES = (".yaml", ".yml")
 SHOWN = 8  # values, or names of points, that a message lists
@@ -48,8 +49,9 @@ def parse_spec_name(given: str | Path) -> SpecName:
 
 
 def name_of_point(path: str, pairs: Iterable[tuple[str, object]]) -> str:
-    """`file.yaml#s=3,how=skip`, as `parse_spec_name` reads it."""
-    return f"{path}{SIGN}{','.join(f'{name}={value}' for name, value in pairs)}"
+    """`file.yaml#s=3,how=skip`, as `parse_spec_name` reads it; of standard input as a command line takes it."""
+    file = STDIN_FILE if path == STANDARD_INPUT else path
+    return f"{file}{SIGN}{','.join(f'{name}={value}' for name, value in pairs)}"
 
 
 def read_point(name: SpecName, variables: Sequence[Variable]) -> Pairs:

@@ -1,9 +1,13 @@
 """Points of sweeps, by the names that every command takes."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 SWEEP = """surgery: v1
 model: MODEL
 vary: {s: [1, 2], how: {skip: [{skip: "transformer_blocks[{s}]"}], twice: [{repeat: {layers: "transformer_blocks[{s}]", times: 2}}]}}
@@ -98,3 +102,11 @@ def test_a_sweep_of_nothing_or_of_more_than_anybody_means_is_told(sweep, surgery
     sweep.write_text(f"{head}vary: {vary}\noperations: []\n")
     result = surgery_command("check", sweep)
     assert result.exit_code == 1 and told in result.stderr, result.stderr
+
+
+def test_a_point_of_standard_input_is_named_as_a_command_line_takes_it(sweep):
+    """Of `-` it would be an option."""
+    for name, told in (("-", "'/dev/stdin#s=1,how=skip'"), ("/dev/stdin#s=1,how=skip", "the same plan")):
+        command = [sys.executable, ROOT / "cli.py", "diff", name, f"{sweep}#s=1,how=skip"]
+        result = subprocess.run(command, input=sweep.read_text(), capture_output=True, text=True, check=False)
+        assert told in result.stdout + result.stderr
