@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.demo.bundled_judges import bundled_judges
-from surgery.experiment.evaluation import Evaluation, EvaluationRequest
+from surgery.experiment.evaluation import MAX_VARIANTS, Evaluation, EvaluationRequest
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
 from surgery.report.evaluation_folder import KeepImages, evaluate_into
@@ -26,6 +26,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 8,
     bins: int = 10,
+    max_variants: int = MAX_VARIANTS,
     dtype: str = "auto",
     device: str = "auto",
     call: Mapping[str, Any] | None = None,
@@ -63,6 +64,7 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         bins=bins,
+        max_variants=max_variants,
         dtype=dtype,
         device=device,
         call=dict(call or {}),

@@ -39,7 +39,7 @@ SPEC = (
         "spec/vary.py", "for value in variable.samples[1:]:", "for value in variable.samples[2:]:", "spec/test_vary.py"
     ),
     Mutation(
-        "spec/load.py",
+        "spec/beside_vary.py",
         "for variable in variables if not variable.cases]",
         "for variable in variables]",
         "spec/test_schema.py",
@@ -312,4 +312,32 @@ WINDOWS = (
     ),
 )
 
-MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY, *WINDOWS)
+SWEEPS = (  # which point is meant, in which order it adds up, and what is said of it
+    Mutation(
+        "spec/spec_name.py",
+        "if SIGN not in text or is_there(Path(text)):",
+        "if SIGN not in text:",
+        "spec/test_spec_name.py",
+    ),
+    Mutation("spec/spec_name.py", "[part] if part in values else", "", "spec/test_spec_name.py"),
+    Mutation("plan/sweep.py", "written += filled.items", "written = filled.items", "plan/test_sweep.py"),
+    Mutation("plan/cumulative_order.py", "range(len(values))[::-1]", "range(len(values))", "plan/test_sweep.py"),
+    Mutation("plan/cumulative_order.py", 'yield -score["value"] if', 'yield score["value"] if', "plan/test_sweep.py"),
+    Mutation("plan/cumulative_order.py", '["key"] != ERROR', '["key"] == ERROR', "plan/test_sweep.py"),
+    Mutation(
+        "metrics/significance.py",
+        "float(differences[0] < 0)",
+        "float(differences[0] <= 0)",
+        "metrics/test_significance.py",
+    ),
+    Mutation(
+        "metrics/significance.py", "math.hypot(*widths) / 2 /", "math.hypot(*widths) /", "metrics/test_significance.py"
+    ),
+    Mutation("experiment/marks.py", "and not score.metric.flag", "", "experiment/test_marks.py"),
+    Mutation("experiment/marks.py", "max(by_prompt, by_point)", "by_prompt", "experiment/test_marks.py"),
+    Mutation(
+        "experiment/averages.py", "all(key in scores for scores in by_row)", "True", "experiment/test_averages.py"
+    ),
+)
+
+MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY, *WINDOWS, *SWEEPS)

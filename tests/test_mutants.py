@@ -8,7 +8,19 @@ from mutations import MUTATIONS, Mutation
 
 SURGERY = Path(__file__).parents[1] / "surgery"
 ROOMS = {
-    *("spec", "tracing", "pipelines", "plan", "graph", "checkpoint", "publish", "activations", "metrics", "export"),
+    *(
+        "spec",
+        "tracing",
+        "pipelines",
+        "plan",
+        "graph",
+        "checkpoint",
+        "publish",
+        "activations",
+        "metrics",
+        "experiment",
+        "export",
+    ),
     "kept.py",
 }
 

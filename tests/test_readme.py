@@ -143,7 +143,7 @@ def quick(monkeypatch):
 def test_every_block_runs_and_prints_what_is_shown(folder):
     blocks = blocks_of(README)
     assert sum(block.shown is not None for block in blocks) >= 6
-    assert Counter(block.language for block in blocks) == {"yaml": 5, "bash": 18, "python": 4, "text": 21}
+    assert Counter(block.language for block in blocks) == {"yaml": 6, "bash": 19, "python": 4, "text": 21}
     for page, text in PAGES.items():  # each by itself for who reads it, and all in one folder: nothing is made twice
         run_blocks(blocks_of(text, page))
     assert (folder / "out" / "apple" / "contact_sheet.png").is_file()
@@ -157,7 +157,7 @@ def test_the_specs_are_plans_but_for_the_one_that_shows_faults(folder):
     run_blocks(blocks)
     anatomy = inspect("demo")
     valid = [path for path in sorted(folder.glob("*.yaml")) if path.name != "faulty.yaml"]
-    assert [path.stem for path in valid] == ["middle", "painters", "selections", "windows"]
+    assert [path.stem for path in valid] == ["middle", "painters", "selections", "shuffles", "windows"]
     for variant in (variant for path in valid for variant in expand_sweep(load_spec(path), anatomy)):
         assert lower_spec(variant, anatomy).hash
 

@@ -1,6 +1,8 @@
 """`surgery check SPEC...`: validate specs; show what they do, what that saves, and what can express it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,21 +11,22 @@ import typer
 
 from surgery.commands.inspection import describe_anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
-from surgery.commands.spec_options import MeansOption, ModelOption
+from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption
 from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.outputs import write_file
 from surgery.plan.backends import Verdict, judge_backends
+from surgery.plan.changes import changes_text
 from surgery.plan.cost import WHOLE, Cost, Course, course_of
 from surgery.plan.plan import Plan
 from surgery.plan.planned import Finder, PlannedSource, find_once
 from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, parts_of, plan_model_sweep_file
 from surgery.plan.text import items_to_text
 from surgery.plan.windowed import WindowedPlan, names_of
-from surgery.spec.load import load_spec, name_of_path
+from surgery.spec.load import Spec, load_spec, name_of_path
 from surgery.spec.selector import indices_to_text
+from surgery.spec.spec_name import SUFFIXES, name_of_point, parse_spec_name
 from surgery.text_table import table
 
-SUFFIXES = (".yaml", ".yml")
 NO_BOUNDARY = (
     "when each of the two runs is not known (its index has no boundary_ratio): executions are of the whole range"
 )
@@ -40,7 +43,7 @@ class Show(StrEnum):
 
 
 def run(
-    specs: Annotated[list[Path], typer.Argument(help="Specs, or folders of specs (*.yaml, *.yml); - is stdin.")],
+    specs: Annotated[list[Path], typer.Argument(help=f"Specs, or folders of specs (*.yaml, *.yml); {POINT_HELP}.")],
     model: ModelOption = None,
     profile: MeansOption = None,
     show: Annotated[
@@ -54,6 +57,9 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Replace an SVG file that is there.")] = False,
     language_only: Annotated[
         bool, typer.Option("--language-only", help="Check the language alone; the models need not be there.")
+    ] = False,
+    points: Annotated[
+        bool, typer.Option("--points", help="List the points of a sweep by name, what each runs, and what it saves.")
     ] = False,
     steps: Annotated[
         int | None,
@@ -81,13 +87,12 @@ def run(
                 document, text = check_language(path)
             else:
                 wanted = show or (Show.plan if is_single else None)
-                document, text = check_against_model(
-                    path, model=model, profile=profile, show=wanted, svg=svg, steps=steps, force=force, find=find
-                )
+                options = Shown(wanted, svg, steps, points=points, force=force)
+                document, text = check_against_model(path, options, model=model, profile=profile, find=find)
         except SurgeryError as error:
             num_faulty += 1
             name = name_of_path(path)
-            text = str(error) if name in str(error) else f"{name}: {error}"
+            text = str(error) if parse_spec_name(path).file in str(error) else f"{name}: {error}"
             say(text, err=True)
             documents.append({"spec": name, "faults": text.splitlines()})
             continue
@@ -123,20 +128,24 @@ def find_specs(given: Sequence[Path]) -> list[Path]:
 
 def check_language(path: Path) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a spec that is valid as far as the language goes; raises what is wrong."""
-    file = load_spec(path).file
+    spec = load_spec(path)
+    file = spec.file if spec.named is None else name_of_point(spec.file, spec.named)
     return {"spec": file}, f"{file}: valid language; not checked against a model"
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What is shown and written of a valid spec: the command's options."""
+
+    show: Show | None = None
+    svg: Path | None = None
+    steps: int | None = None
+    points: bool = False
+    force: bool = False
+
+
 def check_against_model(
-    path: Path,
-    *,
-    model: str | None,
-    profile: Path | None,
-    show: Show | None,
-    svg: Path | None,
-    steps: int | None,
-    force: bool,
-    find: Finder,
+    path: Path, shown: Shown, *, model: str | None, profile: Path | None, find: Finder
 ) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a valid spec; raises what is wrong. What can't run yet is valid, and said."""
     try:
@@ -144,18 +153,17 @@ def check_against_model(
     except NotYetError as reason:
         return {"spec": name_of_path(path), "not_yet": str(reason).splitlines()}, str(reason)
     planned = variants[0]
-    if planned.spec.point:
-        if svg is not None or show not in (None, Show.plan):
-            option = "--svg" if svg is not None else f"--show {show}"
-            raise InputError(f"{option} is of one spec; {path} is a sweep of {len(variants)} variants")
-        return describe_sweep(variants, steps)
+    if planned.spec.point and planned.spec.named is None:
+        if shown.svg is not None or shown.show not in (None, Show.plan):
+            option = "--svg" if shown.svg is not None else f"--show {shown.show}"
+            fact = f"{option} is of one spec; {path} is a sweep of {len(variants)} variants"
+            raise InputError(f"{fact}: name one, like {quoted_address(planned.spec)}")
+        return describe_sweep(variants, shown)
+    if shown.svg is not None:
+        write_svg(planned, shown.svg, force=shown.force)
     if isinstance(planned, PlannedPairSource):
-        if svg is not None:
-            write_svg(planned, svg, force=force)
-        return describe_pair(planned, show, steps)
-    if svg is not None:
-        write_svg(planned, svg, force=force)
-    return describe(planned, show, course_in_steps(planned, steps), steps)
+        return describe_pair(planned, shown.show, shown.steps)
+    return describe(planned, shown.show, course_in_steps(planned, shown.steps), shown.steps)
 
 
 def course_in_steps(planned: AnyPlannedSource, steps: int | None) -> Course:
@@ -167,19 +175,54 @@ def course_in_steps(planned: AnyPlannedSource, steps: int | None) -> Course:
     return course_of(shares_of_source(planned.source, steps))
 
 
-def describe_sweep(variants: Sequence[AnyPlannedSource], steps: int | None) -> tuple[dict[str, Any], str]:
-    """The JSON document and the text of a sweep."""
+def describe_sweep(variants: Sequence[AnyPlannedSource], shown: Shown) -> tuple[dict[str, Any], str]:
+    """The JSON document and the text of a sweep: a line, and one for each of its points where they are asked for."""
     file = variants[0].spec.file
     document = {
         "spec": file,
         "model": variants[0].source.name,
         "variants": [
-            {"name": each.spec.name, "plan": each.plan.to_json(), "cost": cost_of(each, steps)} for each in variants
+            {
+                "name": each.spec.name,
+                "spec": each.spec.address,
+                "point": dict(each.spec.point),
+                "plan": each.plan.to_json(),
+                "cost": cost_of(each, shown.steps),
+            }
+            for each in variants
         ],
     }
     same = len(variants) - len({each.plan.hash for each in variants})
     note = f", {same} of them the same as another" if same else ""
-    return document, f"{file}: valid, a sweep of {len(variants)} variants{note}"
+    text = f"{file}: valid, a sweep of {len(variants)} variants{note}"
+    return document, f"{text}\n{describe_points(variants, shown.steps)}" if shown.points else text
+
+
+def describe_points(variants: Sequence[AnyPlannedSource], steps: int | None) -> str:
+    """A table with a line a point: its name as a command takes it, what it saves, and what it changes."""
+    rows = [[quoted_address(each.spec), *savings_of(each, steps), changes_text(each.plan)] for each in variants]
+    return table(rows, indent="  ", right={1, 2}, wrap={3})
+
+
+def savings_of(planned: AnyPlannedSource, steps: int | None) -> list[str]:
+    """What a spec saves; of two transformers, the parameters of both together."""
+    course = course_in_steps(planned, steps)
+    if not isinstance(planned, PlannedPairSource):
+        return describe_savings(planned.cost_on(course))
+    before, after = cost_of_both(planned, planned.courses(course))["parameters"].values()
+    return [f"saves {share_text(before - after, before)}", ""]
+
+
+def describe_savings(cost: Cost) -> list[str]:
+    """The share of the parameters that a plan saves, and that of the FLOPs that its blocks take."""
+    saved = share_text(cost.parameters_before - cost.parameters_after, cost.parameters_before)
+    flops = "" if cost.flops_share is None else f"{100 * cost.flops_share:.0f}% of the FLOPs"
+    return [f"saves {saved}", flops]
+
+
+def quoted_address(spec: Spec) -> str:
+    """The name of a point as it is typed in a shell."""
+    return shlex.quote(name_of_point(spec.path, spec.point))
 
 
 def cost_of(planned: AnyPlannedSource, steps: int | None) -> dict[str, Any]:
@@ -263,7 +306,7 @@ def describe(
     plan, anatomy = planned.plan, planned.anatomy
     verdicts, cost = judge_backends(plan, anatomy), planned.cost_on(course)
     document = {
-        "spec": planned.spec.file,
+        "spec": planned.spec.address,
         "model": planned.source.name,
         **({"groups": {item.group.name: item.selector for item in planned.groups}} if planned.groups else {}),
         "plan": plan.to_json(),
@@ -317,9 +360,8 @@ def cost_to_json(cost: Cost) -> dict[str, Any]:
 
 def describe_line(planned: PlannedSource, verdicts: Sequence[Verdict], cost: Cost) -> str:
     """A valid spec in one line: what it saves, and which backends can express it."""
-    saved = share_text(cost.parameters_before - cost.parameters_after, cost.parameters_before)
-    flops = "" if cost.flops_share is None else f", {100 * cost.flops_share:.0f}% of the FLOPs"
-    return f"{planned.spec.file}: valid, saves {saved}{flops}; {'; '.join(map(describe_verdict, verdicts))}"
+    savings = ", ".join(filter(None, describe_savings(cost)))
+    return f"{planned.spec.address}: valid, {savings}; {'; '.join(map(describe_verdict, verdicts))}"
 
 
 def describe_plan(
@@ -355,7 +397,7 @@ def describe_schedules(plan: Plan, *, indent: str) -> list[str]:
 
 def _head(planned: PlannedSource) -> str:
     plan = planned.plan
-    title = f"{planned.spec.file}: {planned.spec.title or 'valid'}"
+    title = f"{planned.spec.address}: {planned.spec.title or 'valid'}"
     return f"{title}\n{planned.source.name}: {plan.class_name}, plan {plan.hash[:12]}"
 
 

@@ -15,7 +15,7 @@ from surgery.commands.compiled_checkpoint import (
 )
 from surgery.commands.compiled_graph import Format, compile_graph, describe_artefact
 from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
-from surgery.commands.spec_options import MeansOption, ModelOption
+from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption
 from surgery.errors import InputError
 from surgery.plan.planned_pair import plan_model_file
 from surgery.progress import quietly
@@ -43,7 +43,7 @@ GRAPH, CHECKPOINT = "For --to graph", "For --to checkpoint"
 
 def run(
     context: typer.Context,
-    spec: Annotated[Path, typer.Argument(help="The spec; - is standard input.")],
+    spec: Annotated[Path, typer.Argument(help=f"The spec; {POINT_HELP}.")],
     to: Annotated[
         Backend,
         typer.Option(

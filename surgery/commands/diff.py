@@ -8,7 +8,7 @@ import typer
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
-from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
+from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption, refuse_stdin_twice
 from surgery.errors import InputError
 from surgery.plan.backends import judge_backends
 from surgery.plan.cost import WHOLE, Course
@@ -39,7 +39,7 @@ class PlanDifference:
 
 
 def run(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A spec; - is standard input.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help=f"A spec; {POINT_HELP}.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another spec of the same model.")],
     model: ModelOption = None,
     profile: MeansOption = None,
@@ -56,14 +56,14 @@ def run(
         document = {row.fact: {"a": row.first, "b": row.second, "differs": row.differs} for row in rows}
         print_json(
             {
-                "a": sides[0].spec.file,
-                "b": sides[1].spec.file,
+                "a": sides[0].spec.address,
+                "b": sides[1].spec.address,
                 "same_plan": sides[0].plan == sides[1].plan,
                 "facts": document,
             }
         )
         return
-    say(describe_rows([PlanDifference("", *(side.spec.file for side in sides)), *rows]))
+    say(describe_rows([PlanDifference("", *(side.spec.address for side in sides)), *rows]))
     if sides[0].plan == sides[1].plan:
         say(f"the same plan, {sides[0].plan.hash[:12]}")
 
@@ -100,7 +100,7 @@ def compare_transformers(first: PlannedSource, second: PlannedSource, course: Co
 
 
 def _models_text(first: AnyPlannedSource, second: AnyPlannedSource) -> str:
-    return f"{first.spec.file} is for {first.source.name}, {second.spec.file} for {second.source.name}"
+    return f"{first.spec.address} is for {first.source.name}, {second.spec.address} for {second.source.name}"
 
 
 def refuse_different_models(first: PlannedSource, second: PlannedSource) -> None:

@@ -18,7 +18,7 @@ from surgery.commands.drawing_options import (
     pipeline_arguments,
 )
 from surgery.commands.output import JsonFlag, QuietFlag, print_json, say, told_when_stopped
-from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
+from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption, refuse_stdin_twice
 from surgery.experiment.metric_table import list_metrics
 from surgery.progress import quietly
 
@@ -26,7 +26,7 @@ DEFAULT_GB, BYTES_A_GB = 4.0, 10**9
 
 
 def run(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Specs of one model; - is standard input.")],
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help=f"Specs of one model; {POINT_HELP}.")],
     prompts: Annotated[
         Path, typer.Option(help="Prompts: a text file, a .csv (prompt, caption or text), or COCO captions (.json).")
     ],
@@ -68,6 +68,9 @@ def run(
     hps_weights: Annotated[Path | None, typer.Option(help="HPSv2.1's file of weights: adds its score.")] = None,
     lpips: Annotated[str, typer.Option(help="auto, none, alex, vgg or squeeze.")] = "auto",
     lpips_weights: Annotated[Path | None, typer.Option(help="The file of its backbone's weights.")] = None,
+    max_variants: Annotated[
+        int, typer.Option(min=1, help="Refuse sweeps that stand for more variants, before anything is drawn.")
+    ] = 1_000,
     bins: Annotated[int, typer.Option(min=1, help="Timesteps of the denoising error.")] = 10,
     stages: Annotated[
         str | None,
@@ -136,6 +139,7 @@ def run(
         seed=seed,
         batch_size=batch_size,
         bins=bins,
+        max_variants=max_variants,
         stages=() if stages is None else read_stages(stages),
         rank_by=rank_by,
         memory=round(memory * BYTES_A_GB),

@@ -21,7 +21,7 @@ from surgery.commands.drawing_options import (
     read_prompts,
 )
 from surgery.commands.output import JsonFlag, QuietFlag, print_json, say, told_when_stopped
-from surgery.commands.spec_options import MeansOption, ModelOption, refuse_stdin_twice
+from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption, refuse_stdin_twice
 from surgery.progress import quietly
 
 
@@ -30,7 +30,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="SPEC|MODEL...",
-            help="Specs (- is standard input), or compiled folders, of one model; or one model.",
+            help=f"Specs of one model ({POINT_HELP}), or compiled folders of one; or one model.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; it must be new or empty.")],

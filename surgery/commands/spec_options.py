@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from surgery.spec.load import STANDARD_INPUT
+from surgery.spec.spec_name import STANDARD_INPUT, parse_spec_name
+
+POINT_HELP = "- is standard input, and 'FILE#s=3,how=skip' one point of a sweep"
 
 ModelOption = Annotated[str | None, typer.Option(help="The model, instead of the one that the spec names.")]
 MeansOption = Annotated[
@@ -21,5 +23,5 @@ TransformerOption = Annotated[
 
 def refuse_stdin_twice(specs: Sequence[str | Path]) -> None:
     """Raise BadParameter where two specs are to be read from standard input, which there is once."""
-    if [str(path) for path in specs].count(STANDARD_INPUT) > 1:
+    if [parse_spec_name(path).path for path in specs].count(STANDARD_INPUT) > 1:
         raise typer.BadParameter("- is standard input, which holds one spec; give it once")

@@ -5,3 +5,4 @@ NO_OP = "no-op"  # the graph of a spec without operations: what compiling alone 
 RESEEDED = "reseeded"  # the baseline from other noise: how far apart two good pictures of a prompt are
 NOISE = "noise"  # independent uniform pixels
 CONTROLS = (NO_OP, RESEEDED, NOISE)
+AVERAGE = "average"  # the kind of a row that is the mean of several variants

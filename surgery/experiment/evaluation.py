@@ -13,14 +13,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from surgery.anatomy.sources import ModelSource, anatomy_of_source
 from surgery.errors import InputError, RefusedError
+from surgery.experiment.averages import averaged_rows
 from surgery.experiment.columns import Column, columns_of
-from surgery.experiment.controls import BASELINE, CONTROLS, NO_OP
+from surgery.experiment.controls import AVERAGE, BASELINE, CONTROLS, NO_OP
 from surgery.experiment.denoising_error import DenoisingErrors, denoising_errors
 from surgery.experiment.drawing import draw_batches
 from surgery.experiment.engines import batches_of
+from surgery.experiment.evaluated_row import EvaluatedRow
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.jury import Judges
+from surgery.experiment.marks import Marks, mark_rows
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.rows import Row, baseline_row, control_rows, variant_rows
@@ -38,11 +42,12 @@ from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
 from surgery.pipelines.shared_text import text_encoded_once
-from surgery.plan.paired import ModelPlan
+from surgery.plan.sweep import count_points, count_text
 from surgery.progress import show_progress
 from surgery.spec.load import Spec, load_spec
 
 STORE, PICTURES = "store", "pictures"
+MAX_VARIANTS = 1_000  # where nothing else is said
 
 Array = NDArray[np.float64]
 
@@ -57,33 +62,10 @@ class EvaluationRequest(RunRequest):
     judges: JudgeRequest
     profile: Path | None = None
     bins: int = 10
+    max_variants: int = MAX_VARIANTS
     stages: tuple[Stage, ...] = ()
     rank_by: str | None = None
     memory: int = DEFAULT_MEMORY
-
-
-@dataclass(frozen=True)
-class EvaluatedRow:
-    """A row of the table. `kind` is baseline, variant or control; `pictures` are what its scores are of, where they
-    are still there: None once they were not to be kept.
-
-    `spec` and `plan` are those of a variant; the spec of a point of a sweep knows the values of its variables. `errors`
-    are its denoising errors by prompt and bin (N, bins), relative to the baseline's predictions; None for controls that
-    have no model of their own. `stage` is the last that it came to, where there were stages.
-    """
-
-    name: str
-    kind: str
-    pictures: PictureSet | None
-    scores: tuple[Score, ...]
-    spec: Spec | None = None
-    plan: ModelPlan | None = None
-    errors: Array | None = None
-    stage: str = ""
-
-    def score(self, column: Column) -> Score | None:
-        """Its number in a column; None where it has none."""
-        return next((score for score in self.scores if score.metric.key == column.key), None)
 
 
 @dataclass(frozen=True)
@@ -118,27 +100,52 @@ class Evaluation:
         return replace(self, rows=tuple(replace(row, pictures=None) for row in self.rows))
 
     @cached_property
+    def shown(self) -> tuple[EvaluatedRow, ...]:
+        """The rows of the table: those that a sweep averages are one."""
+        return averaged_rows(self.rows)
+
+    @cached_property
+    def marks(self) -> Marks:
+        """What the table may say of the variants' numbers, by the row's name and the column's key."""
+        return mark_rows(self.shown, self.columns)
+
+    @cached_property
     def columns(self) -> tuple[Column, ...]:
         """What was measured, each metric under a head and a name of its own."""
         return columns_of(score.metric for row in self.rows for score in row.scores)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json` and `evaluation.json`."""
-        rows, names = [], {column.key: column.name for column in self.columns}
-        for row in self.rows:
-            found: dict[str, Any] = {"name": row.name, "kind": row.kind}
-            if row.spec is not None:
-                found |= {"spec": row.spec.stem, "point": dict(row.spec.point)}
-            if row.plan is not None:
-                found["plan"] = row.plan.to_json()
-            if row.stage:
-                found["stage"] = row.stage
-            found["scores"] = {names[score.metric.key]: score.to_json() for score in row.scores}
-            if row.errors is not None:
-                found["denoising_error_by_bin"] = row.errors.mean(0).tolist()
-                found["denoising_error_by_bin_interval"] = _intervals_by_bin(row.errors)
-            rows.append(found)
-        return {"rows": rows, "notes": list(self.notes), "recipe": dict(self.recipe)}
+        averages = [self._row_to_json(row) for row in self.shown if row.kind == AVERAGE]
+        return {
+            "rows": [self._row_to_json(row) for row in self.rows],
+            **({"averages": averages} if averages else {}),
+            "notes": list(self.notes),
+            "recipe": dict(self.recipe),
+        }
+
+    def _row_to_json(self, row: EvaluatedRow) -> dict[str, Any]:
+        names = {column.key: column.name for column in self.columns}
+        found: dict[str, Any] = {"name": row.name, "kind": row.kind}
+        if row.spec is not None:
+            found |= {"spec": row.spec.stem, "point": dict(row.spec.point)}
+            if row.kind == AVERAGE:
+                found["over"] = list(row.spec.average)
+            if row.spec.cumulative is not None:
+                found["cumulative"] = row.spec.cumulative.over
+        if row.plan is not None:
+            found["plan"] = row.plan.to_json()
+        if row.stage:
+            found["stage"] = row.stage
+        found["scores"] = {names[score.metric.key]: self._score_to_json(row, score) for score in row.scores}
+        if row.errors is not None:
+            found["denoising_error_by_bin"] = row.errors.mean(0).tolist()
+            found["denoising_error_by_bin_interval"] = _intervals_by_bin(row.errors)
+        return found
+
+    def _score_to_json(self, row: EvaluatedRow, score: Score) -> dict[str, Any]:
+        mark = self.marks.get((row.name, score.metric.key))
+        return {**score.to_json(), **({"mark": mark} if mark else {})}
 
 
 def _intervals_by_bin(errors: Array) -> dict[str, Any]:
@@ -156,7 +163,7 @@ def key_of_request(request: EvaluationRequest) -> str:
         SpecError: a spec has faults.
     """
     asked = {**dataclasses.asdict(request), "specs": [[path, load_spec(path).text] for path in request.specs]}
-    for name in ("out", "memory"):
+    for name in ("out", "memory", "max_variants"):
         del asked[name]
     for name in ("stages", "rank_by"):  # keys of evaluations without stages are what they were before there were any
         if not asked[name]:
@@ -180,6 +187,9 @@ def run_evaluation(request: EvaluationRequest) -> Evaluation:
     stages = checked_stages(request.stages, len(prompts), request.rank_by)
     specs = [load_spec(path) for path in request.specs]
     source = source_with_pipeline(model_of_specs(specs, request.model))
+    refuse_too_many(specs, source, request.max_variants)
+    if request.stages and any(spec.average for spec in specs):
+        raise InputError("stages choose single variants, and average is over several; measure it without --stages")
     device = check_device(request.device)
     judges, notes = load_judges(request.judges, request.prompts, source.name, request.out / STORE, device=device)
     notes += notes_on_number(stages[-1].prompts, judges)
@@ -240,6 +250,20 @@ def run_stage(
             EvaluatedRow(row.name, row.kind, pictures.get(row.name), scores, row.spec, row.plan, by_bin, name)
         )
     return scored
+
+
+def refuse_too_many(specs: Sequence[Spec], source: ModelSource, most: int) -> None:
+    """Raise InputError where sweeps stand for more variants than were asked for, before anything is drawn."""
+    if all(spec.sweep is None for spec in specs):
+        return
+    anatomy = anatomy_of_source(source)
+    numbers = {spec.address: count_points(spec, anatomy) for spec in specs}
+    total = sum(numbers[spec.address] for spec in specs)
+    if total > most:
+        largest = max(numbers, key=numbers.__getitem__)
+        where = "" if len(specs) == 1 else f", {count_text(numbers[largest])} of them in {largest}"
+        told = f"the specs stand for {count_text(total)} variants{where}, over {most:,}"
+        raise InputError(f"{told}; write smaller sweeps, name single points of them, or give --max-variants")
 
 
 def open_rows(run: Run, specs: Sequence[Spec], request: EvaluationRequest, recipe: Mapping[str, Any]) -> list[Row]:

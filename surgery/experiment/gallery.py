@@ -30,14 +30,13 @@ from surgery.outputs import added_files, refuse_in_the_way
 from surgery.pipelines.draw import Drawing
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device, pick_dtype
-from surgery.plan.paired import ModelPlan, PairedPlan
-from surgery.plan.windowed import WindowedPlan, names_of
+from surgery.plan.changes import changes_text
 from surgery.publish.graph_folder import Artefact, find_base, is_artefact, read_artefact
 from surgery.publish.manifest import SPEC
-from surgery.spec.load import STANDARD_INPUT, Spec, load_spec
+from surgery.spec.load import Spec, load_spec
+from surgery.spec.spec_name import STANDARD_INPUT, SUFFIXES, parse_spec_name
 from surgery.text_table import table
 
-SPEC_SUFFIXES = (".yaml", ".yml")
 COMMAND = "generate"
 SHEET, RECIPE = "contact_sheet.png", "recipe.json"
 RECIPE_KEY = "surgery"  # of the text chunk in each PNG
@@ -71,20 +70,8 @@ class Gallery:
 
     def describe(self) -> str:
         """A line a row, and where to look."""
-        rows = [
-            [row.name, "the model as it is" if row.plan is None else _schedules_text(row.plan)] for row in self.rows
-        ]
+        rows = [[row.name, "the model as it is" if row.plan is None else changes_text(row.plan)] for row in self.rows]
         return f"{table(rows, wrap={1})}\npictures in {self.out}/; look at {self.sheet}"
-
-
-def _schedules_text(plan: ModelPlan) -> str:
-    if isinstance(plan, PairedPlan):
-        return "; ".join(f"{part}: {_schedules_text(each)}" for part, each in plan.by_part.items())
-    if isinstance(plan, WindowedPlan):
-        return "; ".join(f"{names_of(atoms)}: {_schedules_text(each)}" for each, atoms in plan.by_plan.items())
-    changed = plan.text.splitlines()[1:]
-    stacks = [line for line, s in zip(changed, plan.schedules, strict=False) if not s.is_identity]
-    return "; ".join([*stacks, *changed[len(plan.schedules) :]]) or "unchanged"
 
 
 def draw_gallery(request: GalleryRequest) -> Gallery:
@@ -129,7 +116,8 @@ def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
 
 def is_spec_name(target: str) -> bool:
     """Whether a target is a spec by its name, or on standard input."""
-    return target == STANDARD_INPUT or Path(target).suffix in SPEC_SUFFIXES
+    name = parse_spec_name(target)
+    return name.path == STANDARD_INPUT or Path(name.path).suffix in SUFFIXES
 
 
 def spec_of_artefact(artefact: Artefact) -> Spec:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from surgery.metrics.num_pictures import MIN_JACKKNIFE, NUM_NEIGHBOURS, RELIABLE_NUM
+from surgery.metrics.num_pictures import MIN_JACKKNIFE, NUM_NEIGHBOURS, RELIABLE_NUM, RELIABLE_SETS
 from surgery.text_table import lay_out
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REAL_FEATURES = "features of real pictures, not their statistics alone"
 FIRST_EXTRACTOR = "the first extractor"
 HELP_WIDTH = 78
+BY_CHANCE = "so few pictures score better or worse by chance"
 
 
 class Sight(Enum):
@@ -63,8 +64,9 @@ class MetricKind:
 
     `kind` is its key, `title` what it is called in lists, `name` and `head` in full and short with the words of a
     judge in braces. `score` makes it from what its sight shows. It is left out for fewer pictures than `min_pictures`
-    and by judges that do not give what is in `needs`; below `reliable_from` it is flagged. Of real pictures it takes
-    `min_real`. `is_paired` says that it compares each picture with the baseline's of the same prompt and seed.
+    and by judges that do not give what is in `needs`; below `reliable_from` it is flagged by its `doubt`. Of real
+    pictures it takes `min_real`. `is_paired` says that it compares each picture with the baseline's of the same prompt
+    and seed.
     """
 
     kind: str
@@ -79,6 +81,7 @@ class MetricKind:
     min_pictures: int = 1
     min_real: int = 1
     reliable_from: int = 1
+    doubt: str = "mostly its bias, compare rows only"
     made_with: str = ""
 
 
@@ -162,12 +165,16 @@ METRICS: tuple[MetricKind, ...] = (
     MetricKind(
         *("kid", "KID", "KID x 1000 ({extractor})", "KID x 1000", Sight.REAL, _kid),
         needs=FIRST_WITH_FEATURES,
+        reliable_from=RELIABLE_SETS,
+        doubt=BY_CHANCE,
         min_pictures=NUM_NEIGHBOURS + 1,  # it takes one fewer, and comes with the two below
     ),
     MetricKind(
         *("precision", "precision", "precision ({extractor})", "precision", Sight.REAL, _precision),
         higher_is_better=True,
         needs=FIRST_WITH_FEATURES,
+        reliable_from=RELIABLE_SETS,
+        doubt=BY_CHANCE,
         min_pictures=NUM_NEIGHBOURS + 1,
         min_real=NUM_NEIGHBOURS + 1,
     ),
@@ -175,6 +182,8 @@ METRICS: tuple[MetricKind, ...] = (
         *("recall", "recall", "recall ({extractor})", "recall", Sight.REAL, _recall),
         higher_is_better=True,
         needs=FIRST_WITH_FEATURES,
+        reliable_from=RELIABLE_SETS,
+        doubt=BY_CHANCE,
         min_pictures=NUM_NEIGHBOURS + 1,
         min_real=NUM_NEIGHBOURS + 1,
     ),

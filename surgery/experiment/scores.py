@@ -41,12 +41,16 @@ class Metric:
 
 @dataclass(frozen=True)
 class Score:
-    """A metric of a row. `difference` is to the baseline, prompt by prompt; `values` one number a prompt, or none."""
+    """A metric of a row. `difference` is to the baseline, prompt by prompt; `values` one number a prompt, or none.
+
+    Of a row that is averaged, `points` are the numbers that it is the mean of.
+    """
 
     metric: Metric
     interval: Interval
     difference: Interval | None = None
     values: Array | None = field(default=None, repr=False)
+    points: Array | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -81,7 +85,7 @@ def _scores_of_sight(views: Iterator[View], metrics: list[MetricKind], num: int)
 
 def judged_by(metric: MetricKind, view: View, num: int) -> Metric:
     """A metric as one judge measures it of so many pictures."""
-    flag = f"N = {num} < {metric.reliable_from}: mostly its bias, compare rows only"
+    flag = f"N = {num} < {metric.reliable_from}: {metric.doubt}"
     kind, name, short = (text.format_map(view.words) for text in (metric.kind, metric.name, metric.head))
     return Metric(
         kind,

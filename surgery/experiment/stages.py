@@ -11,7 +11,7 @@ from surgery.experiment.metric_table import METRICS, Sight
 from surgery.spec.nearest import unknown_text
 
 if TYPE_CHECKING:
-    from surgery.experiment.evaluation import EvaluatedRow
+    from surgery.experiment.evaluated_row import EvaluatedRow
     from surgery.experiment.scores import Score
 
 FULL = "full"

@@ -17,12 +17,14 @@ from surgery.spec.selector import SECOND
 def check(spec: Spec | str | Path, model: Any = None, *, profile: str | Path | None = None) -> ModelPlan:
     """The plan of a spec (a `Spec`, or the path of one) for a model; what is wrong is raised in one go.
 
+    Of a sweep name the point: `painters.yaml#s=3,how=skip`.
+
     That of a spec with windows (`when`) is a `WindowedPlan`, which holds a `Plan` for each atom; that of one that edits
     a pipeline's second transformer a `PairedPlan`, which holds a plan for each of the two.
 
     `model` is a live transformer or pipeline, an `Anatomy`, or a name as `surgery.inspect` takes it; without it, it is
     the model that the spec names. `profile` overrides the spec's file of means. A sweep has many plans: `check_sweep`
-    returns them.
+    returns them all.
 
     Raises:
         SpecError: the spec has faults; all of them, with their places, in `faults`.
@@ -30,7 +32,7 @@ def check(spec: Spec | str | Path, model: Any = None, *, profile: str | Path | N
         NotYetError: the spec uses what this version does not run.
     """
     loaded, anatomy, find_second = _load(spec, model)
-    if loaded.sweep is not None:
+    if loaded.sweep is not None and loaded.named is None:
         raise InputError(f"{loaded.file} is a sweep (vary), which has many plans; use surgery.check_sweep")
     return plan_model(loaded, anatomy, find_second, profile=profile).plan
 

@@ -13,10 +13,11 @@ from surgery.errors import InputError, NotYetError, SpecError, SurgeryError
 from surgery.plan.cost import Cost, Course, plan_cost
 from surgery.plan.lower import lower_spec
 from surgery.plan.names import find_name_faults
-from surgery.plan.profile_groups import FoundGroup, find_profile_groups, self_contained_text
+from surgery.plan.point_text import text_of_spec
+from surgery.plan.profile_groups import FoundGroup, find_profile_groups
 from surgery.plan.replacements import MeanValues
 from surgery.plan.spec_model import model_of_spec
-from surgery.plan.sweep import expand_sweep
+from surgery.plan.sweep import expand_sweep, only_point
 from surgery.plan.windowed import AnyPlan
 from surgery.spec.load import Spec, load_spec
 from surgery.spec.parts import edits_second, places_in_second, spec_of_part
@@ -55,8 +56,8 @@ class PlannedSpec:
 
     @property
     def text(self) -> str:
-        """The text of the spec, with the layers in place of groups from profiles."""
-        return self_contained_text(self.spec, self.groups)
+        """The text of the spec, of this point alone, with the layers in place of groups from profiles."""
+        return text_of_spec(self.spec, self.groups)
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,10 @@ def plan_spec(spec: Spec, anatomy: Anatomy, *, profile: str | Path | None = None
 
     Raises:
         InputError: the file of means is not usable.
-        SpecError: the spec has faults; all of them, with their places.
+        SpecError: the spec has faults; all of them, with their places; or it is a sweep, and not one point of it.
         NotYetError: it uses what this version does not run.
     """
+    spec = only_point(spec, anatomy)
     faults = Faults(spec.file)
     groups = find_profile_groups(spec, anatomy, faults)
     return _plan(spec, anatomy, _means_of(spec, profile), groups, faults)

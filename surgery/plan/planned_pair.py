@@ -22,8 +22,8 @@ from surgery.plan.planned import (
     plan_spec,
     with_source,
 )
-from surgery.plan.profile_groups import self_contained_text
-from surgery.plan.sweep import expand_sweep
+from surgery.plan.point_text import text_of_spec
+from surgery.plan.sweep import expand_sweep, only_point
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
 from surgery.spec.parts import edits_second, operation_of_part, selection_of, spec_of_part
@@ -54,7 +54,7 @@ class PlannedPair:
     @property
     def text(self) -> str:
         """The text of the spec, with the layers in place of groups from profiles."""
-        return self_contained_text(self.spec, self.first.groups)
+        return text_of_spec(self.spec, self.first.groups)
 
 
 AnyPlanned = PlannedSpec | PlannedPair
@@ -112,6 +112,7 @@ def plan_model(
         SpecError: the spec has faults; all of them, of both transformers, with their places.
         NotYetError: it uses what this version does not run.
     """
+    spec = only_point(spec, first)
     second = find_second() if edits_second(spec) else None
     if second is None:
         return plan_spec(spec, first, profile=profile)

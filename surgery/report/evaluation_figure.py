@@ -13,7 +13,8 @@ from surgery.report.themes import LIGHT, Theme
 
 if TYPE_CHECKING:
     from surgery.experiment.columns import Column
-    from surgery.experiment.evaluation import EvaluatedRow, Evaluation
+    from surgery.experiment.evaluated_row import EvaluatedRow
+    from surgery.experiment.evaluation import Evaluation
 
 PANEL_INCHES, ROW_INCHES, COLUMNS = 3.1, 0.24, 3
 

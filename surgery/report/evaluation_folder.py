@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 COMMAND = "evaluate"
 KeepImages = Literal["all", "grid", "none"]
 NUMBERS, FIGURE, SHEET, KEPT = "evaluation.json", "evaluation.png", "contact_sheet.png", "pictures"
+ROWS, PROMPTS = "rows.csv", "prompts.csv"
 
 
 def evaluate_into(
@@ -46,13 +47,23 @@ def write_evaluation(evaluation: "Evaluation", out: Path, keep_images: KeepImage
     """
     from surgery.experiment.kept_pictures import keep_pictures
     from surgery.report.evaluation_figure import draw_evaluation
+    from surgery.report.tidy_tables import prompts_table, rows_table
 
-    names = [NUMBERS, FIGURE, *([] if keep_images == "none" else [SHEET]), *([KEPT] if keep_images == "all" else [])]
+    names = [
+        NUMBERS,
+        ROWS,
+        PROMPTS,
+        FIGURE,
+        *([] if keep_images == "none" else [SHEET]),
+        *([KEPT] if keep_images == "all" else []),
+    ]
     before = read_written(out, COMMAND)
     is_same = before is not None and before.request == key
     with added_files(out, COMMAND, force=True, request=key, beside_others=is_same) as folder:
         document = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / NUMBERS).write_text(document, encoding="utf-8")
+        (folder / ROWS).write_text(rows_table(evaluation), encoding="utf-8", newline="")
+        (folder / PROMPTS).write_text(prompts_table(evaluation), encoding="utf-8", newline="")
         draw_evaluation(evaluation, folder / FIGURE)
         if SHEET in names:
             _write_sheet(evaluation, folder / SHEET)

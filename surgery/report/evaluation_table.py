@@ -1,44 +1,36 @@
 """An evaluation as text: rows by metrics with half their intervals, controls apart, each number placed between them."""
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from surgery.experiment.controls import NOISE, RESEEDED
+from surgery.experiment.controls import AVERAGE
+from surgery.experiment.marks import AS_BAD, AS_GOOD, VARIANTS
 from surgery.text_table import table
 
 if TYPE_CHECKING:
     from surgery.experiment.columns import Column
-    from surgery.experiment.evaluation import EvaluatedRow, Evaluation
-
-AS_GOOD, AS_BAD = "=", "!"
-LEGEND = (
-    f"{AS_GOOD} no worse than the baseline with other seeds, {AS_BAD} no better than noise; "
-    "+- is half of the 95% interval"
-)
+    from surgery.experiment.evaluated_row import EvaluatedRow
+    from surgery.experiment.evaluation import Evaluation
 
 
 def evaluation_table(evaluation: "Evaluation") -> list[list[str]]:
     """Cells: the head, a row for each row; a metric that a row lacks is `-`."""
     columns = evaluation.columns
-    stages = [[row.stage] for row in evaluation.rows] if evaluation.has_stages else [[]] * len(evaluation.rows)
-    head = [
-        "",
-        *(["stage"] if evaluation.has_stages else []),
-        *(column.head + (" up" if column.metric.higher_is_better else " down") for column in columns),
-    ]
-    cells = [[_cell(evaluation, row, column) for column in columns] for row in evaluation.rows]
-    rows = zip(evaluation.rows, stages, cells, strict=True)
+    stages = [[row.stage] for row in evaluation.shown] if evaluation.has_stages else [[]] * len(evaluation.shown)
+    heads = (column.head + (" up" if column.metric.higher_is_better else " down") for column in columns)
+    head = ["", *(["stage"] if evaluation.has_stages else []), *heads]
+    cells = [[_cell(evaluation, row, column) for column in columns] for row in evaluation.shown]
+    rows = zip(evaluation.shown, stages, cells, strict=True)
     return [head, *([row.name, *stage, *numbers] for row, stage, numbers in rows)]
 
 
 def evaluation_text(evaluation: "Evaluation") -> str:
     """The table with its legend and notes."""
     head, *cells = evaluation_table(evaluation)
-    controls = [row.kind == "control" for row in evaluation.rows].index(True)
+    controls = [row.kind == "control" for row in evaluation.shown].index(True)
     cells.insert(controls, ["controls", *[""] * (len(head) - 1)])
     every = range(len(head))
-    num = evaluation.num_prompts
-    number = "N is that of a row's last stage" if evaluation.has_stages else f"N = {num} prompts"
-    lines = [table([head, *cells], right=every[1:], wrap=every), "", f"{number}; {LEGEND}"]
+    lines = [table([head, *cells], right=every[1:], wrap=every), "", _legend(evaluation)]
     for column in evaluation.columns:
         flag = column.metric.flag
         if flag or column.head != column.name:
@@ -47,28 +39,27 @@ def evaluation_text(evaluation: "Evaluation") -> str:
     return "\n".join(lines)
 
 
+def _legend(evaluation: "Evaluation") -> str:
+    """N, what +- is, what the marks say, and over how many variants they are corrected."""
+    num = sum(row.kind in VARIANTS for row in evaluation.shown)
+    averaged = [row.spec.average for row in evaluation.shown if row.kind == AVERAGE and row.spec is not None]
+    over = f"; rows without {' and '.join(dict.fromkeys(chain(*averaged)))} are means over it" if averaged else ""
+    corrected = f", corrected over the {num} variants of a column (Benjamini-Hochberg)" if num > 1 else ""
+    prompts = "N is that of a row's last stage" if evaluation.has_stages else f"N = {evaluation.num_prompts} prompts"
+    return (
+        f"{prompts}; +- is half of the 95% interval{over}\n"
+        f"{AS_GOOD} shown to be no worse than the baseline with other seeds, {AS_BAD} not shown to be better than "
+        f"noise, by 95% intervals of the difference{corrected}; no mark: neither, or it can't be told"
+    )
+
+
 def _cell(evaluation: "Evaluation", row: "EvaluatedRow", column: "Column") -> str:
     score = row.score(column)
     if score is None:
         return "-"
     value, low, high = score.interval.value, score.interval.low, score.interval.high
     half = "" if low is None or high is None or low == high else f"+-{number_text((high - low) / 2)}"
-    return f"{number_text(value)}{half}{placed(evaluation, row, column)}"
-
-
-def placed(evaluation: "Evaluation", row: "EvaluatedRow", column: "Column") -> str:
-    """The marks of a variant's number: whether it is as good as the baseline reseeded, or as bad as noise."""
-    mine = row.score(column)
-    if row.kind != "variant" or mine is None:
-        return ""
-    sign = 1 if mine.metric.higher_is_better else -1
-    marks = ""
-    good, bad = (evaluation.row(name).score(column) for name in (RESEEDED, NOISE))
-    if good is not None and sign * mine.interval.value >= sign * good.interval.value:
-        marks += AS_GOOD
-    if bad is not None and sign * mine.interval.value <= sign * bad.interval.value:
-        marks += AS_BAD
-    return marks
+    return f"{number_text(value)}{half}{evaluation.marks.get((row.name, column.key), '')}"
 
 
 def number_text(value: float) -> str:

@@ -136,7 +136,13 @@ KEYS: Mapping[str, str] = {
     "profile": "A safetensors file of calibrated means, relative to the spec. --profile overrides it.",
     "groups": "Names for selections, used where a selector is.",
     "vary": "The variables of a sweep; {name} stands for a value.",
-    "cumulative": "The variable along which operations add up.",
+    "cumulative": "The variable along which operations add up, from its first value; or {over: s, order: backward}.",
+    "average": "Variables, like [seed], over whose values the rows of an evaluation are averaged.",
     "operations": "The operations, applied in order.",
+}
+CUMULATIVE: Mapping[str, str] = {
+    "over": "The variable along which operations add up.",
+    "order": "forward (as its values are written), backward, or a file relative to the spec: a profile (least Block "
+    "Influence first; profile.safetensors#STACK where it has several), or an evaluation (least damage first).",
 }
 REQUIRED_KEYS = ("surgery", "operations")

@@ -2,24 +2,25 @@
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surgery.errors import InputError
+from surgery.spec.beside_vary import Cumulative, read_average, read_cumulative
 from surgery.spec.document import Entries, Items, Scalar, Value, read_document
 from surgery.spec.fields import check_keys, describe, read_text
 from surgery.spec.file_kind import SAFETENSORS, kind_of_content
 from surgery.spec.grammar import KEYS, VERSION
 from surgery.spec.limits import MAX_BYTES, MAX_PARTS, MAX_SWEPT_OPERATIONS
-from surgery.spec.nearest import shorten, unknown_text
+from surgery.spec.nearest import shorten
 from surgery.spec.operations import AnyOperation
 from surgery.spec.places import Faults, Place
 from surgery.spec.profile_group import SIGN, ProfileGroup, read_profile_group
 from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import Groups, Selector, count_parts, read_selector
+from surgery.spec.spec_name import STANDARD_INPUT, STDIN_NAME, Pairs, name_of_point, parse_spec_name, read_point
 from surgery.spec.vary import Binding, Sweep, Variable, read_variables, samples, substitute
 
-STANDARD_INPUT, STDIN_NAME = "-", "<stdin>"  # as a command is given it, and as messages call it
 GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -28,7 +29,8 @@ class Spec:
     """A spec that is valid as far as the language goes; only a model tells the rest.
 
     `file` is the name for messages; `folder` what paths within the spec are relative to. A spec with a `sweep` stands
-    for several; each of them has a `point`: the values of its variables (a case by its name).
+    for several; each of them has a `point`: the values of its variables (a case by its name), and the operations as
+    they are `written` with these. `named` is the point that the spec's name asked for, None where it was the whole.
     """
 
     file: str
@@ -41,7 +43,11 @@ class Spec:
     group_names: tuple[tuple[str, Place], ...] = ()
     profile_groups: tuple[ProfileGroup, ...] = ()
     sweep: Sweep | None = None
+    cumulative: Cumulative | None = None
+    average: tuple[str, ...] = ()
     point: tuple[tuple[str, Binding], ...] = ()
+    written: Items | None = None
+    named: Pairs | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +58,16 @@ class Spec:
     def point_text(self) -> str:
         """The values of its variables, like `s=3 how=skip`."""
         return " ".join(f"{name}={value}" for name, value in self.point)
+
+    @property
+    def path(self) -> str:
+        """The file, as a command is given it."""
+        return STANDARD_INPUT if self.file == STDIN_NAME else self.file
+
+    @property
+    def address(self) -> str:
+        """The file, and of a point of a sweep what names it: `painters.yaml#s=3,how=skip`."""
+        return name_of_point(self.file, self.point) if self.point else self.file
 
     @property
     def stem(self) -> str:
@@ -67,11 +83,18 @@ class Spec:
 def load_spec(path: str | Path) -> Spec:
     """Read a spec from a file, or from standard input where the path is `-`; files in it are then relative to here.
 
+    Behind the path may stand a point of a sweep: `painters.yaml#s=3,how=skip`.
+
     Raises:
-        InputError: the file can't be read, or is of another kind.
+        InputError: the file can't be read, or is of another kind, or there is no such point.
         SpecError: the spec has faults; all of them, with their places.
     """
-    file = name_of_path(path)
+    name = parse_spec_name(path)
+    spec = _load_file(name.path, name.file)
+    return spec if name.point is None else replace(spec, named=read_point(name, spec.variables))
+
+
+def _load_file(path: str, file: str) -> Spec:
     try:
         content = _read_beginning(path)
     except OSError as error:
@@ -84,13 +107,14 @@ def load_spec(path: str | Path) -> Spec:
 
 
 def name_of_path(path: str | Path) -> str:
-    """What messages call the file of a spec."""
-    return STDIN_NAME if str(path) == STANDARD_INPUT else str(path)
+    """What messages call a spec that may not be there."""
+    name = parse_spec_name(path)
+    return name.file if name.point is None else f"{name.file}#{name.point}"
 
 
-def _read_beginning(path: str | Path) -> bytes:
+def _read_beginning(path: str) -> bytes:
     """The bytes of a file, or so many of them that it is seen to be too large."""
-    if str(path) == STANDARD_INPUT:
+    if path == STANDARD_INPUT:
         return sys.stdin.buffer.read(MAX_BYTES + 1)
     with Path(path).open("rb") as file:
         return file.read(MAX_BYTES + 1)
@@ -125,8 +149,8 @@ def _read(document: Value | None, text: str | bytes, file: str, folder: Path, fa
     vary = document.get("vary")
     variables = () if vary is None else read_variables(vary, faults)
     operations = _read_operations(document, groups, variables, faults)
-    cumulative = _read_cumulative(document, variables, faults)
     template = document.get("operations")
+    cumulative, average = _read_beside_vary(document, variables, faults)
     group_entries = document.get("groups")
     names = (
         tuple((key.text, key.place) for key, _ in group_entries.entries) if isinstance(group_entries, Entries) else ()
@@ -141,8 +165,23 @@ def _read(document: Value | None, text: str | bytes, file: str, folder: Path, fa
         profile=_optional_text(document, "profile", faults),
         group_names=names,
         profile_groups=profile_groups,
-        sweep=Sweep(variables, template, groups or {}, cumulative) if variables and template is not None else None,
+        sweep=Sweep(variables, template, groups or {}) if variables and template is not None else None,
+        cumulative=cumulative,
+        average=average,
     )
+
+
+def _read_beside_vary(
+    document: Entries, variables: tuple[Variable, ...], faults: Faults
+) -> tuple[Cumulative | None, tuple[str, ...]]:
+    if document.get("vary") is not None and not variables:
+        return None, ()
+    adds_up, average = document.get("cumulative"), document.get("average")
+    cumulative = None if adds_up is None else read_cumulative(adds_up, variables, faults)
+    if average is None:
+        return cumulative, ()
+    along = None if cumulative is None else cumulative.over
+    return cumulative, read_average(average, variables, document.get("operations"), along, faults)
 
 
 def _optional_text(document: Entries, key: str, faults: Faults) -> str | None:
@@ -240,15 +279,3 @@ def _read_operations(
             faults.add(document.key_place("vary"), f"there are {fact}; write a smaller sweep")
             break
     return found
-
-
-def _read_cumulative(document: Entries, variables: tuple[Variable, ...], faults: Faults) -> str | None:
-    value = document.get("cumulative")
-    if value is None or (document.get("vary") is not None and not variables):
-        return None
-    names = [variable.name for variable in variables if not variable.cases]
-    if not isinstance(value, Scalar) or value.text not in names:
-        shown = value.text if isinstance(value, Scalar) else describe(value)
-        faults.add(value.place, unknown_text("variable for cumulative", shown, names))
-        return None
-    return value.text

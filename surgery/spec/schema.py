@@ -9,8 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from surgery.spec.beside_vary import FORWARD
 from surgery.spec.grammar import (
     BESIDE,
+    CUMULATIVE,
     KEYS,
     OPERATIONS,
     ORDER_GROUP,
@@ -56,7 +58,7 @@ def json_schema() -> dict[str, Any]:
         "title": TITLE,
         "type": "object",
         "required": list(REQUIRED_KEYS),
-        "dependencies": {"cumulative": ["vary"]},
+        "dependencies": {"cumulative": ["vary"], "average": ["vary"]},
         "additionalProperties": False,
         "properties": {name: {"description": meaning, **_key(name)} for name, meaning in KEYS.items()},
         "definitions": {
@@ -69,6 +71,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _key(name: str) -> dict[str, Any]:
+    text: dict[str, Any] = {"type": "string", "pattern": r"\S"}
     match name:
         case "surgery":
             return {"const": VERSION, "default": VERSION}
@@ -80,10 +83,17 @@ def _key(name: str) -> dict[str, Any]:
         case "vary":
             names = {"pattern": r"^[^\W\d]\w*$"}
             return {"type": "object", "minProperties": 1, "propertyNames": names, "additionalProperties": _variable()}
+        case "cumulative":
+            fields = {key: {"description": meaning, **text} for key, meaning in CUMULATIVE.items()}
+            fields["order"]["default"] = FORWARD
+            along = {"type": "object", "additionalProperties": False, "required": ["over"], "properties": fields}
+            return {"anyOf": [text, along]}
+        case "average":
+            return {"anyOf": [text, {"type": "array", "minItems": 1, "uniqueItems": True, "items": text}]}
         case "operations":
             return _operations()
         case _:
-            return {"type": "string", "pattern": r"\S"}
+            return text
 
 
 def _variable() -> dict[str, Any]:

@@ -46,15 +46,19 @@ class Variable:
         """What to check the language with; a selector's layers stand in as 0."""
         return tuple(case for _, case in self.cases) or self.values or ((None,) if self.selector is None else (0,))
 
+    @property
+    def told(self) -> tuple[Binding, ...]:
+        """The values as the name of a point says them, cases by their names; none of a selector."""
+        return tuple(name for name, _ in self.cases) or self.values
+
 
 @dataclass(frozen=True)
 class Sweep:
-    """The `vary` section of a spec, with its operations as they are written; `cumulative` names a variable or none."""
+    """The `vary` section of a spec, with its operations as they are written."""
 
     variables: tuple[Variable, ...]
     operations: Value
     groups: Groups
-    cumulative: str | None = None
 
 
 def read_variables(value: Value, faults: Faults) -> tuple[Variable, ...]:

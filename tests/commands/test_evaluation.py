@@ -16,6 +16,7 @@ from surgery.written import MARKER
 
 ROOT = Path(__file__).parents[2]
 SKIP = ROOT / "specs" / "demo" / "skip.yaml"
+SWEEP = ROOT / "specs" / "demo-sweeps" / "skip_sweep_each.yaml"
 PROMPTS = ["red apple", "hamburger", "dog face", "rocket"]
 QUICK = ("--steps", "2", "--bins", "2", "--batch-size", "2")
 
@@ -71,6 +72,8 @@ def test_rows_and_controls_are_there(measured):
     }
     assert {path.name for path in folder.iterdir()} == {
         "evaluation.json",
+        "rows.csv",
+        "prompts.csv",
         "evaluation.png",
         "contact_sheet.png",
         "pictures",
@@ -233,6 +236,8 @@ def test_a_changed_picture_of_the_store_is_no_jpeg_and_of_one_size(tmp_path):
         ([SKIP, "--prompts", "prompts.txt", "--reference", "absent"], "absent"),
         ([SKIP, "--prompts", "prompts.txt", "--extractor", "inception"], "weights-inception-2015-12-05-6726825d.pth"),
         ([SKIP, "--prompts", "prompts.txt", "--clip", "ViT-B-32-quickgelu"], "ViT-B-32-quickgelu"),
+        ([SWEEP, "--prompts", "prompts.txt", "--max-variants", "11"], "stand for 12 variants, over 11; write smaller"),
+        ([f"{SWEEP}#layer=12", "--prompts", "prompts.txt"], 'the variable layer has no value "12"; there are 0, 1, 2'),
         ([SKIP, "--prompts", "prompts.txt", "--call", "nosuch=1"], "takes no argument nosuch"),
     ],
 )

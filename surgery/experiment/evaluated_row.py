@@ -1,0 +1,38 @@
+"""A row of an evaluation with its numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgery.experiment.columns import Column
+from surgery.experiment.scores import Score
+from surgery.metrics.pictures import PictureSet
+from surgery.plan.paired import ModelPlan
+from surgery.spec.load import Spec
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EvaluatedRow:
+    """A row of the table. `kind` is baseline, variant, control or average; `pictures` are what its scores are of, where
+    they are still there: None once they were not to be kept.
+
+    `spec` and `plan` are those of a variant; the spec of a point of a sweep knows the values of its variables. `errors`
+    are its denoising errors by prompt and bin (N, bins), relative to the baseline's predictions; None for controls that
+    have no model of their own. `stage` is the last that it came to, where there were stages.
+    """
+
+    name: str
+    kind: str
+    pictures: PictureSet | None
+    scores: tuple[Score, ...]
+    spec: Spec | None = None
+    plan: ModelPlan | None = None
+    errors: Array | None = None
+    stage: str = ""
+
+    def score(self, column: Column) -> Score | None:
+        """Its number in a column; None where it has none."""
+        return next((score for score in self.scores if score.metric.key == column.key), None)
