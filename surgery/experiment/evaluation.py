@@ -34,6 +34,7 @@ from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
 from surgery.pipelines.shared_text import text_encoded_once
+from surgery.plan.planned import PlannedSpec
 from surgery.plan.windowed import AnyPlan
 from surgery.progress import show_progress
 from surgery.spec.load import Spec, load_spec
@@ -60,7 +61,8 @@ class EvaluatedRow:
     """A row of the table. `kind` is baseline, variant or control; `pictures` are what its scores are of, where they
     are still there: None once they were not to be kept.
 
-    `spec` and `plan` are those of a variant; the spec of a point of a sweep knows the values of its variables. `errors`
+    `spec` and `plan` are those of a variant, and `planned` is where both come from; the spec of a point of a sweep
+    knows the values of its variables. `errors`
     are its denoising errors by prompt and bin (N, bins), relative to the baseline's predictions; None for controls that
     have no model of their own.
     """
@@ -72,6 +74,7 @@ class EvaluatedRow:
     spec: Spec | None = None
     plan: AnyPlan | None = None
     errors: Array | None = None
+    planned: PlannedSpec | None = None
 
     def score(self, column: Column) -> Score | None:
         """Its number in a column; None where it has none."""
@@ -112,13 +115,18 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json` and `evaluation.json`."""
         rows, names = [], {column.key: column.name for column in self.columns}
+        heads = {column.key: column.head for column in self.columns}
         for row in self.rows:
             found: dict[str, Any] = {"name": row.name, "kind": row.kind}
             if row.spec is not None:
                 found |= {"spec": row.spec.stem, "point": dict(row.spec.point)}
             if row.plan is not None:
                 found["plan"] = row.plan.to_json()
-            found["scores"] = {names[score.metric.key]: score.to_json() for score in row.scores}
+            if row.planned is not None:
+                found |= {"spec_text": row.planned.text, "cost": dataclasses.asdict(row.planned.cost)}
+            found["scores"] = {
+                names[score.metric.key]: {**score.to_json(), "head": heads[score.metric.key]} for score in row.scores
+            }
             if row.errors is not None:
                 found["denoising_error_by_bin"] = row.errors.mean(0).tolist()
                 found["denoising_error_by_bin_interval"] = _intervals_by_bin(row.errors)
@@ -183,7 +191,7 @@ def run_evaluation(request: EvaluationRequest) -> Evaluation:
         )
         by_bin = None if found is None else found.to_baseline
         scores = tuple(score_row(observed))
-        scored.append(EvaluatedRow(row.name, row.kind, pictures[row.name], scores, row.spec, row.plan, by_bin))
+        scored.append(EvaluatedRow(row.name, row.kind, pictures[row.name], scores, row.spec, row.plan, by_bin, row.planned))
     made_with = {**recipe, "prompts": list(request.prompts.prompts), "judges": judges.to_json()}
     return Evaluation(tuple(scored), made_with, tuple(notes))
 

@@ -39,6 +39,11 @@ class Row(ABC):
         """What its pictures depend on beside the run and the prompts."""
 
     @property
+    def planned(self) -> PlannedSpec | None:
+        """The spec that it is of, planned; None of baseline and controls."""
+        return None
+
+    @property
     def spec(self) -> Spec | None:
         """The spec that it is of; None of baseline and controls."""
         return None

@@ -63,8 +63,11 @@ class Shape:
     draw: Callable[[float, float], Iterable[str]]
 
 
-def draw_svg(plan: AnyPlan, anatomy: Anatomy, *, title: str) -> str:
-    """The drawing as the text of an SVG file; with windows, each plan below the noise range, where it runs."""
+def draw_svg(plan: AnyPlan, anatomy: Anatomy | None, *, title: str) -> str:
+    """The drawing as the text of an SVG file; with windows, each plan below the noise range, where it runs.
+
+    Without an anatomy the streams of its stacks are not named.
+    """
     inner = WIDTH - 2 * MARGIN
     bands: list[Shape] = []
     cells: list[Cell] = []
@@ -116,9 +119,8 @@ def _band(stack: StackCells, width: float) -> Shape:
 
     def draw(x: float, y: float) -> Iterable[str]:
         yield _text(x, y + 12, stack.name, "stack")
-        yield _text(
-            x + 8 * len(stack.name) + 16, y + 12, f"{stack.num_blocks} layers; streams: {stack.streams}", "plain"
-        )
+        streams = f"; streams: {stack.streams}" if stack.streams else ""
+        yield _text(x + 8 * len(stack.name) + 16, y + 12, f"{stack.num_blocks} layers{streams}", "plain")
         yield from flow.draw(x, y + 24)
 
     return Shape(width, flow.height + 24, 0, draw)

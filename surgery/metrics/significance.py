@@ -1,0 +1,77 @@
+"""Which of many differences are more than chance: p values of intervals, and false discoveries held down."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from surgery.metrics.intervals import Interval
+
+STUDENT, JACKKNIFE = re.compile(r"Student's t\b"), re.compile(r"jackknife over (\d+) groups")
+
+
+def standard_error(interval: Interval) -> float | None:
+    """Half of an interval over the quantile that it was made with; None where it has no ends, or infinite ones."""
+    if interval.low is None or interval.high is None or not np.isfinite([interval.low, interval.high]).all():
+        return None
+    return (interval.high - interval.low) / 2 / _quantile(interval.level, freedom_of(interval))
+
+
+def freedom_of(interval: Interval) -> float:
+    """The degrees of freedom of an interval, by how it was made; infinite of one with a variance in closed form."""
+    if STUDENT.search(interval.method):
+        return float(interval.num - 1)
+    groups = JACKKNIFE.search(interval.method)
+    return float(groups[1]) - 1 if groups else float("inf")
+
+
+def independent_difference(one: Interval, other: Interval) -> Interval | None:
+    """one - other with Welch's interval (Welch 1947), as if they were of other prompts; None where one has no ends.
+
+    Of values that share their prompts it is too wide rather than too narrow, as what makes a prompt hard is in both.
+    """
+    errors = standard_error(one), standard_error(other)
+    if errors[0] is None or errors[1] is None:
+        return None
+    squares = np.array([errors[0] ** 2, errors[1] ** 2])
+    freedom = _welch_freedom(squares, [freedom_of(one), freedom_of(other)])
+    value, half = one.value - other.value, _quantile(one.level, freedom) * float(np.sqrt(squares.sum()))
+    num = int(freedom) + 1 if np.isfinite(freedom) else min(one.num, other.num)
+    method = f"Student's t, {freedom:.4g} degrees of freedom (Welch)" if np.isfinite(freedom) else "normal"
+    return Interval(value, value - half, value + half, num, method, one.level)
+
+
+def p_value(difference: Interval) -> float | None:
+    """Two-sided, of no difference; None where there is no interval. Exactly equal values have 1."""
+    error = standard_error(difference)
+    if error is None:
+        return None
+    if error == 0:
+        return 1.0 if difference.value == 0 else 0.0
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(difference.value) / error, freedom_of(difference)))
+
+
+def adjust_p_values(values: Sequence[float]) -> list[float]:
+    """Benjamini and Hochberg (1995): the least share of false discoveries at which each would be one; in their order.
+
+    q_(i) = min over j >= i of m p_(j) / j, with the p values in ascending order.
+    """
+    num = len(values)
+    order = np.argsort(values, kind="stable")
+    scaled = np.asarray(values, dtype=np.float64)[order] * num / np.arange(1, num + 1)
+    adjusted = np.empty(num)
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    return [float(value) for value in adjusted]
+
+
+def _welch_freedom(squares: np.ndarray, freedoms: Sequence[float]) -> float:
+    below = sum(float(square) ** 2 / freedom for square, freedom in zip(squares, freedoms, strict=True))
+    return float(squares.sum()) ** 2 / below if below else float("inf")
+
+
+def _quantile(level: float, freedom: float) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, freedom))
