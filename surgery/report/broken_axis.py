@@ -14,6 +14,7 @@ from surgery.report.themes import Theme
 
 FAR = 0.6  # a value is far where the others would have less than this share of the axis
 ROOM, GAP = 0.12, 0.05  # shares of the axis beyond a break, and within it
+LEAST = 0.02  # of a value, for the range of values that are all alike
 MARGIN = 0.06  # around the others, as a share of their range
 
 Array = NDArray[np.float64]
@@ -48,10 +49,10 @@ def find_breaks(most: ArrayLike, far: ArrayLike = ()) -> Breaks:
     values = np.asarray(most, dtype=np.float64)
     low, high = float(values.min()), float(values.max())
     beyond = sorted(np.asarray(far, dtype=np.float64).tolist())
-    width = max(high - low, abs(high) * 1e-3, 1e-12)
+    width = max(high - low, LEAST * abs(high), 1e-12)
     near = [value for value in beyond if width >= FAR * (max(high, value) - min(low, value))]
     low, high = min([low, *near]), max([high, *near])
-    pad = MARGIN * max(high - low, width)
+    pad = max(MARGIN * (high - low), (width - (high - low)) / 2)
     far_below = [value for value in beyond if value < low]
     far_above = [value for value in beyond if value > high]
     low, high = low - pad, high + pad
@@ -82,11 +83,20 @@ def break_axis(
     beyond = [value for value in shown if not _is_within(value, breaks)]
     axis.set_major_locator(FixedLocator([*within, *beyond]))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value, breaks, within)))
     if breaks.bottom < breaks.low:
         _mark(axes, which, ROOM + GAP / 2, theme)
     if breaks.top > breaks.high:
         _mark(axes, which, 1 - ROOM - GAP / 2, theme)
+
+
+def _tick_text(value: float, breaks: Breaks, within: Sequence[float]) -> str:
+    """A tick with as many decimals as the ticks within differ by; beyond the break with three digits."""
+    if not _is_within(value, breaks):
+        return f"{value:.3g}"
+    step = min(np.diff(within), default=1.0)
+    decimals = next((n for n in range(12) if np.isclose(step, round(step, n), rtol=1e-6, atol=0)), 12)
+    return f"{value:.{decimals}f}"
 
 
 def _is_within(value: float, breaks: Breaks) -> bool:

@@ -52,22 +52,22 @@ def _figures_of_form(
             figure = _new(CURVES_HEIGHT, title, theme)
             draw_curves(figure.subplots(), measured, form, metric, theme)
             _add_legend(figure, measured, form, metric, theme)
-            yield MetricFigure(f"{stem}_curves", figure, f"{metric.name} by {form.axis}, with 95% intervals")
+            yield MetricFigure(f"{stem}_curves", figure, f"By {form.axis}, with 95% intervals.")
             if len(form.curves) > 1 and form.num_layers:
                 figure = _new(0.95 + 0.34 * len(form.curves), title, theme)
                 draw_curve_map(figure, figure.subplots(), form, metric, theme, WIDTH - 1.8)
-                yield MetricFigure(f"{stem}_map", figure, f"{metric.name} by {form.axis} and edit; grey: not measured")
+                yield MetricFigure(f"{stem}_map", figure, f"By {form.axis} and edit. Grey: not measured.")
         case PairMap():
             figure = _new(MAP_HEIGHT + 0.6, title, theme)
             numbers = [number.value for number in numbers_of(form.rows, metric)]
             draw_map(figure, figure.subplots(), form, metric, norm_of(numbers, metric), theme)
-            yield MetricFigure(f"{stem}_map", figure, f"{metric.name} by {form.x} and {form.y}; grey: not measured")
+            yield MetricFigure(f"{stem}_map", figure, f"By {form.x} and {form.y}. Grey: not measured.")
         case RowList():
             rows = shown_rows(form.rows, metric, MAX_ROWS)
             figure = _new(1.1 + ROW_HEIGHT * len(rows), title, theme)
             draw_dots(figure.subplots(), measured, rows, metric, theme, names=True)
             _add_legend(figure, measured, None, metric, theme)
-            yield MetricFigure(f"{stem}_dots", figure, f"{metric.name} with 95% intervals{left_out(form.rows, rows)}")
+            yield MetricFigure(f"{stem}_dots", figure, f"With 95% intervals{left_out(form.rows, rows)}.")
 
 
 def _new(height: float, title: str, theme: Theme) -> Figure:

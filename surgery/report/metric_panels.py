@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from surgery.experiment.controls import BASELINE, NOISE, RESEEDED
 from surgery.metrics.intervals import Interval
-from surgery.report.broken_axis import break_axis, find_breaks
+from surgery.report.broken_axis import LEAST, break_axis, find_breaks
 from surgery.report.evaluated import Measured, MeasuredMetric, MeasuredRow
 from surgery.report.panels import (
     SMALL,
@@ -37,6 +37,7 @@ SPREAD = 0.36  # of the step between two values, for the curves of one panel
 REFERENCES = {BASELINE: "--", RESEEDED: "-.", NOISE: ":"}  # the lines that numbers are read against
 TOLD = {BASELINE: "baseline", RESEEDED: "baseline, other seeds", NOISE: "noise"}
 INCHES_A_TICK = 0.24
+ALIKE = 1e-6  # of the largest value: what differs by less has one colour
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,10 @@ def draw_curve_map(
 def norm_of(cells: Any, metric: MeasuredMetric) -> Normalize:
     """The colours of all cells; logarithmic where a few dwarf the others."""
     found = np.asarray(cells, dtype=np.float64)
+    finite = found[np.isfinite(found)]
+    if finite.size and np.ptp(finite) <= ALIKE * np.abs(finite).max():
+        middle, half = float(finite.mean()), max(LEAST * float(np.abs(finite).max()), 1e-12) / 2
+        return Normalize(middle - half, middle + half)
     scale: Scale = "log" if not metric.higher_is_better and spans_decades(found) else "linear"
     return color_scale(found, scale)
 

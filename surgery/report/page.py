@@ -107,7 +107,7 @@ def make_report(measured: Measured, folder: Path, *, rank_by: str | None = None,
         measured,
         metric,
         _title_of(measured),
-        tuple(_metric_part(measured, each) for each in measured.metrics),
+        tuple(_metric_part(measured, each) for each in sorted(measured.metrics, key=lambda each: each != metric)),
         tuple(_damage_drawings(folder / NUMBERS)),
         tuple(layer_sets(forms_of(measured.variants), findings)),
         {finding.metric.name: control_of(finding.metric) for finding in findings},
@@ -152,7 +152,8 @@ def _title_of(measured: Measured) -> str:
 
 def _metric_part(measured: Measured, metric: MeasuredMetric) -> MetricPart:
     found = figures_of(measured, metric, LIGHT)
-    return MetricPart(metric, tuple(Drawing(_inline(one.figure, one.name, one.caption), one.caption) for one in found))
+    drawings = (Drawing(_inline(one.figure, one.name, f"{metric.name}. {one.caption}"), one.caption) for one in found)
+    return MetricPart(metric, tuple(drawings))
 
 
 def _inline(figure: Any, name: str, label: str) -> Markup:
