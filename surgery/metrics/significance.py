@@ -8,6 +8,7 @@ import numpy as np
 from surgery.metrics.intervals import Interval
 
 STUDENT, JACKKNIFE = re.compile(r"Student's t\b"), re.compile(r"jackknife over (\d+) groups")
+WELCH = re.compile(r"(\S+) degrees of freedom")
 
 
 def standard_error(interval: Interval) -> float | None:
@@ -19,6 +20,8 @@ def standard_error(interval: Interval) -> float | None:
 
 def freedom_of(interval: Interval) -> float:
     """The degrees of freedom of an interval, by how it was made; infinite of one with a variance in closed form."""
+    if welch := WELCH.search(interval.method):
+        return float(welch[1])
     if STUDENT.search(interval.method):
         return float(interval.num - 1)
     groups = JACKKNIFE.search(interval.method)
@@ -36,9 +39,8 @@ def independent_difference(one: Interval, other: Interval) -> Interval | None:
     squares = np.array([errors[0] ** 2, errors[1] ** 2])
     freedom = _welch_freedom(squares, [freedom_of(one), freedom_of(other)])
     value, half = one.value - other.value, _quantile(one.level, freedom) * float(np.sqrt(squares.sum()))
-    num = int(freedom) + 1 if np.isfinite(freedom) else min(one.num, other.num)
-    method = f"Student's t, {freedom:.4g} degrees of freedom (Welch)" if np.isfinite(freedom) else "normal"
-    return Interval(value, value - half, value + half, num, method, one.level)
+    method = f"Student's t, {freedom:.6g} degrees of freedom (Welch)"
+    return Interval(value, value - half, value + half, min(one.num, other.num), method, one.level)
 
 
 def p_value(difference: Interval) -> float | None:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from surgery.experiment.controls import BASELINE
 from surgery.plan.cost import Cost
 from surgery.report.broken_axis import break_axis, find_breaks
-from surgery.report.evaluated import Measured, MeasuredMetric, MeasuredRow
+from surgery.report.evaluated import Measured, MeasuredMetric
 from surgery.report.metric_figures import WIDTH, file_name, head_of
 from surgery.report.panels import SMALL, new_figure, style_axes
 from surgery.report.themes import Theme
@@ -85,11 +85,10 @@ def _draw(
     front: Sequence[Priced],
     theme: Theme,
 ) -> Figure:
-    rows: list[MeasuredRow] = measured.variants
     figure = new_figure(WIDTH, HEIGHT, theme, "")
-    figure.suptitle(head_of(measured, rows), color=theme.ink, fontsize=SMALL)
+    figure.suptitle(head_of(measured, measured.variants), color=theme.ink, fontsize=SMALL)
     axes = figure.subplots()
-    style_axes(axes, theme, title=f"{metric.head} against {cost}", x=f"{cost}, % of the baseline's", y=metric.better)
+    style_axes(axes, theme, title=f"{metric.name} against {cost}", x=f"{cost}, % of the baseline's", y=metric.better)
     others = [point for point in points if point not in front]
     axes.plot(*_places(others), "o", color=theme.series[0], markersize=3.5, alpha=0.6, label="variants")
     color = theme.series[1]

@@ -17,7 +17,7 @@ from surgery.report.metric_panels import (
     numbers_of,
     reference_handles,
 )
-from surgery.report.panels import SMALL, new_figure
+from surgery.report.panels import NORMAL, SMALL, new_figure
 from surgery.report.sweep_forms import CurveSet, Form, PairMap, RowList, forms_of
 from surgery.report.themes import Theme
 
@@ -50,12 +50,16 @@ def _figures_of_form(
     match form:
         case CurveSet():
             figure = _new(CURVES_HEIGHT, title, theme)
-            draw_curves(figure.subplots(), measured, form, metric, theme)
+            axes = figure.subplots()
+            draw_curves(axes, measured, form, metric, theme)
+            axes.set_title(metric.name, fontsize=NORMAL)
             _add_legend(figure, measured, form, metric, theme)
             yield MetricFigure(f"{stem}_curves", figure, f"By {form.axis}, with 95% intervals.")
             if len(form.curves) > 1 and form.num_layers:
                 figure = _new(0.95 + 0.34 * len(form.curves), title, theme)
-                draw_curve_map(figure, figure.subplots(), form, metric, theme, WIDTH - 1.8)
+                axes = figure.subplots()
+                draw_curve_map(figure, axes, form, metric, theme, WIDTH - 1.8)
+                axes.set_title(metric.name, fontsize=NORMAL)
                 yield MetricFigure(f"{stem}_map", figure, f"By {form.axis} and edit. Grey: not measured.")
         case PairMap():
             figure = _new(MAP_HEIGHT + 0.6, title, theme)
@@ -65,7 +69,9 @@ def _figures_of_form(
         case RowList():
             rows = shown_rows(form.rows, metric, MAX_ROWS)
             figure = _new(1.1 + ROW_HEIGHT * len(rows), title, theme)
-            draw_dots(figure.subplots(), measured, rows, metric, theme, names=True)
+            axes = figure.subplots()
+            draw_dots(axes, measured, rows, metric, theme, names=True)
+            axes.set_title(metric.name, fontsize=NORMAL)
             _add_legend(figure, measured, None, metric, theme)
             yield MetricFigure(f"{stem}_dots", figure, f"With 95% intervals{left_out(form.rows, rows)}.")
 
@@ -93,7 +99,7 @@ def _add_legend(
 
 
 def head_of(measured: Measured, rows: Sequence[MeasuredRow]) -> str:
-    """`PixArtTransformer2DModel, N = 64 prompts, blocks at 92-96% of their FLOPs`: which model, how many, what it costs."""
+    """`PixArtTransformer2DModel, N = 64, 92 to 99% of the FLOPs of its blocks`: model, prompts, cost."""
     return ", ".join(filter(None, [measured.class_name, f"N = {len(measured.prompts)}", cost_text(rows)]))
 
 
@@ -102,12 +108,12 @@ def cost_text(rows: Sequence[MeasuredRow]) -> str:
     costs = [row.cost for row in rows if row.cost is not None]
     for name, shares in (
         ("FLOPs", [cost.flops_share for cost in costs]),
-        ("block executions", [cost.executions_share for cost in costs]),
+        ("executions", [cost.executions_share for cost in costs]),
     ):
         known = [share for share in shares if share is not None]
         if known:
             ends = dict.fromkeys(f"{100 * end:.0f}" for end in (min(known), max(known)))
-            return f"{' to '.join(ends)}% of the {name}"
+            return f"{' to '.join(ends)}% of the {name} of its blocks"
     return ""
 
 

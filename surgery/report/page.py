@@ -18,6 +18,7 @@ from surgery.report.evaluated import Measured, MeasuredMetric, MeasuredRow
 from surgery.report.evaluation_folder import KEPT, NUMBERS
 from surgery.report.inline_svg import inline_svg, theme_css
 from surgery.report.metric_figures import WIDTH, cost_text, figures_of, ranked_rows
+from surgery.report.metric_panels import TOLD
 from surgery.report.picture_grids import Grid, read_grids
 from surgery.report.ranking import Ranking, interval_text, rank, rows_csv
 from surgery.report.sweep_forms import forms_of
@@ -132,17 +133,13 @@ def render_page(report: Report) -> str:
     style = Markup(f"{theme_css()}\n{STYLE}")  # noqa: S704  (our own)
     anchors = {part.row.name: part.anchor for part in report.variants}
     return environment.get_template("page.html").render(
-        report=report, style=style, anchors=anchors, share=SHARE, is_plain=_is_plain
+        report=report, style=style, anchors=anchors, share=SHARE, controls=TOLD
     )
 
 
 def data_link(text: str, kind: str) -> str:
     """A text as a link that holds it."""
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
-
-
-def _is_plain(value: object) -> bool:
-    return not isinstance(value, Mapping | list)
 
 
 def _title_of(measured: Measured) -> str:
@@ -168,8 +165,9 @@ def _damage_drawings(numbers: Path) -> list[Drawing]:
         return []
     found = []
     for number, one in enumerate(damage.maps):
-        figure = draw_damage_map(one, damage, LIGHT, WIDTH)
-        caption = f"{one.what} in {one.stack}: denoising error by layer and timestep"
+        title = f"{damage.class_name}, N = {damage.num_prompts}, {one.stack}"
+        figure = draw_damage_map(one, damage, LIGHT, WIDTH, title)
+        caption = f"{one.what} in {one.stack}: denoising error by layer and timestep."
         found.append(Drawing(_inline(figure, f"times-{number}", caption), caption))
     return found
 

@@ -37,7 +37,7 @@ class RankedRow:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The table: its heads (text, title), those of costs first, and its lines."""
+    """The table: its heads (text, title), the metric that ranks first and costs last, and its lines."""
 
     heads: tuple[tuple[str, str], ...]
     rows: tuple[RankedRow, ...]
@@ -49,15 +49,16 @@ def rank(measured: Measured, metric: MeasuredMetric | None, findings: Sequence[F
     variants = measured.variants if metric is None else ranked_rows(measured.variants, metric)
     others = [row for row in measured.rows if row.kind != "variant"]
     costs = [name for name in COSTS if len({_share(row, name) for row in variants} - {None}) > 1]
-    heads = [(f"{name}, %", f"{name}, % of the baseline's") for name in costs]
-    heads += [(f"{one.head} {'↑' if one.higher_is_better else '↓'}", f"{one.name}; {one.better}") for one in measured.metrics]
+    metrics = sorted(measured.metrics, key=lambda one: one != metric)
+    heads = [(f"{one.head} {'↑' if one.higher_is_better else '↓'}", f"{one.name}; {one.better}") for one in metrics]
+    heads += [(f"{name}, %", f"{name}, % of the baseline's") for name in costs]
     lines = [
         RankedRow(
             row,
             number + 1 if number < len(variants) else None,
             (
+                *(_number_cell(row.numbers.get(one.name), marks.get((row.name, one.name))) for one in metrics),
                 *(_cost_cell(row, name) for name in costs),
-                *(_number_cell(row.numbers.get(one.name), marks.get((row.name, one.name))) for one in measured.metrics),
             ),
         )
         for number, row in enumerate([*variants, *others])
