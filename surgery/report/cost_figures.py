@@ -95,7 +95,10 @@ def _draw(
     axes.plot(*_places(front), "D-", color=color, markersize=5, linewidth=1.0, label="the Pareto front")
     for number, point in enumerate(front[:MOST_NUMBERED], start=1):
         axes.annotate(
-            str(number), (100 * point.share, point.value), (4, 4), textcoords="offset points", color=color, fontsize=SMALL
+            *(str(number), (100 * point.share, point.value), (4, 4)),
+            textcoords="offset points",
+            color=theme.ink,
+            fontsize=SMALL,
         )
     variants = [point.value for point in points if point.name != BASELINE] or [points[0].value]
     baseline = [point.value for point in points if point.name == BASELINE]

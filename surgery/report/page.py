@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from surgery.errors import InputError
 from surgery.experiment.damage_map import Damage, read_damage
@@ -31,9 +31,9 @@ PLAIN = ("model", "seed", "batch_size", "dtype", "device", "call", "versions", "
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure on the page, and what it shows."""
+    """A figure on the page, as an `svg` element in which texts of others are escaped; and what it shows."""
 
-    svg: Markup
+    svg: str
     caption: str
 
 
@@ -51,7 +51,7 @@ class VariantPart:
 
     row: MeasuredRow
     anchor: str
-    schedule: Markup | None
+    schedule: str | None
     spec_link: str | None
     spec_name: str
     point: str
@@ -130,7 +130,7 @@ def render_page(report: Report) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    style = Markup(f"{theme_css()}\n{STYLE}")  # noqa: S704  (our own)
+    style = f"{theme_css()}\n{STYLE}"
     anchors = {part.row.name: part.anchor for part in report.variants}
     return environment.get_template("page.html").render(
         report=report, style=style, anchors=anchors, share=SHARE, controls=TOLD
@@ -153,8 +153,8 @@ def _metric_part(measured: Measured, metric: MeasuredMetric) -> MetricPart:
     return MetricPart(metric, tuple(drawings))
 
 
-def _inline(figure: Any, name: str, label: str) -> Markup:
-    return Markup(inline_svg(figure, name.replace("_", "-"), label))  # noqa: S704  (texts of others are escaped in it)
+def _inline(figure: Figure, name: str, label: str) -> str:
+    return inline_svg(figure, name.replace("_", "-"), label)
 
 
 def _damage_drawings(numbers: Path) -> list[Drawing]:
@@ -202,7 +202,7 @@ def _variant_part(row: MeasuredRow, number: int) -> VariantPart:
     return VariantPart(
         row,
         f"variant-{number}",
-        None if schedule is None else Markup(_without_style(schedule)),  # noqa: S704  (texts of others are escaped in it)
+        None if schedule is None else _without_style(schedule),
         None if row.spec_text is None else data_link(row.spec_text, "application/yaml"),
         name,
         f"{name}#{point}" if point else "",

@@ -40,6 +40,7 @@ def write_figures(
             for file_format in formats:
                 (folder / f"{name}.{file_format}").write_bytes(render(figure, file_format))
                 written.append(out / f"{name}.{file_format}")
+                figure.set_layout_engine("none")  # it is laid out, and is to be so in all formats
     return written
 
 
