@@ -47,7 +47,9 @@ def scores_of(numbers, difference=None):
 def cost_of(share):
     """A cost of that share of the baseline's, in whatever is counted."""
     parts = ("parameters", "bytes", "executions", "flops")
-    return {f"{part}_{when}": 1000 * (share if when == "after" else 1) for part in parts for when in ("before", "after")}
+    return {
+        f"{part}_{when}": 1000 * (share if when == "after" else 1) for part in parts for when in ("before", "after")
+    }
 
 
 def variant(name, stem, point, numbers, *, plan=None, difference=(0.0, 1.0), share=0.9):

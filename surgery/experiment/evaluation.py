@@ -191,7 +191,9 @@ def run_evaluation(request: EvaluationRequest) -> Evaluation:
         )
         by_bin = None if found is None else found.to_baseline
         scores = tuple(score_row(observed))
-        scored.append(EvaluatedRow(row.name, row.kind, pictures[row.name], scores, row.spec, row.plan, by_bin, row.planned))
+        scored.append(
+            EvaluatedRow(row.name, row.kind, pictures[row.name], scores, row.spec, row.plan, by_bin, row.planned)
+        )
     made_with = {**recipe, "prompts": list(request.prompts.prompts), "judges": judges.to_json()}
     return Evaluation(tuple(scored), made_with, tuple(notes))
 

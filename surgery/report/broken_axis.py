@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from surgery.report.themes import Theme
 
 FAR = 0.6  # a value is far where the others would have less than this share of the axis
-ROOM, GAP = 0.12, 0.05  # shares of the axis beyond a break, and within it
+ROOM, GAP = 0.1, 0.05  # shares of the axis for each far value, and for a break
+LABEL = 0.26  # share of an axis that a label may take, where labels stand beside one another
 LEAST = 0.02  # of a value, for the range of values that are all alike
 MARGIN = 0.06  # around the others, as a share of their range
 
@@ -22,25 +23,35 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Breaks:
-    """The range of most values, and the ends of the axis, beyond it where there is a break."""
+    """The range of most values, and the far ones below and above it, ascending, each in a place of its own."""
 
     low: float
     high: float
-    bottom: float
-    top: float
+    below: tuple[float, ...] = ()
+    above: tuple[float, ...] = ()
 
     @property
     def is_broken(self) -> bool:
         """Whether anything lies beyond."""
-        return self.bottom < self.low or self.top > self.high
+        return bool(self.below or self.above)
+
+    @property
+    def start(self) -> float:
+        """The share of the axis at which the range of most begins."""
+        return ROOM * len(self.below) + GAP if self.below else 0.0
+
+    @property
+    def end(self) -> float:
+        """The share at which it ends."""
+        return 1 - (ROOM * len(self.above) + GAP if self.above else 0.0)
 
     @property
     def knots(self) -> tuple[Array, Array]:
         """Values, ascending, and the shares of the axis at which they stand."""
-        below, above = self.bottom < self.low, self.top > self.high
-        values = [*([self.bottom] if below else []), self.low, self.high, *([self.top] if above else [])]
-        start, end = (ROOM + GAP if below else 0.0), (1 - ROOM - GAP if above else 1.0)
-        places = [*([ROOM / 2] if below else []), start, end, *([1 - ROOM / 2] if above else [])]
+        values = [*self.below, self.low, self.high, *self.above]
+        places = [ROOM * (number + 0.5) for number in range(len(self.below))]
+        places += [self.start, self.end]
+        places += [self.end + GAP + ROOM * (number + 0.5) for number in range(len(self.above))]
         return np.array(values), np.array(places)
 
 
@@ -48,15 +59,13 @@ def find_breaks(most: ArrayLike, far: ArrayLike = ()) -> Breaks:
     """The axis of most values (which hold one at least), with breaks before those of `far` that would squeeze them."""
     values = np.asarray(most, dtype=np.float64)
     low, high = float(values.min()), float(values.max())
-    beyond = sorted(np.asarray(far, dtype=np.float64).tolist())
+    others = sorted(set(np.asarray(far, dtype=np.float64).tolist()))
     width = max(high - low, LEAST * abs(high), 1e-12)
-    near = [value for value in beyond if width >= FAR * (max(high, value) - min(low, value))]
+    near = [value for value in others if width >= FAR * (max(high, value) - min(low, value))]
     low, high = min([low, *near]), max([high, *near])
     pad = max(MARGIN * (high - low), (width - (high - low)) / 2)
-    far_below = [value for value in beyond if value < low]
-    far_above = [value for value in beyond if value > high]
     low, high = low - pad, high + pad
-    return Breaks(low, high, min([low, *far_below]), max([high, *far_above]))
+    return Breaks(low, high, tuple(x for x in others if x < low), tuple(x for x in others if x > high))
 
 
 def break_axis(
@@ -81,13 +90,15 @@ def break_axis(
     set_limits(float(inverse(0.0)), float(inverse(1.0)))
     within = [tick for tick in MaxNLocator(ticks).tick_values(breaks.low, breaks.high) if _is_within(tick, breaks)]
     beyond = [value for value in shown if not _is_within(value, breaks)]
+    if which == "x":  # labels beside one another need more room than above one another
+        within = [tick for tick in within if all(abs(forward(tick) - forward(far)) > LABEL for far in beyond)]
     axis.set_major_locator(FixedLocator([*within, *beyond]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value, breaks, within)))
-    if breaks.bottom < breaks.low:
-        _mark(axes, which, ROOM + GAP / 2, theme)
-    if breaks.top > breaks.high:
-        _mark(axes, which, 1 - ROOM - GAP / 2, theme)
+    if breaks.below:
+        _mark(axes, which, breaks.start - GAP / 2, theme)
+    if breaks.above:
+        _mark(axes, which, breaks.end + GAP / 2, theme)
 
 
 def _tick_text(value: float, breaks: Breaks, within: Sequence[float]) -> str:

@@ -53,9 +53,7 @@ def cost_figures(measured: Measured, metric: MeasuredMetric, theme: Theme) -> It
             yield CostFigure(f"cost_{cost.replace(' ', '_').lower()}_{file_name(metric)}", figure, cost, tuple(front))
 
 
-def priced_rows(
-    measured: Measured, metric: MeasuredMetric, share_of: Callable[[Cost], float | None]
-) -> list[Priced]:
+def priced_rows(measured: Measured, metric: MeasuredMetric, share_of: Callable[[Cost], float | None]) -> list[Priced]:
     """All variants with a cost and a finite number, and the baseline, which costs 1."""
     found = []
     for row in measured.rows:

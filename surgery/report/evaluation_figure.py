@@ -44,7 +44,11 @@ def draw_measured(measured: Measured, theme: Theme = LIGHT) -> Figure:
     lists = [_rows_of_list(measured, form, columns, _spare(shown, num_metrics, columns)) for form in shown]
     heights = [_height([form], num_metrics, columns, len(rows)) for form, rows in zip(shown, lists, strict=True)]
     drawn = [row for form in shown for row in form.rows]
-    note = NOTE + _not_drawn(measured, drawn) + "".join(left_out(f.rows, r) for f, r in zip(shown, lists, strict=True) if r)
+    note = (
+        NOTE
+        + _not_drawn(measured, drawn)
+        + "".join(left_out(f.rows, r) for f, r in zip(shown, lists, strict=True) if r)
+    )
     used = min(columns, max(1, num_metrics))
     width = PANEL_WIDTH * max(used, 2)
     figure = new_figure(width, sum(heights) + AROUND_FIGURE, theme, head_of(measured, drawn), note)
@@ -99,7 +103,9 @@ def _rows_of_list(measured: Measured, form: Form, columns: int, most: int) -> li
     controls = [row for row in measured.rows if row.kind == "control" and row.name not in (RESEEDED, NOISE)]
     room = max(FEWEST_ROWS, most) - len(baseline) - len(controls)
     first = measured.metric(None)
-    variants: list[MeasuredRow | None] = list(form.rows) if first is None else shown_rows(form.rows, first, max(2, room))
+    variants: list[MeasuredRow | None] = (
+        list(form.rows) if first is None else shown_rows(form.rows, first, max(2, room))
+    )
     return [*baseline, *variants, *controls]
 
 

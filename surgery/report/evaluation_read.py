@@ -18,7 +18,9 @@ def read_evaluation_folder(folder: Path) -> tuple[Measured, list[str]]:
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "is not there"
-        raise InputError(f"{folder} {what}; give the folder that `surgery evaluate SPEC... --prompts FILE --out DIR` wrote")
+        raise InputError(
+            f"{folder} {what}; give the folder that `surgery evaluate SPEC... --prompts FILE --out DIR` wrote"
+        )
     written = read_written(folder, COMMAND)
     if not (folder / NUMBERS).is_file():
         raise InputError(_without_numbers(folder, written))
@@ -34,7 +36,9 @@ def read_evaluation_folder(folder: Path) -> tuple[Measured, list[str]]:
 def _without_numbers(folder: Path, written: Written | None) -> str:
     """What a folder is that has no numbers: of a run that has not ended, or of none."""
     if written is None:
-        return f"{folder} has no {NUMBERS}; give the folder that `surgery evaluate SPEC... --prompts FILE --out DIR` wrote"
+        return (
+            f"{folder} has no {NUMBERS}; give the folder that `surgery evaluate SPEC... --prompts FILE --out DIR` wrote"
+        )
     if NUMBERS in written.files:
         return f"{folder} has lost its {NUMBERS}; the command that wrote it writes it again"
     num = sum(1 for _ in (folder / STORED).glob("*/*.png"))

@@ -39,7 +39,7 @@ def figures_of(measured: Measured, metric: MeasuredMetric, theme: Theme) -> Iter
     """The figures of a metric: of each form of the variants that have numbers of it."""
     forms = [form for form in forms_of(measured.variants) if numbers_of(form.rows, metric)]
     for number, form in enumerate(forms):
-        behind = f"_{number + 1}" if len(forms) > 1 else ""
+        behind = f"-{number + 1}" if len(forms) > 1 else ""
         yield from _figures_of_form(measured, form, metric, theme, behind)
 
 
@@ -54,18 +54,20 @@ def _figures_of_form(
             draw_curves(axes, measured, form, metric, theme)
             axes.set_title(metric.name, fontsize=NORMAL)
             _add_legend(figure, measured, form, metric, theme)
-            yield MetricFigure(f"{stem}_curves", figure, f"By {form.axis}, with 95% intervals.")
+            yield MetricFigure(f"{stem}-curves", figure, f"By {form.axis}, with 95% intervals.")
             if len(form.curves) > 1 and form.num_layers:
                 figure = _new(0.95 + 0.34 * len(form.curves), title, theme)
                 axes = figure.subplots()
                 draw_curve_map(figure, axes, form, metric, theme, WIDTH - 1.8)
                 axes.set_title(metric.name, fontsize=NORMAL)
-                yield MetricFigure(f"{stem}_map", figure, f"By {form.axis} and edit. Grey: not measured.")
+                yield MetricFigure(f"{stem}-map", figure, f"By {form.axis} and edit. Grey: not measured.")
         case PairMap():
             figure = _new(MAP_HEIGHT + 0.6, title, theme)
             numbers = [number.value for number in numbers_of(form.rows, metric)]
-            draw_map(figure, figure.subplots(), form, metric, norm_of(numbers, metric), theme)
-            yield MetricFigure(f"{stem}_map", figure, f"By {form.x} and {form.y}. Grey: not measured.")
+            axes = figure.subplots()
+            draw_map(figure, axes, form, metric, norm_of(numbers, metric), theme)
+            axes.set_title(f"{metric.name}, {form.label}", fontsize=NORMAL)
+            yield MetricFigure(f"{stem}-map", figure, f"By {form.x} and {form.y}. Grey: not measured.")
         case RowList():
             rows = shown_rows(form.rows, metric, MAX_ROWS)
             figure = _new(1.1 + ROW_HEIGHT * len(rows), title, theme)
@@ -73,7 +75,7 @@ def _figures_of_form(
             draw_dots(axes, measured, rows, metric, theme, names=True)
             axes.set_title(metric.name, fontsize=NORMAL)
             _add_legend(figure, measured, None, metric, theme)
-            yield MetricFigure(f"{stem}_dots", figure, f"With 95% intervals{left_out(form.rows, rows)}.")
+            yield MetricFigure(f"{stem}-dots", figure, f"With 95% intervals{left_out(form.rows, rows)}.")
 
 
 def _new(height: float, title: str, theme: Theme) -> Figure:
@@ -139,7 +141,8 @@ def ranked_rows(rows: Sequence[MeasuredRow], metric: MeasuredMetric) -> list[Mea
 
 def left_out(rows: Sequence[MeasuredRow], shown: Sequence[MeasuredRow | None]) -> str:
     """What a caption says of rows that are not drawn."""
-    num = len(rows) - sum(row is not None for row in shown)
+    names = {row.name for row in shown if row is not None}
+    num = sum(row.name not in names for row in rows)
     return f"; the best and the worst, {num} between them are left out" if num else ""
 
 
@@ -147,5 +150,3 @@ def file_name(metric: MeasuredMetric) -> str:
     """The name of a metric as a part of a file's name: `kid_x_1000_inception_v3`."""
     letters = "".join(letter if letter.isascii() and letter.isalnum() else " " for letter in metric.name.lower())
     return "_".join(letters.split()) or "metric"
-
-

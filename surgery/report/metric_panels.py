@@ -74,7 +74,9 @@ def draw_curves(axes: Axes, measured: Measured, form: CurveSet, metric: Measured
     step = 1.0 if is_whole else (high - low) / max(1, len(set(places)) - 1)
     for number, curve in enumerate(form.curves):
         shift = SPREAD * step * ((number + 0.5) / len(form.curves) - 0.5) if len(form.curves) > 1 else 0.0
-        points = [(place + shift, row.numbers[metric.name]) for place, row in curve.points if metric.name in row.numbers]
+        points = [
+            (place + shift, row.numbers[metric.name]) for place, row in curve.points if metric.name in row.numbers
+        ]
         draw_points(axes, points, curve_style(number, theme))
     axes.set_xlim(low - 0.6 * step, high + 0.6 * step)
     if is_whole:

@@ -95,7 +95,17 @@ def rows_csv(measured: Measured, findings: Sequence[Finding]) -> str:
     tested = {(finding.row.name, finding.metric.name): finding for finding in findings}
     variables = list(dict.fromkeys(name for row in measured.rows for name in row.point))
     costs = [name.replace(" ", "_") + "_share" for name in COSTS]
-    fields = ["row", "kind", "spec", *(f"variable_{name}" for name in variables), *costs, "metric", "value", "low", "high"]
+    fields = [
+        "row",
+        "kind",
+        "spec",
+        *(f"variable_{name}" for name in variables),
+        *costs,
+        "metric",
+        "value",
+        "low",
+        "high",
+    ]
     fields += ["n", "method", "level", "difference", "difference_low", "difference_high", "p_adjusted"]
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")

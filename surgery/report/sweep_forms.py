@@ -90,7 +90,11 @@ def forms_of(variants: Sequence[MeasuredRow]) -> list[Form]:
             rest += rows
     for key in [key for key, points in edits.items() if len(points) < MIN_POINTS]:
         rest += edits.pop(key).values()
-    forms: list[Form] = [*_layer_curves(edits), *(CurveSet(axis, tuple(found)) for axis, found in curves.items()), *maps]
+    forms: list[Form] = [
+        *_layer_curves(edits),
+        *(CurveSet(axis, tuple(found)) for axis, found in curves.items()),
+        *maps,
+    ]
     order = {row.name: number for number, row in enumerate(variants)}
     return [*forms, *([RowList(sorted(rest, key=lambda row: order[row.name]))] if rest else [])]
 

@@ -58,8 +58,7 @@ def findings_of(measured: Measured, metric: MeasuredMetric) -> list[Finding]:
             found.append((row, difference, chance))
     adjusted = adjust_p_values([chance for *_, chance in found]) if found else []
     return [
-        Finding(row, metric, difference, share)
-        for (row, difference, _), share in zip(found, adjusted, strict=True)
+        Finding(row, metric, difference, share) for (row, difference, _), share in zip(found, adjusted, strict=True)
     ]
 
 

@@ -25,7 +25,9 @@ def here(tmp_path, monkeypatch):
 
 def mark(*, is_whole=True):
     """Note all files of the folder as what `evaluate` has written."""
-    files = {path.relative_to("out").as_posix(): (hash_file(path),) for path in Path("out").rglob("*.*") if path.is_file()}
+    files = {
+        path.relative_to("out").as_posix(): (hash_file(path),) for path in Path("out").rglob("*.*") if path.is_file()
+    }
     write_written(Path("out"), "evaluate", Written("key", files, is_whole))
 
 
@@ -43,7 +45,9 @@ def test_a_page_and_figures_are_written_and_replaced_by_force_alone(here, surger
     assert document["variants"] == 2 and document["files"][0] == "page.html"
     assert {Path(name).suffix for name in document["files"]} == {".html", ".png", ".svg", ".pdf"}
     assert all(Path(name).stat().st_size > 500 for name in document["files"])
-    assert document["missing"] == ["pictures/baseline holds 2 of the first 12 pictures".replace("pictures", "out/pictures", 1)]
+    assert document["missing"] == [
+        "pictures/baseline holds 2 of the first 12 pictures".replace("pictures", "out/pictures", 1)
+    ]
     page = Path("page.html").read_text()
     Path("page.html").write_text("mine")
     assert told(surgery_command, "out", "--out", "page.html") == (
@@ -82,14 +86,29 @@ def unfinished():
         (lambda: Path("out").rename("away"), "out is not there; give the folder that `surgery evaluate"),
         (lambda: (Path("out").rename("a"), Path("out").touch()), "out is a file; give the folder that"),
         (lambda: Path("out/evaluation.json").unlink(), f"out has lost its evaluation.json; {WROTE}"),
-        (lambda: Path("out/evaluation.json").write_text('{"rows": [{"na'), "the evaluation out/evaluation.json can't be read"),
-        (lambda: Path("out/evaluation.json").write_text("{}"), "out/evaluation.json is no evaluation: `surgery evaluate"),
+        (
+            lambda: Path("out/evaluation.json").write_text('{"rows": [{"na'),
+            "the evaluation out/evaluation.json can't be read",
+        ),
+        (
+            lambda: Path("out/evaluation.json").write_text("{}"),
+            "out/evaluation.json is no evaluation: `surgery evaluate",
+        ),
         (lambda: without("rows", 0, "kind"), "the evaluation out/evaluation.json is damaged: KeyError: 'kind'"),
-        (lambda: without("rows", 1, "scores", SSIM, "low"), "the evaluation out/evaluation.json is damaged: KeyError: 'low'"),
+        (
+            lambda: without("rows", 1, "scores", SSIM, "low"),
+            "the evaluation out/evaluation.json is damaged: KeyError: 'low'",
+        ),
         (lambda: without("recipe", "prompts"), "the evaluation out/evaluation.json is damaged: KeyError: 'prompts'"),
         (lambda: without("notes"), "the evaluation out/evaluation.json is damaged: KeyError: 'notes'"),
-        (unfinished, "out has no evaluation.json yet: 2 pictures are drawn, nothing is scored; the same `surgery evaluate`"),
-        (lambda: (Path("out/evaluation.json").unlink(), Path("out/.surgery.json").unlink()), "out has no evaluation.json; give"),
+        (
+            unfinished,
+            "out has no evaluation.json yet: 2 pictures are drawn, nothing is scored; the same `surgery evaluate`",
+        ),
+        (
+            lambda: (Path("out/evaluation.json").unlink(), Path("out/.surgery.json").unlink()),
+            "out has no evaluation.json; give",
+        ),
     ],
     ids=lambda value: None if callable(value) else value[:28],
 )

@@ -40,7 +40,9 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
-        self.links += [(tag, name, value) for name, value in found.items() if name in ("src", "href", "xlink:href", "srcset")]
+        self.links += [
+            (tag, name, value) for name, value in found.items() if name in ("src", "href", "xlink:href", "srcset")
+        ]
         self.ids += [found["id"]] if "id" in found else []
         self.scripts += tag == "script"
         if tag not in VOID:
@@ -160,7 +162,9 @@ def test_every_curve_stands_where_its_numbers_are(report):
         heights = [float(y) for _, y, line in groups if int(line) == number][:LAYERS]
         values = [u_shape(layer, component) for layer in range(LAYERS)]
         spread = (heights[0] - heights[1]) / (values[0] - values[1])
-        assert spread < 0 and heights == pytest.approx([heights[1] + spread * (v - values[1]) for v in values], abs=0.01)
+        assert spread < 0 and heights == pytest.approx(
+            [heights[1] + spread * (v - values[1]) for v in values], abs=0.01
+        )
 
 
 def test_both_themes_are_in_one_drawing(page, report):

@@ -74,7 +74,10 @@ def test_one_number_is_curves_by_the_other_variables_and_two_are_maps():
         [variant(name, name, {}, {ERROR: (1.0, 0.1)}) for name in ("b", "a")],
         [variant(f"h {how}", "hows", {"how": how}, {ERROR: (1.0, 0.1)}) for how in ("x", "y")],
         [variant("w", "w", {}, {ERROR: (1.0, 0.1)}, plan=plan_of({STACK: 4}, STACK, 1, "skip"))],
-        [variant("t 1", "t", {"yes": True}, {ERROR: (1.0, 0.1)}), variant("t 2", "t", {"yes": False}, {ERROR: (1, 0.1)})],
+        [
+            variant("t 1", "t", {"yes": True}, {ERROR: (1.0, 0.1)}),
+            variant("t 2", "t", {"yes": False}, {ERROR: (1, 0.1)}),
+        ],
     ],
     ids=["no variables", "words", "one layer", "truth"],
 )
