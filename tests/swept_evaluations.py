@@ -60,7 +60,7 @@ def variant(name, stem, point, numbers, *, plan=None, difference=(0.0, 1.0), sha
 
 
 def single_layers(num_layers, components, value_of, *, stem="each", bins=3):
-    """A sweep over single layers and components: the error is `value_of(layer, component)`, and the others follow it."""
+    """A sweep over single layers and components: the error is `value_of(layer, component)`, the others follow it."""
     rows = []
     for layer in range(num_layers):
         for component in components:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
 from surgery.experiment.controls import NOISE, RESEEDED
@@ -41,7 +40,7 @@ def draw_measured(measured: Measured, theme: Theme = LIGHT) -> Figure:
     num_metrics = len(measured.metrics)
     columns = next((n for n in range(COLUMNS, MOST_COLUMNS) if _height(forms, num_metrics, n) <= _ROOM), MOST_COLUMNS)
     shown = _that_fit(forms, num_metrics, columns)
-    lists = [_rows_of_list(measured, form, columns, _spare(shown, num_metrics, columns)) for form in shown]
+    lists = [_rows_of_list(measured, form, _spare(shown, num_metrics, columns)) for form in shown]
     heights = [_height([form], num_metrics, columns, len(rows)) for form, rows in zip(shown, lists, strict=True)]
     drawn = [row for form in shown for row in form.rows]
     note = (
@@ -52,8 +51,8 @@ def draw_measured(measured: Measured, theme: Theme = LIGHT) -> Figure:
     used = min(columns, max(1, num_metrics))
     width = PANEL_WIDTH * max(used, 2)
     figure = new_figure(width, sum(heights) + AROUND_FIGURE, theme, head_of(measured, drawn), note)
-    parts = np.atleast_1d(figure.subfigures(len(shown), 1, height_ratios=heights))
-    for part, form, rows in zip(parts, shown, lists, strict=True):
+    parts = figure.subfigures(len(shown), 1, height_ratios=heights, squeeze=False)
+    for part, form, rows in zip(parts.flat, shown, lists, strict=True):
         part.set_facecolor(theme.paper)
         _draw_form(part, measured, form, rows, columns, theme)
     return figure
@@ -95,7 +94,7 @@ def _spare(forms: Sequence[Form], num_metrics: int, columns: int) -> int:
     return FEWEST_ROWS + max(0, int(left / bands / ROW_HEIGHT))
 
 
-def _rows_of_list(measured: Measured, form: Form, columns: int, most: int) -> list[MeasuredRow | None]:
+def _rows_of_list(measured: Measured, form: Form, most: int) -> list[MeasuredRow | None]:
     """What a list draws: the variants between the baseline and the controls that are no lines."""
     if not isinstance(form, RowList):
         return []

@@ -2,13 +2,14 @@
 
 import io
 import re
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from surgery.report.themes import DARK, LIGHT, Theme
 
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text: it is read aloud, found, and small
     "axes.unicode_minus": False,
     "font.family": ["DejaVu Sans"],  # by which texts are measured; the page's own font is no wider

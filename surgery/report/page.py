@@ -23,7 +23,7 @@ from surgery.report.picture_grids import Grid, read_grids
 from surgery.report.ranking import Ranking, interval_text, rank, rows_csv
 from surgery.report.sweep_forms import forms_of
 from surgery.report.themes import LIGHT
-from surgery.report.what_matters import SHARE, Finding, LayerSet, control_of, findings_of, layer_sets
+from surgery.report.what_matters import SHARE, LayerSet, control_of, findings_of, layer_sets
 
 NUM_PICTURED = 10  # of the best variants, and of the worst
 PLAIN = ("model", "seed", "batch_size", "dtype", "device", "call", "versions", "judges")

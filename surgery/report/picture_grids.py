@@ -1,4 +1,4 @@
-"""Kept pictures of an evaluation -> small ones for a page: baseline, variant and difference, on fixed and worst prompts."""
+"""Kept pictures of an evaluation -> small ones for a page: baseline, variant, difference; fixed and worst prompts."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Triple:
-    """One prompt: pictures as `data:` links; `is_worst` says that it is here because the variant changed it the most."""
+    """One prompt: pictures as `data:` links. `is_worst`: it is here because the variant changed it the most."""
 
     prompt: str
     baseline: str

@@ -91,7 +91,7 @@ def interval_text(number: Interval) -> str:
 
 
 def rows_csv(measured: Measured, findings: Sequence[Finding]) -> str:
-    """A line a row and metric: variables, costs, value, interval, difference to the control and its adjusted p value."""
+    """A line a row and metric: variables, costs, value, interval, difference to the control, adjusted p value."""
     tested = {(finding.row.name, finding.metric.name): finding for finding in findings}
     variables = list(dict.fromkeys(name for row in measured.rows for name in row.point))
     costs = [name.replace(" ", "_") + "_share" for name in COSTS]

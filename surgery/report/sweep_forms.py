@@ -1,8 +1,8 @@
 """Variants -> the form in which they are drawn: curves along a number, a map of two, or a list.
 
 The form follows from the variables of a sweep. Where variants edit a single layer each, in the same ways, the layer is
-the number, whatever the variable is called, and the edits (`skip`, `attn1 = zero`) are the curves: also of several specs
-beside one another.
+the number, whatever the variable is called, and the edits (`skip`, `attn1 = zero`) are the curves, also where they are
+of several specs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -84,17 +84,15 @@ class LayerSet:
 
 def layer_sets(forms: Sequence[Form], findings: Sequence[Finding]) -> Iterator[LayerSet]:
     """For each metric and curve the layers that matter."""
+    curves = [(form.axis, curve) for form in forms if isinstance(form, CurveSet) for curve in form.curves]
     for metric in dict.fromkeys(finding.metric for finding in findings):
         own = {finding.row.name: finding for finding in findings if finding.metric == metric}
-        for form in forms:
-            for curve in form.curves if isinstance(form, CurveSet) else ():
-                tested = [(place, own[row.name]) for place, row in curve.points if row.name in own]
-                worse = [place for place, finding in tested if finding.is_worse]
-                better = [place for place, finding in tested if finding.is_better]
-                if tested:
-                    yield LayerSet(
-                        metric, form.axis, curve.label, runs_text(worse), runs_text(better), len(worse), len(tested)
-                    )
+        for axis, curve in curves:
+            tested = [(place, own[row.name]) for place, row in curve.points if row.name in own]
+            worse = [place for place, finding in tested if finding.is_worse]
+            better = [place for place, finding in tested if finding.is_better]
+            if tested:
+                yield LayerSet(metric, axis, curve.label, runs_text(worse), runs_text(better), len(worse), len(tested))
 
 
 def runs_text(places: Iterable[float]) -> str:

@@ -30,12 +30,12 @@ def test_what_is_far_stands_beyond_a_break_and_leaves_the_others_most_of_the_axi
     assert shares[2] - shares[0] >= FAR
     assert list(np.argsort(shares)) == list(np.argsort([*values, *far])), "the order is that of the values"
     assert shares[1] == pytest.approx((shares[0] + shares[2]) / 2), "and linear among them"
-    assert {f"{value:g}" for value in far} <= set(ticks) and 0 < min(shares) and max(shares) < 1
+    assert {f"{value:g}" for value in far} <= set(ticks) and min(shares) > 0 and max(shares) < 1
 
 
 def test_what_is_near_makes_the_axis_longer_and_breaks_nothing():
     breaks, shares, _ = shown_at([1.0, 2.0, 3.0], [3.8, 0.9])
-    assert not breaks.is_broken and 0 < min(shares) and max(shares) < 1
+    assert not breaks.is_broken and min(shares) > 0 and max(shares) < 1
 
 
 def test_values_that_are_all_alike_have_an_axis_whose_ticks_differ():

@@ -1,4 +1,4 @@
-"""Figures of metrics: readable whatever there is to draw, never taller than two screens, and what is left out is said."""
+"""Figures of metrics: readable whatever there is to draw, at most two screens tall, and what is left out is said."""
 
 import pytest
 from drawn_texts import cut_off, overlaps, texts_of

@@ -15,8 +15,8 @@ from surgery.report.evaluated import measured_from_json, read_measured
 from surgery.report.page import make_report, render_page
 from surgery.report.picture_grids import NUM_FIXED, NUM_WORST, read_grids
 from surgery.report.ranking import interval_text
-from surgery.report.what_matters import findings_of, layer_sets, runs_text
 from surgery.report.sweep_forms import forms_of
+from surgery.report.what_matters import findings_of, layer_sets, runs_text
 
 LAYERS, COMPONENTS = 6, ("attn1", "ff")
 HOSTILE = '"><script src=http://evil.example/x.js></script><img src=http://evil.example/a.png>'

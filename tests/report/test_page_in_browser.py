@@ -87,8 +87,10 @@ def test_a_click_on_a_head_sorts_up_and_another_down_with_empty_cells_last(page,
 def test_text_and_curves_stand_out_from_the_paper_in_both_themes(page, seen, options, is_dark):
     """Luminance as WCAG 2 has it: texts of figures 7 to 1 or more, others 4.5, curves 2.5 to 1."""
     script = """
-      const light = (text) => { const [r, g, b] = text.match(/[\\d.]+/g).map(v => text.startsWith("color(") ? +v : v / 255)
-        .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+      const light = (text) => { const [r, g, b] = text.match(/[\\d.]+/g)
+        .map(v => text.startsWith("color(") ? +v : v / 255)
+        .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return .2126 * r + .7152 * g + .0722 * b; };
       const paper = light(getComputedStyle(document.body).backgroundColor);
       const apart = (color) => { const own = light(color);
         return (Math.max(own, paper) + .05) / (Math.min(own, paper) + .05); };
