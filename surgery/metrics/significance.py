@@ -8,14 +8,15 @@ import numpy as np
 from surgery.metrics.intervals import Interval
 
 STUDENT, JACKKNIFE = re.compile(r"Student's t\b"), re.compile(r"jackknife over (\d+) groups")
-WELCH = re.compile(r"(\S+) degrees of freedom")
+WELCH = re.compile(r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?|inf) degrees of freedom")
 
 
 def standard_error(interval: Interval) -> float | None:
-    """Half of an interval over the quantile that it was made with; None where it has no ends, or infinite ones."""
+    """Half of an interval over the quantile that it was made with; None where it tells nothing of it."""
     if interval.low is None or interval.high is None or not np.isfinite([interval.low, interval.high]).all():
         return None
-    return (interval.high - interval.low) / 2 / _quantile(interval.level, freedom_of(interval))
+    error = (interval.high - interval.low) / 2 / _quantile(interval.level, freedom_of(interval))
+    return error if np.isfinite(error) and error >= 0 else None
 
 
 def freedom_of(interval: Interval) -> float:

@@ -14,6 +14,7 @@ from surgery.plan.cost import Cost
 from surgery.plan.windowed import AnyPlan, any_plan_from_json
 
 PREFERRED = "denoising error"  # to rank by: it takes the fewest prompts to tell layers apart
+KINDS = ("baseline", "variant", "control")
 Value = int | float | str
 
 
@@ -73,6 +74,12 @@ class Measured:
         return [str(prompt) for prompt in self.recipe["prompts"]]
 
     @property
+    def version(self) -> str:
+        """That of the program which measured."""
+        versions = self.recipe.get("versions")
+        return str(versions.get("surgery", "")) if isinstance(versions, Mapping) else ""
+
+    @property
     def class_name(self) -> str:
         """The class of the model, as plans name it; `model` where there is no plan."""
         return next((row.plan.class_name for row in self.rows if row.plan is not None), "model")
@@ -118,19 +125,19 @@ def read_measured(path: Path) -> Measured:
 def measured_from_json(document: Mapping[str, Any]) -> Measured:
     """What an evaluation's `to_json` has written; raises what a damaged document makes it raise."""
     rows = tuple(_read_row(row) for row in document["rows"])
-    if not any(row.kind == BASELINE for row in rows) or len({row.name for row in rows}) != len(rows):
-        raise ValueError("it has no baseline, or rows of one name")
+    if [row.name for row in rows if row.kind == BASELINE] != [BASELINE] or len({row.name for row in rows}) != len(rows):
+        raise ValueError("it has not one baseline, or it has rows of one name")
+    if not isinstance(document["recipe"]["prompts"], list) or not document["recipe"]["prompts"]:
+        raise ValueError("its prompts are no list")
     notes = tuple(str(note) for note in document["notes"])
-    found = Measured(rows, _read_metrics(document["rows"]), notes, dict(document["recipe"]))
-    assert isinstance(found.prompts, list), "prompts are there"
-    return found
+    return Measured(rows, _read_metrics(document["rows"]), notes, dict(document["recipe"]))
 
 
 def _read_row(data: Mapping[str, Any]) -> MeasuredRow:
     scores = {str(name): score for name, score in data["scores"].items()}
     return MeasuredRow(
         str(data["name"]),
-        str(data["kind"]),
+        _read_kind(data["kind"]),
         {name: _read_interval(score) for name, score in scores.items()},
         {
             name: _read_interval(score["difference_to_baseline"])
@@ -138,11 +145,33 @@ def _read_row(data: Mapping[str, Any]) -> MeasuredRow:
             if "difference_to_baseline" in score
         },
         str(data.get("spec", "")),
-        dict(data.get("point", {})),
+        _read_point(data.get("point", {})),
         any_plan_from_json(data["plan"]) if "plan" in data else None,
         None if data.get("spec_text") is None else str(data["spec_text"]),
-        Cost(**data["cost"]) if "cost" in data else None,
+        _read_cost(data["cost"]) if "cost" in data else None,
     )
+
+
+def _read_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"a row is of the kind {kind!r}, which is none of {', '.join(KINDS)}")
+    return kind
+
+
+def _read_point(data: Mapping[str, Any]) -> dict[str, Value]:
+    found = dict(data)
+    if not all(isinstance(value, Value) for value in found.values()):
+        raise ValueError("a variable of a point is neither a number nor a text")
+    return found
+
+
+def _read_cost(data: Mapping[str, Any]) -> Cost:
+    found = Cost(**data)
+    parts = (found.parameters_before, found.parameters_after, found.executions_before, found.flops_before)
+    after = (found.executions_after, found.flops_after)
+    if not all(isinstance(part, int | float) for part in (*parts, *(part for part in after if part is not None))):
+        raise ValueError("a cost is no number")
+    return found
 
 
 def _read_interval(data: Mapping[str, Any]) -> Interval:

@@ -145,7 +145,8 @@ def _layer_curves(edits: Mapping[tuple[str, str], Mapping[float, MeasuredRow]]) 
 
 def _num_blocks(row: MeasuredRow, stack: str) -> int:
     assert row.plan is not None, "an edit is of a plan"
-    return plans_of(row.plan)[0].schedule(stack).num_blocks
+    schedules = plans_of(row.plan)[0].schedules
+    return next((schedule.num_blocks for schedule in schedules if schedule.stack == stack), 0)
 
 
 def _place(point: tuple[float, MeasuredRow]) -> float:
