@@ -15,8 +15,8 @@ def standard_error(interval: Interval) -> float | None:
     """Half of an interval over the quantile that it was made with; None where it tells nothing of it."""
     if interval.low is None or interval.high is None or not np.isfinite([interval.low, interval.high]).all():
         return None
-    error = (interval.high - interval.low) / 2 / _quantile(interval.level, freedom_of(interval))
-    return error if np.isfinite(error) and error >= 0 else None
+    quantile = _quantile(interval.level, freedom_of(interval))
+    return (interval.high - interval.low) / 2 / quantile if quantile > 0 else None  # NaN of one value
 
 
 def freedom_of(interval: Interval) -> float:

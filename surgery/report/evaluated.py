@@ -176,7 +176,10 @@ def _read_cost(data: Mapping[str, Any]) -> Cost:
 
 def _read_interval(data: Mapping[str, Any]) -> Interval:
     low, high = (None if data[end] is None else float(data[end]) for end in ("low", "high"))
-    return Interval(float(data["value"]), low, high, int(data["num"]), str(data["method"]), float(data["level"]))
+    found = Interval(float(data["value"]), low, high, int(data["num"]), str(data["method"]), float(data["level"]))
+    if not 0 < found.level < 1 or found.num < 1 or (low is not None and high is not None and low > high):
+        raise ValueError(f"{found} is no interval")
+    return found
 
 
 def _read_metrics(rows: Sequence[Mapping[str, Any]]) -> tuple[MeasuredMetric, ...]:
