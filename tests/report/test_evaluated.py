@@ -40,7 +40,11 @@ def tables_of(measured):
     list(layer_sets(forms, findings))
     for share_of in COSTS.values():
         front_of(priced_rows(measured, measured.metric(None), share_of), higher_is_better=False)
-    return rank(measured, measured.metric(None), findings), rows_csv(measured, findings), head_of(measured, measured.rows)
+    return (
+        rank(measured, measured.metric(None), findings),
+        rows_csv(measured, findings),
+        head_of(measured, measured.rows),
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
