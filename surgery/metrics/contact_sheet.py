@@ -87,9 +87,21 @@ def _wrap(
 ) -> list[str]:
     """The text in lines of at most `width` pixels, four at most."""
     lines: list[str] = []
-    for word in text.split():
+    for word in (piece for word in text.split() for piece in _pieces(draw, word, font, width)):
         if lines and _width(draw, f"{lines[-1]} {word}", font) <= width:
             lines[-1] = f"{lines[-1]} {word}"
         else:
             lines.append(word)
     return lines if len(lines) <= 4 else [*lines[:3], "..."]
+
+
+def _pieces(
+    draw: ImageDraw.ImageDraw, word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[str]:
+    """A word in as many parts as it takes for each to be no wider."""
+    pieces = [""]
+    for letter in word:
+        if pieces[-1] and _width(draw, pieces[-1] + letter, font) > width:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces

@@ -67,6 +67,9 @@ def test_long_names_make_room():
     assert long_row.width > short.width and long_row.height == short.height
     assert long_column.height > short.height and long_column.width == short.width
     assert endless.height == short.height + 3 * (LABEL_PX + 4)
+    one_word = contact_sheet([[plain(COLOURS[0])]], row_names=["a"], column_names=["replace_sweep_each" * 2])
+    dark = np.asarray(one_word.convert("L")) < 128
+    assert one_word.height == short.height + 2 * (LABEL_PX + 4) and not dark[:, -MARGIN_PX // 2 :].any()
 
 
 @pytest.mark.parametrize("size", [(8, 16), (16, 8), (300, 100), (1, 500)])
