@@ -87,7 +87,7 @@ def _wrap(
 ) -> list[str]:
     """The text in lines of at most `width` pixels, four at most."""
     lines: list[str] = []
-    for word in (piece for word in text.split() for piece in _pieces(draw, word, font, width)):
+    for word in (piece for whole in text.split() for piece in _pieces(draw, whole, font, width)):
         if lines and _width(draw, f"{lines[-1]} {word}", font) <= width:
             lines[-1] = f"{lines[-1]} {word}"
         else:
