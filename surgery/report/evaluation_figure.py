@@ -11,7 +11,15 @@ from surgery.experiment.controls import NOISE, RESEEDED
 from surgery.files import write_whole
 from surgery.report.evaluated import Measured, MeasuredMetric, MeasuredRow, measured_from_json
 from surgery.report.metric_figures import head_of, left_out, shown_rows
-from surgery.report.metric_panels import curve_handles, draw_curves, draw_dots, draw_map, norm_of, reference_handles
+from surgery.report.metric_panels import (
+    curve_handles,
+    draw_curves,
+    draw_dots,
+    draw_map,
+    norm_of,
+    numbers_of,
+    reference_handles,
+)
 from surgery.report.panels import SMALL, new_figure
 from surgery.report.plot_profile import DOTS_PER_INCH, render
 from surgery.report.sweep_forms import CurveSet, Form, PairMap, RowList, forms_of
@@ -121,10 +129,11 @@ def _draw_form(
     across = max(1, min(wide, len(metrics)))
     panels = part.subplots(math.ceil(len(metrics) / across) or 1, across, squeeze=False)
     for number, axes in enumerate(panels.flat):
-        if number >= len(metrics):
+        metric = metrics[number] if number < len(metrics) else None
+        drawn = form.rows if not isinstance(form, RowList) else measured.rows
+        if metric is None or not numbers_of(drawn, metric):
             axes.set_visible(False)
             continue
-        metric = metrics[number]
         match form:
             case CurveSet():
                 draw_curves(axes, measured, form, metric, theme)
@@ -141,7 +150,11 @@ def _add_legend(
     part: SubFigure, measured: Measured, form: Form, metrics: Sequence[MeasuredMetric], theme: Theme
 ) -> None:
     curves = curve_handles(form, theme) if isinstance(form, CurveSet) else []
-    lines = [] if isinstance(form, PairMap) else reference_handles(measured, metrics, theme)
+    lines = (
+        []
+        if isinstance(form, PairMap)
+        else reference_handles(measured, metrics, theme, with_baseline=isinstance(form, CurveSet))
+    )
     if curves or lines:
         part.legend(
             handles=[*curves, *lines],

@@ -87,7 +87,10 @@ def _new(height: float, title: str, theme: Theme) -> Figure:
 def _add_legend(
     figure: Figure, measured: Measured, form: CurveSet | None, metric: MeasuredMetric, theme: Theme
 ) -> None:
-    handles = [*([] if form is None else curve_handles(form, theme)), *reference_handles(measured, [metric], theme)]
+    handles = [
+        *([] if form is None else curve_handles(form, theme)),
+        *reference_handles(measured, [metric], theme, with_baseline=form is not None),
+    ]
     if handles:
         figure.legend(
             handles=handles,

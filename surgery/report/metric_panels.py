@@ -214,9 +214,12 @@ def draw_dots(
     axes.grid(axis="x", color=theme.faint, linewidth=0.5)
 
 
-def reference_handles(measured: Measured, metrics: Sequence[MeasuredMetric], theme: Theme) -> list[Line2D]:
-    """What a legend says of the lines that numbers are read against, of all that occur."""
+def reference_handles(
+    measured: Measured, metrics: Sequence[MeasuredMetric], theme: Theme, *, with_baseline: bool = True
+) -> list[Line2D]:
+    """What a legend says of the lines that numbers are read against; in lists the baseline is a dot and no line."""
     names = {line.name for metric in metrics for line in references_of(measured, metric)}
+    names -= set() if with_baseline else {BASELINE}
     found = [Reference(name, 0.0) for name in REFERENCES if name in names]
     return [Line2D([], [], **line.style(theme), label=TOLD[line.name]) for line in found]
 
