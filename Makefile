@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lock docs examples demo test test-oldest test-newest test-slow mutants damage-map test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
+.PHONY: help lock docs examples demo test test-page report test-oldest test-newest test-slow mutants damage-map test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,10 +37,17 @@ demo: $(INSTALLED)  ## draw with the bundled pipeline before and after surgery, 
 	$(BIN)/surgery demo --out out/demo
 
 test: $(INSTALLED)  ## run the tests that are not marked slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n 2  # a thread each: two processes have two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not browser' -n 2  # a thread each: two processes have two cores
 
 test-slow: $(INSTALLED)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-page: $(INSTALLED)  ## look at the report's page with headless Chromium, where there is one (Debian: apt-get install chromium)
+	$(BIN)/python -m pytest -m browser
+
+report: $(INSTALLED)  ## silence each layer and component of the bundled pipeline, measure it, and write the page (a quarter of an hour on two cores)
+	$(BIN)/surgery evaluate specs/demo-sweeps/skip_sweep_each.yaml specs/demo-sweeps/replace_sweep_each.yaml --prompts exports/demo/prompts.txt --sample 40 --steps 8 --keep-images all --out out/report/evaluation
+	$(BIN)/surgery report out/report/evaluation --out out/report/page.html --figures out/report/figures --force
 
 test-lycoris-3: $(INSTALLED)  ## run the tests of training configs on LyCORIS 3.4.0, the oldest that is supported
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target out/lycoris-3 lycoris-lora==3.4.0

@@ -59,7 +59,19 @@ def mutate(text: str, mutation: Mutation) -> str:
 def run_tests(tree: Path, tests: str, seconds: int) -> Outcome:
     """The tests of a copied tree, up to the first that fails."""
     limited = ["sh", "-c", f'ulimit -S -t {seconds}; exec "$@"', "sh"]
-    command = [*limited, sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", tests]
+    command = [
+        *limited,
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-m",
+        "not slow and not browser",
+        "-p",
+        "no:cacheprovider",
+        tests,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
     process = subprocess.Popen(

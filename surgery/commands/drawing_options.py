@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,9 @@ WidthOption = Annotated[int | None, typer.Option(min=1, help="Width in pixels.")
 SeedOption = Annotated[int, typer.Option(min=0, help="Prompt k starts from the noise of seed + k.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Prompts drawn at once; part of the recipe.")]
 DtypeOption = Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: float32 on the CPU, else bfloat16.")]
+ColumnsOption = Annotated[
+    Literal["prompts", "variants"], typer.Option(help="What the columns of the contact sheet are.")
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...; auto: a GPU where there is one.")]
 CallOption = Annotated[
     list[str] | None,

@@ -8,6 +8,7 @@ import typer
 from surgery.commands.drawing_options import (
     BatchOption,
     CallOption,
+    ColumnsOption,
     DeviceOption,
     DtypeOption,
     GuidanceOption,
@@ -97,6 +98,7 @@ def run(
     keep_images: Annotated[
         Literal["all", "grid", "none"], typer.Option(help="Keep every picture (PNG), a contact sheet, or none.")
     ] = "grid",
+    columns: ColumnsOption = "prompts",
     force: Annotated[bool, typer.Option("--force", help="Replace results of another request.")] = False,
     quiet: QuietFlag = False,
     json: JsonFlag = False,
@@ -149,7 +151,7 @@ def run(
     )
     kept = f"the pictures that were drawn are kept in {out}; the same command goes on from there"
     with quietly(quiet), told_when_stopped(kept):
-        evaluation, written = evaluate_into(request, keep_images, force=force)
+        evaluation, written = evaluate_into(request, keep_images, force=force, columns=columns)
     if json:
         print_json({**evaluation.to_json(), "files": [str(path) for path in written]})
         return

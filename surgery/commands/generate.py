@@ -8,6 +8,7 @@ import typer
 from surgery.commands.drawing_options import (
     BatchOption,
     CallOption,
+    ColumnsOption,
     DeviceOption,
     DtypeOption,
     GuidanceOption,
@@ -48,6 +49,7 @@ def run(
     device: DeviceOption = "auto",
     call: CallOption = None,
     baseline: Annotated[bool, typer.Option(help="Draw the unedited model as well.")] = True,
+    columns: ColumnsOption = "prompts",
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
     quiet: QuietFlag = False,
     json: JsonFlag = False,
@@ -69,6 +71,7 @@ def run(
         device=device,
         call=arguments,
         baseline=baseline,
+        columns=columns,
         force=force,
     )
     with quietly(quiet), told_when_stopped(f"nothing was written to {out}, which is there whole or not at all"):

@@ -26,6 +26,7 @@ from surgery.commands import (
     plot,
     profiling,
     remap,
+    report,
     schema,
     suggest,
 )
@@ -82,6 +83,7 @@ app.command("diff")(diff.run)
 app.command("generate")(generate.run)
 app.command("compile")(compile_spec.run)
 app.command("evaluate", epilog=evaluation.list_measured())(evaluation.run)
+app.command("report")(report.run)
 app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
 app.command("plot")(plot.run)

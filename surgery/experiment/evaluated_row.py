@@ -9,6 +9,7 @@ from surgery.experiment.columns import Column
 from surgery.experiment.scores import Score
 from surgery.metrics.pictures import PictureSet
 from surgery.plan.paired import ModelPlan
+from surgery.plan.planned_pair import AnyPlanned
 from surgery.spec.load import Spec
 
 Array = NDArray[np.float64]
@@ -19,9 +20,10 @@ class EvaluatedRow:
     """A row of the table. `kind` is baseline, variant, control or average; `pictures` are what its scores are of, where
     they are still there: None once they were not to be kept.
 
-    `spec` and `plan` are those of a variant; the spec of a point of a sweep knows the values of its variables. `errors`
-    are its denoising errors by prompt and bin (N, bins), relative to the baseline's predictions; None for controls that
-    have no model of their own. `stage` is the last that it came to, where there were stages.
+    `spec` and `plan` are those of a variant, and `planned` is where both come from; the spec of a point of a sweep knows
+    the values of its variables. `errors` are its denoising errors by prompt and bin (N, bins), relative to the
+    baseline's predictions; None for controls that have no model of their own. `stage` is the last that it came to,
+    where there were stages.
     """
 
     name: str
@@ -32,6 +34,7 @@ class EvaluatedRow:
     plan: ModelPlan | None = None
     errors: Array | None = None
     stage: str = ""
+    planned: AnyPlanned | None = None
 
     def score(self, column: Column) -> Score | None:
         """Its number in a column; None where it has none."""

@@ -27,7 +27,7 @@ from surgery.experiment.jury import Judges
 from surgery.experiment.marks import Marks, mark_rows
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
-from surgery.experiment.rows import Row, baseline_row, control_rows, variant_rows
+from surgery.experiment.rows import Row, VariantRow, baseline_row, control_rows, variant_rows
 from surgery.experiment.run import Run, RunRequest, model_of_specs, open_run, source_with_pipeline
 from surgery.experiment.scores import Score, notes_on_number, score_row
 from surgery.experiment.sights import Observed
@@ -42,6 +42,7 @@ from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
 from surgery.pipelines.shared_text import text_encoded_once
+from surgery.plan.planned import PlannedSpec
 from surgery.plan.sweep import count_points, count_text
 from surgery.progress import show_progress
 from surgery.spec.load import Spec, load_spec
@@ -135,6 +136,10 @@ class Evaluation:
                 found["cumulative"] = row.spec.cumulative.over
         if row.plan is not None:
             found["plan"] = row.plan.to_json()
+        if row.planned is not None and row.kind != AVERAGE:
+            found["spec_text"] = row.planned.text
+            if isinstance(row.planned, PlannedSpec):
+                found["cost"] = dataclasses.asdict(row.planned.cost)
         if row.stage:
             found["stage"] = row.stage
         found["scores"] = {names[score.metric.key]: self._score_to_json(row, score) for score in row.scores}
@@ -145,7 +150,8 @@ class Evaluation:
 
     def _score_to_json(self, row: EvaluatedRow, score: Score) -> dict[str, Any]:
         mark = self.marks.get((row.name, score.metric.key))
-        return {**score.to_json(), **({"mark": mark} if mark else {})}
+        head = next(column.head for column in self.columns if column.key == score.metric.key)
+        return {**score.to_json(), "head": head, **({"mark": mark} if mark else {})}
 
 
 def _intervals_by_bin(errors: Array) -> dict[str, Any]:
@@ -245,9 +251,18 @@ def run_stage(
         )
         by_bin = None if found is None else found.to_baseline
         scores = tuple(score_row(observed, stage.sights))
-        name = stage.text if request.stages else ""
         scored.append(
-            EvaluatedRow(row.name, row.kind, pictures.get(row.name), scores, row.spec, row.plan, by_bin, name)
+            EvaluatedRow(
+                row.name,
+                row.kind,
+                pictures.get(row.name),
+                scores,
+                row.spec,
+                row.plan,
+                by_bin,
+                stage=stage.text if request.stages else "",
+                planned=row.planned if isinstance(row, VariantRow) and row.kind == "variant" else None,
+            )
         )
     return scored
 

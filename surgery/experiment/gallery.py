@@ -24,7 +24,7 @@ from surgery.experiment.run import (
     source_with_pipeline,
 )
 from surgery.graph.apply import Variants
-from surgery.metrics.contact_sheet import contact_sheet
+from surgery.metrics.contact_sheet import Columns, sheet_of_variants
 from surgery.metrics.pictures import png_of
 from surgery.outputs import added_files, refuse_in_the_way
 from surgery.pipelines.draw import Drawing
@@ -51,6 +51,7 @@ class GalleryRequest(RunRequest):
     out: Path
     profile: Path | None = None
     baseline: bool = True
+    columns: Columns = "prompts"
     force: bool = False
 
 
@@ -91,7 +92,7 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
         names = [f"{own}/{picture}" for own in folders.values() for picture in pictures]
         refuse_in_the_way(request.out, [*names, SHEET, RECIPE], COMMAND)
         recipe = make_recipe(run, rows, request)
-        write_gallery(rows, draw_rows(rows, run, request), recipe, folder, folders)
+        write_gallery(rows, draw_rows(rows, run, request), recipe, folder, folders, request.columns)
     return Gallery(source.name, request.out, request.out / SHEET, tuple(rows), recipe)
 
 
@@ -174,6 +175,7 @@ def write_gallery(
     recipe: Mapping[str, Any],
     out: Path,
     folders: Mapping[str, str],
+    columns: Columns = "prompts",
 ) -> None:
     """Write the PNGs, each into the folder of its row, the contact sheet and `recipe.json`."""
     shared = {key: value for key, value in recipe.items() if key not in ("prompts", "variants", "seed")}
@@ -182,11 +184,8 @@ def write_gallery(
         for number, drawing in enumerate(drawings):
             own = {**shared, "variant": described, "prompt": drawing.prompt, "seed": drawing.seed}
             _write_png(drawing.image, out / folders[row.name] / picture_name(number), own)
-    sheet = contact_sheet(
-        [[drawing.image for drawing in drawings] for drawings in pictures],
-        row_names=[row.name for row in rows],
-        column_names=recipe["prompts"],
-    )
+    drawn = {row.name: [drawing.image for drawing in found] for row, found in zip(rows, pictures, strict=True)}
+    sheet = sheet_of_variants(drawn, recipe["prompts"], columns)
     _write_png(sheet, out / SHEET, recipe)
     (out / RECIPE).write_text(json.dumps(recipe, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -65,7 +65,10 @@ Cell = Box | SkippedCell | ParallelCell | RepeatedCell
 
 @dataclass(frozen=True)
 class StackCells:
-    """One stack: its name, how many blocks it had, its streams ("unknown until run" where they are), its cells."""
+    """One stack: its name, how many blocks it had, its streams ("unknown until run" where they are), its cells.
+
+    Where there is no anatomy to say so, streams are empty.
+    """
 
     name: str
     num_blocks: int
@@ -73,14 +76,18 @@ class StackCells:
     cells: tuple[Cell, ...]
 
 
-def cells_of_plan(plan: Plan, anatomy: Anatomy) -> tuple[StackCells, ...]:
+def cells_of_plan(plan: Plan, anatomy: Anatomy | None) -> tuple[StackCells, ...]:
     """The stacks of a plan in the order in which they run."""
     found = []
     for schedule in plan.schedules:
-        stack = anatomy.stack(schedule.stack)
-        streams = "unknown until run" if stack.streams is None else ", ".join(stack.streams)
+        streams = "" if anatomy is None else _streams_text(anatomy, schedule.stack)
         found.append(StackCells(schedule.stack, schedule.num_blocks, streams, _Layouter(plan, schedule).cells()))
     return tuple(found)
+
+
+def _streams_text(anatomy: Anatomy, stack: str) -> str:
+    streams = anatomy.stack(stack).streams
+    return "unknown until run" if streams is None else ", ".join(streams)
 
 
 @dataclass(frozen=True)

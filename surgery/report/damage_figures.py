@@ -65,6 +65,16 @@ def draw_damage(
     return figure
 
 
+def draw_damage_map(found: DamageMap, damage: Damage, theme: Theme, width: float, title: str) -> Figure:
+    """One map alone, so wide (inches), with the colours of all of its stack."""
+    norm = _colors(np.concatenate([each.errors for each in damage.of_stack(found.stack)]))
+    size = PanelSize(width - AROUND_WIDTH, cells_size(damage.lengths[found.stack], damage.num_bins).height)
+    figure = new_figure(width, size.height + AROUND_HEIGHT + 0.3, theme, "")
+    figure.suptitle(title, color=theme.ink, fontsize=SMALL)
+    _damage_panel(found, norm, size, theme)(figure, figure.subplots())
+    return figure
+
+
 def _grid(panels: Sequence[DrawPanel], size: PanelSize, theme: Theme, title: str, note: str) -> Figure:
     num_columns = max(1, min(3, len(panels), int(MAX_WIDTH / (size.width + AROUND_WIDTH))))
     num_rows = -(-len(panels) // num_columns)

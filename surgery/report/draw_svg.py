@@ -68,12 +68,13 @@ def draw_svg(plan: ModelPlan, *anatomies: Anatomy, title: str) -> str:
     """The drawing as the text of an SVG file; with windows, each plan below the noise range, where it runs.
 
     Of a pipeline with two transformers, they are drawn one below the other, with their names before those of stacks.
+    Without anatomies the streams of their stacks are not named.
     """
     inner = WIDTH - 2 * MARGIN
     bands: list[Shape] = []
     cells: list[Cell] = []
     parts = plan.by_part if isinstance(plan, PairedPlan) else {"": plan}
-    for (part, of_part), anatomy in zip(parts.items(), anatomies, strict=True):
+    for (part, of_part), anatomy in zip(parts.items(), anatomies or [None] * len(parts), strict=True):
         for each in plans_of(of_part):
             stacks = cells_of_plan(each, anatomy)
             if isinstance(of_part, WindowedPlan):
@@ -124,7 +125,8 @@ def _band(stack: StackCells, width: float, part: str) -> Shape:
 
     def draw(x: float, y: float) -> Iterable[str]:
         yield _text(x, y + 12, name, "stack")
-        yield _text(x + 8 * len(name) + 16, y + 12, f"{stack.num_blocks} layers; streams: {stack.streams}", "plain")
+        streams = f"; streams: {stack.streams}" if stack.streams else ""
+        yield _text(x + 8 * len(name) + 16, y + 12, f"{stack.num_blocks} layers{streams}", "plain")
         yield from flow.draw(x, y + 24)
 
     return Shape(width, flow.height + 24, 0, draw)

@@ -10,6 +10,7 @@ from surgery.written import read_written
 
 if TYPE_CHECKING:
     from surgery.experiment.evaluation import Evaluation, EvaluationRequest
+    from surgery.metrics.contact_sheet import Columns
 
 COMMAND = "evaluate"
 KeepImages = Literal["all", "grid", "none"]
@@ -22,6 +23,7 @@ def evaluate_into(
     keep_images: KeepImages,
     *,
     force: bool,
+    columns: "Columns" = "prompts",
 ) -> tuple["Evaluation", list[Path]]:
     """Run an evaluation and write what came of it into its folder; the files for people.
 
@@ -36,11 +38,13 @@ def evaluate_into(
     key = key_of_request(request)
     with own_folder(request.out, COMMAND, key, force=force):
         evaluation = run_evaluation(request)
-        written = write_evaluation(evaluation, request.out, keep_images, key)
+        written = write_evaluation(evaluation, request.out, keep_images, key, columns=columns)
     return (evaluation if keep_images == "all" else evaluation.without_pictures()), written
 
 
-def write_evaluation(evaluation: "Evaluation", out: Path, keep_images: KeepImages, key: str = "") -> list[Path]:
+def write_evaluation(
+    evaluation: "Evaluation", out: Path, keep_images: KeepImages, key: str = "", *, columns: "Columns" = "prompts"
+) -> list[Path]:
     """Write the numbers, their figure and the pictures that are kept; returns the files for people.
 
     The results of another request, of another `key`, give way. Pictures that are not kept leave the store.
@@ -66,7 +70,7 @@ def write_evaluation(evaluation: "Evaluation", out: Path, keep_images: KeepImage
         (folder / PROMPTS).write_text(prompts_table(evaluation), encoding="utf-8", newline="")
         draw_evaluation(evaluation, folder / FIGURE)
         if SHEET in names:
-            _write_sheet(evaluation, folder / SHEET)
+            _write_sheet(evaluation, folder / SHEET, columns)
         if KEPT in names:
             keep_pictures(evaluation.pictures, folder / KEPT)
     if KEPT not in names:
@@ -86,17 +90,15 @@ def _empty_store(evaluation: "Evaluation") -> None:
             store.rmdir()
 
 
-def _write_sheet(evaluation: "Evaluation", path: Path, columns: int = 8) -> None:
+def _write_sheet(evaluation: "Evaluation", path: Path, columns: "Columns", num: int = 8) -> None:
     """The first pictures of every row."""
     from PIL import Image
 
-    from surgery.metrics.contact_sheet import contact_sheet
+    from surgery.metrics.contact_sheet import sheet_of_variants
     from surgery.metrics.pictures import png_of
 
-    pictures = [
-        [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in next(found.batches(columns))]
-        for found in evaluation.pictures.values()
-    ]
-    names = list(evaluation.pictures)
-    sheet = contact_sheet(pictures, row_names=names, column_names=evaluation.recipe["prompts"][:columns])
-    path.write_bytes(png_of(sheet))
+    pictures = {
+        name: [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in next(found.batches(num))]
+        for name, found in evaluation.pictures.items()
+    }
+    path.write_bytes(png_of(sheet_of_variants(pictures, evaluation.recipe["prompts"][:num], columns)))

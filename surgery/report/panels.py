@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -109,7 +109,9 @@ def log_ticks(low: float, high: float) -> tuple[LogLocator, FuncFormatter]:
     return LogLocator(subs=steps), FuncFormatter(lambda value, _: f"{value:g}")
 
 
-def add_color_bar(figure: Figure, image: ScalarMappable, axes: Any, theme: Theme, label: str, **options: Any) -> None:
+def add_color_bar(
+    figure: Figure | SubFigure, image: ScalarMappable, axes: Any, theme: Theme, label: str, **options: Any
+) -> None:
     """A colour bar with its label; on a logarithmic scale with ticks at 1, 2 and 5."""
     bar: Colorbar = figure.colorbar(image, ax=axes, **options)
     if isinstance(image.norm, LogNorm):

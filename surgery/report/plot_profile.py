@@ -22,7 +22,7 @@ from surgery.report.similarity_figures import WHOLE_STATES, SimilarityView, draw
 from surgery.report.themes import THEMES, Theme, ThemeName
 
 COMMAND = "plot"
-Format = Literal["png", "svg"]
+Format = Literal["png", "svg", "pdf"]
 DOTS_PER_INCH = 150
 KINDS = ("similarity", "similarity_by_time", "heatmaps", "combined", "curves", "spans")
 OF_ANGLES = ("heatmaps", "combined")  # what angular distances of consecutive layers are enough for
@@ -99,6 +99,6 @@ def render(figure: Figure, file_format: Format) -> bytes:
 
     target = io.BytesIO()
     with matplotlib.rc_context(SETTINGS):
-        metadata = {"Date": None} if file_format == "svg" else {"Software": None}
+        metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[file_format]
         figure.savefig(target, format=file_format, dpi=DOTS_PER_INCH, metadata=metadata)
     return target.getvalue()

@@ -1,5 +1,6 @@
 """`surgery evaluate`: the table, its controls, what a second run finds again, and what is refused."""
 
+import base64
 import json
 import re
 import shlex
@@ -87,6 +88,18 @@ def test_rows_and_controls_are_there(measured):
         assert [file.name for file in files] == [f"{number:05d}.png" for number in range(4)]
         assert files[0].read_bytes().startswith(b"\x89PNG")
         assert all(file.stat().st_nlink == 2 for file in files)  # the other name is in the store
+
+
+def test_what_was_measured_makes_a_page_with_the_spec_and_what_it_costs(measured, surgery_command, tmp_path):
+    folder, document = measured
+    (row,) = (row for row in document["rows"] if row["kind"] == "variant")
+    assert "skip: transformer_blocks" in row["spec_text"]
+    assert 0 < row["cost"]["parameters_after"] < row["cost"]["parameters_before"]
+    result = surgery_command("report", folder, "--out", tmp_path / "page.html")
+    assert (result.exit_code, result.stderr) == (0, ""), "nothing is missing"
+    page = (tmp_path / "page.html").read_text()
+    assert base64.b64encode(row["spec_text"].encode()).decode() in page
+    assert page.count("data:image/webp") == 3 * 4, "four prompts"
 
 
 def test_compiling_alone_changes_nothing(measured):

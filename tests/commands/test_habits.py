@@ -68,6 +68,7 @@ FAULTY = {
     "generate": ["{nowhere}.yaml", "--out", "{out}"],
     "compile": ["{nowhere}", "--to", "graph", "--out", "{out}"],
     "evaluate": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}"],
+    "report": ["{nowhere}", "--out", "{out}.html"],
     "remap": ["{nowhere}", "--spec", "{nowhere}", "--out", "{out}.safetensors"],
     "profile": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}.safetensors"],
     "plot": ["{nowhere}", "--out", "{out}"],

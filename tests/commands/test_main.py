@@ -20,6 +20,7 @@ COMMANDS = [
     "generate",
     "compile",
     "evaluate",
+    "report",
     "remap",
     "profile",
     "plot",

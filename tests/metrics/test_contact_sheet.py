@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from surgery.metrics.contact_sheet import CELL_PX, LABEL_PX, MARGIN_PX, contact_sheet
+from surgery.metrics.contact_sheet import CELL_PX, LABEL_PX, MARGIN_PX, contact_sheet, sheet_of_variants
 
 WHITE = (255, 255, 255)
 COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200), (200, 0, 200)]
@@ -67,6 +67,9 @@ def test_long_names_make_room():
     assert long_row.width > short.width and long_row.height == short.height
     assert long_column.height > short.height and long_column.width == short.width
     assert endless.height == short.height + 3 * (LABEL_PX + 4)
+    one_word = contact_sheet([[plain(COLOURS[0])]], row_names=["a"], column_names=["replace_sweep_each" * 2])
+    dark = np.asarray(one_word.convert("L")) < 128
+    assert one_word.height == short.height + 2 * (LABEL_PX + 4) and not dark[:, -MARGIN_PX // 2 :].any()
 
 
 @pytest.mark.parametrize("size", [(8, 16), (16, 8), (300, 100), (1, 500)])
@@ -98,3 +101,31 @@ def test_names_and_rows_must_be_as_many():
 
 def test_no_column_has_a_name_and_no_row():
     assert contact_sheet([], row_names=[], column_names=[]).size == (2 * MARGIN_PX, 2 * MARGIN_PX)
+
+
+@pytest.mark.parametrize("columns", ["prompts", "variants"])
+def test_on_long_sheets_the_names_stand_again_and_every_picture_is_there_once(columns):
+    """15 prompts by 2 variants: after 12 rows or columns there is room for the names once more, and they are in it."""
+    shades = {name: [plain((16 * n, 10, blue)) for n in range(15)] for name, blue in (("a", 0), ("b", 200))}
+    prompts = [f"p{n}" for n in range(15)]
+    sheet = sheet_of_variants(shades, prompts, columns)
+    along, across = (sheet, sheet.transpose(Image.Transpose.TRANSPOSE))[:: 1 if columns == "variants" else -1]
+    names = along.height - 15 * (CELL_PX + MARGIN_PX)
+    assert along.height > along.width == across.height
+    pixels = np.asarray(along)
+    found = [
+        (y, x)
+        for y in range(along.height - 1)
+        for x in (along.width - 2 * (CELL_PX + MARGIN_PX) + 1, along.width - MARGIN_PX - 2)
+        if tuple(pixels[y, x]) in {(16 * n, 10, blue) for n in range(15) for blue in (0, 200)}
+    ]
+    assert len(found) == 2 * 15 * CELL_PX
+    top = names // 2
+    again = top + 12 * (CELL_PX + MARGIN_PX)
+    dark = np.asarray(along.convert("L")) < 128
+    left = along.width - 2 * (CELL_PX + MARGIN_PX)
+    for begin in (0, again):
+        assert dark[begin : begin + top - MARGIN_PX // 2, left:].any(), "names of the columns"
+    for number in (0, 14):
+        begin = (number // 12 + 1) * top + number * (CELL_PX + MARGIN_PX)
+        assert dark[begin : begin + CELL_PX, :left].any(), "names of the rows"
