@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.experiment.layer_edit import LayerEdit, find_layer_edit
-from surgery.plan.windowed import AnyPlan, any_plan_from_json, plans_of
+from surgery.plan.paired import ModelPlan, model_plan_from_json, plans_of_model
 
 Array = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ class _Row:
     """A variant: its name, its plan, and its errors by bin with the ends of their intervals (3, B)."""
 
     name: str
-    plan: AnyPlan
+    plan: ModelPlan
     errors: Array
 
 
@@ -108,10 +108,10 @@ def _read_rows(document: Mapping[str, Any]) -> list[_Row]:
     return rows
 
 
-def _read_plan(data: dict[str, Any]) -> AnyPlan:
+def _read_plan(data: dict[str, Any]) -> ModelPlan:
     if "hash" not in data:
         raise ValueError("a plan has no hash")
-    return any_plan_from_json(data)
+    return model_plan_from_json(data)
 
 
 def _read_errors(row: Mapping[str, Any]) -> Array:
@@ -130,8 +130,8 @@ def _numbers(values: Sequence[float | None]) -> Array:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _lengths(plan: AnyPlan) -> tuple[tuple[str, int], ...]:
-    return tuple((schedule.stack, schedule.num_blocks) for each in plans_of(plan) for schedule in each.schedules)
+def _lengths(plan: ModelPlan) -> tuple[tuple[str, int], ...]:
+    return tuple((schedule.stack, schedule.num_blocks) for each in plans_of_model(plan) for schedule in each.schedules)
 
 
 def _map_rows(rows: Sequence[_Row], num_prompts: int, what: str) -> Damage:

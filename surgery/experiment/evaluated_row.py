@@ -20,8 +20,8 @@ class EvaluatedRow:
     """A row of the table. `kind` is baseline, variant, control or average; `pictures` are what its scores are of, where
     they are still there: None once they were not to be kept.
 
-    `spec` and `plan` are those of a variant, and `planned` is where both come from; the spec of a point of a sweep knows
-    the values of its variables. `errors` are its denoising errors by prompt and bin (N, bins), relative to the
+    `spec` and `plan` are those of a variant, and `planned` is where both come from; the spec of a point of a sweep
+    knows the values of its variables. `errors` are its denoising errors by prompt and bin (N, bins), relative to the
     baseline's predictions; None for controls that have no model of their own. `stage` is the last that it came to,
     where there were stages.
     """

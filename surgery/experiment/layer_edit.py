@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from surgery.plan.paired import ModelPlan, PairedPlan
 from surgery.plan.plan import ReplacedComponent
 from surgery.plan.schedule import Item, Layer, Repetition, Schedule
-from surgery.plan.windowed import AnyPlan, WindowedPlan
+from surgery.plan.windowed import WindowedPlan
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,9 @@ class LayerEdit:
     what: str
 
 
-def find_layer_edit(plan: AnyPlan) -> LayerEdit | None:
+def find_layer_edit(plan: ModelPlan) -> LayerEdit | None:
     """The edit of a plan that touches one layer, always, as a whole or in some components; None of any other plan."""
-    if isinstance(plan, WindowedPlan):
+    if isinstance(plan, (WindowedPlan, PairedPlan)):
         return None
     found: list[LayerEdit] = []
     for schedule in plan.schedules:

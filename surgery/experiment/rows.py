@@ -13,10 +13,9 @@ from PIL import Image
 from surgery.experiment.controls import BASELINE, NO_OP, NOISE, RESEEDED
 from surgery.graph.apply import Variants
 from surgery.pipelines.draw import draw_pictures
-from surgery.plan.paired import ModelPlan, PairedPlan
+from surgery.plan.paired import ModelPlan, plans_of_model
 from surgery.plan.planned import plan_spec
 from surgery.plan.planned_pair import AnyPlanned, PlannedPair, plan_model_points
-from surgery.plan.windowed import plans_of
 from surgery.spec.load import Spec, read_spec
 
 RESEED = 1_000_003  # added to the seeds of the baseline that is drawn again
@@ -93,8 +92,7 @@ class VariantRow(Row):
     def recipe(self) -> dict[str, Any]:
         if self.plan is None:
             return {"row": "unchanged graph", "plan": None, "means": None, "seeds_from": self.seed, "size": None}
-        parts = self.plan.by_part.values() if isinstance(self.plan, PairedPlan) else (self.plan,)
-        means = [item.values for part in parts for each in plans_of(part) for item in each.replacements]
+        means = [item.values for each in plans_of_model(self.plan) for item in each.replacements]
         return {"row": "model", "plan": self.plan.hash, "means": means, "seeds_from": self.seed, "size": None}
 
     @property

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from surgery.plan.windowed import AnyPlan, any_plan_from_json
+from surgery.plan.plan import Plan
+from surgery.plan.windowed import AnyPlan, any_plan_from_json, plans_of
 from surgery.spec.selector import FIRST, SECOND
 
 
@@ -57,6 +58,12 @@ class PairedPlan:
 
 
 ModelPlan = AnyPlan | PairedPlan
+
+
+def plans_of_model(plan: ModelPlan) -> tuple[Plan, ...]:
+    """The plans of all transformers and atoms, each once."""
+    parts = plan.by_part.values() if isinstance(plan, PairedPlan) else (plan,)
+    return tuple(dict.fromkeys(each for part in parts for each in plans_of(part)))
 
 
 def model_plan_from_json(data: dict[str, Any]) -> ModelPlan:

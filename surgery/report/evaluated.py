@@ -11,7 +11,7 @@ from surgery.errors import InputError
 from surgery.experiment.controls import BASELINE
 from surgery.metrics.intervals import Interval
 from surgery.plan.cost import Cost
-from surgery.plan.windowed import AnyPlan, any_plan_from_json
+from surgery.plan.paired import ModelPlan, model_plan_from_json
 
 PREFERRED = "denoising error"  # to rank by: it takes the fewest prompts to tell layers apart
 KINDS = ("baseline", "variant", "control")
@@ -49,7 +49,7 @@ class MeasuredRow:
     differences: Mapping[str, Interval] = field(default_factory=dict)
     stem: str = ""
     point: Mapping[str, Value] = field(default_factory=dict)
-    plan: AnyPlan | None = None
+    plan: ModelPlan | None = None
     spec_text: str | None = None
     cost: Cost | None = None
 
@@ -146,7 +146,7 @@ def _read_row(data: Mapping[str, Any]) -> MeasuredRow:
         },
         str(data.get("spec", "")),
         _read_point(data.get("point", {})),
-        any_plan_from_json(data["plan"]) if "plan" in data else None,
+        model_plan_from_json(data["plan"]) if "plan" in data else None,
         None if data.get("spec_text") is None else str(data["spec_text"]),
         _read_cost(data["cost"]) if "cost" in data else None,
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from surgery.experiment.layer_edit import LayerEdit, find_layer_edit
-from surgery.plan.windowed import plans_of
+from surgery.plan.paired import plans_of_model
 from surgery.report.evaluated import MeasuredRow, Value
 
 MIN_POINTS = 2  # of a curve
@@ -145,7 +145,7 @@ def _layer_curves(edits: Mapping[tuple[str, str], Mapping[float, MeasuredRow]]) 
 
 def _num_blocks(row: MeasuredRow, stack: str) -> int:
     assert row.plan is not None, "an edit is of a plan"
-    schedules = plans_of(row.plan)[0].schedules
+    schedules = plans_of_model(row.plan)[0].schedules
     return next((schedule.num_blocks for schedule in schedules if schedule.stack == stack), 0)
 
 
