@@ -1,6 +1,8 @@
 """The folder of an evaluation -> one HTML page that holds all of it: no request leaves it, no script is needed."""
 
 import base64
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +26,10 @@ from surgery.report.ranking import Ranking, interval_text, rank, rows_csv
 from surgery.report.sweep_forms import forms_of
 from surgery.report.themes import LIGHT
 from surgery.report.what_matters import SHARE, LayerSet, control_of, findings_of, layer_sets
+from surgery.spec.spec_name import name_of_point
 
 NUM_PICTURED = 10  # of the best variants, and of the worst
+UNSAFE = re.compile(r"[^\w.=,+-]+")  # in the name of a file
 PLAIN = ("model", "seed", "batch_size", "dtype", "device", "call", "versions", "judges")
 
 
@@ -197,15 +201,14 @@ def _grids_of(
 
 def _variant_part(row: MeasuredRow, number: int) -> VariantPart:
     schedule = None if row.plan is None else draw_svg(row.plan, title=row.name)
-    point = ",".join(f"{name}={value}" for name, value in row.point.items())
-    name = f"{row.stem or 'variant'}.yaml"
+    stem = row.stem or "variant"
     return VariantPart(
         row,
         f"variant-{number}",
         None if schedule is None else _without_style(schedule),
         None if row.spec_text is None else data_link(row.spec_text, "application/yaml"),
-        name,
-        f"{name}#{point}" if point else "",
+        UNSAFE.sub("_", " ".join([stem, *(f"{name}={value}" for name, value in row.point.items())])) + ".yaml",
+        shlex.quote(name_of_point(f"{stem}.yaml", row.point.items())) if row.point else "",
     )
 
 
