@@ -30,7 +30,14 @@ def rows_table(evaluation: "Evaluation") -> str:
     for row in (*evaluation.rows, *averages):
         for score in row.scores:
             found = score.interval
-            numbers = (names[score.metric.key], *_ends(found), found.method, found.num, score.metric.made_with, None)
+            numbers = (
+                names[score.metric.key],
+                *_ends(found),
+                found.method,
+                found.num,
+                score.metric.made_with,
+                row.stage,
+            )
             difference = score.difference
             ends = (None,) * 4 if difference is None else (*_ends(difference), difference.method)
             lines.append(
@@ -53,7 +60,9 @@ def prompts_table(evaluation: "Evaluation") -> str:
         for row in evaluation.rows
         for score in row.scores
         if score.values is not None
-        for number, (prompt, value) in enumerate(zip(prompts, score.values, strict=True))
+        for number, (prompt, value) in enumerate(
+            zip(prompts, score.values, strict=False)
+        )  # stages are of the first prompts
     )
     return _csv_text(evaluation, PROMPT_COLUMNS, lines)
 

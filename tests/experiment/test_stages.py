@@ -1,5 +1,6 @@
 """Stages: few prompts for many variants, many for the best."""
 
+import csv
 import json
 
 import pytest
@@ -108,4 +109,6 @@ def test_an_evaluation_in_stages_measures_each_row_as_far_as_it_came(tmp_path):
     assert full["denoising error"]["value"] < min(
         scores["denoising error"]["value"] for scores in measured["error:2/2"]
     )
+    lines = list(csv.DictReader((out / "rows.csv").read_text().splitlines()))
+    assert {(line["stage"], line["metric"]) for line in lines} >= {("error:2/2", "denoising error"), ("full:3", "SSIM")}
     assert "error:2/2" in result.output and "N is that of a row's last stage" in result.output
