@@ -103,6 +103,8 @@ class Predictors:
         plans = tuple(rows)
         if not plans:
             return
+        if not expected.is_alone:
+            raise TraceError("the pipeline calls its transformer more than once, or that changes what it is given")
         if expected.call.model is not self.variants.first.model:  # a second transformer, which no planned spec edits
             for name in names:
                 on_prediction(name, expected.prediction)

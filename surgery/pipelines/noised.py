@@ -18,7 +18,7 @@ from surgery.diffusers_internals import pack_by_pipeline
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.conditions import conditions_of
 from surgery.pipelines.guidance import StopSampling, transformers_of
-from surgery.pipelines.noised_call import NoisedCall, TransformerCall, note_calls
+from surgery.pipelines.noised_call import CallNotes, NoisedCall
 from surgery.pipelines.replaced import replaced
 from surgery.tracing.arguments import parameters_of_module
 
@@ -65,7 +65,7 @@ def call_noised(
     arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1, **size}
     generators = [torch.Generator().manual_seed(number) for number in range(len(captions))]
     predictions: list[torch.Tensor] = []
-    calls: list[TransformerCall] = []
+    notes = CallNotes()
     name = parameters_of_module(pipe.transformer)[0]
     with ExitStack() as stack:
         stack.enter_context(replaced(pipe.scheduler, "step", _keep_and_stop(pipe.scheduler.step, predictions)))
@@ -75,15 +75,17 @@ def call_noised(
                 stack.enter_context(replaced(model, "forward", instead))
             hook = model.register_forward_pre_hook(_put(pipe, name, noised), with_kwargs=True, prepend=True)
             stack.callback(hook.remove)
-            hook = model.register_forward_hook(note_calls(calls), with_kwargs=True)
-            stack.callback(hook.remove)
+            stack.callback(model.register_forward_pre_hook(notes.before, with_kwargs=True).remove)
+            stack.callback(model.register_forward_hook(notes.after, with_kwargs=True).remove)
         try:
             pipe(conditions_of(pipe, captions), generator=generators, output_type="latent", **arguments)
         except StopSampling:
             pass
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
-    return NoisedCall(calls[-1], predictions[0], calls[-1].find_view(predictions[0]) if len(calls) == 1 else None)
+    last = notes.calls[-1]
+    is_alone = len(notes.calls) == 1 and last.keeps_inputs
+    return NoisedCall(last, predictions[0], last.find_view(predictions[0]), is_alone)
 
 
 def picture_size(pipe: Any, call: Mapping[str, Any]) -> tuple[int, int]:

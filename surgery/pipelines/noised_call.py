@@ -1,6 +1,6 @@
 """What a transformer gave in a call, and what its pipeline made of that: so that it need not run for another output."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,17 @@ from surgery.tracing.memo import tensors_in, versions_of
 
 @dataclass(frozen=True)
 class TransformerCall:
-    """A call of a transformer; `versions` say how often each tensor of its output was changed by then."""
+    """A call of a transformer; `versions` say how often each tensor of its output was changed by then.
+
+    `keeps_inputs` says that the tensors that it was given are still what they were.
+    """
 
     model: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     output: Any
     versions: list[int]
+    keeps_inputs: bool
 
     def find_view(self, prediction: torch.Tensor) -> int | None:
         """The number of the tensor of the output that a prediction shows, unchanged; None of anything else."""
@@ -29,13 +33,21 @@ class TransformerCall:
         return None
 
 
-def note_calls(calls: list[TransformerCall]) -> Callable[..., None]:
-    """A hook that keeps what the transformer is given, and what it gives."""
+class CallNotes:
+    """Hooks of a transformer that keep what it is given, and what it gives."""
 
-    def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        calls.append(TransformerCall(module, args, kwargs, output, versions_of(output)))
+    def __init__(self) -> None:
+        self.calls: list[TransformerCall] = []
+        self.given: list[int] = []
 
-    return note
+    def before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002  (torch's)
+        """Of the pre-forward kind, behind all others."""
+        self.given = versions_of([args, kwargs])
+
+    def after(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Of the forward kind."""
+        keeps_inputs = versions_of([args, kwargs]) == self.given
+        self.calls.append(TransformerCall(module, args, kwargs, output, versions_of(output), keeps_inputs))
 
 
 @dataclass(frozen=True)
@@ -43,12 +55,14 @@ class NoisedCall:
     """The call of a transformer at a noised batch, and what its pipeline handed its scheduler.
 
     `view` says of which tensor of the call's output the prediction is a view; None where it is something else made of
-    them, or where the transformer was called more than once.
+    them. `is_alone` says that the prediction comes of this one call, whose inputs are still what they were: only then
+    may another output take the place of its own.
     """
 
     call: TransformerCall
     prediction: torch.Tensor
     view: int | None
+    is_alone: bool
 
     def prediction_of(self, output: Any) -> torch.Tensor | None:
         """What the pipeline would have made of another output; None where that takes the pipeline."""

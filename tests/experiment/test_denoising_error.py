@@ -5,10 +5,14 @@ import pipelines
 import pytest
 import torch
 
+from surgery.anatomy.from_model import read_anatomy
 from surgery.errors import InputError
 from surgery.experiment.denoising_error import denoising_errors
 from surgery.graph.apply import apply
+from surgery.graph.shared_forward import DEFAULT_MEMORY, SharedForward
 from surgery.pipelines.noised import add_noise
+from surgery.pipelines.noised_call import CallNotes, TransformerCall
+from surgery.plan.planned import plan_spec
 from surgery.spec.load import read_spec
 
 PROMPTS = ("red apple", "rocket", "two dogs")
@@ -73,6 +77,43 @@ def test_it_is_the_relative_distance_of_two_predictions():
         assert found["skip"].to_truth[0, number] == pytest.approx(
             float((other - truth).norm() / truth.norm()), rel=1e-5
         )
+
+
+WINDOWED = """
+surgery: v1
+operations:
+  - {skip: "transformer_blocks[2]", when: {timesteps: [0.5, 1]}}
+  - {replace: {component: "transformer_blocks[1].ff", with: zero}, when: {timesteps: [0, 0.5]}}
+"""
+
+
+def without_view(call, prediction):
+    return None
+
+
+@pytest.mark.parametrize("way", ["view", "by the pipeline", "one by one", "in parts"])
+def test_planned_specs_err_as_their_pipelines_do(way, monkeypatch):
+    """Whether the prediction is a view of the output, or made by the pipeline, or nothing can be shared at all."""
+    pipe, call = pipelines.build_pipeline("demo")
+    texts = ['surgery: v1\noperations: [{skip: "transformer_blocks[4]"}]', "surgery: v1\noperations: []", WINDOWED]
+    planned = {text: plan_spec(read_spec(text), read_anatomy(pipe.transformer)) for text in texts}
+    clean = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    options = {"seeds": [0, 1], "bins": 2, "batch_size": 2, "call": call}
+    expected = denoising_errors(
+        {text: apply(pipe, found) for text, found in planned.items()}, pipe, clean, PROMPTS[:2], **options
+    )
+    walked = []
+    run_all = SharedForward.run_all
+    monkeypatch.setattr(SharedForward, "run_all", lambda *args: (walked.append(1), run_all(*args))[1])
+    if way == "by the pipeline":
+        monkeypatch.setattr(TransformerCall, "find_view", without_view)
+    if way == "one by one":
+        monkeypatch.setattr(CallNotes, "before", lambda notes, *_: setattr(notes, "given", [-1]))
+    memory = 0 if way == "in parts" else DEFAULT_MEMORY
+    found = denoising_errors(planned, pipe, clean, PROMPTS[:2], memory=memory, **options)
+    assert all(np.array_equal(found[text].to_baseline, expected[text].to_baseline) for text in texts)
+    assert len(walked) == (0 if way == "one by one" else 2)
+    assert (found[texts[1]].to_baseline == 0).all() and (found[WINDOWED].to_baseline > 0).all()
 
 
 def test_what_does_not_pair_is_said():
