@@ -226,9 +226,9 @@ def test_a_config_that_builds_no_transformer_is_refused(tmp_path, config, change
         surgery.inspect(folder)
 
 
-def test_a_config_that_leaves_a_size_of_the_call_empty_is_known_once_it_has_run(tmp_path, config):
+def test_a_config_that_leaves_a_size_of_the_row_empty_is_known_by_inputs_that_are_found(tmp_path, config):
     anatomy = surgery.inspect(write_files(tmp_path / "folder", {"config.json": {**config, "caption_channels": None}}))
-    assert [stack.streams for stack in anatomy.stacks] == [None] and anatomy.trace_failure is None
+    assert [stack.streams for stack in anatomy.stacks] == [("hidden_states",)] and anatomy.trace_failure is None
 
 
 @pytest.mark.parametrize("num_layers", [501, 400])  # too many whatever they are made of, and too many of theirs
