@@ -34,7 +34,7 @@ def test_variants_err_and_the_unchanged_graph_does_not(name):
         batch_size=2,
         call=call,
         has_truth=True,
-        on_batch=counted.append,
+        tell=lambda number, name: counted.append(number),
     )
     assert sum(counted) == 3 * 3 * len(pipes)
     assert (found["no-op"].to_baseline == 0).all() and (found["baseline"].to_baseline == 0).all()
