@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +18,7 @@ from surgery.experiment.engines import Tell, Unit, tell_nobody
 from surgery.progress import say_stage
 
 Result = TypeVar("Result")
-SECONDS_TO_CONNECT = 5.0
+SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 5.0, 30.0
 SECONDS_BETWEEN_LOOKS = 15.0  # at the cluster, while nothing happens
 SETTINGS = {  # a cluster of our own reports to nobody, and leaves the devices of workers without GPU as they are
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -243,14 +245,23 @@ def connect(ray: Any, address: str) -> None:
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or "/" in host:
             raise InputError(f'"{address}" is no address of a cluster; write --address HOST:PORT, or auto')
-        try:
-            socket.create_connection((host, int(port)), timeout=SECONDS_TO_CONNECT).close()
-        except (OSError, OverflowError):
-            raise missing from None
+        if not is_cluster(address, host, int(port)):
+            raise missing
     try:
         ray.init(address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise missing from error
+
+
+def is_cluster(address: str, host: str, port: int) -> bool:
+    """Whether Ray answers there; it would itself wait for minutes."""
+    asked = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        socket.create_connection((host, port), timeout=SECONDS_TO_CONNECT).close()
+        answer = subprocess.run(asked, capture_output=True, timeout=SECONDS_TO_ANSWER, check=False)
+    except (OSError, OverflowError, subprocess.TimeoutExpired):
+        return False
+    return answer.returncode == 0
 
 
 def shares(
