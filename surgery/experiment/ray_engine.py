@@ -20,6 +20,7 @@ from surgery.progress import say_stage
 Result = TypeVar("Result")
 SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 5.0, 30.0
 SECONDS_BETWEEN_LOOKS = 15.0  # at the cluster, while nothing happens
+LONGEST_PLACE, SHORT_PLACE = 20, "/tmp"  # the names of Ray's sockets in it have at most 107 characters
 SETTINGS = {  # a cluster of our own reports to nobody, and leaves the devices of workers without GPU as they are
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -206,7 +207,8 @@ def num_gpus_of(device: str) -> int:
 
 def start_here(ray: Any, stack: ExitStack, workers: int | None, threads: int | None, gpus: int) -> None:
     """Start a cluster on this machine; what it writes goes with the stack."""
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="surgery-ray-", ignore_cleanup_errors=True))
+    place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_PLACE else SHORT_PLACE
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="surgery-", dir=place, ignore_cleanup_errors=True))
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers is not None and threads is not None and not gpus:
         cpus = workers * threads

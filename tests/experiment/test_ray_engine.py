@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from random import Random
@@ -49,11 +50,13 @@ def _with_ray():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    found = tmp_path_factory.mktemp("ray")
-    (found / "sweep.yaml").write_text(SWEEP)
-    (found / "prompts.txt").write_text("red apple\nrocket\ntwo dogs\nblue heart\n")
-    return found
+def folder():
+    """Of a short name, which leaves room for those of Ray's sockets; temporary files are in it as well."""
+    with tempfile.TemporaryDirectory(prefix="r") as name:
+        found = Path(name)
+        (found / "sweep.yaml").write_text(SWEEP)
+        (found / "prompts.txt").write_text("red apple\nrocket\ntwo dogs\nblue heart\n")
+        yield found
 
 
 def start(folder, out, *options):
@@ -118,7 +121,7 @@ def wait_until(condition, process):
 
 def nothing_is_left(folder):
     end = time.monotonic() + 30
-    while (left := [*folder.glob("surgery-ray-*"), *processes(f"{folder}/surgery-ray-")]) and time.monotonic() < end:
+    while (left := [*folder.glob("surgery-*"), *processes(f"{folder}/surgery-")]) and time.monotonic() < end:
         time.sleep(0.2)
     return not left
 
@@ -173,7 +176,7 @@ def test_what_stops_a_run_says_what_is_kept_and_leaves_nothing(folder):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 130 and "interrupted: the pictures that were drawn are kept in stopped" in said
-    assert not list(folder.glob("surgery-ray-*/ray/session_*/sockets/raylet")) or nothing_is_left(folder)
+    assert not list(folder.glob("surgery-*")) or nothing_is_left(folder)
 
 
 def test_what_an_actor_raises_or_dies_of_is_told_without_tracebacks_of_ray():
