@@ -1,5 +1,7 @@
 """The denoising error: exactly zero for the same model, what one computes by hand for others."""
 
+import pickle
+
 import numpy as np
 import pipelines
 import pytest
@@ -73,6 +75,25 @@ def test_it_is_the_relative_distance_of_two_predictions():
         assert found["skip"].to_truth[0, number] == pytest.approx(
             float((other - truth).norm() / truth.norm()), rel=1e-5
         )
+
+
+def test_a_unit_of_work_holds_its_own_latents_only():
+    """Pickled as what another process is sent: a tenth of the latents, not a view of all."""
+    pipe, call = pipelines.build_pipeline("demo")
+    clean, units = torch.zeros(20, 4, 64, 64), []
+    denoising_errors(
+        {"baseline": pipe},
+        pipe,
+        clean,
+        ["rocket"] * 20,
+        seeds=range(20),
+        bins=2,
+        batch_size=2,
+        call=call,
+        run_units=lambda given: iter(units.extend(given) or ()),
+    )
+    assert len(units) == 2 * 10
+    assert max(len(pickle.dumps(unit)) for unit in units) < clean.nbytes / 8
 
 
 def test_what_does_not_pair_is_said():
