@@ -207,17 +207,16 @@ def num_gpus_of(device: str) -> int:
 
 def start_here(ray: Any, stack: ExitStack, workers: int | None, threads: int | None, gpus: int) -> None:
     """Start a cluster on this machine; what it writes goes with the stack."""
+    import torch
+
     place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_PLACE else SHORT_PLACE
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="surgery-", dir=place, ignore_cleanup_errors=True))
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers is not None and threads is not None and not gpus:
-        cpus = workers * threads
-    elif workers is not None:
-        cpus = max(cpus, workers)
+    num_workers = workers or (torch.cuda.device_count() if gpus else 1)
     stack.enter_context(setting("RAY_TMPDIR", folder))
     ray.init(
         "local",
-        num_cpus=max(cpus, threads or 1),
+        num_cpus=max(cpus, num_workers * (threads or 1)),  # more than there are, if that is asked for
         num_gpus=None if gpus else 0,
         include_dashboard=False,
         logging_level="ERROR",
