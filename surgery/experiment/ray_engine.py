@@ -210,7 +210,7 @@ def start_here(ray: Any, stack: ExitStack, workers: int | None, threads: int | N
     import torch
 
     place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_PLACE else SHORT_PLACE
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="surgery-", dir=place, ignore_cleanup_errors=True))
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="s-ray-", dir=place, ignore_cleanup_errors=True))
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     num_workers = workers or (torch.cuda.device_count() if gpus else 1)
     stack.enter_context(setting("RAY_TMPDIR", folder))
@@ -246,23 +246,29 @@ def connect(ray: Any, address: str) -> None:
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or "/" in host:
             raise InputError(f'"{address}" is no address of a cluster; write --address HOST:PORT, or auto')
-        if not is_cluster(address, host, int(port)):
+        answer = ask_cluster(address, host, int(port))
+        if answer is None:
             raise missing
+        if "AuthenticationError" in answer:
+            raise InputError(
+                f"the cluster at {address} takes only who has its token; with ~/.ray/auth_token of the machine that "
+                "started it, set RAY_AUTH_MODE=token"
+            )
     try:
         ray.init(address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise missing from error
 
 
-def is_cluster(address: str, host: str, port: int) -> bool:
-    """Whether Ray answers there; it would itself wait for minutes."""
+def ask_cluster(address: str, host: str, port: int) -> str | None:
+    """What a cluster says of its health, None where there is none; `ray.init` would itself wait for minutes."""
     asked = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         socket.create_connection((host, port), timeout=SECONDS_TO_CONNECT).close()
-        answer = subprocess.run(asked, capture_output=True, timeout=SECONDS_TO_ANSWER, check=False)
+        answer = subprocess.run(asked, capture_output=True, timeout=SECONDS_TO_ANSWER, check=False, text=True)
     except (OSError, OverflowError, subprocess.TimeoutExpired):
-        return False
-    return answer.returncode == 0
+        return None
+    return answer.stderr if answer.returncode == 0 or "AuthenticationError" in answer.stderr else None
 
 
 def shares(
