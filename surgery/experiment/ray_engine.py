@@ -100,9 +100,11 @@ class RayCrew:
         try:
             result = self.ray.get(done)
         except RayTaskError as error:
+            if isinstance(error.cause, RayError):
+                raise WorkerError(f"a worker can't take part: {_first_and_last(error.cause)}") from None
             raise error.cause from None
         except RayError as error:
-            return worker, Lost(str(error).strip().splitlines()[0])
+            return worker, Lost(_first_and_last(error))
         return worker, Ready() if is_opening else Done(result)
 
     def next_done(self) -> Any:
@@ -292,3 +294,9 @@ def shares(
             "give fewer --workers or --threads"
         )
     return share, workers or room
+
+
+def _first_and_last(error: Exception) -> str:
+    """The lines of a long text that say what happened, and why."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    return " ... ".join(dict.fromkeys((lines[0], lines[-1])))

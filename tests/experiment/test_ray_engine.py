@@ -182,7 +182,9 @@ def test_what_stops_a_run_says_what_is_kept_and_leaves_nothing(folder):
     assert nothing_is_left(folder)
 
 
-def test_what_an_actor_raises_or_dies_of_is_told_without_tracebacks_of_ray():
+def test_what_an_actor_raises_or_dies_of_is_told_without_tracebacks_of_ray(monkeypatch):
+    paths = (str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     with open_ray(1, 1, None, "cpu") as engine:
         bench = NoBench()
         assert list(engine.run(bench, [Square(3)], tell_nobody)) == [(0, 9)]
