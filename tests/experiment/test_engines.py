@@ -35,7 +35,7 @@ CALL = {**DEMO_CALL, "num_inference_steps": 2}
 
 def make_request(out, **changes):
     judges = JudgeRequest(extractors=("none",), clip="none", lpips="none")
-    options = {"specs": (str(SKIP),), "prompts": PromptSet(("red apple", "rocket", "two dogs")), "judges": judges}
+    options = {"specs": (str(SKIP),), "prompts": PromptSet(("red apple", "rocket")), "judges": judges}
     return EvaluationRequest(**{"out": out, "batch_size": 2, "bins": 1, "call": CALL, **options, **changes})
 
 
