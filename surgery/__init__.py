@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from surgery.errors import SurgeryError as SurgeryError
     from surgery.errors import SurgeryNote as SurgeryNote
     from surgery.errors import TraceError as TraceError
+    from surgery.errors import WorkerError as WorkerError
     from surgery.experiment.profiling import profile as profile
     from surgery.face import evaluate as evaluate
     from surgery.graph.apply import apply as apply
@@ -48,6 +49,7 @@ __all__ = [
     "SurgeryNote",
     "TraceError",
     "WindowedPlan",
+    "WorkerError",
     "__version__",
     "apply",
     "check",
@@ -78,6 +80,7 @@ _HOMES = {
     "SurgeryNote": "surgery.errors",
     "TraceError": "surgery.errors",
     "WindowedPlan": "surgery.plan.windowed",
+    "WorkerError": "surgery.errors",
     "apply": "surgery.graph.apply",
     "check": "surgery.plan.check_spec",
     "check_sweep": "surgery.plan.check_spec",

@@ -23,6 +23,10 @@ class SpecError(SurgeryError):
         self.partial = partial
         super().__init__("\n".join(self.faults))
 
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[str, ...], object]]:
+        """As it was made: an error may come from another process."""
+        return type(self), (self.faults, self.partial)
+
     @classmethod
     def of(cls, *faults: str) -> Self:
         """One error from its messages."""
@@ -47,6 +51,10 @@ class RefusedError(SurgeryError):
 
 class InternalsError(SurgeryError):
     """A name that a library keeps to itself, and that a feature stands on, is not there in the installed version."""
+
+
+class WorkerError(SurgeryError):
+    """The workers of an engine can't do their work: they were lost, or are not like the process that asks."""
 
 
 class NotYetError(SurgeryError):

@@ -193,7 +193,7 @@ def test_every_file_that_a_page_names_exists(page):
 
 def test_every_page_is_in_the_index():
     index = PAGES["docs/README.md"]
-    assert {f"docs/{target}" for target in re.findall(r"\]\((\w+\.md)\)", index)} == PAGES.keys() - {
+    assert {f"docs/{target}" for target in re.findall(r"\]\(([\w-]+\.md)\)", index)} == PAGES.keys() - {
         "README.md",
         "docs/README.md",
     }

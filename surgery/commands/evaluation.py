@@ -86,6 +86,24 @@ def run(
     memory: Annotated[
         float, typer.Option(min=0, help="GB of states between blocks that may wait for other variants to go on.")
     ] = DEFAULT_GB,
+    engine: Annotated[
+        Literal["serial", "ray"],
+        typer.Option(
+            help="serial: this process; ray: workers, one a GPU or a share of the CPUs (docs/many-machines.md)."
+        ),
+    ] = "serial",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Of --engine ray: as many as there is room for, if not given.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each process; equal ones give equal results to the bit.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto", help="The cluster that `ray start` made, for --engine ray; else one for this run."
+        ),
+    ] = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
     height: HeightOption = None,
@@ -107,6 +125,7 @@ def run(
     refuse_stdin_twice(specs)
     arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
     from surgery.demo.bundled_judges import bundled_judges
+    from surgery.experiment.engine_choice import EngineChoice
     from surgery.experiment.evaluation import EvaluationRequest
     from surgery.experiment.judges import JudgeRequest
     from surgery.experiment.prompts import read_prompt_file
@@ -145,6 +164,7 @@ def run(
         stages=() if stages is None else read_stages(stages),
         rank_by=rank_by,
         memory=round(memory * BYTES_A_GB),
+        engine=EngineChoice(engine, workers, threads, address),
         dtype=dtype,
         device=device,
         call=arguments,

@@ -8,7 +8,8 @@ A variant with windows runs, in a bin, what it runs at the bin's middle. Where i
 on those that they change (the unconditional one with the empty prompt), where on both, by the mean of the two.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,15 @@ import torch
 from numpy.typing import NDArray
 
 from surgery.errors import InputError, RefusedError
+from surgery.experiment.bench import Bench
+from surgery.experiment.engines import Tell, tell_nobody
 from surgery.experiment.predictors import Predictors
 from surgery.graph.shared_forward import DEFAULT_MEMORY
 from surgery.pipelines.conditions import is_class_conditional
 from surgery.pipelines.guidance import CONDITIONAL, UNCONDITIONAL
 from surgery.pipelines.noised import call_noised, is_flow, pack_latents
 from surgery.pipelines.sampler_clock import shares_of_steps, step_at
+from surgery.pipelines.shared_text import text_encoded_once
 from surgery.pipelines.standing import Standing
 from surgery.plan.windowed import WindowedPlan
 from surgery.spec.operations import BRANCHES
@@ -40,6 +44,66 @@ class DenoisingErrors:
     to_truth: Array | None
 
 
+@dataclass(frozen=True, eq=False)
+class ErrorUnit:
+    """The errors of rows in the middle of one timestep bin on one batch of prompts: one walk for all rows.
+
+    `first` is the number of the first prompt, `clean` its latents and those of its neighbours (B, channels, height,
+    width), `step` that of the sampler in the middle of the bin; `branches` are those that each row is measured on.
+    """
+
+    number: int
+    share: float
+    step: int
+    first: int
+    clean: torch.Tensor
+    seeds: Sequence[int]
+    prompts: Sequence[str]
+    branches: Mapping[str, Sequence[str]]
+    has_truth: bool
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"denoising errors at {self.share:.2f}, prompts {self.first} to {self.first + len(self.prompts) - 1}"
+
+    @property
+    def size(self) -> int:
+        """How many predictions it makes, but for those of second branches."""
+        return len(self.prompts) * len(self.branches)
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Of its errors among all, by prompt and bin."""
+        return slice(self.first, self.first + len(self.prompts)), slice(self.number, self.number + 1)
+
+    def run(self, bench: Bench, tell: Tell) -> dict[str, DenoisingErrors]:
+        """Its errors (B, 1) by row."""
+        with text_encoded_once([bench.run.pipe], bench.run.texts):
+            return self.measure(bench.predictors(tuple(self.branches)), bench.run.call, tell)
+
+    def measure(self, predictors: Predictors, call: Mapping[str, Any], tell: Tell) -> dict[str, DenoisingErrors]:
+        """The same of these predictors, whose baseline is called with the arguments `call`."""
+        noise = torch.cat(
+            [_noise_like(latents, seed, self.number) for latents, seed in zip(self.clean, self.seeds, strict=True)]
+        )
+        errors = _no_errors(self.branches, (len(self.prompts), 1), self.has_truth)
+        for branch in dict.fromkeys(branch for measured in self.branches.values() for branch in measured):
+            captions = list(self.prompts) if branch == CONDITIONAL else [""] * len(self.prompts)
+            given = (self.clean, noise, self.share, captions, call)
+            expected = call_noised(predictors.baseline, *given)
+            truth = None
+            if self.has_truth:
+                truth = _truth(predictors.baseline, self.clean, noise, self.share, expected.prediction)
+            keep = _Keeper(errors, self.branches, branch, expected.prediction, truth, tell)
+            measured = [name for name in self.branches if branch in self.branches[name]]
+            predictors.predict(measured, given, Standing(self.share, self.step, branch), expected, keep)
+        return errors
+
+
+RunUnits = Callable[[Sequence[ErrorUnit]], Iterator[tuple[int, dict[str, DenoisingErrors]]]]
+
+
 def denoising_errors(
     rows: Mapping[str, Any],
     baseline: Any,
@@ -52,7 +116,8 @@ def denoising_errors(
     call: Mapping[str, Any],
     has_truth: bool = False,
     memory: int = DEFAULT_MEMORY,
-    on_batch: Callable[[int], object] = lambda count: None,  # noqa: ARG005  (nobody is told)
+    tell: Tell = tell_nobody,
+    run_units: RunUnits | None = None,
 ) -> dict[str, DenoisingErrors]:
     """The errors of several rows in the middle of each timestep bin.
 
@@ -61,7 +126,7 @@ def denoising_errors(
     bytes of states that wait.
 
     `clean` are latents (N, channels, height, width), one a prompt, of real pictures where `has_truth`; `seeds` are
-    those of their noise. `on_batch` is told how many predictions each batch has finished.
+    those of their noise. `run_units` does the work, in any order; without it, it is done here, and `tell` is told.
 
     Raises:
         InputError: prompts, latents and seeds are not equally many, or the pipeline refuses the call.
@@ -71,49 +136,51 @@ def denoising_errors(
         raise InputError(
             f"there are {len(clean)} latents, {len(prompts)} prompts and {len(seeds)} seeds; give one each"
         )
-    captions = {CONDITIONAL: list(prompts), UNCONDITIONAL: [""] * len(prompts)}
     predictors = Predictors(rows, baseline, memory)
     branches = {name: branches_of(predictors.windows(name), baseline) for name in rows}
     steps = _steps_of_bins([predictors.windows(name) for name in rows], baseline, bins, call)
-    shape = (len(prompts), bins)
-    errors = {name: DenoisingErrors(np.zeros(shape), np.zeros(shape) if has_truth else None) for name in rows}
-    for number in range(bins):
-        share = (number + 0.5) / bins
-        for start in range(0, len(prompts), batch_size):
-            batch = slice(start, start + batch_size)
-            noise = torch.cat(
-                [_noise_like(latents, seed, number) for latents, seed in zip(clean[batch], seeds[batch], strict=True)]
-            )
-            for branch in dict.fromkeys(branch for measured in branches.values() for branch in measured):
-                given = (clean[batch], noise, share, captions[branch][batch], call)
-                expected = call_noised(baseline, *given)
-                truth = _truth(baseline, clean[batch], noise, share, expected.prediction) if has_truth else None
-                keep = _Keeper(errors, branches, branch, (batch, number), expected.prediction, truth, on_batch)
-                measured = [name for name in rows if branch in branches[name]]
-                predictors.predict(measured, given, Standing(share, steps[number], branch), expected, keep)
+    batches = []
+    for start in range(0, len(prompts), batch_size):
+        own = slice(start, start + batch_size)
+        batches.append((start, clean[own].clone(), seeds[own], prompts[own]))  # a view would be sent with all of it
+    units = [
+        ErrorUnit(number, (number + 0.5) / bins, steps[number], *batch, branches, has_truth)
+        for number, batch in itertools.product(range(bins), batches)
+    ]
+    here = (unit.measure(predictors, call, tell) for unit in units)
+    errors = _no_errors(rows, (len(prompts), bins), has_truth)
+    for index, found in enumerate(here) if run_units is None else run_units(units):
+        for name, part in found.items():
+            errors[name].to_baseline[units[index].place] = part.to_baseline
+            if has_truth:
+                errors[name].to_truth[units[index].place] = part.to_truth  # type: ignore[index]  # as has_truth says
     return errors
+
+
+def _no_errors(names: Iterable[str], shape: tuple[int, int], has_truth: bool) -> dict[str, DenoisingErrors]:
+    """Zeros, to be filled."""
+    return {name: DenoisingErrors(np.zeros(shape), np.zeros(shape) if has_truth else None) for name in names}
 
 
 @dataclass(frozen=True)
 class _Keeper:
-    """Keeps the errors of predictions of one branch at one place (prompts, bin)."""
+    """Adds up the errors (B, 1) of predictions of one branch."""
 
     errors: Mapping[str, DenoisingErrors]
     branches: Mapping[str, Sequence[str]]
     branch: str
-    place: tuple[slice, int]
     expected: torch.Tensor
     truth: torch.Tensor | None
-    on_batch: Callable[[int], object]
+    tell: Tell
 
     def __call__(self, name: str, found: torch.Tensor) -> None:
         weight = 1 / len(self.branches[name])
         errors = self.errors[name]
-        errors.to_baseline[self.place] += weight * _relative(found, self.expected)
+        errors.to_baseline[:, 0] += weight * _relative(found, self.expected)
         if self.truth is not None and errors.to_truth is not None:
-            errors.to_truth[self.place] += weight * _relative(found, self.truth)
+            errors.to_truth[:, 0] += weight * _relative(found, self.truth)
         if self.branch == self.branches[name][0]:
-            self.on_batch(len(found))
+            self.tell(len(found), name)
 
 
 def branches_of(windows: WindowedPlan | None, baseline: Any) -> tuple[str, ...]:

@@ -1,72 +1,87 @@
 """Rows and prompts -> pictures, by an engine, while people are told how far it is."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from surgery.experiment.engines import Batch, Engine, SerialEngine
-from surgery.experiment.rows import ModelRow, VariantRow
-from surgery.experiment.run import Run
+from surgery.experiment.bench import Bench
+from surgery.experiment.engines import SERIAL, Engine, Tell
+from surgery.experiment.rows import ModelRow, Row, VariantRow
 from surgery.pipelines.guidance import transformers_of
 from surgery.pipelines.shared_text import text_encoded_once
 from surgery.progress import Meter, show_progress
 
-SERIAL = SerialEngine()
+
+@dataclass(frozen=True)
+class DrawUnit:
+    """The pictures of a row, by its name, with these numbers: one call of its pipeline."""
+
+    row: str
+    numbers: range
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.row}, pictures {self.numbers[0]} to {self.numbers[-1]}"
+
+    @property
+    def size(self) -> int:
+        """How many pictures it makes."""
+        return len(self.numbers)
+
+    def run(self, bench: Bench, tell: Tell) -> list[Image.Image]:
+        """The pictures; a prompt is encoded once for all rows of a bench, and each step is a sign of life."""
+        row = bench.row(self.row)
+        tell(0, row.name)
+        with ExitStack() as stack:
+            if isinstance(row, (ModelRow, VariantRow)):
+                stack.enter_context(text_encoded_once([row.pipe], bench.run.texts))
+                count = _step_counter(row.name, tell)
+                for transformer in transformers_of(row.pipe):
+                    stack.callback(transformer.register_forward_hook(count).remove)
+            images = row.draw(bench.prompts, self.numbers, bench.run.call)
+        tell(len(images), "")
+        return images
 
 
-def draw_batches(
-    run: Run,
-    batches: Sequence[Batch],
-    prompts: Sequence[str],
-    *,
-    done: int = 0,
-    engine: Engine = SERIAL,
-) -> Iterator[tuple[Batch, list[Image.Image]]]:
-    """The pictures of each batch as it is drawn; `done` pictures are there already.
-
-    Prompts are encoded once for all rows of the run.
-    """
-    total = done + sum(len(batch.numbers) for batch in batches)
-    with ExitStack() as stack:
-        meter = stack.enter_context(show_progress(total, unit="picture", label="drawing", done=done))
-        notes = stack.enter_context(RowNotes(meter, run.texts))
-        for batch, images in engine.draw(notes.announced(batches), prompts, run.call):
-            meter.advance(len(images))
-            yield batch, images
+def draw_units(rows: Sequence[Row], count: int, batch_size: int) -> list[DrawUnit]:
+    """The pictures 0 to `count` of each row, in batches."""
+    starts = range(0, count, batch_size)
+    return [DrawUnit(row.name, range(start, min(start + batch_size, count))) for row in rows for start in starts]
 
 
-class RowNotes(ExitStack):
-    """Tells a meter which row is drawn, and at which step it is, so that long pictures show life.
+def draw(
+    bench: Bench, units: Sequence[DrawUnit], *, done: int = 0, engine: Engine = SERIAL
+) -> Iterator[tuple[DrawUnit, list[Image.Image]]]:
+    """The pictures of each unit as it is drawn; `done` pictures are there already."""
+    total = done + sum(unit.size for unit in units)
+    with show_progress(total, unit="picture", label="drawing", done=done) as meter:
+        for number, images in engine.run(bench, units, telling(meter)):
+            yield units[number], images
 
-    Within it a pipeline is listened to from its first row on, and answers from `texts` what was encoded before.
-    """
 
-    def __init__(self, meter: Meter, texts: dict[str, Any]) -> None:
-        super().__init__()
-        self.meter, self.texts = meter, texts
-        self.name = ""
-        self.forwards = 0
-        self.met: set[int] = set()
+def telling(meter: Meter) -> Tell:
+    """What engines tell, shown by a meter."""
 
-    def announced(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches; each is told as it is taken."""
-        for batch in batches:
-            self.name, self.forwards = batch.row.name, 0
-            self.meter.note(self.name)
-            if isinstance(batch.row, (ModelRow, VariantRow)):
-                self.meet(batch.row.pipe)
-            yield batch
+    def tell(number: int, text: str) -> None:
+        if text:
+            meter.note(text)
+        if number:
+            meter.advance(number)
 
-    def meet(self, pipe: Any) -> None:
-        """From here on, the forwards of its transformers count, and prompts are encoded once."""
-        if id(pipe) not in self.met:
-            self.met.add(id(pipe))
-            self.enter_context(text_encoded_once([pipe], self.texts))
-            for model in transformers_of(pipe):
-                self.callback(model.register_forward_hook(self._count).remove)
+    return tell
 
-    def _count(self, module: Any, args: Any, output: Any) -> None:  # noqa: ARG002  (torch's signature)
-        self.forwards += 1
-        self.meter.note(f"{self.name}, step {self.forwards}")
+
+def _step_counter(name: str, tell: Tell) -> Any:
+    """A hook of transformers that tells of each of their forwards."""
+    steps = 0
+
+    def count(module: Any, args: Any, output: Any) -> None:  # noqa: ARG001  (torch's signature)
+        nonlocal steps
+        steps += 1
+        tell(0, f"{name}, step {steps}")
+
+    return count

@@ -1,42 +1,48 @@
-"""Where rows are drawn: an engine takes batches of rows, in any order of its own, and hands back their pictures."""
+"""The one seam at which rows are run: an engine does units of work on a bench, and hands back each as it is done."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
-from PIL import Image
+from surgery.experiment.bench import Bench
 
-from surgery.experiment.rows import Row
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+Tell = Callable[[int, str], object]  # so many more pictures or predictions are done; what is done now, or nothing
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The pictures of a row with these numbers, which one call of its pipeline draws."""
+class Unit(Protocol[Result_co]):
+    """A piece of work that is data: any process that has the bench open can do it, with the same result to the bit."""
 
-    row: Row
-    numbers: range
+    @property
+    def label(self) -> str:
+        """What people call it."""
+
+    @property
+    def size(self) -> int:
+        """How many pictures or predictions it makes."""
+
+    def run(self, bench: Bench, tell: Tell) -> Result_co:
+        """Do it; `tell` is told of `size` in all, and of what is done now."""
 
 
 class Engine(Protocol):
-    """Draws batches of one run; each comes back once, as soon as it is drawn."""
+    """Does units of work."""
 
-    def draw(
-        self, batches: Iterable[Batch], prompts: Sequence[str], call: Mapping[str, Any]
-    ) -> Iterator[tuple[Batch, list[Image.Image]]]:
-        """The pictures of each batch."""
+    def run(self, bench: Bench, units: Sequence[Unit[Result]], tell: Tell) -> Iterator[tuple[int, Result]]:
+        """The number of each unit and its result, once each, as they are done: in any order."""
 
 
 class SerialEngine:
-    """One batch after the other, in this process."""
+    """One unit after the other, in this process."""
 
-    def draw(
-        self, batches: Iterable[Batch], prompts: Sequence[str], call: Mapping[str, Any]
-    ) -> Iterator[tuple[Batch, list[Image.Image]]]:
-        """The pictures of each batch, in their order."""
-        for batch in batches:
-            yield batch, batch.row.draw(prompts, batch.numbers, call)
+    def run(self, bench: Bench, units: Sequence[Unit[Result]], tell: Tell) -> Iterator[tuple[int, Result]]:
+        """The results in their order."""
+        for number, unit in enumerate(units):
+            yield number, unit.run(bench, tell)
 
 
-def batches_of(row: Row, count: int, batch_size: int) -> list[Batch]:
-    """The pictures 0 to `count` of a row, in batches."""
-    return [Batch(row, range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
+SERIAL = SerialEngine()
+
+
+def tell_nobody(number: int, text: str) -> None:
+    """Nobody listens."""

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from PIL import Image
 from surgery.anatomy.sources import ModelSource, anatomy_of_source
 from surgery.errors import InputError, RefusedError
 from surgery.experiment.averages import averaged_rows
+from surgery.experiment.bench import Bench
 from surgery.experiment.columns import Column, columns_of
 from surgery.experiment.controls import AVERAGE, BASELINE, CONTROLS, NO_OP
 from surgery.experiment.denoising_error import DenoisingErrors, denoising_errors
-from surgery.experiment.drawing import draw_batches
-from surgery.experiment.engines import batches_of
+from surgery.experiment.drawing import draw, draw_units, telling
+from surgery.experiment.engine_choice import EngineChoice, open_engine
+from surgery.experiment.engines import SERIAL, Engine
 from surgery.experiment.evaluated_row import EvaluatedRow
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.jury import Judges
@@ -41,7 +43,6 @@ from surgery.metrics.pictures import PictureSet
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
-from surgery.pipelines.shared_text import text_encoded_once
 from surgery.plan.planned import PlannedSpec
 from surgery.plan.sweep import count_points, count_text
 from surgery.progress import show_progress
@@ -67,6 +68,7 @@ class EvaluationRequest(RunRequest):
     stages: tuple[Stage, ...] = ()
     rank_by: str | None = None
     memory: int = DEFAULT_MEMORY
+    engine: EngineChoice = field(default_factory=EngineChoice)
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def key_of_request(request: EvaluationRequest) -> str:
         SpecError: a spec has faults.
     """
     asked = {**dataclasses.asdict(request), "specs": [[path, load_spec(path).text] for path in request.specs]}
-    for name in ("out", "memory", "max_variants"):
+    for name in ("out", "memory", "max_variants", "engine"):
         del asked[name]
     for name in ("stages", "rank_by"):  # keys of evaluations without stages are what they were before there were any
         if not asked[name]:
@@ -188,7 +190,14 @@ def run_evaluation(request: EvaluationRequest) -> Evaluation:
         InputError: a spec, the model, a judge, a stage or an option is not usable.
         SpecError: a spec has faults.
         RefusedError: a spec can't be done on this model.
+        WorkerError: the workers of the engine can't do their work.
     """
+    device = check_device(request.device)
+    with open_engine(request.engine, device) as engine:
+        return _run_evaluation(request, device, engine)
+
+
+def _run_evaluation(request: EvaluationRequest, device: str, engine: Engine) -> Evaluation:
     prompts = request.prompts.prompts
     stages = checked_stages(request.stages, len(prompts), request.rank_by)
     specs = [load_spec(path) for path in request.specs]
@@ -196,16 +205,16 @@ def run_evaluation(request: EvaluationRequest) -> Evaluation:
     refuse_too_many(specs, source, request.max_variants)
     if request.stages and any(spec.average for spec in specs):
         raise InputError("stages choose single variants, and average is over several; measure it without --stages")
-    device = check_device(request.device)
     judges, notes = load_judges(request.judges, request.prompts, source.name, request.out / STORE, device=device)
     notes += notes_on_number(stages[-1].prompts, judges)
     run = open_run(source, request, prompts)
     learn_unless_known(run.pipe, run.call)
     recipe = run.recipe()
     rows = open_rows(run, specs, request, recipe)
+    bench = Bench(run, tuple(rows), prompts, request.memory)
     scored: dict[str, EvaluatedRow] = {}
     for number, stage in enumerate(stages):
-        found = run_stage(run, rows, request, recipe, judges, stage, notes)
+        found = run_stage(bench, engine, rows, request, recipe, judges, stage, notes)
         scored |= {row.name: row for row in found}
         if number + 1 < len(stages):
             going_on = stage.choose(found, request.rank_by)
@@ -217,7 +226,8 @@ def run_evaluation(request: EvaluationRequest) -> Evaluation:
 
 
 def run_stage(
-    run: Run,
+    bench: Bench,
+    engine: Engine,
     rows: Sequence[Row],
     request: EvaluationRequest,
     recipe: Mapping[str, Any],
@@ -227,11 +237,11 @@ def run_stage(
 ) -> list[EvaluatedRow]:
     """What a stage measures of the rows that have come so far."""
     drawn = [row for row in rows if stage.draws or row.kind == "baseline"]
-    pictures = draw_rows(drawn, run, request, recipe, count=stage.prompts)
+    pictures = draw_rows(drawn, bench, request, recipe, count=stage.prompts, engine=engine)
     errors: Mapping[str, DenoisingErrors] = {}
     if stage.measures_errors:
         try:
-            errors = measure_errors(run, rows, pictures[BASELINE], request, count=stage.prompts)
+            errors = measure_errors(bench, rows, pictures[BASELINE], request, count=stage.prompts, engine=engine)
         except (InputError, RefusedError) as error:  # what was drawn is scored all the same
             if not stage.draws:
                 raise
@@ -286,7 +296,8 @@ def open_rows(run: Run, specs: Sequence[Spec], request: EvaluationRequest, recip
     shows in the no-op.
     """
     baseline = baseline_row(run.pipe, request.seed)
-    first = draw_rows([baseline], run, request, recipe, count=request.batch_size)[BASELINE]
+    alone = Bench(run, (baseline,), request.prompts.prompts)
+    first = draw_rows([baseline], alone, request, recipe, count=request.batch_size)[BASELINE]
     return list_rows(run.pipe, specs, request, first.size)
 
 
@@ -312,27 +323,34 @@ def list_rows(pipe: Any, specs: Sequence[Spec], request: EvaluationRequest, size
 
 def draw_rows(
     rows: Sequence[Row],
-    run: Run,
+    bench: Bench,
     request: EvaluationRequest,
     recipe: Mapping[str, Any],
     *,
     count: int | None = None,
+    engine: Engine = SERIAL,
 ) -> dict[str, PictureSet]:
     """The pictures of each row, or the first `count`; those that an earlier run has drawn are found again."""
     store = PictureStore(request.out / STORE / PICTURES)
     prompts = request.prompts.prompts
     num = len(prompts) if count is None else min(count, len(prompts))
     places = {row.name: store.open({**recipe, **row.recipe(), "prompts": list(prompts)}) for row in rows}
-    batches = [batch for row in rows for batch in batches_of(row, num, request.batch_size)]
-    missing = [batch for batch in batches if not places[batch.row.name].has(batch.numbers)]
-    done = len(rows) * num - sum(len(batch.numbers) for batch in missing)
-    for batch, images in draw_batches(run, missing, prompts, done=done):
-        places[batch.row.name].keep(batch.numbers, images)
+    units = draw_units(rows, num, request.batch_size)
+    missing = [unit for unit in units if not places[unit.row].has(unit.numbers)]
+    done = len(rows) * num - sum(unit.size for unit in missing)
+    for unit, images in draw(bench, missing, done=done, engine=engine):
+        places[unit.row].keep(unit.numbers, images)
     return {name: place.read(num) for name, place in places.items()}
 
 
 def measure_errors(
-    run: Run, rows: Sequence[Row], baseline: PictureSet, request: EvaluationRequest, *, count: int
+    bench: Bench,
+    rows: Sequence[Row],
+    baseline: PictureSet,
+    request: EvaluationRequest,
+    *,
+    count: int,
+    engine: Engine = SERIAL,
 ) -> dict[str, DenoisingErrors]:
     """The denoising errors of all rows with predictions of their own, on the pictures of the first `count` prompts, or
     the baseline's.
@@ -342,7 +360,7 @@ def measure_errors(
     Raises:
         InputError, RefusedError: the pipeline encodes no pictures, refuses the call, or packs latents in unknown ways.
     """
-    pipe, call = run.pipe, run.call
+    pipe, call = bench.run.pipe, bench.run.call
     height, width = picture_size(pipe, {**call, "height": baseline.size[1], "width": baseline.size[0]})
     predictors = {row.name: row.predictor for row in rows if row.predictor is not None}
     images = open_pictures(request.prompts, baseline)[:count]
@@ -351,22 +369,19 @@ def measure_errors(
         for number, image in enumerate(images)
     ]
     total = request.bins * len(images) * len(predictors)
-    with (
-        text_encoded_once([pipe], run.texts),
-        show_progress(total, unit="prediction", label="denoising error") as meter,
-    ):
+    with show_progress(total, unit="prediction", label="denoising error") as meter:
         return denoising_errors(
             predictors,
             pipe,
             torch.cat(clean),
-            request.prompts.prompts[:count],
+            bench.prompts[:count],
             seeds=[request.seed + number for number in range(len(images))],
             bins=request.bins,
             batch_size=request.batch_size,
             call=call,
             has_truth=bool(request.prompts.pictures),
             memory=request.memory,
-            on_batch=meter.advance,
+            run_units=lambda units: engine.run(bench, units, telling(meter)),
         )
 
 

@@ -10,8 +10,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from surgery.anatomy.sources import ModelSource
 from surgery.errors import InputError
-from surgery.experiment.drawing import draw_batches
-from surgery.experiment.engines import batches_of
+from surgery.experiment.bench import Bench
+from surgery.experiment.drawing import draw, draw_units
 from surgery.experiment.folder_names import folder_names
 from surgery.experiment.rows import Row, VariantRow, baseline_row, variant_rows
 from surgery.experiment.run import (
@@ -138,10 +138,10 @@ def list_rows(specs: Sequence[Spec], pipe: Any, request: GalleryRequest) -> list
 def draw_rows(rows: Sequence[Row], run: Run, request: GalleryRequest) -> list[list[Drawing]]:
     """The pictures of each row."""
     found: dict[str, list[Drawing]] = {row.name: [] for row in rows}
-    batches = [batch for row in rows for batch in batches_of(row, len(request.prompts), request.batch_size)]
-    for batch, images in draw_batches(run, batches, request.prompts):
-        for number, image in zip(batch.numbers, images, strict=True):
-            found[batch.row.name].append(Drawing(image, request.prompts[number], batch.row.seed + number))
+    bench = Bench(run, tuple(rows), request.prompts)
+    for unit, images in draw(bench, draw_units(rows, len(request.prompts), request.batch_size)):
+        for number, image in zip(unit.numbers, images, strict=True):
+            found[unit.row].append(Drawing(image, request.prompts[number], bench.row(unit.row).seed + number))
     return [found[row.name] for row in rows]
 
 

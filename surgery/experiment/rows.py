@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 from PIL import Image
@@ -39,6 +39,10 @@ class Row(ABC):
     def recipe(self) -> dict[str, Any]:
         """What its pictures depend on beside the run and the prompts."""
 
+    def attached_to(self, variants: Variants[Any] | None) -> Self:  # noqa: ARG002  (of rows that a model draws)
+        """The same row drawn by another open pipeline; None: by none, as data for another process."""
+        return self
+
     @property
     def spec(self) -> Spec | None:
         """The spec that it is of; None of baseline and controls."""
@@ -69,6 +73,9 @@ class ModelRow(Row):
     def recipe(self) -> dict[str, Any]:
         return {"row": "model", "plan": None, "means": None, "seeds_from": self.seed, "size": None}
 
+    def attached_to(self, variants: Variants[Any] | None) -> Self:
+        return replace(self, pipe=None if variants is None else variants.target)
+
     @property
     def predictor(self) -> Any:
         return None if self.name == RESEEDED else self.pipe
@@ -94,6 +101,9 @@ class VariantRow(Row):
             return {"row": "unchanged graph", "plan": None, "means": None, "seeds_from": self.seed, "size": None}
         means = [item.values for each in plans_of_model(self.plan) for item in each.replacements]
         return {"row": "model", "plan": self.plan.hash, "means": means, "seeds_from": self.seed, "size": None}
+
+    def attached_to(self, variants: Variants[Any] | None) -> Self:
+        return replace(self, variants=cast("Variants[Any]", variants))
 
     @property
     def spec(self) -> Spec | None:

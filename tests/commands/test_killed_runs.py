@@ -86,7 +86,7 @@ def kill_and_finish(folder, name, seconds, surgery_command):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "profile" else pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "generate" else name for name in COMMANDS]
 )
 def test_a_killed_run_is_made_good_by_the_next(name, undisturbed, surgery_command, tmp_path):
     seconds = random.Random(name).uniform(0, RUNS_SECONDS)
@@ -94,8 +94,9 @@ def test_a_killed_run_is_made_good_by_the_next(name, undisturbed, surgery_comman
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(5))
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, number) for name in COMMANDS for number in range(30 if name == "evaluate" else 5)]
+)
 def test_a_run_that_is_killed_at_a_random_moment(name, number, undisturbed, surgery_command, tmp_path):
     seconds = random.Random(f"{name} {number}").uniform(0, RUNS_SECONDS)
     assert kill_and_finish(tmp_path / "run", name, seconds, surgery_command) == undisturbed(name)

@@ -1,5 +1,7 @@
 """The denoising error: exactly zero for the same model, what one computes by hand for others."""
 
+import pickle
+
 import numpy as np
 import pipelines
 import pytest
@@ -38,7 +40,7 @@ def test_variants_err_and_the_unchanged_graph_does_not(name):
         batch_size=2,
         call=call,
         has_truth=True,
-        on_batch=counted.append,
+        tell=lambda number, name: counted.append(number),
     )
     assert sum(counted) == 3 * 3 * len(pipes)
     assert (found["no-op"].to_baseline == 0).all() and (found["baseline"].to_baseline == 0).all()
@@ -114,6 +116,25 @@ def test_planned_specs_err_as_their_pipelines_do(way, monkeypatch):
     assert all(np.array_equal(found[text].to_baseline, expected[text].to_baseline) for text in texts)
     assert len(walked) == (0 if way == "one by one" else 2)
     assert (found[texts[1]].to_baseline == 0).all() and (found[WINDOWED].to_baseline > 0).all()
+
+
+def test_a_unit_of_work_holds_its_own_latents_only():
+    """Pickled as what another process is sent: a tenth of the latents, not a view of all."""
+    pipe, call = pipelines.build_pipeline("demo")
+    clean, units = torch.zeros(20, 4, 64, 64), []
+    denoising_errors(
+        {"baseline": pipe},
+        pipe,
+        clean,
+        ["rocket"] * 20,
+        seeds=range(20),
+        bins=2,
+        batch_size=2,
+        call=call,
+        run_units=lambda given: iter(units.extend(given) or ()),
+    )
+    assert len(units) == 2 * 10
+    assert max(len(pickle.dumps(unit)) for unit in units) < clean.nbytes / 8
 
 
 def test_what_does_not_pair_is_said():

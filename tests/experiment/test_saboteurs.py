@@ -22,6 +22,7 @@ from surgery.errors import InputError, RefusedError
 from surgery.experiment import evaluation, picture_store
 from surgery.experiment import rows as experiment_rows
 from surgery.experiment import run as experiment_run
+from surgery.experiment.bench import Bench
 from surgery.experiment.evaluation import EvaluationRequest, draw_rows, list_rows
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.jury import ImageJudge, Judges
@@ -84,7 +85,8 @@ def draw(pipe, rows, tmp_path):
     def drawn(*names, rows=rows, **changes):
         wanted = [row for row in rows if row.name in names]
         request = make_request(tmp_path, **changes)
-        return draw_rows(wanted, Run(find_source("demo"), pipe, request, CALL), request, {})
+        bench = Bench(Run(find_source("demo"), pipe, request, CALL), tuple(wanted), request.prompts.prompts)
+        return draw_rows(wanted, bench, request, {})
 
     return drawn
 
@@ -286,7 +288,7 @@ def recipes(pipe, rows):
         for change in changes:
             request = make_request(**change)
             run = Run(find_source("demo"), pipe, request, request.call)
-            draw_rows(rows, run, request, run.recipe())
+            draw_rows(rows, Bench(run, tuple(rows), request.prompts.prompts), request, run.recipe())
     return seen
 
 

@@ -1,0 +1,104 @@
+"""Where units of work are done: a pipeline that is open, with the rows and the prompts of a run.
+
+A bench is described by data that another process, on this machine or another, opens into a bench of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from surgery.anatomy.sources import ModelSource
+from surgery.errors import InputError
+from surgery.experiment.predictors import Predictors
+from surgery.experiment.rows import Row
+from surgery.experiment.run import Run, RunRequest, open_run
+from surgery.graph.apply import Variants
+from surgery.graph.shared_forward import DEFAULT_MEMORY
+from surgery.pipelines.learn import learn_unless_known
+from surgery.pipelines.pretrained import pick_device
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An open pipeline, the rows that are drawn and measured with it, and the prompts of all of them.
+
+    `memory` bounds, in bytes, the states that wait for another variant.
+    """
+
+    run: Run
+    rows: tuple[Row, ...]
+    prompts: tuple[str, ...]
+    memory: int = DEFAULT_MEMORY
+    known: dict[tuple[str, ...], Predictors] = field(default_factory=dict, repr=False, compare=False)
+
+    def row(self, name: str) -> Row:
+        """The row of a name."""
+        return next(row for row in self.rows if row.name == name)
+
+    def predictors(self, names: Sequence[str]) -> Predictors:
+        """What predicts for these rows; the last that was asked for is kept."""
+        key = tuple(names)
+        if key not in self.known:
+            self.known.clear()
+            self.known[key] = Predictors({name: self.row(name).predictor for name in names}, self.run.pipe, self.memory)
+        return self.known[key]
+
+    def description(self) -> "BenchDescription":
+        """What another process needs to open the same bench."""
+        request = self.run.request
+        own = {item.name: getattr(request, item.name) for item in fields(RunRequest)}
+        return BenchDescription(
+            _with_whole_paths(self.run.source),
+            RunRequest(**{**own, "device": pick_device(request.device)}),
+            tuple(row.attached_to(None) for row in self.rows),
+            self.prompts,
+            self.memory,
+            self.run.recipe(),
+        )
+
+
+@dataclass(frozen=True)
+class BenchDescription:
+    """A bench as plain data; `recipe` is that of the run it was made of."""
+
+    source: ModelSource
+    request: RunRequest
+    rows: tuple[Row, ...]
+    prompts: tuple[str, ...]
+    memory: int
+    recipe: dict[str, Any]
+
+    def open(self) -> Bench:
+        """The bench, with a pipeline of its own.
+
+        Raises:
+            InputError: the model can't be loaded here, or it, its libraries or the device are others here.
+        """
+        run = open_run(self.source, self.request, self.prompts)
+        here = run.recipe()
+        others = [
+            _difference(name, here.get(name), value) for name, value in self.recipe.items() if here[name] != value
+        ]
+        if others:
+            raise InputError(f"it would draw other pictures: {'; '.join(others)}")
+        learn_unless_known(run.pipe, run.call)
+        variants = Variants(run.pipe)
+        return Bench(run, tuple(row.attached_to(variants) for row in self.rows), self.prompts, self.memory)
+
+
+def _difference(name: str, here: Any, there: Any) -> str:
+    """What is another here than where the run was begun."""
+    if not isinstance(here, dict) or not isinstance(there, dict):
+        return f"{name} is {here} here, and {there} where the run was begun"
+    keys = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+    return "; ".join(_difference(f"{name} {key}", here.get(key), there.get(key)) for key in keys)
+
+
+def _with_whole_paths(source: ModelSource) -> ModelSource:
+    """The same source for a process that may run in another folder."""
+    if source.revision is not None:
+        return source
+    folder, file = (None if path is None else path.absolute() for path in (source.folder, source.file))
+    pipeline = None if source.pipeline is None else str(Path(source.pipeline).absolute())
+    return replace(source, folder=folder, file=file, pipeline=pipeline)
