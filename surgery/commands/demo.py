@@ -33,7 +33,8 @@ def run(
 ) -> None:
     """Draw the bundled pipeline under the specs of specs/demo, prune it to a checkpoint, and measure the variants.
 
-    It ends with a page to share (page.html) and a training config (lycoris_config.json). Three to six minutes on two cores, no downloads.
+    It ends with a page to share (page.html) and a training config (lycoris_config.json). Three to six minutes on two
+    cores, no downloads.
     """
     with quietly(quiet):
         gallery, stock, measured, shared = run_stages(out, seed, force=force)

@@ -1,4 +1,4 @@
-"""A short profile of the bundled pipeline -> a LoKr config, as `surgery profile` and `surgery export lokr` make them."""
+"""A short profile of the bundled pipeline -> a LoKr config: what `surgery profile` and `surgery export lokr` make."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ class TrainingConfig:
         """A line: where it is, and what it trains."""
         checked = "built by LyCORIS and compared" if self.is_verified else "not verified, as LyCORIS is not installed"
         return (
-            f"{self.path}: LoKr factors by layer from the profile beside it, {self.num_parameters / 1e3:.0f} k parameters "
-            f"in {self.num_modules} modules, {checked}"
+            f"{self.path}: LoKr factors by layer from the profile beside it, {self.num_parameters / 1e3:.0f} k "
+            f"parameters in {self.num_modules} modules, {checked}"
         )
 
 
