@@ -218,8 +218,8 @@ def walk_of(variants: Sequence[AnyPlannedSource]) -> WalkCost | None:
 def describe_walk(walk: WalkCost) -> str:
     """What a sweep costs, in runs of blocks and, where they are known, the FLOPs of those."""
     text = (
-        f"one forward of each: {walk.forwards:,} forwards, {walk.runs:,} runs of blocks; the denoising errors of all in "
-        f"one walk: {walk.walk_runs:,} ({100 * walk.runs_share:.0f}%)"
+        f"one forward of each: {walk.forwards:,} forwards, {walk.runs:,} runs of blocks; the denoising errors of all "
+        f"in one walk: {walk.walk_runs:,} ({100 * walk.runs_share:.0f}%)"
     )
     if walk.flops_share is None:
         return text

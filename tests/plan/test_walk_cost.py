@@ -30,7 +30,7 @@ def test_alone_the_variants_cost_what_each_costs_by_itself(name):
 
 
 def test_a_walk_runs_the_whole_beginning_once_and_each_variant_from_its_first_difference():
-    """By hand: 3 endings from each of 12 blocks, 3 x (12 + 11 + ... + 1), and the 11 unedited blocks before the last."""
+    """By hand: 3 endings from each of 12 blocks, 3 x (12 + ... + 1), and the 11 unedited blocks before the last."""
     plans, anatomy = plans_of_sweep("components")
     walk = walk_cost(plans, anatomy)
     assert (walk.forwards, walk.runs, walk.walk_runs) == (36, 432, 3 * 78 + 11)
