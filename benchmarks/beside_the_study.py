@@ -3,8 +3,8 @@
 Both replace one attn1, attn2 or ff at a time by the channel mean of its input. The study measured FID and CLIP score of
 a model of 28 blocks; here it is the denoising error of one of 12, so that only shapes and ranks can be compared. Drawn
 as the share of the way from the unedited model to noise, over relative depth; the denoising error is drawn as it is: 0
-for the unedited model, 1 as far off as predicting nothing. Printed: Spearman's rank correlation over the 12 blocks, each
-beside the study's curve at its depth (between two of its blocks, on the line between them), with an interval.
+for the unedited model, 1 as far off as predicting nothing. Printed: Spearman's rank correlation over the 12 blocks,
+each beside the study's curve at its depth (between two of its blocks, on the line between them), with an interval.
 
 The evaluation is of specs/demo-sweeps/channel_mean_sweep_each.yaml; by denoising error alone it is one walk:
 surgery evaluate specs/demo-sweeps/channel_mean_sweep_each.yaml --prompts exports/demo/prompts.txt --stages error:64 \

@@ -179,7 +179,7 @@ def course_in_steps(planned: AnyPlannedSource, steps: int | None) -> Course:
 def describe_sweep(variants: Sequence[AnyPlannedSource], shown: Shown) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a sweep: a line, and one for each of its points where they are asked for."""
     file = variants[0].spec.file
-    document = {
+    document: dict[str, Any] = {
         "spec": file,
         "model": variants[0].source.name,
         "variants": [
