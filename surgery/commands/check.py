@@ -21,6 +21,7 @@ from surgery.plan.plan import Plan
 from surgery.plan.planned import Finder, PlannedSource, find_once
 from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, parts_of, plan_model_sweep_file
 from surgery.plan.text import items_to_text
+from surgery.plan.walk_cost import WalkCost, walk_cost
 from surgery.plan.windowed import WindowedPlan, names_of
 from surgery.spec.load import Spec, load_spec, name_of_path
 from surgery.spec.selector import indices_to_text
@@ -178,7 +179,7 @@ def course_in_steps(planned: AnyPlannedSource, steps: int | None) -> Course:
 def describe_sweep(variants: Sequence[AnyPlannedSource], shown: Shown) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a sweep: a line, and one for each of its points where they are asked for."""
     file = variants[0].spec.file
-    document = {
+    document: dict[str, Any] = {
         "spec": file,
         "model": variants[0].source.name,
         "variants": [
@@ -192,10 +193,38 @@ def describe_sweep(variants: Sequence[AnyPlannedSource], shown: Shown) -> tuple[
             for each in variants
         ],
     }
+    walk = walk_of(variants)
+    if walk is not None:
+        document["walk"] = walk.to_json()
     same = len(variants) - len({each.plan.hash for each in variants})
     note = f", {same} of them the same as another" if same else ""
     text = f"{file}: valid, a sweep of {len(variants)} variants{note}"
+    if walk is not None:
+        text = f"{text}\n  {describe_walk(walk)}"
     return document, f"{text}\n{describe_points(variants, shown.steps)}" if shown.points else text
+
+
+def walk_of(variants: Sequence[AnyPlannedSource]) -> WalkCost | None:
+    """What a forward of every variant costs, and of all in one walk; None where it hangs on the timestep or the branch
+    what one runs, or it is of two transformers.
+    """
+    plans = [each.plan for each in variants if isinstance(each, PlannedSource) and isinstance(each.plan, Plan)]
+    first = variants[0]
+    if len(plans) < len(variants) or not isinstance(first, PlannedSource):
+        return None
+    return walk_cost(plans, first.anatomy)
+
+
+def describe_walk(walk: WalkCost) -> str:
+    """What a sweep costs, in runs of blocks and, where they are known, the FLOPs of those."""
+    text = (
+        f"one forward of each: {walk.forwards:,} forwards, {walk.runs:,} runs of blocks; the denoising errors of all "
+        f"in one walk: {walk.walk_runs:,} ({100 * walk.runs_share:.0f}%)"
+    )
+    if walk.flops_share is None:
+        return text
+    counts = f"{count_text(walk.walk_flops)} of {count_text(walk.flops)}"
+    return f"{text}, {counts} FLOPs ({100 * walk.flops_share:.0f}%)"
 
 
 def describe_points(variants: Sequence[AnyPlannedSource], steps: int | None) -> str:

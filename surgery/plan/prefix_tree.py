@@ -25,9 +25,14 @@ class Step:
     replaced: tuple[Replaced, ...]
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that it runs."""
+        return _layers_of(self.item)
+
+    @property
     def num_runs(self) -> int:
         """How many blocks it runs."""
-        return len(_layers_of(self.item))
+        return len(self.layers)
 
 
 @dataclass

@@ -24,7 +24,8 @@ def sweep(tmp_path, pipeline):
 
 def test_check_lists_the_points_as_a_shell_takes_them(sweep, surgery_command):
     result = surgery_command("check", sweep, "--points")
-    head, *lines = result.stdout.splitlines()
+    head, price, *lines = result.stdout.splitlines()
+    assert price.startswith("  one forward of each: 4 forwards, ")
     assert head == f"{sweep}: valid, a sweep of 4 variants"
     assert [line.split()[0] for line in lines] == [
         f"'{sweep}#s={s},how={how}'" for s in (1, 2) for how in ("skip", "twice")
