@@ -119,7 +119,7 @@ GRAPH = (
         "known is not value and not isinstance(value, torch.Tensor) and known != value",
         "graph/test_partial.py",
     ),
-    Mutation("graph/variant.py", "stand_in.train(original.training)", "stand_in", "graph/test_variant.py"),
+    Mutation("graph/replace.py", "stand_in.train(original.training)", "stand_in", "graph/test_variant.py"),
 )
 
 CHECKPOINT = (

@@ -9,6 +9,7 @@ from torch import nn
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.errors import InputError
+from surgery.graph.traces import MAX_TRACES, Traces
 from surgery.graph.transformer_variants import OfOne, TransformerVariants
 from surgery.graph.variant import forward_of_variant
 from surgery.graph.windowed_forward import WindowedForward
@@ -36,30 +37,32 @@ def apply(target: Target, spec: Operand, *, profile: str | Path | None = None) -
         NotYetError: the spec uses what this version does not run.
         RefusedError, TraceError: the model's forward can't be rewritten so.
     """
-    return Variants(target).make(spec, profile=profile)
+    return Variants(target, num_traces=0).make(spec, profile=profile)
 
 
 class Variants(Generic[Target]):
     """Makes variants of one pipeline or transformer: what all of them need is read and traced once.
+
+    `num_traces` are held for the variants that are yet to come.
 
     Raises:
         InputError: the target is neither a pipeline with a transformer nor a transformer.
         RefusedError: its transformer is a variant itself, or compiled, or carries hooks of diffusers.
     """
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, target: Target, *, num_traces: int = MAX_TRACES) -> None:
+        self.target, self.num_traces = target, num_traces
         self.is_pipeline = not isinstance(target, nn.Module)
         model = getattr(target, FIRST, None) if self.is_pipeline else target
         if not isinstance(model, nn.Module) or (self.is_pipeline and not hasattr(target, "register_modules")):
             raise InputError(f"a {type(target).__name__} is neither a transformer nor a pipeline with one")
-        self.first = TransformerVariants(model)
+        self.first = TransformerVariants(model, Traces(num_traces))
 
     @cached_property
     def second(self) -> TransformerVariants | None:
         """What makes variants of the second of two transformers; None where there is one."""
         model = getattr(self.target, SECOND, None) if self.is_pipeline else None
-        return TransformerVariants(model) if isinstance(model, nn.Module) else None
+        return TransformerVariants(model, Traces(self.num_traces)) if isinstance(model, nn.Module) else None
 
     def second_anatomy(self) -> Anatomy | None:
         """That of the second transformer."""

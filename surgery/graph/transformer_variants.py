@@ -34,10 +34,10 @@ class TransformerVariants:
         RefusedError: it is a variant itself, or compiled, or carries hooks of diffusers.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, traces: Traces | None = None) -> None:
         refuse_unfit(model)
         self.model = model
-        self.traces = Traces()
+        self.traces = traces or Traces()
 
     @cached_property
     def anatomy(self) -> Anatomy:
