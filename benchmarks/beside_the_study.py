@@ -6,8 +6,8 @@ as the share of the way from the unedited model to noise, over relative depth; t
 for the unedited model, 1 as far off as predicting nothing. Printed: Spearman's rank correlation over the 12 blocks,
 each beside the study's curve at its depth (between two of its blocks, on the line between them), with an interval.
 
-The evaluation is of specs/demo-sweeps/channel_mean_sweep_each.yaml; by denoising error alone it is one walk:
-surgery evaluate specs/demo-sweeps/channel_mean_sweep_each.yaml --prompts exports/demo/prompts.txt --stages error:64 \
+The evaluation is of specs/demo-sweeps/replace_sweep_each_channel_mean.yaml; by denoising error alone it is one walk:
+surgery evaluate specs/demo-sweeps/replace_sweep_each_channel_mean.yaml --prompts exports/demo/prompts.txt --stages error:64 \
     --extractor none --clip none --lpips none --out out/study
 """
 
@@ -87,7 +87,7 @@ def read_own(path: Path) -> dict[str, Curve]:
     with path.open(encoding="utf-8", newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["kind"] == "variant" and row["metric"] == OWN]
     if not rows or {row.get("component") for row in rows} != set(COMPONENTS):
-        raise InputError(f"{path} is not of specs/demo-sweeps/channel_mean_sweep_each.yaml")
+        raise InputError(f"{path} is not of specs/demo-sweeps/replace_sweep_each_channel_mean.yaml")
     found = {}
     for component in COMPONENTS:
         chosen = sorted((row for row in rows if row["component"] == component), key=lambda row: int(row["layer"]))

@@ -30,6 +30,7 @@ USES = {  # what stands on each name alone
     "FAKE_TENSORS": lambda: torch_internals.fake_tensors().__enter__(),
     "TRACER": torch_internals.CallTracer,
     "HOOKS": lambda: torch_internals.has_forward_hooks(nn.Module()),
+    "VERSION": lambda: torch_internals.times_changed(torch.zeros(1)),
     "CHILDREN": lambda: torch_internals.twin_with_own_children(nn.Module()),
     "CHECKPOINTING": lambda: diffusers_internals.set_checkpointing_function_(nn.Module(), print),
     "MODEL_INFERENCE": lambda: diffusers_internals.infer_hub_id({}),

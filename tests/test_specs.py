@@ -46,7 +46,7 @@ MAPS = {
     "demo-sweeps/replace_sweep_each": {
         ("transformer_blocks", f"{part} = zero"): 12 for part in ("attn1", "attn2", "ff")
     },
-    "demo-sweeps/channel_mean_sweep_each": {
+    "demo-sweeps/replace_sweep_each_channel_mean": {
         ("transformer_blocks", f"{part} = channel_mean"): 12 for part in ("attn1", "attn2", "ff")
     },
     "pixart-alpha/skip_sweep_each": {("transformer_blocks", "skip"): 28},
