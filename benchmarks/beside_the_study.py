@@ -7,8 +7,8 @@ for the unedited model, 1 as far off as predicting nothing. Printed: Spearman's 
 each beside the study's curve at its depth (between two of its blocks, on the line between them), with an interval.
 
 The evaluation is of specs/demo-sweeps/replace_sweep_each_channel_mean.yaml; by denoising error alone it is one walk:
-surgery evaluate specs/demo-sweeps/replace_sweep_each_channel_mean.yaml --prompts exports/demo/prompts.txt --stages error:64 \
-    --extractor none --clip none --lpips none --out out/study
+surgery evaluate specs/demo-sweeps/replace_sweep_each_channel_mean.yaml --prompts exports/demo/prompts.txt \
+    --stages error:64 --extractor none --clip none --lpips none --out out/study
 """
 
 import argparse

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from surgery.pipelines.standing import standing_at as standing_at
     from surgery.plan.check_spec import check as check
     from surgery.plan.check_spec import check_sweep as check_sweep
+    from surgery.plan.paired import PairedPlan as PairedPlan
     from surgery.plan.plan import Plan as Plan
     from surgery.plan.windowed import WindowedPlan as WindowedPlan
     from surgery.profiles.layer_profile import Profile as Profile

@@ -100,6 +100,6 @@ class Terminal:
 @pytest.mark.parametrize(("is_terminal", "longest"), [(True, 30), (False, 54)])
 def test_a_table_is_as_wide_as_the_terminal_and_unbroken_in_a_pipe(monkeypatch, is_terminal, longest):
     monkeypatch.setattr(sys, "stdout", Terminal(is_terminal=is_terminal))
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((30, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda **_: os.terminal_size((30, 24)))
     assert max(map(len, table([["name", "words " * 8]], wrap={1}).splitlines())) <= longest
     assert (table([["name", "words " * 8]], wrap={1}).count("\n") > 0) is is_terminal

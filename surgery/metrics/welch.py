@@ -53,7 +53,8 @@ def p_value(difference: Interval) -> float | None:
         return 1.0 if difference.value == 0 else 0.0
     from scipy.stats import t
 
-    return float(2 * t.sf(abs(difference.value) / error, freedom_of(difference)))
+    found = float(2 * t.sf(abs(difference.value) / error, freedom_of(difference)))
+    return None if np.isnan(found) else found
 
 
 def _welch_freedom(squares: np.ndarray, freedoms: Sequence[float]) -> float:
