@@ -20,7 +20,7 @@ from surgery.pipelines.probe_call import arguments_of_call, first_answer, key_of
 from surgery.pipelines.replaced import replaced
 from surgery.pipelines.sampler_clock import SamplerClock
 from surgery.pipelines.standing import is_all_said, told_by
-from surgery.pipelines.timestep_convention import known_convention, learn_convention
+from surgery.pipelines.timestep_convention import convention_of
 from surgery.plan.windowed import WindowedPlan
 from surgery.tracing.arguments import parameters_of_module
 
@@ -62,8 +62,7 @@ def telling(pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterato
     with _asking(pipe):
         arguments = arguments_of_call(pipe, args, kwargs)
         guidance = _guidance_of(pipe, plans, arguments) if any(p.goes_by_branches for p in plans) else None
-        known = known_convention(pipe.transformer)
-        convention = known or first_answer(functools.partial(learn_convention, pipe), arguments)
+        convention = first_answer(functools.partial(convention_of, pipe), arguments)
     clock = SamplerClock(pipe, convention, guidance, max(plan.num_steps for plan in plans))
     models = [model for model, _ in windows]
     with told_by(clock.tell, models), _heard(clock, [model for model, plan in windows if plan is None]):

@@ -33,11 +33,15 @@ TOLERANCE = 0.01  # of the range; timesteps in bfloat16 round to 0.004 of their 
 
 @dataclass(frozen=True)
 class TimestepConvention:
-    """The argument `name` of a transformer is `scale` x (share of the noise range) + `offset`."""
+    """The argument `name` of a transformer is `scale` x (share of the noise range) + `offset`.
+
+    It was learnt with a scheduler of `num_train` timesteps; with another number of them it may not hold.
+    """
 
     name: str
     scale: float
     offset: float
+    num_train: int
 
     def share_of(self, value: float) -> float:
         """The share of the noise range at a value of the argument."""
@@ -51,8 +55,18 @@ def known_convention(model: nn.Module) -> TimestepConvention | None:
         return None
     with contextlib.suppress(InputError), told_as("it is learnt anew"):
         found = recall(kept_file(SHELF, key))
-        return TimestepConvention(str(found["name"]), float(found["scale"]), float(found["offset"]))
+        numbers = float(found["scale"]), float(found["offset"]), int(found["num_train"])
+        return TimestepConvention(str(found["name"]), *numbers)
     return None
+
+
+def convention_of(pipe: Any, call: Mapping[str, Any]) -> TimestepConvention | None:
+    """What is known of a pipeline's transformer with a scheduler like its own, or is learnt now."""
+    known = known_convention(pipe.transformer)
+    scheduler = getattr(pipe, "scheduler", None)
+    if known is not None and scheduler is not None and known.num_train == num_train_timesteps_of(scheduler):
+        return known
+    return learn_convention(pipe, call)
 
 
 def learn_convention(pipe: Any, call: Mapping[str, Any]) -> TimestepConvention | None:
@@ -136,7 +150,7 @@ def _line_of(name: str, values: list[float | None], shares: list[float], pipe: A
     for scale, offset in (*usual, fitted):
         is_line = scale and np.abs(scale * x + offset - y).max() <= TOLERANCE * abs(scale)
         if is_line and np.ptp(y) > TOLERANCE * abs(scale):
-            return TimestepConvention(name, scale, offset)
+            return TimestepConvention(name, scale, offset, int(num_train))
     return None
 
 
