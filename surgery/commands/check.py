@@ -11,12 +11,13 @@ import typer
 
 from surgery.commands.inspection import describe_anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
+from surgery.commands.plan_costs import cost_of, cost_of_both, cost_to_json, course_in_steps
 from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption
 from surgery.errors import InputError, NotYetError, SurgeryError
 from surgery.outputs import write_file
 from surgery.plan.backends import Verdict, judge_backends
 from surgery.plan.changes import changes_text
-from surgery.plan.cost import WHOLE, Cost, Course, course_of
+from surgery.plan.cost import WHOLE, Cost, Course
 from surgery.plan.plan import Plan
 from surgery.plan.planned import Finder, PlannedSource, find_once
 from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, parts_of, plan_model_sweep_file
@@ -167,15 +168,6 @@ def check_against_model(
     return describe(planned, shown.show, course_in_steps(planned, shown.steps), shown.steps)
 
 
-def course_in_steps(planned: AnyPlannedSource, steps: int | None) -> Course:
-    """Where a run of so many steps of the model's own sampler calls the model, if that makes a difference here."""
-    if steps is None or isinstance(planned.plan, Plan):
-        return WHOLE
-    from surgery.pipelines.scheduler_steps import shares_of_source
-
-    return course_of(shares_of_source(planned.source, steps))
-
-
 def describe_sweep(variants: Sequence[AnyPlannedSource], shown: Shown) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a sweep: a line, and one for each of its points where they are asked for."""
     file = variants[0].spec.file
@@ -254,15 +246,6 @@ def quoted_address(spec: Spec) -> str:
     return shlex.quote(name_of_point(spec.path, spec.point))
 
 
-def cost_of(planned: AnyPlannedSource, steps: int | None) -> dict[str, Any]:
-    """Plain data of what a spec saves; of two transformers, of each by its name."""
-    course = course_in_steps(planned, steps)
-    if isinstance(planned, PlannedPairSource):
-        courses = planned.courses(course)
-        return {part: cost_to_json(each.cost_on(courses[part])) for part, each in planned.sources.items()}
-    return cost_to_json(planned.cost_on(course))
-
-
 def describe_pair(planned: PlannedPairSource, show: Show | None, steps: int | None) -> tuple[dict[str, Any], str]:
     """The JSON document of a valid spec that edits two transformers, and its text: that of each, below its name."""
     plan = planned.plan
@@ -299,33 +282,6 @@ def describe_both(planned: PlannedPairSource, courses: Mapping[str, Course]) -> 
     if executions is None:
         return f"{text}; how many blocks they run hangs on the number of steps (give --steps)"
     return f"{text}, together {share_text(executions['after'], executions['before'])} of the blocks' executions"
-
-
-def cost_of_both(planned: PlannedPairSource, courses: Mapping[str, Course]) -> dict[str, Any]:
-    """Plain data of what two transformers save together, and how much runs in a step, of which each runs its part."""
-    costs = {part: each.cost_on(courses[part]) for part, each in planned.sources.items()}
-    shares = shares_of_run(planned, courses)
-    each_alone = [cost_to_json(cost) for cost in costs.values()]
-    found: dict[str, Any] = {
-        name: {side: sum(alone[name][side] for alone in each_alone) for side in ("before", "after")}
-        for name in ("parameters", "bytes")
-    }
-    run = [(share, costs[part]) for part, share in shares.items() if share]
-    executions = None
-    if run and all(cost.executions_after is not None for _, cost in run):
-        executions = {
-            "before": sum(share * cost.executions_before for share, cost in run),
-            "after": sum(share * (cost.executions_after or 0) for share, cost in run),
-        }
-    return {**found, "block_executions": executions, "share_of_run": dict(shares)}
-
-
-def shares_of_run(planned: PlannedPairSource, courses: Mapping[str, Course]) -> Mapping[str, float]:
-    """How much of a run each of two transformers does; nothing where the pipeline does not say."""
-    if planned.source.boundary is None:
-        return {}
-    whole = sum(course.length for course in courses.values())
-    return {part: course.length / whole for part, course in courses.items()}
 
 
 def describe(
@@ -375,16 +331,6 @@ def write_svg(planned: AnyPlannedSource, path: Path, *, force: bool) -> None:
     anatomies = [each.anatomy for each in parts_of(planned)]
     svg = draw_svg(planned.plan, *anatomies, title=planned.spec.title or path.stem)
     write_file(path, svg, force=force)
-
-
-def cost_to_json(cost: Cost) -> dict[str, Any]:
-    """Plain data of what a plan saves."""
-    return {
-        "parameters": {"before": cost.parameters_before, "after": cost.parameters_after},
-        "bytes": {"before": cost.bytes_before, "after": cost.bytes_after},
-        "block_flops_share": cost.flops_share,
-        "block_executions": {"before": cost.executions_before, "after": cost.executions_after},
-    }
 
 
 def describe_line(planned: PlannedSource, verdicts: Sequence[Verdict], cost: Cost) -> str:
