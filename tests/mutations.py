@@ -83,7 +83,7 @@ TRACING = (
     Mutation(
         "tracing/arguments.py", "self.value is other.value", "self.value == other.value", "tracing/test_arguments.py"
     ),
-    Mutation("tracing/tracer.py", "changed = tensor.clone()", "changed = tensor", "tracing/test_tracer.py"),
+    Mutation("tracing/in_place.py", "changed = tensor.clone()", "changed = tensor", "tracing/test_tracer.py"),
     Mutation(
         "tracing/regions.py",
         "if name in READS_CONTENTS:",

@@ -13,8 +13,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from surgery.tracing.in_place import is_name_in_place
 from surgery.tracing.memo import tensors_in
-from surgery.tracing.tracer import is_name_in_place
 
 MAX_VALUES = 2**20  # of a twin; a larger tensor has none
 WRITING_OPERATORS = frozenset(

@@ -2,12 +2,10 @@
 
 import contextlib
 import dataclasses
-import inspect
 import operator
 import sys
 import threading
 import traceback
-import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from surgery.tracing.arguments import FlatCall, is_number, unflatten_call
 from surgery.tracing.contents import Contents
 from surgery.tracing.factories import recorded_factories
 from surgery.tracing.guards import expect
+from surgery.tracing.in_place import changed_copy, is_name_in_place, with_item, works_in_place
 from surgery.tracing.kept_values import refuse_kept_inputs
 from surgery.tracing.memo import BlockMemo, is_block_path, map_tensors, versions_of
 from surgery.tracing.own_objects import Path, held_in_objects, is_plain_object
@@ -368,36 +367,9 @@ class FactoryRecorder(TorchFunctionMode):
         return self.tracer.record("call_function", func, args, kwargs, result)
 
 
-def is_name_in_place(name: str) -> bool:
-    """Whether torch names an operation so that works in place."""
-    return name.endswith("_") and not name.endswith("__")
-
-
-def works_in_place(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call of a function changes an argument, which the graph of its result does not show."""
-    named = dict(kwargs)
-    if isinstance(function, types.FunctionType):  # those of C take these options by name only
-        named = inspect.signature(function).bind(*args, **kwargs).arguments
-    name = getattr(function, "__name__", "").partition(".")[0]
-    is_named_so = is_name_in_place(name) and getattr(operator, name, None) is not function  # and_, not_, ...
-    return is_named_so or named.get("out") is not None or named.get("inplace") is True
-
-
 def rank_of(value: Any) -> int:
     """The number of dimensions of a tensor or a shape."""
     return len(value.shape) if isinstance(value, torch.Tensor) else len(value)
-
-
-def with_item(tensor: torch.Tensor, index: Any, update: Any) -> torch.Tensor:
-    """A copy of `tensor` in which `copy[index] = update`."""
-    changed = tensor.clone()
-    changed[index] = update
-    return changed
-
-
-def changed_copy(tensor: torch.Tensor, method: str, *args: Any, **kwargs: Any) -> Any:
-    """A copy of `tensor` on which a method that works in place was called."""
-    return getattr(tensor.clone(), method)(*args, **kwargs)
 
 
 def without_contents(inputs: Sequence[Any]) -> contextlib.AbstractContextManager[MakeFake]:
