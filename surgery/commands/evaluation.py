@@ -83,6 +83,12 @@ def run(
     rank_by: Annotated[
         str | None, typer.Option(help="The metric by which variants go on, where it is measured; else a stage's first.")
     ] = None,
+    latency: Annotated[
+        bool,
+        typer.Option(
+            "--latency", help="Time the transformer of each row in turn with the baseline's; on a GPU its memory, too."
+        ),
+    ] = False,
     memory: Annotated[
         float, typer.Option(min=0, help="GB of states between blocks that may wait for other variants to go on.")
     ] = DEFAULT_GB,
@@ -163,6 +169,7 @@ def run(
         max_variants=max_variants,
         stages=() if stages is None else read_stages(stages),
         rank_by=rank_by,
+        latency=latency,
         memory=round(memory * BYTES_A_GB),
         engine=EngineChoice(engine, workers, threads, address),
         dtype=dtype,

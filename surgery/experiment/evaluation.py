@@ -26,6 +26,7 @@ from surgery.experiment.engines import SERIAL, Engine
 from surgery.experiment.evaluated_row import EvaluatedRow
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.jury import Judges
+from surgery.experiment.latency import Latency, latencies_of_rows
 from surgery.experiment.marks import Marks, mark_rows
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
@@ -69,6 +70,7 @@ class EvaluationRequest(RunRequest):
     rank_by: str | None = None
     memory: int = DEFAULT_MEMORY
     engine: EngineChoice = field(default_factory=EngineChoice)
+    latency: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def key_of_request(request: EvaluationRequest) -> str:
     asked = {**dataclasses.asdict(request), "specs": [[path, load_spec(path).text] for path in request.specs]}
     for name in ("out", "memory", "max_variants", "engine"):
         del asked[name]
-    for name in ("stages", "rank_by"):  # keys of evaluations without stages are what they were before there were any
+    for name in ("stages", "rank_by", "latency"):  # keys of evaluations without them are what they were before
         if not asked[name]:
             del asked[name]
     for name in ("bundled", "save_reference", "replace_reference"):
@@ -248,6 +250,10 @@ def run_stage(
             notes.append(f"no denoising error: {error}")
     if NO_OP in pictures:
         notes += [note for note in notes_on_controls(pictures) if note not in notes]
+    latencies: Mapping[str, Latency] = {}
+    if request.latency and stage.is_last:
+        latencies = latencies_of_rows(rows, bench)
+        notes.append(latencies[BASELINE].baseline_text)
     scored = []
     for row in rows:
         found = errors.get(row.name)
@@ -258,6 +264,7 @@ def run_stage(
             judges,
             None if found is None else (found, errors[BASELINE]),
             has_truth=bool(request.prompts.pictures),
+            latency=latencies.get(row.name),
         )
         by_bin = None if found is None else found.to_baseline
         scores = tuple(score_row(observed, stage.sights))

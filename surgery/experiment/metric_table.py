@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from surgery.experiment.beside_real import BesideReal
     from surgery.experiment.jury import Array
+    from surgery.experiment.latency import Latency
     from surgery.metrics.feature_sets import Features
     from surgery.metrics.intervals import Interval
     from surgery.metrics.paired import Lpips
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 REAL_FEATURES = "features of real pictures, not their statistics alone"
 FIRST_EXTRACTOR = "the first extractor"
 HELP_WIDTH = 78
+LATENCY = "latency"
 BY_CHANCE = "so few pictures score better or worse by chance"
 
 
@@ -37,6 +39,8 @@ class Sight(Enum):
     FEATURES = "the baseline", "an extractor"
     PREDICTIONS = "the baseline's predictions", ""
     TRUTH = "the truth", "captions with their pictures"
+    LATENCY = "the machine", "--latency"
+    MEMORY = "the machine", "--latency on a GPU"
 
     @property
     def against(self) -> str:
@@ -155,6 +159,20 @@ def _error(errors: "Array", baseline: "Array | None" = None) -> Measured:
     return _mean(errors.mean(1), None if baseline is None else baseline.mean(1))
 
 
+def _latency(found: "Latency") -> Measured:
+    from surgery.metrics.intervals import Interval, median_interval
+
+    if found.seconds is found.baseline:
+        return Measured(Interval(100.0, None, None, len(found.seconds), "the baseline itself"))
+    return Measured(median_interval(100 * found.seconds / found.baseline))
+
+
+def _peak(peak_bytes: int) -> Measured:
+    from surgery.metrics.intervals import Interval
+
+    return Measured(Interval(peak_bytes / 1e9, None, None, 1, "of one run"))
+
+
 FIRST_WITH_FEATURES = frozenset({FIRST_EXTRACTOR, REAL_FEATURES})
 METRICS: tuple[MetricKind, ...] = (
     MetricKind(
@@ -225,6 +243,16 @@ METRICS: tuple[MetricKind, ...] = (
     MetricKind(
         *("denoising error to the truth", "denoising error to the truth", "denoising error to the truth", "to truth"),
         *(Sight.TRUTH, _error),
+    ),
+    MetricKind(
+        *(LATENCY, "latency of a step", "latency of a step (% of the baseline's, {device})", "latency, %"),
+        *(Sight.LATENCY, _latency),
+        made_with="samplings of one picture in turn with the baseline's, the transformer alone",
+    ),
+    MetricKind(
+        *("peak memory", "peak memory", "peak memory beyond the weights (GB, {device})", "peak GB"),
+        *(Sight.MEMORY, _peak),
+        made_with="one sampling of one picture",
     ),
 )
 

@@ -7,6 +7,7 @@ from typing import Any, assert_never
 from surgery.experiment.beside_real import BesideReal
 from surgery.experiment.denoising_error import DenoisingErrors
 from surgery.experiment.jury import Array, ImageJudge, Judges
+from surgery.experiment.latency import Latency
 from surgery.experiment.metric_table import FIRST_EXTRACTOR, REAL_FEATURES, Sight
 from surgery.metrics.extractors import Extractor
 from surgery.metrics.feature_cache import features_of
@@ -20,7 +21,7 @@ class Observed:
     prompt alone.
 
     `errors` are the denoising errors of the row and of the baseline, where they were measured; `has_truth` says that
-    those to the truth are of real pictures.
+    those to the truth are of real pictures. `latency` is how long it takes, where that was measured.
     """
 
     pictures: PictureSet | None
@@ -29,6 +30,7 @@ class Observed:
     judges: Judges
     errors: tuple[DenoisingErrors, DenoisingErrors] | None = None
     has_truth: bool = False
+    latency: Latency | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def has_sight(sight: Sight, judges: Judges) -> bool:
             return judges.lpips is not None
         case Sight.FEATURES:
             return bool(judges.images)
-        case Sight.PIXELS | Sight.PREDICTIONS | Sight.TRUTH:
+        case Sight.PIXELS | Sight.PREDICTIONS | Sight.TRUTH | Sight.LATENCY | Sight.MEMORY:
             return True
         case _:
             assert_never(sight)
@@ -68,6 +70,8 @@ def views_of(sight: Sight, row: Observed) -> Iterator[View]:
     """One for each judge, in their order; none where there is none, or nothing to be seen."""
     if sight in (Sight.PREDICTIONS, Sight.TRUTH):
         yield from _beside_predictions(sight, row)
+    elif sight in (Sight.LATENCY, Sight.MEMORY):
+        yield from _beside_time(sight, row)
     elif row.pictures is not None:
         yield from _views_of_pictures(sight, row, row.pictures)
 
@@ -118,6 +122,16 @@ def _beside_predictions(sight: Sight, row: Observed) -> Iterator[View]:
         yield View((own.to_baseline,), made_with)
     elif row.has_truth:
         yield View((own.to_truth, baseline.to_truth), f"{made_with}, the prompts' own pictures")
+
+
+def _beside_time(sight: Sight, row: Observed) -> Iterator[View]:
+    if row.latency is None:
+        return
+    words = {"device": row.latency.device}
+    if sight is Sight.LATENCY:
+        yield View((row.latency,), words=words)
+    elif row.latency.peak_bytes is not None:
+        yield View((row.latency.peak_bytes,), words=words)
 
 
 def _by_extractor(seen: tuple[Any, ...], extractor: Extractor, gives: set[str]) -> View:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from surgery.experiment.scores import Score
 
 FULL = "full"
+TIMED = frozenset({Sight.LATENCY, Sight.MEMORY})  # of all rows that come to the last stage
 SIGHTS: dict[str, frozenset[Sight]] = {
-    "error": frozenset({Sight.PREDICTIONS, Sight.TRUTH}),
-    "paired": frozenset({Sight.TEXT, Sight.PIXELS, Sight.LPIPS, Sight.FEATURES}),
+    "error": TIMED | {Sight.PREDICTIONS, Sight.TRUTH},
+    "paired": TIMED | {Sight.TEXT, Sight.PIXELS, Sight.LPIPS, Sight.FEATURES},
     FULL: frozenset(Sight),
 }
 RANKED_BY = {"error": "denoising error", "paired": "ssim"}  # the first metric of the table elsewhere
@@ -42,6 +43,11 @@ class Stage:
     def sights(self) -> frozenset[Sight]:
         """What its metrics look at."""
         return SIGHTS[self.kind]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no row goes on."""
+        return self.rows is None
 
     @property
     def draws(self) -> bool:

@@ -73,6 +73,26 @@ def difference_interval(variant: ArrayLike, baseline: ArrayLike, *, level: float
     return mean_interval(one - other, level=level)
 
 
+def median_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
+    """The median of independent values, and the narrowest pair of them, each as far from its end, that holds it in
+    `level` of all repetitions, whatever their distribution (David and Nagaraja 2003, eq. 7.1.2).
+
+    No pair of fewer than six values does so at 0.95: then there are no ends.
+
+    Raises:
+        InputError: there is no value.
+    """
+    from scipy.stats import binom
+
+    found = np.sort(_flat(values))
+    num, median = len(found), float(np.median(found))
+    left_out = int(binom.ppf((1 - level) / 2, num, 0.5))  # from each end; at most (1 - level) / 2 below it
+    if left_out < 1:
+        return Interval(median, None, None, num, "median of too few runs for an interval", level)
+    low, high = float(found[left_out - 1]), float(found[num - left_out])
+    return Interval(median, low, high, num, "order statistics of the runs", level)
+
+
 def grouped_jackknife(
     statistic: Callable[[NDArray[np.intp]], float], num: int, *, num_groups: int = 20, level: float = 0.95
 ) -> Interval:

@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from surgery.experiment.controls import BASELINE
+from surgery.experiment.metric_table import LATENCY
+from surgery.metrics.intervals import Interval
 from surgery.plan.cost import Cost
 from surgery.report.broken_axis import break_axis, find_breaks
-from surgery.report.evaluated import Measured, MeasuredMetric
+from surgery.report.evaluated import Measured, MeasuredMetric, MeasuredRow
 from surgery.report.metric_figures import WIDTH, file_name, head_of
 from surgery.report.panels import SMALL, new_figure, style_axes
 from surgery.report.themes import Theme
@@ -20,17 +22,21 @@ COSTS: dict[str, Callable[[Cost], float | None]] = {
     "FLOPs of the blocks": lambda cost: cost.flops_share,
     "parameters": lambda cost: cost.parameters_after / cost.parameters_before if cost.parameters_before else None,
 }
+ShareOf = Callable[[MeasuredRow], Interval | None]
 HEIGHT = 3.3
 MOST_NUMBERED = 12  # dots of a front with numbers beside them
 
 
 @dataclass(frozen=True)
 class Priced:
-    """A variant, or the baseline: its share of the baseline's cost, and its number."""
+    """A variant, or the baseline: its share of the baseline's cost, with the ends of an interval where that was
+    measured, and its number.
+    """
 
     name: str
     share: float
     value: float
+    ends: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,22 +51,45 @@ class CostFigure:
 
 def cost_figures(measured: Measured, metric: MeasuredMetric, theme: Theme) -> Iterator[CostFigure]:
     """A figure for each kind of cost in which variants differ from the baseline."""
-    for cost, share_of in COSTS.items():
+    for cost, share_of in costs_of(measured).items():
         points = priced_rows(measured, metric, share_of)
-        if len({point.share for point in points}) > 1:
+        if len({point.share for point in points}) > 1 and metric.key != LATENCY:
             front = front_of(points, higher_is_better=metric.higher_is_better)
             figure = _draw(measured, metric, cost, points, front, theme)
             yield CostFigure(f"cost_{cost.replace(' ', '_').lower()}_{file_name(metric)}", figure, cost, tuple(front))
 
 
-def priced_rows(measured: Measured, metric: MeasuredMetric, share_of: Callable[[Cost], float | None]) -> list[Priced]:
+def costs_of(measured: Measured) -> dict[str, ShareOf]:
+    """What a row costs, by name: as planned, and as timed where it was."""
+    found = {name: _planned_share(share_of) for name, share_of in COSTS.items()}
+    timed = next((one for one in measured.metrics if one.key == LATENCY), None)
+    return found if timed is None else {**found, "measured latency": _timed_share(timed)}
+
+
+def _planned_share(share_of: Callable[[Cost], float | None]) -> ShareOf:
+    def share_of_row(row: MeasuredRow) -> Interval | None:
+        share = 1.0 if row.name == BASELINE else None if row.cost is None else share_of(row.cost)
+        return None if share is None else Interval(share, None, None, 1, "planned")
+
+    return share_of_row
+
+
+def _timed_share(timed: MeasuredMetric) -> ShareOf:
+    def share_of_row(row: MeasuredRow) -> Interval | None:
+        number = row.numbers.get(timed.name)
+        return None if number is None or not np.isfinite(number.value) else number.times(0.01)
+
+    return share_of_row
+
+
+def priced_rows(measured: Measured, metric: MeasuredMetric, share_of: ShareOf) -> list[Priced]:
     """All variants with a cost and a finite number, and the baseline, which costs 1."""
     found = []
     for row in measured.rows:
-        number = row.numbers.get(metric.name)
-        share = 1.0 if row.name == BASELINE else None if row.cost is None else share_of(row.cost)
+        number, share = row.numbers.get(metric.name), share_of(row)
         if row.kind != "control" and number is not None and share is not None and np.isfinite(number.value):
-            found.append(Priced(row.name, share, number.value))
+            ends = None if share.low is None or share.high is None else (share.low, share.high)
+            found.append(Priced(row.name, share.value, number.value, ends))
     return found
 
 
@@ -91,6 +120,10 @@ def _draw(
     axes.plot(*_places(others), "o", color=theme.series[0], markersize=3.5, alpha=0.6, label="variants")
     color = theme.series[1]
     axes.plot(*_places(front), "D-", color=color, markersize=5, linewidth=1.0, label="the Pareto front")
+    for point in points:
+        if point.ends is not None:
+            low, high = point.ends
+            axes.hlines(point.value, 100 * low, 100 * high, color=theme.faint, linewidth=0.8, zorder=0)
     for number, point in enumerate(front[:MOST_NUMBERED], start=1):
         axes.annotate(
             *(str(number), (100 * point.share, point.value), (4, 4)),

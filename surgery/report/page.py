@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from surgery.errors import InputError
 from surgery.experiment.damage_map import Damage, read_damage
+from surgery.experiment.metric_table import LATENCY
 from surgery.report.cost_figures import CostFigure, cost_figures
 from surgery.report.damage_figures import draw_damage_map
 from surgery.report.draw_svg import STYLE, draw_svg
@@ -92,6 +93,11 @@ class Report:
     def cost(self) -> str:
         """What the variants cost."""
         return cost_text(self.measured.variants)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the latency was measured."""
+        return any(metric.key == LATENCY for metric in self.measured.metrics)
 
     @property
     def provenance(self) -> dict[str, Any]:

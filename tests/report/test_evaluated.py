@@ -9,7 +9,7 @@ from evaluations_made import STACK, plan_of
 from swept_evaluations import ERROR, SCORE, SSIM, document_of, variant
 
 from surgery.errors import InputError
-from surgery.report.cost_figures import COSTS, front_of, priced_rows
+from surgery.report.cost_figures import costs_of, front_of, priced_rows
 from surgery.report.evaluated import read_measured
 from surgery.report.metric_figures import head_of
 from surgery.report.ranking import rank, rows_csv
@@ -38,7 +38,7 @@ def tables_of(measured):
     findings = [one for metric in measured.metrics for one in findings_of(measured, metric)]
     forms = forms_of(measured.variants)
     list(layer_sets(forms, findings))
-    for share_of in COSTS.values():
+    for share_of in costs_of(measured).values():
         front_of(priced_rows(measured, measured.metric(None), share_of), higher_is_better=False)
     return (
         rank(measured, measured.metric(None), findings),

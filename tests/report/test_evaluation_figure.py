@@ -5,7 +5,7 @@ from drawn_texts import cut_off, overlaps, texts_of
 from evaluations_made import STACK, plan_of
 from swept_evaluations import ERROR, SCORE, SSIM, document_of, single_layers, variant
 
-from surgery.report.cost_figures import COSTS, front_of, priced_rows
+from surgery.report.cost_figures import costs_of, front_of, priced_rows
 from surgery.report.evaluated import measured_from_json
 from surgery.report.evaluation_figure import TWO_SCREENS, draw_measured
 from surgery.report.metric_figures import MAX_ROWS, cost_text, figures_of, shown_rows
@@ -77,7 +77,7 @@ def test_no_variant_is_both_cheaper_and_better_than_one_on_the_front():
         for n, (share, error) in enumerate([(0.9, 0.3), (0.9, 0.3), (0.8, 0.5), (0.85, 0.6), (0.95, 0.3), (0.7, 0.9)])
     ]
     measured = measured_from_json(document_of(rows))
-    points = priced_rows(measured, measured.metric(ERROR), COSTS["parameters"])
+    points = priced_rows(measured, measured.metric(ERROR), costs_of(measured)["parameters"])
     expected = {
         one.name
         for one in points
