@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from surgery.anatomy.sources import ModelSource, anatomy_of_source
 from surgery.errors import InputError, RefusedError
@@ -19,15 +17,17 @@ from surgery.experiment.averages import averaged_rows
 from surgery.experiment.bench import Bench
 from surgery.experiment.columns import Column, columns_of
 from surgery.experiment.controls import AVERAGE, BASELINE, CONTROLS, NO_OP
-from surgery.experiment.denoising_error import DenoisingErrors, denoising_errors
-from surgery.experiment.drawing import draw, draw_units, telling
+from surgery.experiment.denoising_error import DenoisingErrors
+from surgery.experiment.drawing import draw, draw_units
 from surgery.experiment.engine_choice import EngineChoice, open_engine
 from surgery.experiment.engines import SERIAL, Engine
+from surgery.experiment.error_store import ErrorStore
 from surgery.experiment.evaluated_row import EvaluatedRow
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.jury import Judges
 from surgery.experiment.latency import Latency, latencies_of_rows
 from surgery.experiment.marks import Marks, mark_rows
+from surgery.experiment.measured_errors import measure_errors
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.rows import Row, VariantRow, baseline_row, control_rows, variant_rows
@@ -39,17 +39,14 @@ from surgery.files import key_of_recipe
 from surgery.graph.apply import Variants
 from surgery.graph.shared_forward import DEFAULT_MEMORY
 from surgery.metrics.intervals import mean_interval
-from surgery.metrics.open_picture import open_picture
 from surgery.metrics.pictures import PictureSet
 from surgery.pipelines.learn import learn_unless_known
-from surgery.pipelines.noised import encode_picture, picture_size
 from surgery.pipelines.pretrained import check_device
 from surgery.plan.planned import PlannedSpec
 from surgery.plan.sweep import count_points, count_text
-from surgery.progress import show_progress
 from surgery.spec.load import Spec, load_spec
 
-STORE, PICTURES = "store", "pictures"
+STORE, PICTURES, ERRORS = "store", "pictures", "errors"
 MAX_VARIANTS = 1_000  # where nothing else is said
 
 Array = NDArray[np.float64]
@@ -243,7 +240,9 @@ def run_stage(
     errors: Mapping[str, DenoisingErrors] = {}
     if stage.measures_errors:
         try:
-            errors = measure_errors(bench, rows, pictures[BASELINE], request, count=stage.prompts, engine=engine)
+            store = ErrorStore(request.out / STORE / ERRORS, recipe, {row.name: row.recipe() for row in rows})
+            given = bench, rows, pictures[BASELINE], request.prompts, store
+            errors = measure_errors(*given, count=stage.prompts, bins=request.bins, engine=engine)
         except (InputError, RefusedError) as error:  # what was drawn is scored all the same
             if not stage.draws:
                 raise
@@ -348,52 +347,3 @@ def draw_rows(
     for unit, images in draw(bench, missing, done=done, engine=engine):
         places[unit.row].keep(unit.numbers, images)
     return {name: place.read(num) for name, place in places.items()}
-
-
-def measure_errors(
-    bench: Bench,
-    rows: Sequence[Row],
-    baseline: PictureSet,
-    request: EvaluationRequest,
-    *,
-    count: int,
-    engine: Engine = SERIAL,
-) -> dict[str, DenoisingErrors]:
-    """The denoising errors of all rows with predictions of their own, on the pictures of the first `count` prompts, or
-    the baseline's.
-
-    Pictures of other sizes are scaled and cut to the middle.
-
-    Raises:
-        InputError, RefusedError: the pipeline encodes no pictures, refuses the call, or packs latents in unknown ways.
-    """
-    pipe, call = bench.run.pipe, bench.run.call
-    height, width = picture_size(pipe, {**call, "height": baseline.size[1], "width": baseline.size[0]})
-    predictors = {row.name: row.predictor for row in rows if row.predictor is not None}
-    images = open_pictures(request.prompts, baseline)[:count]
-    clean = [
-        encode_picture(pipe, image, height, width, torch.Generator().manual_seed(request.seed + number))
-        for number, image in enumerate(images)
-    ]
-    total = request.bins * len(images) * len(predictors)
-    with show_progress(total, unit="prediction", label="denoising error") as meter:
-        return denoising_errors(
-            predictors,
-            pipe,
-            torch.cat(clean),
-            bench.prompts[:count],
-            seeds=[request.seed + number for number in range(len(images))],
-            bins=request.bins,
-            batch_size=request.batch_size,
-            call=call,
-            has_truth=bool(request.prompts.pictures),
-            memory=request.memory,
-            run_units=lambda units: engine.run(bench, units, telling(meter)),
-        )
-
-
-def open_pictures(prompts: PromptSet, baseline: PictureSet) -> list[Image.Image]:
-    """The pictures that the prompts describe, where there are such, or else those that the baseline has drawn."""
-    if prompts.pictures:
-        return [open_picture(file).image for file in prompts.pictures]
-    return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in baseline.all_pixels()]
