@@ -31,7 +31,7 @@ from surgery.pipelines.draw import Drawing
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device, pick_dtype
 from surgery.plan.changes import changes_text
-from surgery.publish.graph_folder import Artefact, find_base, is_artefact, read_artefact
+from surgery.publish.artefact import Artefact, find_base, is_artefact, read_artefact
 from surgery.publish.manifest import SPEC
 from surgery.spec.load import Spec, load_spec
 from surgery.spec.spec_name import STANDARD_INPUT, SUFFIXES, parse_spec_name

@@ -8,13 +8,13 @@ from typing import Any
 
 from surgery.anatomy.identity import identify
 from surgery.anatomy.sources import ModelSource, find_source, second_source
-from surgery.bundled import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.files import hash_file
 from surgery.pipelines.conditions import conditions_of
 from surgery.pipelines.draw import check_call
 from surgery.pipelines.pretrained import load_pretrained, pick_device, pick_dtype
 from surgery.plan.spec_model import model_of_spec
+from surgery.publish.known_arguments import known_call_of
 from surgery.spec.load import Spec
 from surgery.spec.selector import FIRST
 from surgery.version import __version__
@@ -98,8 +98,8 @@ def open_run(source: ModelSource, request: RunRequest, prompts: Sequence[str]) -
 
 
 def call_of(source: ModelSource, request: RunRequest) -> dict[str, Any]:
-    """The arguments of the pipeline's call: those of the request before the bundled pipeline's own."""
-    return {**(DEMO_CALL if source.name == DEMO_NAME else {}), **request.call}
+    """The arguments of the pipeline's call: those of the request before those that the model is known to want."""
+    return {**known_call_of(source), **request.call}
 
 
 def hash_pipeline_files(source: ModelSource) -> dict[str, str]:

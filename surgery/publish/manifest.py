@@ -13,6 +13,8 @@ from surgery.plan.paired import ModelPlan
 FORMAT = 1
 MANIFEST, SPEC, PLAN, CARD = "surgery.json", "spec.yaml", "plan.json", "README.md"
 FORWARD, MEANS = "forward.py", "means.safetensors"  # of a graph's folder
+CALL, HEALED = "call", "healed"  # how the base's pipeline is called; how it was trained after it was compiled
+CONFIG, WEIGHTS, WEIGHTS_SUM = "config", "weights", "sha256"  # of a checkpoint: what its transformer is known again by
 FORWARD_2, BASE_2 = "forward_2.py", "base_2"  # of a second transformer: its file, its entry in the manifest
 
 Kind = Literal["graph", "checkpoint"]
@@ -40,9 +42,13 @@ def make_manifest(
     spec_text: str,
     plan: ModelPlan,
     facts: Mapping[str, Any],
+    call: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What a folder is, what it was made from, by what; `facts` are those of its kind."""
+    """What a folder is, what it was made from, by what; `facts` are those of its kind.
+
+    `call` are the arguments that the base's pipeline is called with, where it wants some of its own.
+    """
     return {
         "format": FORMAT,
         "kind": kind,
@@ -51,6 +57,7 @@ def make_manifest(
         "spec": hashlib.sha256(spec_text.encode()).hexdigest(),
         "plan": plan.hash,
         **facts,
+        **({CALL: dict(call)} if call else {}),
         "versions": dict(versions),
     }
 

@@ -26,6 +26,7 @@ from surgery.outputs import refuse_folder, refuse_foreign, whole_folder
 from surgery.plan.planned import PlannedSource
 from surgery.plan.planned_pair import AnyPlannedSource, parts_of, plan_model_file
 from surgery.plan.windowed import uses_means
+from surgery.publish.artefact import facts_of_transformer
 from surgery.publish.manifest import CARD, write_manifest, write_spec_and_plan
 from surgery.publish.model_card import write_card
 from surgery.publish.pipeline_files import PipelineFile, can_link, list_pipeline_files, take_along
@@ -132,7 +133,7 @@ def compile_planned(
             part: {"numeric": found.agreement} if found.agreement else {} for part, found in prepared.by_part.items()
         }
         if options.dry_run:
-            return PrunedModel(out, prepared, manifest_of(prepared, {}, checks), seconds, checks)
+            return PrunedModel(out, prepared, manifest_of(prepared, {}, checks, {}), seconds, checks)
         with whole_folder(out, force=options.force) as folder:
             started = time.perf_counter()
             _write_bytes(prepared, folder, options, progress)
@@ -295,6 +296,10 @@ def _write_texts(prepared: PreparedModel, folder: Path, out: Path, checks: Check
     write_spec_and_plan(folder, prepared.spec_text, prepared.whole_plan)
     (folder / CARD).write_text(write_card(card_facts(prepared, out.name, checks)), encoding="utf-8")
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
-    manifest = manifest_of(prepared, sizes, checks)
+    written = {
+        part: facts_of_transformer(_written_source(each, folder), each.variant)
+        for part, each in prepared.by_part.items()
+    }
+    manifest = manifest_of(prepared, sizes, checks, written)
     write_manifest(folder, manifest)
     return manifest
