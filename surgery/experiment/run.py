@@ -13,9 +13,7 @@ from surgery.files import hash_file
 from surgery.pipelines.conditions import conditions_of
 from surgery.pipelines.draw import check_call
 from surgery.pipelines.pretrained import load_pretrained, pick_device, pick_dtype
-from surgery.plan.spec_model import model_of_spec
 from surgery.publish.known_arguments import known_call_of
-from surgery.spec.load import Spec
 from surgery.spec.selector import FIRST
 from surgery.version import __version__
 
@@ -61,14 +59,6 @@ class Run:
             "device": device,
             "versions": library_versions(),
         }
-
-
-def model_of_specs(specs: Sequence[Spec], override: str | None) -> str:
-    """The name of the one model that all specs are for, or the one given instead; InputError where there is none."""
-    names = {model_of_spec(spec, override) for spec in specs}
-    if len(names) != 1:
-        raise InputError(f"the specs name not one model but {', '.join(sorted(names))}; give --model")
-    return names.pop()
 
 
 def source_with_pipeline(name: str, purpose: str = "to draw pictures") -> ModelSource:

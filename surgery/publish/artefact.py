@@ -5,7 +5,7 @@ checkpoint's holds its own, which anybody may train on: then the plan still says
 weights are no longer what the spec makes of the base's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from surgery.publish.manifest import (
 )
 from surgery.spec.selector import FIRST, SECOND
 
+MAX_FACTS, MAX_LETTERS = 12, 60  # of what is said of healing in one line
 State = Literal["as compiled", "healed", "retrained", "unknown"]
 
 
@@ -117,6 +118,23 @@ def call_of_manifest(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     """The arguments of a pipeline's call that a manifest keeps."""
     found = manifest.get(CALL, {})
     return found if isinstance(found, Mapping) else {}
+
+
+def healed_text(healed: Mapping[str, Any]) -> str:
+    """How a model was healed, in one line: what its recipe says, each under its name."""
+    found = list(_iter_facts(healed))
+    more = f" and {len(found) - MAX_FACTS} more" if len(found) > MAX_FACTS else ""
+    return ", ".join(found[:MAX_FACTS]) + more
+
+
+def _iter_facts(facts: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _iter_facts(value, f"{above}{name} ")
+        elif isinstance(value, float):
+            yield f"{above}{name} {value:.4g}"
+        elif isinstance(value, str | int):
+            yield f"{above}{name} {' '.join(str(value).split())[:MAX_LETTERS]}"
 
 
 def facts_of_transformer(source: ModelSource, variant: str | None = None) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""A model that is measured beside another: its own transformers, drawn with in the place of the base model's.
+
+A compiled checkpoint, one that was trained on since, or any stock model whose transformer takes what the base's takes.
+Text encoders, VAE, scheduler and noise are the base's, so that its pictures and predictions pair with the baseline's.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from surgery.anatomy.anatomy import Anatomy
+from surgery.anatomy.from_model import read_anatomy
+from surgery.anatomy.identity import hash_config
+from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, second_source, with_whole_paths
+from surgery.anatomy.weights_hash import hash_tensors
+from surgery.errors import InputError
+from surgery.pipelines.pretrained import load_pretrained
+from surgery.plan.cost import Cost, compare_costs, plan_cost
+from surgery.plan.plan import Plan
+from surgery.publish.artefact import Artefact, State, healed_text, read_compiled
+from surgery.publish.manifest import kind_of_folder
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A model by the name it was given by, with its transformers, and what tells them from others (`contents`).
+
+    `artefact` is its recipe, and `state` whether it is still what that says; None of a model without a recipe.
+    """
+
+    target: str
+    sources: tuple[ModelSource, ...]
+    contents: Mapping[str, Any]
+    artefact: Artefact | None = None
+    state: State | None = None
+
+    @property
+    def name(self) -> str:
+        """What its row is called: the last part of its name, and whether it was trained since it was compiled."""
+        stem = Path(self.target).resolve().name if self.sources[0].file is None else Path(self.target).stem
+        return f"{stem} ({self.state})" if self.state == "retrained" else stem
+
+    @property
+    def is_as_compiled(self) -> bool:
+        """Whether its spec says what its weights are."""
+        return self.state == "as compiled"
+
+    def note(self, name: str) -> str | None:
+        """What a reader of its row, which is called `name`, should know; None where there is nothing."""
+        if self.artefact is None or self.is_as_compiled:
+            return None
+        told = f"{name}: {STATES[self.state or 'unknown']}"
+        return told if self.artefact.healed is None else f"{told}; healed: {healed_text(self.artefact.healed)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: what was measured, and what it was made from."""
+        found: dict[str, Any] = {"path": self.target, "contents": dict(self.contents)}
+        artefact = self.artefact
+        if artefact is None:
+            return found
+        made = {"base": artefact.base.to_json(), "spec": artefact.manifest.get("spec"), "plan": artefact.plan.hash}
+        healed = {} if artefact.healed is None else {"healed": dict(artefact.healed)}
+        return {**found, "state": self.state, "compiled_from": made, **healed}
+
+    def open_in(self, base: Any) -> Any:
+        """The pipeline of the base model (live) with these transformers in the place of its own; they are loaded here.
+
+        Raises:
+            InputError: they can't be loaded, or are no longer what they were.
+        """
+        variant = None if self.artefact is None else self.artefact.variant
+        if _contents_of(self.sources, variant) != self.contents:
+            raise InputError(f"{self.target} was changed since this run began; run it again when it stays as it is")
+        own = base.transformer
+        edited = copy.copy(base)
+        for source in self.sources:
+            loaded = load_pretrained(
+                source, dtype=str(own.dtype), device=own.device, transformer_only=True, variant=variant
+            )
+            edited.register_modules(**{source.part: loaded})
+        return edited
+
+    def with_whole_paths(self) -> "OwnModel":
+        """The same for a process that may run in another folder."""
+        return replace(self, sources=tuple(map(with_whole_paths, self.sources)))
+
+    def cost(self, base: Anatomy, dtype: Any) -> Cost | None:
+        """Its parameters, bytes and blocks beside those of its base, each as it runs (`dtype`); None of two."""
+        if len(self.sources) > 1:
+            return None
+        own = read_anatomy(build_on_meta(self.sources[0], dtype), dtype=base.dtype)
+        found = compare_costs(base, own)
+        plan = None if self.artefact is None else self.artefact.plan
+        if not isinstance(plan, Plan) or self.state == "retrained":
+            return found
+        work = plan_cost(replace(plan, replacements=()), base)  # on disk what is replaced still runs, with other weights
+        return replace(found, executions_after=work.executions_after, flops_after=work.flops_after)
+
+
+STATES: Mapping[State, str] = {
+    "as compiled": "its weights are those that its spec was compiled to",
+    "healed": "its weights were trained after its spec was compiled (healed)",
+    "retrained": "its weights or its config were changed after it was compiled (retrained): the spec no longer says "
+    "what they are",
+    "unknown": "its recipe keeps no hash of its weights, so that nobody knows whether they are still those of its spec; "
+    "compile it again",
+}
+
+
+def find_own_model(target: str) -> OwnModel:
+    """The model of a name (a folder, a single file, a hub id); its weights are read, to know them again.
+
+    Raises:
+        InputError: there is no such model, its recipe was changed, or its weights are not sound.
+    """
+    artefact = read_compiled(target) if kind_of_folder(Path(target)) == "checkpoint" else None
+    first = find_source(target) if artefact is None else artefact.source()
+    sources = tuple(_sources_of(first))
+    variant, state = (None, None) if artefact is None else (artefact.variant, artefact.state())
+    return OwnModel(target, sources, _contents_of(sources, variant), artefact, state)
+
+
+def _sources_of(first: ModelSource) -> Iterator[ModelSource]:
+    yield first
+    second = second_source(first)
+    if second is not None:
+        yield second
+
+
+def _contents_of(sources: tuple[ModelSource, ...], variant: str | None) -> dict[str, Any]:
+    """For each transformer its class, the hash of its config, and its commit on the hub or the hash of its tensors."""
+    found = {}
+    for source in sources:
+        known = {"class_name": source.class_name, "config": hash_config(source.config), "revision": source.revision}
+        is_here = source.revision is None
+        found[source.part] = {**known, "weights": hash_tensors(source, variant=variant) if is_here else None}
+    return found
+
