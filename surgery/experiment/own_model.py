@@ -19,7 +19,7 @@ from surgery.errors import InputError
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.plan.cost import Cost, compare_costs, plan_cost
 from surgery.plan.plan import Plan
-from surgery.publish.artefact import Artefact, State, healed_text, read_compiled
+from surgery.publish.artefact import Artefact, State, read_compiled, state_text
 from surgery.publish.manifest import kind_of_folder
 
 
@@ -51,8 +51,7 @@ class OwnModel:
         """What a reader of its row, which is called `name`, should know; None where there is nothing."""
         if self.artefact is None or self.is_as_compiled:
             return None
-        told = f"{name}: {STATES[self.state or 'unknown']}"
-        return told if self.artefact.healed is None else f"{told}; healed: {healed_text(self.artefact.healed)}"
+        return f"{name}: {state_text(self.state or 'unknown', self.artefact.healed)}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: what was measured, and what it was made from."""
@@ -97,16 +96,6 @@ class OwnModel:
             return found
         work = plan_cost(replace(plan, replacements=()), base)  # on disk what is replaced still runs, with other weights
         return replace(found, executions_after=work.executions_after, flops_after=work.flops_after)
-
-
-STATES: Mapping[State, str] = {
-    "as compiled": "its weights are those that its spec was compiled to",
-    "healed": "its weights were trained after its spec was compiled (healed)",
-    "retrained": "its weights or its config were changed after it was compiled (retrained): the spec no longer says "
-    "what they are",
-    "unknown": "its recipe keeps no hash of its weights, so that nobody knows whether they are still those of its spec; "
-    "compile it again",
-}
 
 
 def find_own_model(target: str) -> OwnModel:

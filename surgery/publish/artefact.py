@@ -120,6 +120,21 @@ def call_of_manifest(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+STATES: Mapping[State, str] = {
+    "as compiled": "its weights are those that its spec was compiled to",
+    "healed": "its weights were trained after its spec was compiled (healed)",
+    "retrained": "its weights or its config were changed after it was compiled (retrained): the spec no longer says "
+    "what they are",
+    "unknown": "its recipe keeps no hash of its weights, so that nobody knows whether they are still those of its spec; "
+    "compile it again",
+}
+
+
+def state_text(state: State, healed: Mapping[str, Any] | None) -> str:
+    """What a state means, and how the model was healed, if it was."""
+    return STATES[state] if healed is None else f"{STATES[state]}; healed: {healed_text(healed)}"
+
+
 def healed_text(healed: Mapping[str, Any]) -> str:
     """How a model was healed, in one line: what its recipe says, each under its name."""
     found = list(_iter_facts(healed))
