@@ -7,8 +7,9 @@ from pathlib import Path
 from surgery.anatomy.sources import ModelSource, find_source
 from surgery.errors import InputError
 from surgery.experiment.own_model import OwnModel, find_own_model
-from surgery.files import is_file
 from surgery.experiment.rows import Target
+from surgery.experiment.run import Run, RunRequest, having_pipeline, open_run
+from surgery.files import is_file
 from surgery.plan.spec_model import model_of_spec
 from surgery.publish.artefact import Artefact, find_base, read_compiled
 from surgery.publish.manifest import MANIFEST, SPEC, kind_of_folder
@@ -103,3 +104,40 @@ def spec_of_artefact(artefact: Artefact) -> Spec:
     spec = load_spec(artefact.folder / SPEC)
     profile = None if artefact.means is None else artefact.means.name
     return replace(spec, file=str(artefact.folder), model=artefact.base.model, profile=profile)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One model by itself; `within` is the base in whose pipeline it runs, where it is a transformer without one."""
+
+    target: str
+    source: ModelSource
+    within: ModelSource | None = None
+
+    def open(self, request: RunRequest, prompts: Sequence[str]) -> Run:
+        """Its pipeline, which is loaded here; raises InputError where it can't be."""
+        if self.within is None:
+            return open_run(self.source, request, prompts)
+        run = open_run(self.within, request, prompts)
+        return replace(run, source=self.source, pipe=find_own_model(self.target).open_in(run.pipe))
+
+
+def find_alone(target: str, purpose: str) -> Alone:
+    """One model by itself, which has a pipeline, or one in its base.
+
+    Raises:
+        InputError: it is a graph, a transformer without a recipe, or not there.
+    """
+    kind = kind_of_folder(Path(target))
+    if kind is None:
+        return Alone(target, having_pipeline(find_source(target), purpose))
+    artefact = read_compiled(target)
+    if kind == "graph":
+        raise InputError(
+            f"{target} is a graph, whose layers are those of {artefact.base_text} in another order; {purpose}, give that, "
+            f"or compile {artefact.folder / SPEC} --to checkpoint"
+        )
+    source = artefact.source()
+    if source.pipeline is not None:
+        return Alone(target, source)
+    return Alone(target, source, having_pipeline(find_base(artefact, option="--model"), purpose))
