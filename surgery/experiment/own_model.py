@@ -5,16 +5,15 @@ Text encoders, VAE, scheduler and noise are the base's, so that its pictures and
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
-from surgery.anatomy.identity import hash_config
-from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, second_source, with_whole_paths
-from surgery.anatomy.weights_hash import hash_tensors
+from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, with_whole_paths
+from surgery.anatomy.contents import contents_of, transformers_of
 from surgery.errors import InputError
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.plan.cost import Cost, compare_costs, plan_cost
@@ -70,7 +69,7 @@ class OwnModel:
             InputError: they can't be loaded, or are no longer what they were.
         """
         variant = None if self.artefact is None else self.artefact.variant
-        if _contents_of(self.sources, variant) != self.contents:
+        if contents_of(self.sources, variant) != self.contents:
             raise InputError(f"{self.target} was changed since this run began; run it again when it stays as it is")
         own = base.transformer
         edited = copy.copy(base)
@@ -106,24 +105,6 @@ def find_own_model(target: str) -> OwnModel:
     """
     artefact = read_compiled(target) if kind_of_folder(Path(target)) == "checkpoint" else None
     first = find_source(target) if artefact is None else artefact.source()
-    sources = tuple(_sources_of(first))
+    sources = transformers_of(first)
     variant, state = (None, None) if artefact is None else (artefact.variant, artefact.state())
-    return OwnModel(target, sources, _contents_of(sources, variant), artefact, state)
-
-
-def _sources_of(first: ModelSource) -> Iterator[ModelSource]:
-    yield first
-    second = second_source(first)
-    if second is not None:
-        yield second
-
-
-def _contents_of(sources: tuple[ModelSource, ...], variant: str | None) -> dict[str, Any]:
-    """For each transformer its class, the hash of its config, and its commit on the hub or the hash of its tensors."""
-    found = {}
-    for source in sources:
-        known = {"class_name": source.class_name, "config": hash_config(source.config), "revision": source.revision}
-        is_here = source.revision is None
-        found[source.part] = {**known, "weights": hash_tensors(source, variant=variant) if is_here else None}
-    return found
-
+    return OwnModel(target, sources, contents_of(sources, variant), artefact, state)

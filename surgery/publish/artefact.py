@@ -13,7 +13,7 @@ from typing import Any, Literal
 from surgery.anatomy.identity import Identity, find_difference, identity_from_json
 from surgery.anatomy.known import VOLATILE_KEYS
 from surgery.anatomy.sources import ModelSource, find_source, read_json, second_source
-from surgery.anatomy.weights_hash import hash_tensors
+from surgery.anatomy.contents import hash_tensors
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.files import hash_file, is_file

@@ -108,7 +108,7 @@ def write_card(facts: CardFacts) -> str:
     head = yaml.safe_dump(card_head(facts), sort_keys=False, allow_unicode=True, width=1000).rstrip()
     sections = [
         f"---\n{head}\n---",
-        f"# {_as_it_stands(one_line(facts.title or facts.name))}",
+        f"# {as_it_stands(one_line(facts.title or facts.name))}",
         _summary(facts),
         _table(facts),
         "## What was changed",
@@ -278,7 +278,7 @@ def _fenced(language: str, content: str) -> str:
     return f"{fence}{language}\n{content}\n{fence}"
 
 
-def _as_it_stands(text: str) -> str:
+def as_it_stands(text: str) -> str:
     """A text in which Markdown finds no link, picture or HTML."""
     return re.sub(r"([\\`*_\[\]<>!#|])", r"\\\1", text)
 

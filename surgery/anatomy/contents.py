@@ -1,4 +1,4 @@
-"""The weights of a model -> one hash of their values: equal wherever they lie, and however they are cut into files.
+"""What is in a model: the weights -> one hash of their values, equal wherever they lie, and however cut into files.
 
 What a file says of itself beside its tensors does not count: weights that were saved again unchanged are the same.
 """
@@ -6,10 +6,13 @@ What a file says of itself beside its tensors does not count: weights that were 
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from surgery.anatomy.sources import ModelSource, weights_of_source
+from surgery.anatomy.identity import hash_config
+from surgery.anatomy.sources import ModelSource, second_source, weights_of_source
 from surgery.anatomy.tensor_files import TensorFile, Weights
 
 CHUNK_BYTES = 2**22
@@ -31,6 +34,24 @@ def hash_tensors(source: ModelSource, *, variant: str | None = None) -> str:
     for file in weights.files:
         file.refuse_change()
     return _read_before[stamps]
+
+
+def transformers_of(first: ModelSource) -> tuple[ModelSource, ...]:
+    """A transformer, and with it the second of its pipeline where that has two."""
+    second = second_source(first)
+    return (first,) if second is None else (first, second)
+
+
+def contents_of(sources: Sequence[ModelSource], variant: str | None = None) -> dict[str, Any]:
+    """What tells transformers from others, by their names in the pipeline: the class, the hash of the config, and the
+    commit on the hub, or the hash of all tensors. Raises as `hash_tensors`.
+    """
+    found = {}
+    for source in sources:
+        weights = hash_tensors(source, variant=variant) if source.revision is None else None
+        known = {"class_name": source.class_name, "config": hash_config(source.config), "revision": source.revision}
+        found[source.part] = {**known, "weights": weights}
+    return found
 
 
 Stamp = tuple[str, int, int, int]
