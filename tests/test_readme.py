@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import surgery.bundled
-import surgery.experiment.run
+import surgery.publish.known_arguments
 from surgery.anatomy.sources import inspect
 from surgery.bundled import DEMO_CALL
 from surgery.commands.main import app
@@ -135,7 +135,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 def quick(monkeypatch):
     """Two steps a picture: what is printed does not hang on their number."""
     call = {**DEMO_CALL, "num_inference_steps": 2}
-    for module in (surgery.bundled, surgery.experiment.run):
+    for module in (surgery.bundled, surgery.publish.known_arguments):
         monkeypatch.setattr(module, "DEMO_CALL", call)
 
 

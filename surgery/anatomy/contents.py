@@ -68,8 +68,7 @@ def _hash_all(weights: Weights) -> str:
     with ThreadPoolExecutor(max_workers=MAX_READERS) as pool:
         sums = pool.map(lambda entry: _hash_bytes(entry[0], entry[1].start, entry[1].stop), entries)
         lines = [
-            [tensor.name, tensor.dtype, tensor.shape, found]
-            for (_, tensor), found in zip(entries, sums, strict=True)
+            [tensor.name, tensor.dtype, tensor.shape, found] for (_, tensor), found in zip(entries, sums, strict=True)
         ]
     return hashlib.sha256(json.dumps(sorted(lines)).encode()).hexdigest()
 

@@ -83,7 +83,8 @@ def run(
 ) -> None:
     """Check specs against their models and show what they do, what that saves, and which backends can express it.
 
-    No weights are read, but those of a compiled folder: whether they are still what was compiled. Exit status 1 if a spec has a fault; the faults are on standard error.
+    No weights are read, but those of a compiled folder: whether they are still what was compiled. Exit status 1 if a
+    spec has a fault; the faults are on standard error.
     """
     paths = find_specs(specs)
     is_single = len(paths) == 1 and paths[0] == specs[0]
@@ -198,7 +199,8 @@ def check_folder(artefact: Artefact, shown: Shown, *, model: str | None) -> tupl
         if model is not None or shown.svg is not None or shown.show not in (None, Show.plan):
             raise
         document = {"spec": str(artefact.folder), "model": artefact.base.model, "plan": artefact.plan.to_json()}
-        text = f"{artefact.folder}: plan {artefact.plan.hash[:12]}\n{artefact.plan.text}what it saves is not told: {error}"
+        head = f"{artefact.folder}: plan {artefact.plan.hash[:12]}"
+        text = f"{head}\n{artefact.plan.text}what it saves is not told: {error}"
     else:
         document, text = describe_planned(plan_of_artefact(artefact, base), shown)
     state = artefact.state()

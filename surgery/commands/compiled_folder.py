@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.publish.artefact import Artefact, State, read_compiled, state_text
-from surgery.publish.manifest import kind_of_folder
+from surgery.publish.manifest import kind_of_model
 
 
 def recipe_to_json(artefact: Artefact, state: State) -> dict[str, Any]:
@@ -30,4 +30,4 @@ def describe_recipe(artefact: Artefact, state: State) -> list[str]:
 
 def artefact_at(path: str | Path) -> Artefact | None:
     """The recipe of a compiled folder; None of anything else."""
-    return None if kind_of_folder(Path(path)) is None else read_compiled(path)
+    return None if kind_of_model(str(path)) is None else read_compiled(path)

@@ -17,7 +17,7 @@ def run(
     model: Annotated[
         str,
         typer.Argument(
-            help="A hub id, a pipeline folder, a transformer folder (config.json is enough), a compiled folder, or demo."
+            help="A hub id, a pipeline folder, a transformer folder (config.json is enough), a compiled folder, demo."
         ),
     ],
     depth: Annotated[int, typer.Option(min=1, help="How deep to list components.")] = 1,
@@ -26,8 +26,8 @@ def run(
 ) -> None:
     """Show the stacks, blocks, components and streams of a model; its weights are not read.
 
-    Of a compiled folder its recipe too, and whether its weights are still what was compiled: for that they are read. Of a
-    graph, the layers are those of its base.
+    Of a compiled folder its recipe too, and whether its weights are still what was compiled: for that they are read.
+    Of a graph, the layers are those of its base.
     """
     from surgery.anatomy.sources import anatomy_of_source, find_source, second_source
     from surgery.publish.artefact import find_base
@@ -38,7 +38,8 @@ def run(
     else:
         source = find_base(artefact, option="--model") if artefact.kind == "graph" else artefact.source()
         state = artefact.state()
-        recipe, told = {"recipe": recipe_to_json(artefact, state)}, "\n".join([*describe_recipe(artefact, state), "", ""])
+        recipe = {"recipe": recipe_to_json(artefact, state)}
+        told = "\n".join([*describe_recipe(artefact, state), "", ""])
     anatomy, other = anatomy_of_source(source), second_source(source)
     second = None if other is None else anatomy_of_source(other)
     found = list(list_selectors(anatomy, depth=depth))

@@ -98,4 +98,3 @@ def _difference(name: str, here: Any, there: Any) -> str:
         return f"{name} is {here} here, and {there} where the run was begun"
     keys = [key for key in {**here, **there} if here.get(key) != there.get(key)]
     return "; ".join(_difference(f"{name} {key}", here.get(key), there.get(key)) for key in keys)
-

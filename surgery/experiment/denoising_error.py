@@ -146,8 +146,8 @@ def denoising_errors(
         own = slice(start, start + batch_size)
         batches.append((start, clean[own].clone(), seeds[own], prompts[own]))  # a view would be sent with all of it
     units = [
-        ErrorUnit(number, (number + 0.5) / bins, steps[number], *batch, {name: branches[name] for name in names}, has_truth)
-        for names in _walks(rows)
+        ErrorUnit(number, (number + 0.5) / bins, steps[number], *batch, measured, has_truth)
+        for measured in ({name: branches[name] for name in names} for names in _walks(rows))
         for number, batch in itertools.product(range(bins), batches)
     ]
     here = (unit.measure(predictors, call, tell) for unit in units)

@@ -43,7 +43,7 @@ class EvaluatedRow:
 
     @property
     def cost(self) -> Cost | None:
-        """What it costs beside the baseline, where that is known: of a spec that edits one transformer, or of a model."""
+        """What it costs beside the baseline, where that is known: of a spec for one transformer, or of a model."""
         return self.planned.cost if isinstance(self.planned, PlannedSpec) else self.own_cost
 
     def score(self, column: Column) -> Score | None:

@@ -27,9 +27,9 @@ from surgery.experiment.evaluated_row import EvaluatedRow
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.jury import Judges
 from surgery.experiment.marks import Marks, mark_rows
+from surgery.experiment.own_model_fit import refuse_unfit
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
-from surgery.experiment.own_model_fit import refuse_unfit
 from surgery.experiment.rows import (
     OwnModelRow,
     Row,

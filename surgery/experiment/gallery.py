@@ -26,7 +26,7 @@ from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device, pick_dtype
 from surgery.plan.changes import changes_text
 from surgery.publish.artefact import read_compiled
-from surgery.publish.manifest import kind_of_folder
+from surgery.publish.manifest import kind_of_model
 from surgery.text_table import table
 
 COMMAND = "generate"
@@ -36,7 +36,7 @@ RECIPE_KEY = "surgery"  # of the text chunk in each PNG
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryRequest(RunRequest):
-    """What to draw. `targets` are specs and models of one base, or the name of one model; see `surgery generate --help`."""
+    """What to draw. `targets` are specs and models of one base, or one model; see `surgery generate --help`."""
 
     targets: tuple[str, ...]
     prompts: tuple[str, ...]
@@ -91,19 +91,19 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
     return Gallery(source.name, request.out, request.out / SHEET, tuple(rows), recipe)
 
 
-def find_targets(request: GalleryRequest) -> tuple[Sequence[Target], ModelSource]:
+def find_targets(request: GalleryRequest) -> tuple[list[Target], ModelSource]:
     """What is drawn beside a model, and that model: the base of all; or nothing, and the one model that was given."""
     if len(request.targets) == 1 and request.model is None and not is_spec_name(request.targets[0]):
         alone = source_alone(request.targets[0])
         if alone is not None:
-            return (), having_pipeline(alone)
+            return [], having_pipeline(alone)
     targets = read_targets(request.targets)
-    return targets.items, having_pipeline(targets.find_base(request.model))
+    return list(targets.items), having_pipeline(targets.find_base(request.model))
 
 
 def source_alone(target: str) -> ModelSource | None:
     """A model that is drawn for itself; None of a graph, or a compiled transformer, which take the base's pipeline."""
-    kind = kind_of_folder(Path(target))
+    kind = kind_of_model(target)
     if kind == "graph":
         return None
     source = find_source(target) if kind is None else read_compiled(target).source()

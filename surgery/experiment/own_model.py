@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from surgery.anatomy.anatomy import Anatomy
+from surgery.anatomy.contents import contents_of, transformers_of
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, with_whole_paths
-from surgery.anatomy.contents import contents_of, transformers_of
 from surgery.errors import InputError
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.plan.cost import Cost, compare_costs, plan_cost
 from surgery.plan.plan import Plan
 from surgery.publish.artefact import Artefact, State, read_compiled, state_text
-from surgery.publish.manifest import kind_of_folder
+from surgery.publish.manifest import kind_of_model
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class OwnModel:
         plan = None if self.artefact is None else self.artefact.plan
         if not isinstance(plan, Plan) or self.state == "retrained":
             return found
-        work = plan_cost(replace(plan, replacements=()), base)  # on disk what is replaced still runs, with other weights
+        work = plan_cost(replace(plan, replacements=()), base)  # on disk what is replaced runs, with other weights
         return replace(found, executions_after=work.executions_after, flops_after=work.flops_after)
 
 
@@ -103,7 +103,7 @@ def find_own_model(target: str) -> OwnModel:
     Raises:
         InputError: there is no such model, its recipe was changed, or its weights are not sound.
     """
-    artefact = read_compiled(target) if kind_of_folder(Path(target)) == "checkpoint" else None
+    artefact = read_compiled(target) if kind_of_model(target) == "checkpoint" else None
     first = find_source(target) if artefact is None else artefact.source()
     sources = transformers_of(first)
     variant, state = (None, None) if artefact is None else (artefact.variant, artefact.state())

@@ -33,7 +33,7 @@ def refuse_unfit(own: OwnModel, run: Run) -> None:
     """Raise InputError unless a model takes the same latents and text as the base of a run, and returns the same."""
     if own.is_as_compiled:
         return
-    missing = {source.part for source in own.sources} - {part for part in run.source.parts}
+    missing = {source.part for source in own.sources} - set(run.source.parts)
     if missing:
         raise InputError(f"{own.target} has a {', '.join(missing)}, and its base {run.source.name} has none")
     for source in own.sources:
@@ -52,7 +52,8 @@ def _sample_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 def _runs_on_meta(source: ModelSource, given: Given, run: Run) -> bool:
     """Whether a model without weights takes a call, and returns as much as the base does."""
     try:
-        shapes = [_shapes_returned(build_on_meta(each, run.pipe.transformer.dtype), given) for each in (source, run.source)]
+        models = [build_on_meta(each, run.pipe.transformer.dtype) for each in (source, run.source)]
+        shapes = [_shapes_returned(model, given) for model in models]
     except InputError:
         raise
     except Exception:  # whatever the forward says of it: the model itself is tried then
@@ -93,7 +94,7 @@ def _refuse_by_trying(own: OwnModel, run: Run, given: Given) -> None:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{own.target} can't take the place of the transformer of {run.source.name}: {reason}; latents and text of "
-            f"a row must have the shapes of its base's ({_inputs_text(run.pipe.transformer, given)}): give --model with "
+            f"a row have the shapes of its base's ({_inputs_text(run.pipe.transformer, given)}): give --model with "
             "the model that it was made from, or --height and --width where only the sizes differ"
         ) from None
 
@@ -116,7 +117,9 @@ def _shape_text(shape: tuple[int, ...] | None) -> str:
 def _refuse_other_space(target: str, source: ModelSource, run: Run) -> None:
     """Raise InputError where a model comes with a VAE or a scheduler that reads latents or noise in another way."""
     root = None if source.pipeline is None else root_of(source)
-    for part, names in SPACES.items() if root is not None else ():
+    if root is None:
+        return
+    for part, names in SPACES.items():
         file = root / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
         config = dict(getattr(getattr(run.pipe, part, None), "config", {}))
         own = read_json(file) if file.is_file() else {}

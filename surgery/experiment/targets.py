@@ -1,4 +1,4 @@
-"""What a command is asked to draw or measure -> specs and models of their own, and the one base model of all of them."""
+"""What a command is asked to draw or measure -> specs and models of their own, and the base model of all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from surgery.experiment.run import Run, RunRequest, having_pipeline, open_run
 from surgery.files import is_file
 from surgery.plan.spec_model import model_of_spec
 from surgery.publish.artefact import Artefact, find_base, read_compiled
-from surgery.publish.manifest import MANIFEST, SPEC, kind_of_folder
+from surgery.publish.manifest import MANIFEST, SPEC, kind_of_model
 from surgery.spec.load import Spec, load_spec
 from surgery.spec.spec_name import STANDARD_INPUT, SUFFIXES, parse_spec_name
 
@@ -80,7 +80,7 @@ def read_targets(given: Sequence[str]) -> Targets:
     for name in given:
         if is_spec_name(name):
             items.append(load_spec(name))
-        elif kind_of_folder(Path(name)) == "graph":
+        elif kind_of_model(name) == "graph":
             artefacts.append(read_compiled(name))
             items.append(spec_of_artefact(artefacts[-1]))
         else:
@@ -128,13 +128,13 @@ def find_alone(target: str, purpose: str) -> Alone:
     Raises:
         InputError: it is a graph, a transformer without a recipe, or not there.
     """
-    kind = kind_of_folder(Path(target))
+    kind = kind_of_model(target)
     if kind is None:
         return Alone(target, having_pipeline(find_source(target), purpose))
     artefact = read_compiled(target)
     if kind == "graph":
         raise InputError(
-            f"{target} is a graph, whose layers are those of {artefact.base_text} in another order; {purpose}, give that, "
+            f"{target} is a graph, with the layers of {artefact.base_text} in another order; {purpose}, give that, "
             f"or compile {artefact.folder / SPEC} --to checkpoint"
         )
     source = artefact.source()

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from surgery.anatomy.contents import hash_tensors
 from surgery.anatomy.identity import Identity, find_difference, identity_from_json
 from surgery.anatomy.known import VOLATILE_KEYS
 from surgery.anatomy.sources import ModelSource, find_source, read_json, second_source
-from surgery.anatomy.contents import hash_tensors
 from surgery.damage import told_as
 from surgery.errors import InputError
-from surgery.files import hash_file, is_file
+from surgery.files import expand_home, hash_file, is_file
 from surgery.plan.paired import ModelPlan, model_plan_from_json
 from surgery.publish.manifest import (
     BASE_2,
@@ -125,7 +125,7 @@ STATES: Mapping[State, str] = {
     "healed": "its weights were trained after its spec was compiled (healed)",
     "retrained": "its weights or its config were changed after it was compiled (retrained): the spec no longer says "
     "what they are",
-    "unknown": "its recipe keeps no hash of its weights, so that nobody knows whether they are still those of its spec; "
+    "unknown": "its recipe keeps no hash of its weights, so that nobody knows whether they are those of its spec; "
     "compile it again",
 }
 
@@ -214,7 +214,7 @@ def read_compiled(folder: str | Path) -> Artefact:
     Raises:
         InputError: it has no recipe, one of a newer format, or a file of the recipe is missing or changed.
     """
-    folder = Path(folder)
+    folder = expand_home(folder)
     if kind_of_folder(folder) is None:
         raise InputError(f"{folder} has no {MANIFEST}; give a folder that `surgery compile` wrote")
     manifest = read_json(folder / MANIFEST)

@@ -121,4 +121,3 @@ def load_variant(
     artefact = read_artefact(folder)
     source = find_base(artefact, base)
     return apply(load_pretrained(source, dtype=dtype, device=device), artefact.plan, profile=artefact.means)
-

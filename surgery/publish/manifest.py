@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from surgery.anatomy.identity import Identity
-from surgery.anatomy.sources import read_json
+from surgery.anatomy.sources import HUB_PREFIX, read_json
+from surgery.bundled import DEMO_NAME
+from surgery.files import expand_home, is_file
 from surgery.plan.paired import ModelPlan
 
 FORMAT = 1
@@ -23,9 +25,16 @@ Kind = Literal["graph", "checkpoint"]
 def kind_of_folder(folder: Path) -> Kind | None:
     """What a folder was compiled to; None for one without a manifest. The first manifests, of graphs, do not say."""
     manifest = folder / MANIFEST
-    if not manifest.is_file():
+    if not is_file(manifest):
         return None
     return "graph" if read_json(manifest).get("kind", "graph") == "graph" else "checkpoint"
+
+
+def kind_of_model(name: str) -> Kind | None:
+    """What the folder that a model is called by was compiled to; None for any other, and names of no folder."""
+    if name == DEMO_NAME or name.startswith(HUB_PREFIX):
+        return None
+    return kind_of_folder(expand_home(name))
 
 
 def write_spec_and_plan(folder: Path, spec_text: str, plan: ModelPlan) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from surgery.anatomy.sources import PIPELINE_INDEX, ModelSource, anatomy_of_source, find_source, second_source
 from surgery.errors import InputError
@@ -9,11 +10,12 @@ from surgery.plan.paired import PairedPlan
 from surgery.plan.planned import Finder, PlannedSource
 from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, plan_model_file
 from surgery.plan.windowed import AnyPlan
-from surgery.profiles.means import read_means
 from surgery.publish.artefact import Artefact, find_base, read_compiled
 from surgery.publish.manifest import MANIFEST, SPEC, kind_of_folder
 from surgery.spec.load import Spec, load_spec
 
+if TYPE_CHECKING:
+    from surgery.profiles.means import MeansFile
 
 
 def plan_spec_or_folder(
@@ -55,10 +57,18 @@ def plan_of_artefact(artefact: Artefact, base: ModelSource) -> AnyPlannedSource:
         return _planned(spec, artefact, artefact.plan, base)
     second = second_source(base)
     assert second is not None, "its base is compared with its recipe"
-    parts = (_planned(spec, artefact, artefact.plan.first, base), _planned(spec, artefact, artefact.plan.second, second))
+    plan = artefact.plan
+    parts = (_planned(spec, artefact, plan.first, base), _planned(spec, artefact, plan.second, second))
     return PlannedPairSource(spec, *parts)
 
 
 def _planned(spec: Spec, artefact: Artefact, plan: AnyPlan, source: ModelSource) -> PlannedSource:
-    means = None if artefact.means is None else read_means(artefact.means)
-    return PlannedSource(spec, anatomy_of_source(source), plan, means, (), source)
+    return PlannedSource(spec, anatomy_of_source(source), plan, _means_of(artefact), (), source)
+
+
+def _means_of(artefact: Artefact) -> "MeansFile | None":
+    if artefact.means is None:
+        return None
+    from surgery.profiles.means import read_means
+
+    return read_means(artefact.means)

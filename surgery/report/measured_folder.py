@@ -94,8 +94,8 @@ def section_of_row(measured: Measured, row: MeasuredRow) -> str:
     level = 100 * row.numbers[metrics[0].name].level
     parts = [
         "## How it was measured",
-        f"{_subject(row)} beside its base model, from the same prompts and noise. Brackets are {level:g}% intervals over "
-        "prompts; numbers that are paired with the base model's pictures or predictions say how far they are from those.",
+        f"{_subject(row)} beside its base model, from the same prompts and noise. Brackets are {level:g}% intervals "
+        "over prompts; numbers paired with the base model's pictures or predictions say how far they are from those.",
         "\n".join(lines),
         "\n".join([*flags, *(f"- {line}" for line in _circumstances(measured, row))]),
     ]
