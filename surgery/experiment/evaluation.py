@@ -27,7 +27,7 @@ from surgery.experiment.evaluated_row import EvaluatedRow
 from surgery.experiment.judges import JudgeRequest, load_judges
 from surgery.experiment.jury import Judges
 from surgery.experiment.marks import Marks, mark_rows
-from surgery.experiment.own_model_fit import refuse_unfit
+from surgery.experiment.own_model_fit import other_parts, refuse_unfit
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
 from surgery.experiment.rows import (
@@ -232,7 +232,7 @@ def _run_evaluation(request: EvaluationRequest, device: str, engine: Engine) -> 
         refuse_unfit(own, run)
     recipe = run.recipe()
     rows = open_rows(run, targets.items, request, recipe)
-    notes += notes_on_own_models(rows)
+    notes += notes_on_own_models(rows, run)
     bench = Bench(run, tuple(rows), prompts, request.memory)
     scored: dict[str, EvaluatedRow] = {}
     for number, stage in enumerate(stages):
@@ -338,9 +338,16 @@ def notes_on_controls(pictures: Mapping[str, PictureSet]) -> list[str]:
     ]
 
 
-def notes_on_own_models(rows: Sequence[Row]) -> list[str]:
-    """What a reader should know of models whose weights are not what their specs say."""
-    notes = [row.model.note(row.name) for row in rows if isinstance(row, OwnModelRow)]
+def notes_on_own_models(rows: Sequence[Row], run: Run) -> list[str]:
+    """What a reader should know of models whose weights are not what their specs say, or that have other parts beside."""
+    notes: list[str | None] = []
+    for row in rows:
+        if isinstance(row, OwnModelRow):
+            others = " and ".join(other_parts(row.model, run))
+            notes.append(row.model.note(row.name))
+            notes += [f"{row.name}: its own {others} are others; it is drawn with those of {run.source.name}"] * bool(
+                others
+            )
     return [note for note in notes if note is not None]
 
 

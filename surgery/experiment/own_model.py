@@ -14,7 +14,7 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.contents import contents_of, transformers_of
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import ModelSource, build_on_meta, find_source, with_whole_paths
-from surgery.errors import InputError
+from surgery.errors import InputError, SurgeryError
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.plan.cost import Cost, compare_costs, plan_cost
 from surgery.plan.plan import Plan
@@ -85,10 +85,15 @@ class OwnModel:
         return replace(self, sources=tuple(map(with_whole_paths, self.sources)))
 
     def cost(self, base: Anatomy, dtype: Any) -> Cost | None:
-        """Its parameters, bytes and blocks beside those of its base, each as it runs (`dtype`); None of two."""
+        """Its parameters, bytes and blocks beside those of its base, each as it runs (`dtype`); None of two transformers,
+        and of one whose blocks can't be made out.
+        """
         if len(self.sources) > 1:
             return None
-        own = read_anatomy(build_on_meta(self.sources[0], dtype), dtype=base.dtype)
+        try:
+            own = read_anatomy(build_on_meta(self.sources[0], dtype), dtype=base.dtype)
+        except SurgeryError:
+            return None
         found = compare_costs(base, own)
         plan = None if self.artefact is None else self.artefact.plan
         if not isinstance(plan, Plan) or self.state == "retrained":

@@ -5,6 +5,7 @@ does not carry is the model loaded, and the pipeline asked what it would give it
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from surgery.anatomy.sources import ModelSource, build_on_meta, read_json
 from surgery.errors import InputError
 from surgery.experiment.own_model import OwnModel
 from surgery.experiment.run import Run
+from surgery.files import hash_file
 from surgery.pipelines.learn import first_call
 from surgery.publish.known_arguments import root_of
 from surgery.tracing.arguments import parameters_of_module
@@ -129,6 +131,24 @@ def _refuse_other_space(target: str, source: ModelSource, run: Run) -> None:
                     f"{target} is made for a {part} with {name} {own[name]}, and that of {run.source.name} has "
                     f"{config[name]}: its latents are others; give --model with the model that it was made from"
                 )
+
+
+def other_parts(own: OwnModel, run: Run) -> list[str]:
+    """The parts of a model's own pipeline that are not the base's, whose files are here: it is drawn with the base's."""
+    first = own.sources[0]
+    root, base = (None if source.pipeline is None else root_of(source) for source in (first, run.source))
+    if root is None or base is None:
+        return []
+    files = [path.relative_to(root) for path in sorted(root.glob("*/*.safetensors"))]
+    others = [file for file in files if file.parts[0] not in first.parts and not _are_equal(root / file, base / file)]
+    return list(dict.fromkeys(file.parts[0] for file in others))
+
+
+def _are_equal(file: Path, other: Path) -> bool:
+    """Whether two files hold the same; links to one file are not read."""
+    if not other.is_file() or file.stat().st_size != other.stat().st_size:
+        return False
+    return file.samefile(other) or hash_file(file) == hash_file(other)
 
 
 def _plain(value: Any) -> Any:

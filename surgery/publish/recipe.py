@@ -205,6 +205,7 @@ def card_facts(prepared: PreparedModel, name: str, checks: Checks) -> CardFacts:
         loading=loading_code(prepared, name),
         command=reproducing_command(prepared, name),
         versions=prepared.versions,
+        call=known_call_of(prepared.planned.source),
     )
 
 
