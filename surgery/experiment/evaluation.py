@@ -339,7 +339,7 @@ def notes_on_controls(pictures: Mapping[str, PictureSet]) -> list[str]:
 
 
 def notes_on_own_models(rows: Sequence[Row], run: Run) -> list[str]:
-    """What a reader should know of models whose weights are not what their specs say, or that have other parts beside."""
+    """What a reader should know of models whose weights are not what their specs say, or with other parts beside."""
     notes: list[str | None] = []
     for row in rows:
         if isinstance(row, OwnModelRow):

@@ -85,8 +85,9 @@ class OwnModel:
         return replace(self, sources=tuple(map(with_whole_paths, self.sources)))
 
     def cost(self, base: Anatomy, dtype: Any) -> Cost | None:
-        """Its parameters, bytes and blocks beside those of its base, each as it runs (`dtype`); None of two transformers,
-        and of one whose blocks can't be made out.
+        """Its parameters, bytes and blocks beside those of its base, each as it runs (`dtype`).
+
+        None of two transformers, and of one whose blocks can't be made out.
         """
         if len(self.sources) > 1:
             return None

@@ -134,7 +134,7 @@ def _refuse_other_space(target: str, source: ModelSource, run: Run) -> None:
 
 
 def other_parts(own: OwnModel, run: Run) -> list[str]:
-    """The parts of a model's own pipeline that are not the base's, whose files are here: it is drawn with the base's."""
+    """The parts of a model's own pipeline that are not the base's, where their files are here."""
     first = own.sources[0]
     root, base = (None if source.pipeline is None else root_of(source) for source in (first, run.source))
     if root is None or base is None:

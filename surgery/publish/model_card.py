@@ -70,8 +70,8 @@ class CardFacts:
     """What a card is written from.
 
     `parts` are the transformers by their names in the pipeline, one or two; `rest` is of the rest of that (None without
-    one). `plan_hash` is of the plan of all; `loading` is Python, `command` makes it again; `call` are the arguments that
-    the base's pipeline is known to want.
+    one). `plan_hash` is of the plan of all; `loading` is Python, `command` makes it again; `call` are the
+    arguments that the base's pipeline is known to want.
     """
 
     name: str
