@@ -35,11 +35,11 @@ def evaluate(
 ) -> Evaluation:
     """Measure variants of one model as `surgery evaluate` does: beside the baseline and three controls.
 
-    `specs` are files of specs, sweeps among them; `prompts` a list of prompts, or the file of them that the command
-    takes; what is measured is written to the folder `out`, where an interrupted call goes on. The other arguments are
-    the command's options; `call` are arguments of the pipeline's call. Each row of the result has its `scores`, one a
-    metric, with an interval over the N prompts, its denoising `errors` by prompt and timestep bin (N, bins), and with
-    `keep_images="all"` its `pictures`.
+    `specs` are files of specs, sweeps among them, compiled folders, and stock models beside `model`; `prompts` a list
+    of prompts, or the file of them that the command takes; what is measured is written to the folder `out`, where an
+    interrupted call goes on. The other arguments are the command's options; `call` are arguments of the pipeline's
+    call. Each row of the result has its `scores`, one a metric, with an interval over the N prompts, its denoising
+    `errors` by prompt and timestep bin (N, bins), and with `keep_images="all"` its `pictures`.
 
     Raises:
         InputError: a spec, the model, a judge, the prompts or an option is not usable.

@@ -299,6 +299,15 @@ def weights_of_source(source: ModelSource, *, variant: str | None = None) -> Wei
     return find_weights(source.folder, variant=variant)
 
 
+def with_whole_paths(source: ModelSource) -> ModelSource:
+    """The same source for a process that may run in another folder."""
+    if source.revision is not None:
+        return source
+    folder, file = (None if path is None else path.absolute() for path in (source.folder, source.file))
+    pipeline = None if source.pipeline is None else str(Path(source.pipeline).absolute())
+    return replace(source, folder=folder, file=file, pipeline=pipeline)
+
+
 def source_to_json(source: ModelSource) -> dict[str, Any]:
     """Plain data; `source_from_json` reads it back."""
     paths = {"folder": source.folder, "file": source.file}

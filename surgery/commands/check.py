@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from surgery.commands.compiled_folder import describe_recipe, recipe_to_json
 from surgery.commands.inspection import describe_anatomy
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
 from surgery.commands.plan_costs import cost_of, cost_of_both, cost_to_json, course_in_steps
@@ -24,6 +25,9 @@ from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, parts
 from surgery.plan.text import items_to_text
 from surgery.plan.walk_cost import WalkCost, walk_cost
 from surgery.plan.windowed import WindowedPlan, names_of
+from surgery.publish.artefact import Artefact, find_base, read_compiled
+from surgery.publish.manifest import SPEC, kind_of_folder
+from surgery.publish.planned_folder import is_model_folder, plan_of_artefact, refuse_without_recipe
 from surgery.spec.load import Spec, load_spec, name_of_path
 from surgery.spec.selector import indices_to_text
 from surgery.spec.spec_name import SUFFIXES, name_of_point, parse_spec_name
@@ -45,7 +49,12 @@ class Show(StrEnum):
 
 
 def run(
-    specs: Annotated[list[Path], typer.Argument(help=f"Specs, or folders of specs (*.yaml, *.yml); {POINT_HELP}.")],
+    specs: Annotated[
+        list[Path],
+        typer.Argument(
+            help=f"Specs, folders of specs (*.yaml, *.yml), or compiled folders, by their recipes; {POINT_HELP}."
+        ),
+    ],
     model: ModelOption = None,
     profile: MeansOption = None,
     show: Annotated[
@@ -74,10 +83,11 @@ def run(
 ) -> None:
     """Check specs against their models and show what they do, what that saves, and which backends can express it.
 
-    No weights are read. Exit status 1 if a spec has a fault; the faults are on standard error.
+    No weights are read, but those of a compiled folder: whether they are still what was compiled. Exit status 1 if a
+    spec has a fault; the faults are on standard error.
     """
     paths = find_specs(specs)
-    is_single = len(paths) == 1 and not specs[0].is_dir()
+    is_single = len(paths) == 1 and paths[0] == specs[0]
     if svg is not None and not is_single:
         raise InputError("--svg draws one spec; give a single spec")
     documents: list[dict[str, Any]] = []
@@ -110,19 +120,22 @@ def run(
 
 
 def find_specs(given: Sequence[Path]) -> list[Path]:
-    """The files, and all YAML files in and below the folders, in the order of their names; each once.
+    """The files, the compiled folders, and all YAML files in and below other folders, in the order of their names; each
+    once.
 
     Raises:
-        InputError: a folder holds no YAML file.
+        InputError: a folder holds no YAML file, or is a model without a recipe.
     """
     found: list[Path] = []
     for path in given:
-        if not path.is_dir():
+        if not path.is_dir() or kind_of_folder(path) is not None:
             found.append(path)
             continue
         inside = [file for file in sorted(path.rglob("*")) if file.suffix in SUFFIXES and file.is_file()]
         inside = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
         if not inside:
+            if is_model_folder(path):
+                refuse_without_recipe(path)
             raise InputError(f"the folder {path} holds no spec; a spec is a file named *.yaml or *.yml")
         found += inside
     return list(dict.fromkeys(found))
@@ -130,7 +143,7 @@ def find_specs(given: Sequence[Path]) -> list[Path]:
 
 def check_language(path: Path) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a spec that is valid as far as the language goes; raises what is wrong."""
-    spec = load_spec(path)
+    spec = load_spec(path / SPEC if path.is_dir() else path)
     file = spec.file if spec.named is None else name_of_point(spec.file, spec.named)
     return {"spec": file}, f"{file}: valid language; not checked against a model"
 
@@ -150,6 +163,8 @@ def check_against_model(
     path: Path, shown: Shown, *, model: str | None, profile: Path | None, find: Finder
 ) -> tuple[dict[str, Any], str]:
     """The JSON document and the text of a valid spec; raises what is wrong. What can't run yet is valid, and said."""
+    if path.is_dir():
+        return check_folder(read_compiled(path), shown, model=model)
     try:
         variants = plan_model_sweep_file(path, model=model, profile=profile, find=find)
     except NotYetError as reason:
@@ -161,11 +176,41 @@ def check_against_model(
             fact = f"{option} is of one spec; {path} is a sweep of {len(variants)} variants"
             raise InputError(f"{fact}: name one, like {quoted_address(planned.spec)}")
         return describe_sweep(variants, shown)
+    return describe_planned(planned, shown)
+
+
+def describe_planned(planned: AnyPlannedSource, shown: Shown) -> tuple[dict[str, Any], str]:
+    """The JSON document and the text of what is planned of one spec; its drawing is written where it is asked for."""
     if shown.svg is not None:
         write_svg(planned, shown.svg, force=shown.force)
     if isinstance(planned, PlannedPairSource):
         return describe_pair(planned, shown.show, shown.steps)
     return describe(planned, shown.show, course_in_steps(planned, shown.steps), shown.steps)
+
+
+def check_folder(artefact: Artefact, shown: Shown, *, model: str | None) -> tuple[dict[str, Any], str]:
+    """The JSON document and the text of a compiled folder: its plan, and whether its weights are what was compiled.
+
+    Without its base, which `model` names, the plan is told alone.
+    """
+    try:
+        base = find_base(artefact, model, option="--model")
+    except InputError as error:
+        if model is not None or shown.svg is not None or shown.show not in (None, Show.plan):
+            raise
+        document = {"spec": str(artefact.folder), "model": artefact.base.model, "plan": artefact.plan.to_json()}
+        head = f"{artefact.folder}: plan {artefact.plan.hash[:12]}"
+        text = f"{head}\n{artefact.plan.text}what it saves is not told: {error}"
+    else:
+        document, text = describe_planned(plan_of_artefact(artefact, base), shown)
+    state = artefact.state()
+    document["recipe"] = recipe_to_json(artefact, state)
+    told = describe_recipe(artefact, state)
+    if shown.show is None:
+        return document, f"{text}; weights {state}"
+    if shown.show is Show.code:
+        return document, "\n".join([*(f"# {line}" for line in told), text])
+    return document, "\n".join([text, *told])
 
 
 def describe_sweep(variants: Sequence[AnyPlannedSource], shown: Shown) -> tuple[dict[str, Any], str]:

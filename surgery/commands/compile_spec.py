@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from surgery.checkpoint.byte_plan import DEFAULT_SHARD_SIZE
+from surgery.commands.card import read_evaluation
 from surgery.commands.compiled_checkpoint import (
     describe_pruned,
     describe_seconds,
@@ -17,7 +18,7 @@ from surgery.commands.compiled_graph import Format, compile_graph, describe_arte
 from surgery.commands.output import JsonFlag, QuietFlag, print_json, say
 from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption
 from surgery.errors import InputError
-from surgery.plan.planned_pair import plan_model_file
+from surgery.plan.planned_pair import AnyPlannedSource, plan_model_file
 from surgery.progress import quietly
 from surgery.publish.pruned_model import CompileOptions, compile_planned
 
@@ -106,6 +107,14 @@ def run(
     variant: Annotated[
         str | None, typer.Option(help="Of the files, as diffusers names them: fp16.", rich_help_panel=CHECKPOINT)
     ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="A finished evaluation of the spec: its numbers go into the model card.",
+            rich_help_panel=CHECKPOINT,
+        ),
+    ] = None,
     quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -129,13 +138,30 @@ def run(
         dry_run=dry_run,
     )
     planned = plan_model_file(spec, model=model, profile=profile)
+    measured = None if evaluation is None else _section_of(planned, evaluation)
     with quietly(quiet), show_bytes() as progress:
-        pruned = compile_planned(planned, out, options, progress=progress)
+        pruned = compile_planned(planned, out, options, progress=progress, measured=measured)
     if json:
         print_json(pruned_to_json(pruned))
     else:
         say(describe_pruned(pruned, dry_run=dry_run))
         say(describe_seconds(pruned), err=True)
+
+
+def _section_of(planned: AnyPlannedSource, evaluation: Path) -> str:
+    """What a model card says of the spec's row in an evaluation.
+
+    Raises:
+        InputError: the evaluation has no row of this plan on this base.
+    """
+    from surgery.anatomy.identity import identify
+    from surgery.report.measured_folder import no_row_text, rows_of_plan, section_of_row
+
+    measured = read_evaluation(evaluation)
+    rows = rows_of_plan(measured, planned.plan.hash, identify(planned.source))
+    if not rows:
+        raise InputError(no_row_text(measured, planned.spec.address))
+    return section_of_row(measured, rows[0])
 
 
 def refuse_other_options(context: typer.Context, to: Backend) -> None:

@@ -13,7 +13,7 @@ from surgery.plan.planned_pair import PlannedPairSource, plan_model_file
 from surgery.plan.windowed import WindowedPlan
 
 if TYPE_CHECKING:
-    from surgery.publish.graph_folder import Artefact
+    from surgery.publish.artefact import Artefact
 
 PROGRAM = "variant.pt2"
 

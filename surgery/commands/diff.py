@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from surgery.anatomy.anatomy import Anatomy
+from surgery.commands.compiled_folder import artefact_at
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
 from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption, refuse_stdin_twice
 from surgery.errors import InputError
@@ -14,10 +15,12 @@ from surgery.plan.backends import judge_backends
 from surgery.plan.cost import WHOLE, Course
 from surgery.plan.plan import Plan
 from surgery.plan.planned import PlannedSource
-from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, as_pair, parts_of, plan_model_file
+from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, as_pair, parts_of
 from surgery.plan.schedule import count_executions
 from surgery.plan.text import items_to_text
 from surgery.plan.windowed import WHEN, compare_atoms, names_of
+from surgery.publish.artefact import state_text
+from surgery.publish.planned_folder import plan_spec_or_folder
 from surgery.spec.selector import indices_to_text
 from surgery.text_table import table
 
@@ -39,8 +42,8 @@ class PlanDifference:
 
 
 def run(
-    first: Annotated[Path, typer.Argument(metavar="A", help=f"A spec; {POINT_HELP}.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another spec of the same model.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help=f"A spec, or a folder compiled from one; {POINT_HELP}.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another spec, or compiled folder, of the same model.")],
     model: ModelOption = None,
     profile: MeansOption = None,
     json: JsonFlag = False,
@@ -50,8 +53,8 @@ def run(
     Exit status 0 whether they differ or not.
     """
     refuse_stdin_twice((first, second))
-    sides = [plan_model_file(path, model=model, profile=profile) for path in (first, second)]
-    rows = compare(*sides)
+    sides = [plan_spec_or_folder(path, model=model, profile=profile) for path in (first, second)]
+    rows = [*compare(*sides), *compare_states(first, second)]
     if json:
         document = {row.fact: {"a": row.first, "b": row.second, "differs": row.differs} for row in rows}
         print_json(
@@ -91,6 +94,15 @@ def compare(first: AnyPlannedSource, second: AnyPlannedSource) -> list[PlanDiffe
         found = compare_transformers(one, other, pairs[0].courses(WHOLE)[part])
         rows += [replace(row, fact=f"{part}: {row.fact}") for row in found]
     return rows
+
+
+def compare_states(first: Path, second: Path) -> list[PlanDifference]:
+    """Whether the weights of each side are those of its spec, where one of them is a compiled folder."""
+    artefacts = [artefact_at(path) for path in (first, second)]
+    if artefacts == [None, None]:
+        return []
+    states = ("" if each is None else state_text(each.state(), each.healed) for each in artefacts)
+    return [PlanDifference("weights", *states)]
 
 
 def compare_transformers(first: PlannedSource, second: PlannedSource, course: Course = WHOLE) -> list[PlanDifference]:

@@ -1,4 +1,4 @@
-"""`surgery evaluate SPEC...`: what surgery did to the pictures, in numbers with intervals and controls."""
+"""`surgery evaluate SPEC|FOLDER...`: what surgery did to the pictures, in numbers with intervals and controls."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,7 +27,14 @@ DEFAULT_GB, BYTES_A_GB = 4.0, 10**9
 
 
 def run(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help=f"Specs of one model; {POINT_HELP}.")],
+    specs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SPEC|FOLDER...",
+            help=f"Specs of one model ({POINT_HELP}), folders compiled from it, trained on since or not, and "
+            "stock models beside it.",
+        ),
+    ],
     prompts: Annotated[
         Path, typer.Option(help="Prompts: a text file, a .csv (prompt, caption or text), or COCO captions (.json).")
     ],
@@ -127,7 +134,11 @@ def run(
     quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Measure variants: against real pictures, the text and the baseline, beside three controls."""
+    """Measure variants: against real pictures, the text and the baseline, beside three controls.
+
+    A variant is a spec, or a model of its own: a compiled folder, whose recipe says of which base, or any other with
+    --model, whose transformer then runs in the pipeline of that base.
+    """
     refuse_stdin_twice(specs)
     arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
     from surgery.demo.bundled_judges import bundled_judges

@@ -1,4 +1,4 @@
-"""`surgery generate SPEC|MODEL`: pictures with and without surgery, from the same noise."""
+"""`surgery generate SPEC|FOLDER|MODEL`: pictures with and without surgery, from the same noise."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,8 +30,9 @@ def run(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="SPEC|MODEL...",
-            help=f"Specs of one model ({POINT_HELP}), or compiled folders of one; or one model.",
+            metavar="SPEC|FOLDER|MODEL...",
+            help=f"Specs of one model ({POINT_HELP}), folders compiled from it, and stock models beside it; or one "
+            "model by itself.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; it must be new or empty.")],

@@ -7,6 +7,7 @@ import typer
 
 from surgery.anatomy.anatomy import Anatomy, BlockKind, Component, Stack
 from surgery.anatomy.as_json import anatomy_to_json
+from surgery.commands.compiled_folder import artefact_at, describe_recipe, recipe_to_json
 from surgery.commands.output import JsonFlag, bytes_text, count_text, print_json, say, share_text
 from surgery.spec.selector import FIRST, SECOND, indices_to_text
 from surgery.text_table import table
@@ -15,30 +16,44 @@ from surgery.text_table import table
 def run(
     model: Annotated[
         str,
-        typer.Argument(help="A hub id, a pipeline folder, a transformer folder (config.json is enough), or demo."),
+        typer.Argument(
+            help="A hub id, a pipeline folder, a transformer folder (config.json is enough), a compiled folder, demo."
+        ),
     ],
     depth: Annotated[int, typer.Option(min=1, help="How deep to list components.")] = 1,
     names: Annotated[bool, typer.Option("--names", help="Print only what a spec can say: a selector a line.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Show the stacks, blocks, components and streams of a model; its weights are not read."""
-    from surgery.anatomy.sources import anatomy_of_source, find_source, second_source
+    """Show the stacks, blocks, components and streams of a model; its weights are not read.
 
-    source = find_source(model)
+    Of a compiled folder its recipe too, and whether its weights are still what was compiled: for that they are read.
+    Of a graph, the layers are those of its base.
+    """
+    from surgery.anatomy.sources import anatomy_of_source, find_source, second_source
+    from surgery.publish.artefact import find_base
+
+    artefact = artefact_at(model)
+    if artefact is None:
+        source, recipe, told = find_source(model), {}, ""
+    else:
+        source = find_base(artefact, option="--model") if artefact.kind == "graph" else artefact.source()
+        state = artefact.state()
+        recipe = {"recipe": recipe_to_json(artefact, state)}
+        told = "\n".join([*describe_recipe(artefact, state), "", ""])
     anatomy, other = anatomy_of_source(source), second_source(source)
     second = None if other is None else anatomy_of_source(other)
     found = list(list_selectors(anatomy, depth=depth))
     found += [] if second is None else [f"{SECOND}/{name}" for name in list_selectors(second, depth=depth)]
     if json:
         of_second = {} if second is None else {SECOND: anatomy_to_json(second)}
-        print_json(found if names else {**anatomy_to_json(anatomy), **of_second})
+        print_json(found if names else {**anatomy_to_json(anatomy), **of_second, **recipe})
     elif names:
         say("\n".join(found))
     elif second is None:
-        say(describe_anatomy(model, anatomy, depth=depth))
+        say(told + describe_anatomy(model, anatomy, depth=depth))
     else:
         parts = ((FIRST, anatomy), (SECOND, second))
-        say("\n\n".join(describe_anatomy(f"{model} {part}/", each, depth=depth) for part, each in parts))
+        say(told + "\n\n".join(describe_anatomy(f"{model} {part}/", each, depth=depth) for part, each in parts))
 
 
 def list_selectors(anatomy: Anatomy, *, depth: int = 1) -> Iterator[str]:

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from surgery.commands import (
+    card,
     check,
     compile_spec,
     demo,
@@ -84,6 +85,7 @@ app.command("generate")(generate.run)
 app.command("compile")(compile_spec.run)
 app.command("evaluate", epilog=evaluation.list_measured())(evaluation.run)
 app.command("report")(report.run)
+app.command("card")(card.run)
 app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
 app.command("plot")(plot.run)

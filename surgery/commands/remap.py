@@ -10,7 +10,8 @@ from surgery.commands.output import JsonFlag, bytes_text, print_json, say
 from surgery.commands.spec_options import MeansOption, TransformerOption
 from surgery.errors import InputError
 from surgery.plan.planned import PlannedSource
-from surgery.plan.planned_pair import AnyPlannedSource, parts_of, plan_model_file
+from surgery.plan.planned_pair import AnyPlannedSource, parts_of
+from surgery.publish.planned_folder import plan_spec_or_folder
 from surgery.spec.selector import FIRST, SECOND, indices_to_text
 from surgery.text_table import table
 
@@ -25,7 +26,7 @@ def run(
     lora: Annotated[
         Path, typer.Argument(help="A LoRA or LyCORIS file (LoKr, LoHa, DoRA) of the original: .safetensors.")
     ],
-    spec: Annotated[Path, typer.Option(help="The spec that the checkpoint is compiled from.")],
+    spec: Annotated[Path, typer.Option(help="The spec that the checkpoint is compiled from, or its folder.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     model: Annotated[str | None, typer.Option(help="The original, instead of the one that the spec names.")] = None,
     profile: MeansOption = None,
@@ -41,7 +42,7 @@ def run(
     from surgery.publish.remapped_lora import refuse_out, remap_lora
 
     refuse_out(out, lora, force=force)
-    planned = planned_transformer(plan_model_file(spec, model=model, profile=profile), transformer)
+    planned = planned_transformer(plan_spec_or_folder(spec, model=model, profile=profile), transformer)
     remapped = remap_lora(planned, lora, out, force=force)
     print_json(remapped_to_json(remapped)) if json else say(describe_remapped(remapped))
 

@@ -4,11 +4,10 @@ A bench is described by data that another process, on this machine or another, o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from surgery.anatomy.sources import ModelSource
+from surgery.anatomy.sources import ModelSource, with_whole_paths
 from surgery.errors import InputError
 from surgery.experiment.predictors import Predictors
 from surgery.experiment.rows import Row
@@ -44,12 +43,18 @@ class Bench:
             self.known[key] = Predictors({name: self.row(name).predictor for name in names}, self.run.pipe, self.memory)
         return self.known[key]
 
+    def let_go_but(self, names: Sequence[str]) -> None:
+        """Let go of the models that rows have of their own, but for those of these rows."""
+        for row in self.rows:
+            if row.name not in names:
+                row.let_go()
+
     def description(self) -> "BenchDescription":
         """What another process needs to open the same bench."""
         request = self.run.request
         own = {item.name: getattr(request, item.name) for item in fields(RunRequest)}
         return BenchDescription(
-            _with_whole_paths(self.run.source),
+            with_whole_paths(self.run.source),
             RunRequest(**{**own, "device": pick_device(request.device)}),
             tuple(row.attached_to(None) for row in self.rows),
             self.prompts,
@@ -93,12 +98,3 @@ def _difference(name: str, here: Any, there: Any) -> str:
         return f"{name} is {here} here, and {there} where the run was begun"
     keys = [key for key in {**here, **there} if here.get(key) != there.get(key)]
     return "; ".join(_difference(f"{name} {key}", here.get(key), there.get(key)) for key in keys)
-
-
-def _with_whole_paths(source: ModelSource) -> ModelSource:
-    """The same source for a process that may run in another folder."""
-    if source.revision is not None:
-        return source
-    folder, file = (None if path is None else path.absolute() for path in (source.folder, source.file))
-    pipeline = None if source.pipeline is None else str(Path(source.pipeline).absolute())
-    return replace(source, folder=folder, file=file, pipeline=pipeline)

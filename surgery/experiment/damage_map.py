@@ -100,6 +100,7 @@ def read_damage(path: Path) -> Damage:
 def _read_rows(document: Mapping[str, Any]) -> list[_Row]:
     """The variants whose denoising errors were measured; raises what a damaged document makes it raise."""
     found = [row for row in document["rows"] if row["kind"] == "variant" and "denoising_error_by_bin" in row]
+    found = [row for row in found if "plan" in row or "own_model" not in row]  # of a model without one nothing is said
     found = [row for row in found if "transformers" not in row["plan"]]  # a plan of two transformers is of no one layer
     rows = [_Row(str(row["name"]), _read_plan(row["plan"]), _read_errors(row)) for row in found]
     lengths = {item for row in rows for item in _lengths(row.plan)}

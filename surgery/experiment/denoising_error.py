@@ -21,6 +21,7 @@ from surgery.errors import InputError, RefusedError
 from surgery.experiment.bench import Bench
 from surgery.experiment.engines import Tell, tell_nobody
 from surgery.experiment.predictors import Predictors
+from surgery.experiment.rows import OwnModelRow
 from surgery.graph.shared_forward import DEFAULT_MEMORY
 from surgery.pipelines.conditions import is_class_conditional
 from surgery.pipelines.guidance import CONDITIONAL, UNCONDITIONAL
@@ -79,6 +80,7 @@ class ErrorUnit:
 
     def run(self, bench: Bench, tell: Tell) -> dict[str, DenoisingErrors]:
         """Its errors (B, 1) by row."""
+        bench.let_go_but(tuple(self.branches))
         with text_encoded_once([bench.run.pipe], bench.run.texts):
             return self.measure(bench.predictors(tuple(self.branches)), bench.run.call, tell)
 
@@ -123,7 +125,7 @@ def denoising_errors(
 
     A row is a pipeline that shares all but its transformer with the `baseline`, or a planned spec for the baseline's:
     what the variants of planned specs have in common runs once (see `graph/shared_forward.py`), with at most `memory`
-    bytes of states that wait.
+    bytes of states that wait. A row that loads a model of its own is measured by itself, so that one is held at a time.
 
     `clean` are latents (N, channels, height, width), one a prompt, of real pictures where `has_truth`; `seeds` are
     those of their noise. `run_units` does the work, in any order; without it, it is done here, and `tell` is told.
@@ -144,7 +146,8 @@ def denoising_errors(
         own = slice(start, start + batch_size)
         batches.append((start, clean[own].clone(), seeds[own], prompts[own]))  # a view would be sent with all of it
     units = [
-        ErrorUnit(number, (number + 0.5) / bins, steps[number], *batch, branches, has_truth)
+        ErrorUnit(number, (number + 0.5) / bins, steps[number], *batch, measured, has_truth)
+        for measured in ({name: branches[name] for name in names} for names in _walks(rows))
         for number, batch in itertools.product(range(bins), batches)
     ]
     here = (unit.measure(predictors, call, tell) for unit in units)
@@ -155,6 +158,12 @@ def denoising_errors(
             if has_truth:
                 errors[name].to_truth[units[index].place] = part.to_truth  # type: ignore[index]  # as has_truth says
     return errors
+
+
+def _walks(rows: Mapping[str, Any]) -> list[list[str]]:
+    """The names of the rows that are measured together: those that share the baseline's weights, and each other one."""
+    shared = [name for name, row in rows.items() if not isinstance(row, OwnModelRow)]
+    return [*([shared] if shared else []), *([name] for name in rows if name not in shared)]
 
 
 def _no_errors(names: Iterable[str], shape: tuple[int, int], has_truth: bool) -> dict[str, DenoisingErrors]:

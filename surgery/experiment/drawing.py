@@ -9,7 +9,7 @@ from PIL import Image
 
 from surgery.experiment.bench import Bench
 from surgery.experiment.engines import SERIAL, Engine, Tell
-from surgery.experiment.rows import ModelRow, Row, VariantRow
+from surgery.experiment.rows import ModelRow, OwnModelRow, Row, VariantRow
 from surgery.pipelines.guidance import transformers_of
 from surgery.pipelines.shared_text import text_encoded_once
 from surgery.progress import Meter, show_progress
@@ -36,8 +36,9 @@ class DrawUnit:
         """The pictures; a prompt is encoded once for all rows of a bench, and each step is a sign of life."""
         row = bench.row(self.row)
         tell(0, row.name)
+        bench.let_go_but([row.name])
         with ExitStack() as stack:
-            if isinstance(row, (ModelRow, VariantRow)):
+            if isinstance(row, (ModelRow, VariantRow, OwnModelRow)):
                 stack.enter_context(text_encoded_once([row.pipe], bench.run.texts))
                 count = _step_counter(row.name, tell)
                 for transformer in transformers_of(row.pipe):

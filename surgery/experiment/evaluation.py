@@ -28,13 +28,23 @@ from surgery.experiment.jury import Judges
 from surgery.experiment.latency import Latency, latencies_of_rows
 from surgery.experiment.marks import Marks, mark_rows
 from surgery.experiment.measured_errors import measure_errors
+from surgery.experiment.own_model_fit import other_parts, refuse_unfit
 from surgery.experiment.picture_store import PictureStore
 from surgery.experiment.prompts import PromptSet
-from surgery.experiment.rows import Row, VariantRow, baseline_row, control_rows, variant_rows
-from surgery.experiment.run import Run, RunRequest, model_of_specs, open_run, source_with_pipeline
+from surgery.experiment.rows import (
+    OwnModelRow,
+    Row,
+    Target,
+    VariantRow,
+    baseline_row,
+    control_rows,
+    rows_of_targets,
+)
+from surgery.experiment.run import Run, RunRequest, having_pipeline, open_run
 from surgery.experiment.scores import Score, notes_on_number, score_row
 from surgery.experiment.sights import Observed
 from surgery.experiment.stages import Stage, checked_stages
+from surgery.experiment.targets import is_spec_name, read_targets
 from surgery.files import key_of_recipe
 from surgery.graph.apply import Variants
 from surgery.graph.shared_forward import DEFAULT_MEMORY
@@ -42,7 +52,6 @@ from surgery.metrics.intervals import mean_interval
 from surgery.metrics.pictures import PictureSet
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import check_device
-from surgery.plan.planned import PlannedSpec
 from surgery.plan.sweep import count_points, count_text
 from surgery.spec.load import Spec, load_spec
 
@@ -54,7 +63,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest(RunRequest):
-    """What to measure; see `surgery evaluate --help`."""
+    """What to measure; see `surgery evaluate --help`. `specs` are specs, compiled folders and stock models."""
 
     specs: tuple[str, ...]
     prompts: PromptSet
@@ -139,8 +148,10 @@ class Evaluation:
             found["plan"] = row.plan.to_json()
         if row.planned is not None and row.kind != AVERAGE:
             found["spec_text"] = row.planned.text
-            if isinstance(row.planned, PlannedSpec):
-                found["cost"] = dataclasses.asdict(row.planned.cost)
+        if row.own is not None:
+            found["own_model"] = row.own.to_json()
+        if row.cost is not None and row.kind != AVERAGE:
+            found["cost"] = dataclasses.asdict(row.cost)
         if row.stage:
             found["stage"] = row.stage
         found["scores"] = {names[score.metric.key]: self._score_to_json(row, score) for score in row.scores}
@@ -169,7 +180,7 @@ def key_of_request(request: EvaluationRequest) -> str:
         InputError: a spec can't be read.
         SpecError: a spec has faults.
     """
-    asked = {**dataclasses.asdict(request), "specs": [[path, load_spec(path).text] for path in request.specs]}
+    asked = {**dataclasses.asdict(request), "specs": [_asked_of(target) for target in request.specs]}
     for name in ("out", "memory", "max_variants", "engine"):
         del asked[name]
     for name in ("stages", "rank_by", "latency"):  # keys of evaluations without them are what they were before
@@ -178,6 +189,14 @@ def key_of_request(request: EvaluationRequest) -> str:
     for name in ("bundled", "save_reference", "replace_reference"):
         del asked["judges"][name]
     return key_of_recipe(json.loads(json.dumps(asked, default=str)))
+
+
+def _asked_of(target: str) -> list[Any]:
+    """What is asked for by the name of a spec or a model: its text, or what tells its weights from others."""
+    if is_spec_name(target):
+        return [target, load_spec(target).text]
+    (item,) = read_targets([target]).items
+    return [target, item.text if isinstance(item, Spec) else dict(item.contents)]
 
 
 def run_evaluation(request: EvaluationRequest) -> Evaluation:
@@ -199,17 +218,20 @@ def run_evaluation(request: EvaluationRequest) -> Evaluation:
 def _run_evaluation(request: EvaluationRequest, device: str, engine: Engine) -> Evaluation:
     prompts = request.prompts.prompts
     stages = checked_stages(request.stages, len(prompts), request.rank_by)
-    specs = [load_spec(path) for path in request.specs]
-    source = source_with_pipeline(model_of_specs(specs, request.model))
-    refuse_too_many(specs, source, request.max_variants)
-    if request.stages and any(spec.average for spec in specs):
+    targets = read_targets(request.specs)
+    source = having_pipeline(targets.find_base(request.model))
+    refuse_too_many(targets.specs, source, request.max_variants)
+    if request.stages and any(spec.average for spec in targets.specs):
         raise InputError("stages choose single variants, and average is over several; measure it without --stages")
     judges, notes = load_judges(request.judges, request.prompts, source.name, request.out / STORE, device=device)
     notes += notes_on_number(stages[-1].prompts, judges)
     run = open_run(source, request, prompts)
     learn_unless_known(run.pipe, run.call)
+    for own in targets.own_models:
+        refuse_unfit(own, run)
     recipe = run.recipe()
-    rows = open_rows(run, specs, request, recipe)
+    rows = open_rows(run, targets.items, request, recipe)
+    notes += notes_on_own_models(rows, run)
     bench = Bench(run, tuple(rows), prompts, request.memory)
     scored: dict[str, EvaluatedRow] = {}
     for number, stage in enumerate(stages):
@@ -247,6 +269,7 @@ def run_stage(
             if not stage.draws:
                 raise
             notes.append(f"no denoising error: {error}")
+    bench.let_go_but([])
     if NO_OP in pictures:
         notes += [note for note in notes_on_controls(pictures) if note not in notes]
     latencies: Mapping[str, Latency] = {}
@@ -278,6 +301,8 @@ def run_stage(
                 by_bin,
                 stage=stage.text if request.stages else "",
                 planned=row.planned if isinstance(row, VariantRow) and row.kind == "variant" else None,
+                own=row.model if isinstance(row, OwnModelRow) else None,
+                own_cost=row.cost if isinstance(row, OwnModelRow) else None,
             )
         )
     return scored
@@ -297,14 +322,14 @@ def refuse_too_many(specs: Sequence[Spec], source: ModelSource, most: int) -> No
         raise InputError(f"{told}; write smaller sweeps, name single points of them, or give --max-variants")
 
 
-def open_rows(run: Run, specs: Sequence[Spec], request: EvaluationRequest, recipe: Mapping[str, Any]) -> list[Row]:
+def open_rows(run: Run, targets: Sequence[Target], request: EvaluationRequest, recipe: Mapping[str, Any]) -> list[Row]:
     """All rows. The first pictures of the baseline are drawn before a spec is applied: what leaks into the original
     shows in the no-op.
     """
     baseline = baseline_row(run.pipe, request.seed)
     alone = Bench(run, (baseline,), request.prompts.prompts)
     first = draw_rows([baseline], alone, request, recipe, count=request.batch_size)[BASELINE]
-    return list_rows(run.pipe, specs, request, first.size)
+    return list_rows(run.pipe, targets, request, first.size)
 
 
 def notes_on_controls(pictures: Mapping[str, PictureSet]) -> list[str]:
@@ -319,11 +344,24 @@ def notes_on_controls(pictures: Mapping[str, PictureSet]) -> list[str]:
     ]
 
 
-def list_rows(pipe: Any, specs: Sequence[Spec], request: EvaluationRequest, size: tuple[int, int]) -> list[Row]:
+def notes_on_own_models(rows: Sequence[Row], run: Run) -> list[str]:
+    """What a reader should know of models whose weights are not what their specs say, or with other parts beside."""
+    notes: list[str | None] = []
+    for row in rows:
+        if isinstance(row, OwnModelRow):
+            others = " and ".join(other_parts(row.model, run))
+            notes.append(row.model.note(row.name))
+            notes += [f"{row.name}: its own {others} are others; it is drawn with those of {run.source.name}"] * bool(
+                others
+            )
+    return [note for note in notes if note is not None]
+
+
+def list_rows(pipe: Any, targets: Sequence[Target], request: EvaluationRequest, size: tuple[int, int]) -> list[Row]:
     """The baseline, the variants, and the controls; `size` is that of the baseline's pictures."""
     taken = (BASELINE, *CONTROLS)
     variants = Variants(pipe)
-    rows = variant_rows(variants, specs, request.seed, profile=request.profile, taken=taken)
+    rows = rows_of_targets(variants, targets, request.seed, profile=request.profile, taken=taken)
     return [baseline_row(pipe, request.seed), *rows, *control_rows(variants, request.seed, size)]
 
 

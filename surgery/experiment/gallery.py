@@ -2,27 +2,21 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
 
-from surgery.anatomy.sources import ModelSource
-from surgery.errors import InputError
+from surgery.anatomy.sources import ModelSource, find_source
 from surgery.experiment.bench import Bench
 from surgery.experiment.drawing import draw, draw_units
 from surgery.experiment.folder_names import folder_names
-from surgery.experiment.rows import Row, VariantRow, baseline_row, variant_rows
-from surgery.experiment.run import (
-    Run,
-    RunRequest,
-    having_pipeline,
-    library_versions,
-    model_of_specs,
-    open_run,
-    source_with_pipeline,
-)
+from surgery.experiment.own_model import OwnModel
+from surgery.experiment.own_model_fit import refuse_unfit
+from surgery.experiment.rows import OwnModelRow, Row, Target, VariantRow, baseline_row, rows_of_targets
+from surgery.experiment.run import Run, RunRequest, having_pipeline, library_versions, open_run
+from surgery.experiment.targets import is_spec_name, read_targets
 from surgery.graph.apply import Variants
 from surgery.metrics.contact_sheet import Columns, sheet_of_variants
 from surgery.metrics.pictures import png_of
@@ -31,10 +25,8 @@ from surgery.pipelines.draw import Drawing
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device, pick_dtype
 from surgery.plan.changes import changes_text
-from surgery.publish.graph_folder import Artefact, find_base, is_artefact, read_artefact
-from surgery.publish.manifest import SPEC
-from surgery.spec.load import Spec, load_spec
-from surgery.spec.spec_name import STANDARD_INPUT, SUFFIXES, parse_spec_name
+from surgery.publish.artefact import read_compiled
+from surgery.publish.manifest import kind_of_model
 from surgery.text_table import table
 
 COMMAND = "generate"
@@ -44,7 +36,7 @@ RECIPE_KEY = "surgery"  # of the text chunk in each PNG
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryRequest(RunRequest):
-    """What to draw. `targets` are specs of one model, or the name of one model; see `surgery generate --help`."""
+    """What to draw. `targets` are specs and models of one base, or one model; see `surgery generate --help`."""
 
     targets: tuple[str, ...]
     prompts: tuple[str, ...]
@@ -71,7 +63,7 @@ class Gallery:
 
     def describe(self) -> str:
         """A line a row, and where to look."""
-        rows = [[row.name, "the model as it is" if row.plan is None else changes_text(row.plan)] for row in self.rows]
+        rows = [[row.name, what_it_is(row)] for row in self.rows]
         return f"{table(rows, wrap={1})}\npictures in {self.out}/; look at {self.sheet}"
 
 
@@ -82,11 +74,14 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
         InputError: a target, an option, the model or the folder is not usable; nothing is left there then.
         SpecError: a spec has faults.
     """
-    specs, source = find_targets(request)
+    targets, source = find_targets(request)
     with added_files(request.out, COMMAND, force=request.force) as folder:
         run = open_run(source, request, request.prompts)
         learn_unless_known(run.pipe, run.call)
-        rows = list_rows(specs, run.pipe, request)
+        for target in targets:
+            if isinstance(target, OwnModel):
+                refuse_unfit(target, run)
+        rows = list_rows(targets, run.pipe, request)
         folders = folder_names([row.name for row in rows], taken=(SHEET, RECIPE))
         pictures = [picture_name(number) for number in range(len(request.prompts))]
         names = [f"{own}/{picture}" for own in folders.values() for picture in pictures]
@@ -96,43 +91,30 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
     return Gallery(source.name, request.out, request.out / SHEET, tuple(rows), recipe)
 
 
-def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
-    """The specs, and the one model that they are for."""
-    paths = [target for target in request.targets if is_spec_name(target) or is_artefact(Path(target))]
-    if paths and len(paths) < len(request.targets):
-        raise InputError("the targets are specs and models; give specs (*.yaml) of one model, or one model")
-    if not paths:
-        if len(request.targets) > 1:
-            raise InputError(f"there are {len(request.targets)} models; give one, or specs (*.yaml) of one model")
-        return [], source_with_pipeline(request.targets[0])
-    artefacts = {path: read_artefact(Path(path)) for path in paths if not is_spec_name(path)}
-    specs = [spec_of_artefact(artefacts[path]) if path in artefacts else load_spec(path) for path in paths]
-    name = model_of_specs(specs, request.model)
-    bases = {base.revision: base for base in (find_base(each, request.model) for each in artefacts.values())}
-    if len(bases) > 1:
-        shown = ", ".join(sorted(str(revision) for revision in bases))
-        raise InputError(f"the folders are for {name} at the revisions {shown}; draw them one by one")
-    return specs, having_pipeline(next(iter(bases.values()))) if bases else source_with_pipeline(name)
+def find_targets(request: GalleryRequest) -> tuple[list[Target], ModelSource]:
+    """What is drawn beside a model, and that model: the base of all; or nothing, and the one model that was given."""
+    if len(request.targets) == 1 and request.model is None and not is_spec_name(request.targets[0]):
+        alone = source_alone(request.targets[0])
+        if alone is not None:
+            return [], having_pipeline(alone)
+    targets = read_targets(request.targets)
+    return list(targets.items), having_pipeline(targets.find_base(request.model))
 
 
-def is_spec_name(target: str) -> bool:
-    """Whether a target is a spec by its name, or on standard input."""
-    name = parse_spec_name(target)
-    return name.path == STANDARD_INPUT or Path(name.path).suffix in SUFFIXES
+def source_alone(target: str) -> ModelSource | None:
+    """A model that is drawn for itself; None of a graph, or a compiled transformer, which take the base's pipeline."""
+    kind = kind_of_model(target)
+    if kind == "graph":
+        return None
+    source = find_source(target) if kind is None else read_compiled(target).source()
+    return source if kind is None or source.pipeline is not None else None
 
 
-def spec_of_artefact(artefact: Artefact) -> Spec:
-    """The spec of a compiled variant, for its base model, with its means."""
-    spec = load_spec(artefact.folder / SPEC)
-    profile = None if artefact.means is None else artefact.means.name
-    return replace(spec, file=str(artefact.folder), model=artefact.base.model, profile=profile)
-
-
-def list_rows(specs: Sequence[Spec], pipe: Any, request: GalleryRequest) -> list[Row]:
-    """The baseline and a row a spec."""
-    rows: list[Row] = [baseline_row(pipe, request.seed)] if request.baseline or not specs else []
+def list_rows(targets: Sequence[Target], pipe: Any, request: GalleryRequest) -> list[Row]:
+    """The baseline, and a row for each spec and each model of its own."""
+    rows: list[Row] = [baseline_row(pipe, request.seed)] if request.baseline or not targets else []
     taken = [row.name for row in rows]
-    return [*rows, *variant_rows(Variants(pipe), specs, request.seed, profile=request.profile, taken=taken)]
+    return [*rows, *rows_of_targets(Variants(pipe), targets, request.seed, profile=request.profile, taken=taken)]
 
 
 def draw_rows(rows: Sequence[Row], run: Run, request: GalleryRequest) -> list[list[Drawing]]:
@@ -142,6 +124,7 @@ def draw_rows(rows: Sequence[Row], run: Run, request: GalleryRequest) -> list[li
     for unit, images in draw(bench, draw_units(rows, len(request.prompts), request.batch_size)):
         for number, image in zip(unit.numbers, images, strict=True):
             found[unit.row].append(Drawing(image, request.prompts[number], bench.row(unit.row).seed + number))
+    bench.let_go_but([])
     return [found[row.name] for row in rows]
 
 
@@ -162,8 +145,20 @@ def make_recipe(run: Run, rows: Sequence[Row], request: GalleryRequest) -> dict[
     }
 
 
+def what_it_is(row: Row) -> str:
+    """What tells a row from the others, in words."""
+    if row.plan is not None:
+        return changes_text(row.plan)
+    if not isinstance(row, OwnModelRow):
+        return "the model as it is"
+    note = row.model.note("")
+    return "a model of its own" if note is None else note.removeprefix(": ")
+
+
 def describe_row(row: Row) -> dict[str, Any]:
     """What tells a row from the others, as plain data."""
+    if isinstance(row, OwnModelRow):
+        return {"name": row.name, "own_model": row.model.to_json()}
     if not isinstance(row, VariantRow):
         return {"name": row.name}
     return {"name": row.name, "spec": row.planned.text, "plan": row.planned.plan.to_json()}

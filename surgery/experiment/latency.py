@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from surgery.experiment.bench import Bench
 from surgery.experiment.controls import RESEEDED
-from surgery.experiment.rows import ModelRow, Row, VariantRow
+from surgery.experiment.rows import ModelRow, OwnModelRow, Row, VariantRow
 from surgery.pipelines.draw import draw_pictures
 from surgery.pipelines.guidance import transformers_of
 from surgery.pipelines.shared_text import text_encoded_once
@@ -54,8 +54,9 @@ def latencies_of_rows(rows: Sequence[Row], bench: Bench) -> dict[str, Latency]:
     Raises:
         InputError: a pipeline refuses the call.
     """
-    pipes = {row.name: row.pipe for row in rows if isinstance(row, (ModelRow, VariantRow)) and row.name != RESEEDED}
-    with show_progress(ROUNDS * len(pipes), unit="round", label="latency") as meter:
+    timed = [row for row in rows if isinstance(row, (ModelRow, VariantRow, OwnModelRow)) and row.name != RESEEDED]
+    found: dict[str, Latency] = {}
+    with show_progress(ROUNDS * len(timed), unit="round", label="latency") as meter:
 
         def tell(name: str) -> None:
             meter.note(name)
@@ -63,7 +64,11 @@ def latencies_of_rows(rows: Sequence[Row], bench: Bench) -> dict[str, Latency]:
 
         run = bench.run
         seed, prompt = run.request.seed, bench.prompts[0]
-        return measure_latencies(pipes, run.pipe, prompt, seed=seed, call=run.call, texts=run.texts, on_round=tell)
+        for row in timed:
+            given = {row.name: row.pipe}, run.pipe, prompt
+            found |= measure_latencies(*given, seed=seed, call=run.call, texts=run.texts, on_round=tell)
+            row.let_go()
+    return found
 
 
 def measure_latencies(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from surgery.errors import TraceError
+from surgery.experiment.rows import OwnModelRow
 from surgery.graph.apply import Variants
 from surgery.graph.replace import Means
 from surgery.graph.shared_forward import DEFAULT_MEMORY, SharedForward
@@ -26,7 +27,8 @@ OnPrediction = Callable[[str, torch.Tensor], None]
 
 
 class Predictors:
-    """Rows by name: pipelines that share all but their transformers with the `baseline`, or planned specs for it.
+    """Rows by name: pipelines that share all but their transformers with the `baseline`, rows that load such a pipeline
+    when it is needed, or planned specs for the baseline.
 
     The specs' variants are not built but where their forwards can't be shared; `memory` bounds, in bytes, the states
     that wait for another variant.
@@ -51,10 +53,17 @@ class Predictors:
 
     def windows(self, name: str) -> WindowedPlan | None:
         """The plan of a row with windows; None of any other."""
+        if isinstance(self.pipes.get(name), OwnModelRow):
+            return None
         if name in self.pipes:
             return windows_of(self.pipes[name])
         plan = self.planned[name].plan
         return plan if isinstance(plan, WindowedPlan) else None
+
+    def pipe(self, name: str) -> Any:
+        """The pipeline of a row that is no planned spec."""
+        found = self.pipes[name]
+        return found.pipe if isinstance(found, OwnModelRow) else found
 
     def predict(
         self,
@@ -85,7 +94,7 @@ class Predictors:
                 self.pipes[name] = self.variants.make(self.planned.pop(name))
         for name in list(left):
             with standing_at(timestep=standing.share, step=standing.step, branch=standing.branch):
-                pipe = self.pipes[name]
+                pipe = self.pipe(name)
                 keep(name, expected.prediction if pipe is self.baseline else predict_noised(pipe, *given))
 
     def predict_planned(

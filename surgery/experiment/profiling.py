@@ -17,7 +17,8 @@ from surgery.anatomy.from_model import read_anatomy
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.experiment.captions import CaptionedPicture, read_captions
-from surgery.experiment.run import Run, RunRequest, library_versions, open_run, source_with_pipeline
+from surgery.experiment.run import Run, RunRequest, library_versions
+from surgery.experiment.targets import find_alone
 from surgery.files import hash_file, key_of_recipe
 from surgery.metrics.open_picture import open_picture
 from surgery.outputs import refuse_file, unfinished_runs
@@ -136,7 +137,8 @@ def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda
         RefusedError: the model has no stack that can be measured.
     """
     refuse_file(request.out, force=request.force, suffixes=SUFFIXES)
-    source = source_with_pipeline(request.model, "to measure it")
+    alone = find_alone(request.model, "to measure it")
+    source = alone.source
     if source.has_second:
         other = SECOND if request.part == FIRST else FIRST
         say(f"{source.name} has two transformers: {request.part} is measured; --transformer {other} measures the other")
@@ -146,7 +148,7 @@ def measure_profile(request: ProfileRequest, say: Callable[[str], None] = lambda
     asked = list_samples(request, pairs)
     with unfinished_runs(request.out) as folder:
         refuse_file(request.out, force=request.force, suffixes=SUFFIXES)
-        run = open_run(source, request, [one.text for one in asked])
+        run = alone.open(request, [one.text for one in asked])
         learn_unless_known(run.pipe, run.call)
         profile, kept = _measure(run, request, asked, folder, say)
         write_profile(profile, request.out)

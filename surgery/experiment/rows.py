@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image
 
 from surgery.experiment.controls import BASELINE, NO_OP, NOISE, RESEEDED
+from surgery.experiment.own_model import OwnModel
 from surgery.graph.apply import Variants
 from surgery.pipelines.draw import draw_pictures
+from surgery.plan.cost import Cost
 from surgery.plan.paired import ModelPlan, plans_of_model
 from surgery.plan.planned import plan_spec
 from surgery.plan.planned_pair import AnyPlanned, PlannedPair, plan_model_points
@@ -21,6 +23,7 @@ from surgery.spec.load import Spec, read_spec
 RESEED = 1_000_003  # added to the seeds of the baseline that is drawn again
 
 RowKind = Literal["baseline", "variant", "control"]
+Target = Spec | OwnModel  # what a row, or a sweep of rows, is asked for by
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Row(ABC):
         """The same row drawn by another open pipeline; None: by none, as data for another process."""
         return self
 
+    def let_go(self) -> None:  # noqa: B027  (most rows share the weights of the run)
+        """Let go of a model that the row has loaded for itself; it is loaded again where it is needed again."""
+
     @property
     def spec(self) -> Spec | None:
         """The spec that it is of; None of baseline and controls."""
@@ -55,7 +61,9 @@ class Row(ABC):
 
     @property
     def predictor(self) -> Any:
-        """What makes predictions of its own, a pipeline or a planned spec; None where they are those of another row."""
+        """What makes predictions of its own: a pipeline, a planned spec, or the row itself where it loads a model when
+        that is needed. None where they are those of another row.
+        """
         return None
 
 
@@ -119,6 +127,46 @@ class VariantRow(Row):
 
 
 @dataclass(frozen=True)
+class OwnModelRow(Row):
+    """Drawn by a model of its own within the pipeline `base`: it is loaded when it is first needed, and let go again.
+
+    `cost` is what it costs beside the base, as far as that is known.
+    """
+
+    model: OwnModel
+    base: Any
+    cost: Cost | None = None
+
+    @cached_property
+    def pipe(self) -> Any:
+        """The pipeline of the base with the model's own transformers."""
+        return self.model.open_in(self.base)
+
+    def let_go(self) -> None:
+        self.__dict__.pop("pipe", None)
+
+    def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:
+        return ModelRow(self.name, self.kind, self.seed, self.pipe).draw(prompts, numbers, call)
+
+    def recipe(self) -> dict[str, Any]:
+        own = dict(self.model.contents)
+        return {"row": "own model", "own": own, "plan": None, "means": None, "seeds_from": self.seed, "size": None}
+
+    def attached_to(self, variants: Variants[Any] | None) -> Self:
+        base = None if variants is None else variants.target
+        return replace(self, base=base, model=self.model.with_whole_paths())
+
+    @property
+    def plan(self) -> ModelPlan | None:
+        artefact = self.model.artefact
+        return artefact.plan if artefact is not None and self.model.is_as_compiled else None
+
+    @property
+    def predictor(self) -> Any:
+        return self
+
+
+@dataclass(frozen=True)
 class NoiseRow(Row):
     """Pictures (width, height) of independent uniform pixels: no model draws worse."""
 
@@ -138,29 +186,42 @@ def baseline_row(pipe: Any, seed: int) -> ModelRow:
     return ModelRow(BASELINE, "baseline", seed, pipe)
 
 
-def variant_rows(
+def rows_of_targets(
     variants: Variants[Any],
-    specs: Sequence[Spec],
+    targets: Sequence[Target],
     seed: int,
     *,
     profile: Path | None = None,
     taken: Sequence[str] = (),
-) -> list[VariantRow]:
-    """A row for each spec and each point of a sweep, under a name that no other has, and none of those `taken`.
+) -> list[Row]:
+    """A row for each spec, each point of a sweep and each model of its own, in their order, under a name that no other
+    has, and none of those `taken`.
 
     Raises:
         SpecError: a spec has faults.
         InputError: a file of means is not usable.
         RefusedError: a spec can't be done on this model.
     """
-    points = (
-        plan_model_points(spec, variants.first.anatomy, variants.second_anatomy, profile=profile) for spec in specs
-    )
-    planned = [point for of_spec in points for point in of_spec]
-    for point in planned:
+    found: list[AnyPlanned | OwnModel] = []
+    for target in targets:
+        found += [target] if isinstance(target, OwnModel) else _points_of(variants, target, profile)
+    names = names_apart([item.name if isinstance(item, OwnModel) else item.spec.name for item in found], taken)
+    return [_row_of(name, item, variants, seed) for name, item in zip(names, found, strict=True)]
+
+
+def _points_of(variants: Variants[Any], spec: Spec, profile: Path | None) -> list[AnyPlanned]:
+    """What is planned of a spec, or of each point of a sweep."""
+    points = plan_model_points(spec, variants.first.anatomy, variants.second_anatomy, profile=profile)
+    for point in points:
         variants.refuse_unfit_plan(point)
-    names = names_apart([item.spec.name for item in planned], taken)
-    return [VariantRow(name, "variant", seed, variants, item) for name, item in zip(names, planned, strict=True)]
+    return points
+
+
+def _row_of(name: str, item: AnyPlanned | OwnModel, variants: Variants[Any], seed: int) -> Row:
+    if not isinstance(item, OwnModel):
+        return VariantRow(name, "variant", seed, variants, item)
+    cost = item.cost(variants.first.anatomy, variants.first.model.dtype)
+    return OwnModelRow(name, "variant", seed, item, variants.target, cost)
 
 
 def control_rows(variants: Variants[Any], seed: int, size: tuple[int, int]) -> list[Row]:

@@ -8,14 +8,12 @@ from typing import Any
 
 from surgery.anatomy.identity import identify
 from surgery.anatomy.sources import ModelSource, find_source, second_source
-from surgery.bundled import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.files import hash_file
 from surgery.pipelines.conditions import conditions_of
 from surgery.pipelines.draw import check_call
 from surgery.pipelines.pretrained import load_pretrained, pick_device, pick_dtype
-from surgery.plan.spec_model import model_of_spec
-from surgery.spec.load import Spec
+from surgery.publish.known_arguments import known_call_of
 from surgery.spec.selector import FIRST
 from surgery.version import __version__
 
@@ -63,14 +61,6 @@ class Run:
         }
 
 
-def model_of_specs(specs: Sequence[Spec], override: str | None) -> str:
-    """The name of the one model that all specs are for, or the one given instead; InputError where there is none."""
-    names = {model_of_spec(spec, override) for spec in specs}
-    if len(names) != 1:
-        raise InputError(f"the specs name not one model but {', '.join(sorted(names))}; give --model")
-    return names.pop()
-
-
 def source_with_pipeline(name: str, purpose: str = "to draw pictures") -> ModelSource:
     """A model that has a pipeline; raises InputError where there is none of this name, or only its transformer."""
     return having_pipeline(find_source(name), purpose)
@@ -98,8 +88,8 @@ def open_run(source: ModelSource, request: RunRequest, prompts: Sequence[str]) -
 
 
 def call_of(source: ModelSource, request: RunRequest) -> dict[str, Any]:
-    """The arguments of the pipeline's call: those of the request before the bundled pipeline's own."""
-    return {**(DEMO_CALL if source.name == DEMO_NAME else {}), **request.call}
+    """The arguments of the pipeline's call: those of the request before those that the model is known to want."""
+    return {**known_call_of(source), **request.call}
 
 
 def hash_pipeline_files(source: ModelSource) -> dict[str, str]:

@@ -92,6 +92,22 @@ def plan_cost(plan: AnyPlan, anatomy: Anatomy, course: Course = WHOLE) -> Cost:
     )
 
 
+def compare_costs(before: Anatomy, after: Anatomy) -> Cost:
+    """What one model costs beside another, whatever was done to it.
+
+    How much of its blocks runs is told of models of one class, and FLOPs where both are known at the same sizes.
+    """
+    executions, flops = (list(pair) for pair in zip(_work(before), _work(after), strict=True))
+    is_alike = before.class_name == after.class_name
+    is_known = is_alike and bool(before.example) and before.example == after.example and 0 not in flops
+    return Cost(
+        *(before.num_parameters, after.num_parameters),
+        *(before.size_bytes, after.size_bytes),
+        *(executions[0], executions[1] if is_alike else None),
+        *(flops[0], flops[1] if is_known else None),
+    )
+
+
 def _shares_of_plans(plan: AnyPlan, course: Course) -> list[float] | None:
     """How much of a course runs each of the plans; None where it hangs on the number of steps, or there are none."""
     if not isinstance(plan, WindowedPlan):

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from surgery.anatomy.identity import Identity
-from surgery.anatomy.sources import read_json
+from surgery.anatomy.sources import HUB_PREFIX, read_json
+from surgery.bundled import DEMO_NAME
+from surgery.files import expand_home, is_file
 from surgery.plan.paired import ModelPlan
 
 FORMAT = 1
 MANIFEST, SPEC, PLAN, CARD = "surgery.json", "spec.yaml", "plan.json", "README.md"
 FORWARD, MEANS = "forward.py", "means.safetensors"  # of a graph's folder
+CALL, HEALED = "call", "healed"  # how the base's pipeline is called; how it was trained after it was compiled
+CONFIG, WEIGHTS, WEIGHTS_SUM = "config", "weights", "sha256"  # of a checkpoint: what its transformer is known again by
 FORWARD_2, BASE_2 = "forward_2.py", "base_2"  # of a second transformer: its file, its entry in the manifest
 
 Kind = Literal["graph", "checkpoint"]
@@ -21,9 +25,16 @@ Kind = Literal["graph", "checkpoint"]
 def kind_of_folder(folder: Path) -> Kind | None:
     """What a folder was compiled to; None for one without a manifest. The first manifests, of graphs, do not say."""
     manifest = folder / MANIFEST
-    if not manifest.is_file():
+    if not is_file(manifest):
         return None
     return "graph" if read_json(manifest).get("kind", "graph") == "graph" else "checkpoint"
+
+
+def kind_of_model(name: str) -> Kind | None:
+    """What the folder that a model is called by was compiled to; None for any other, and names of no folder."""
+    if name == DEMO_NAME or name.startswith(HUB_PREFIX):
+        return None
+    return kind_of_folder(expand_home(name))
 
 
 def write_spec_and_plan(folder: Path, spec_text: str, plan: ModelPlan) -> None:
@@ -40,9 +51,13 @@ def make_manifest(
     spec_text: str,
     plan: ModelPlan,
     facts: Mapping[str, Any],
+    call: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What a folder is, what it was made from, by what; `facts` are those of its kind."""
+    """What a folder is, what it was made from, by what; `facts` are those of its kind.
+
+    `call` are the arguments that the base's pipeline is called with, where it wants some of its own.
+    """
     return {
         "format": FORMAT,
         "kind": kind,
@@ -51,6 +66,7 @@ def make_manifest(
         "spec": hashlib.sha256(spec_text.encode()).hexdigest(),
         "plan": plan.hash,
         **facts,
+        **({CALL: dict(call)} if call else {}),
         "versions": dict(versions),
     }
 

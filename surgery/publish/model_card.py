@@ -8,7 +8,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ class CardFacts:
     """What a card is written from.
 
     `parts` are the transformers by their names in the pipeline, one or two; `rest` is of the rest of that (None without
-    one). `plan_hash` is of the plan of all; `loading` is Python, `command` makes it again.
+    one). `plan_hash` is of the plan of all; `loading` is Python, `command` makes it again; `call` are the
+    arguments that the base's pipeline is known to want.
     """
 
     name: str
@@ -83,6 +84,7 @@ class CardFacts:
     loading: str
     command: str
     versions: Mapping[str, str]
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def base(self) -> Identity:
@@ -108,7 +110,7 @@ def write_card(facts: CardFacts) -> str:
     head = yaml.safe_dump(card_head(facts), sort_keys=False, allow_unicode=True, width=1000).rstrip()
     sections = [
         f"---\n{head}\n---",
-        f"# {_as_it_stands(one_line(facts.title or facts.name))}",
+        f"# {as_it_stands(one_line(facts.title or facts.name))}",
         _summary(facts),
         _table(facts),
         "## What was changed",
@@ -171,7 +173,8 @@ def _kept_text(facts: TransformerFacts) -> str:
 def _usage(facts: CardFacts) -> str:
     place = f"`{facts.name}` is this folder; on the hub, write its id instead."
     if facts.rest is not None or facts.base.revision is None:
-        return f"{place} It is called as the base model is."
+        arguments = ", ".join(f"{name}={value!r}" for name, value in facts.call.items())
+        return f"{place} It is called as the base model is{f': `pipe(prompt, {arguments})`' if arguments else ''}."
     return f'{place} `DiffusionPipeline.from_pretrained("{facts.base.model}", transformer=transformer)` draws with it.'
 
 
@@ -278,7 +281,7 @@ def _fenced(language: str, content: str) -> str:
     return f"{fence}{language}\n{content}\n{fence}"
 
 
-def _as_it_stands(text: str) -> str:
+def as_it_stands(text: str) -> str:
     """A text in which Markdown finds no link, picture or HTML."""
     return re.sub(r"([\\`*_\[\]<>!#|])", r"\\\1", text)
 

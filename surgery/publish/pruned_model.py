@@ -26,6 +26,8 @@ from surgery.outputs import refuse_folder, refuse_foreign, whole_folder
 from surgery.plan.planned import PlannedSource
 from surgery.plan.planned_pair import AnyPlannedSource, parts_of, plan_model_file
 from surgery.plan.windowed import uses_means
+from surgery.publish.artefact import facts_of_transformer
+from surgery.publish.card_section import put_section
 from surgery.publish.manifest import CARD, write_manifest, write_spec_and_plan
 from surgery.publish.model_card import write_card
 from surgery.publish.pipeline_files import PipelineFile, can_link, list_pipeline_files, take_along
@@ -101,8 +103,11 @@ def compile_planned(
     options: CompileOptions = CompileOptions(),
     *,
     progress: Progress = no_progress,
+    measured: str | None = None,
 ) -> PrunedModel:
     """Write the pruned checkpoint of a planned spec into the folder `out`: of both transformers where it edits two.
+
+    `measured` is a section of the model card on what was measured.
 
     Raises:
         InputError: the model's files are missing or unsound, the target can't be written, or the disk is full.
@@ -132,7 +137,7 @@ def compile_planned(
             part: {"numeric": found.agreement} if found.agreement else {} for part, found in prepared.by_part.items()
         }
         if options.dry_run:
-            return PrunedModel(out, prepared, manifest_of(prepared, {}, checks), seconds, checks)
+            return PrunedModel(out, prepared, manifest_of(prepared, {}, checks, {}), seconds, checks)
         with whole_folder(out, force=options.force) as folder:
             started = time.perf_counter()
             _write_bytes(prepared, folder, options, progress)
@@ -142,7 +147,7 @@ def compile_planned(
                 with _told_of(written.planned, parts):
                     checks[part] |= _verify(written, folder, options, ask)
             seconds["verify"] = time.perf_counter() - started
-            manifest = _write_texts(prepared, folder, out, checks)
+            manifest = _write_texts(prepared, folder, out, checks, measured)
     return PrunedModel(out, prepared, manifest, seconds, checks)
 
 
@@ -291,10 +296,17 @@ def _written_source(prepared: PreparedModel, folder: Path) -> ModelSource:
     return find_source(str(folder / source.part if prepared.is_pipeline else folder))
 
 
-def _write_texts(prepared: PreparedModel, folder: Path, out: Path, checks: Checks) -> dict[str, Any]:
+def _write_texts(
+    prepared: PreparedModel, folder: Path, out: Path, checks: Checks, measured: str | None
+) -> dict[str, Any]:
     write_spec_and_plan(folder, prepared.spec_text, prepared.whole_plan)
-    (folder / CARD).write_text(write_card(card_facts(prepared, out.name, checks)), encoding="utf-8")
+    card = write_card(card_facts(prepared, out.name, checks))
+    (folder / CARD).write_text(card if measured is None else put_section(card, measured), encoding="utf-8")
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
-    manifest = manifest_of(prepared, sizes, checks)
+    written = {
+        part: facts_of_transformer(_written_source(each, folder), each.variant)
+        for part, each in prepared.by_part.items()
+    }
+    manifest = manifest_of(prepared, sizes, checks, written)
     write_manifest(folder, manifest)
     return manifest

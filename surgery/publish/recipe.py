@@ -20,7 +20,8 @@ from surgery.files import expand_home, is_there
 from surgery.plan.paired import ModelPlan, PairedPlan
 from surgery.plan.plan import Plan
 from surgery.plan.planned import PlannedSource
-from surgery.publish.manifest import BASE_2, FORMAT, make_manifest
+from surgery.publish.known_arguments import known_call_of
+from surgery.publish.manifest import BASE_2, FORMAT, WEIGHTS, WEIGHTS_SUM, make_manifest
 from surgery.publish.model_card import CardFacts, Size, TransformerFacts, amount_text, read_card_head
 from surgery.publish.pipeline_files import PipelineFile, base_folder, count_values
 from surgery.spec.selector import FIRST, SECOND
@@ -115,12 +116,17 @@ def make_metadata(prepared: PreparedModel, plan: ModelPlan) -> dict[str, str]:
 Checks = Mapping[str, Mapping[str, Any]]  # what each check found, for each transformer by its name
 
 
-def manifest_of(prepared: PreparedModel, sizes: Mapping[str, int], checks: Checks) -> dict[str, Any]:
+def manifest_of(
+    prepared: PreparedModel, sizes: Mapping[str, int], checks: Checks, written: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """What the folder is, what it was made from, what is in it (`sizes`, in bytes), and how it was verified.
 
-    What it says of a second transformer stands below that one's name.
+    `written` is what each transformer is known again by, once it is written. What is said of a second transformer
+    stands below that one's name.
     """
-    facts, second = _facts_of_part(prepared), prepared.second
+    facts, second = _facts_of_part(prepared, written.get(FIRST, {})), prepared.second
+    if prepared.variant is not None:
+        facts["variant"] = prepared.variant
     manifest = make_manifest(
         "checkpoint",
         title=prepared.planned.spec.title,
@@ -128,23 +134,26 @@ def manifest_of(prepared: PreparedModel, sizes: Mapping[str, int], checks: Check
         spec_text=prepared.spec_text,
         plan=prepared.whole_plan,
         facts={**facts, "files": dict(sizes), "checks": dict(checks[FIRST])},
+        call=known_call_of(prepared.planned.source),
         versions=prepared.versions,
     )
     if second is None:
         return manifest
-    of_second = {**_facts_of_part(second), "checks": dict(checks[SECOND])}
+    of_second = {**_facts_of_part(second, written.get(SECOND, {})), "checks": dict(checks[SECOND])}
     return {**manifest, BASE_2: second.identity.to_json(), SECOND: of_second}
 
 
-def _facts_of_part(prepared: PreparedModel) -> dict[str, Any]:
+def _facts_of_part(prepared: PreparedModel, written: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "config_changes": config_changes(prepared),
-        "weights": {
+        **{name: value for name, value in written.items() if name != WEIGHTS_SUM},
+        WEIGHTS: {
             "parameters": [prepared.weights.num_values, prepared.bytes.num_values],
             "bytes": [prepared.weights.size_bytes, prepared.bytes.size_bytes],
             "changed_bytes": prepared.bytes.computed_bytes,
             "repeated_bytes": prepared.repeated_bytes,
             "dropped_tensors": len(prepared.new.dropped),
+            **{name: value for name, value in written.items() if name == WEIGHTS_SUM},
         },
     }
 
@@ -196,6 +205,7 @@ def card_facts(prepared: PreparedModel, name: str, checks: Checks) -> CardFacts:
         loading=loading_code(prepared, name),
         command=reproducing_command(prepared, name),
         versions=prepared.versions,
+        call=known_call_of(prepared.planned.source),
     )
 
 

@@ -12,6 +12,7 @@ from surgery.experiment.controls import BASELINE
 from surgery.metrics.intervals import Interval
 from surgery.plan.cost import Cost
 from surgery.plan.paired import ModelPlan, model_plan_from_json
+from surgery.publish.artefact import STATES, State, state_text
 
 PREFERRED = "denoising error"  # to rank by: it takes the fewest prompts to tell layers apart
 KINDS = ("baseline", "variant", "control")
@@ -37,10 +38,30 @@ class MeasuredMetric:
 
 
 @dataclass(frozen=True)
+class OwnMeasured:
+    """A model of its own that was measured: where it lay, what tells it from others, and what its recipe said."""
+
+    path: str
+    contents: Mapping[str, Any]
+    state: State | None = None
+    plan_hash: str | None = None
+    base: str | None = None
+    healed: Mapping[str, Any] | None = None
+
+    @property
+    def told(self) -> str:
+        """What it is, in words."""
+        if self.state is None:
+            return f"{self.path}: a model of its own, which has no recipe"
+        return f"{self.path}, compiled from {self.base}: {state_text(self.state, self.healed)}"
+
+
+@dataclass(frozen=True)
 class MeasuredRow:
     """A row. `numbers` and `differences` (to the baseline) are by the names of metrics.
 
-    `stem`, `point`, `plan`, `spec_text` and `cost` are those of a variant, as far as the file holds them.
+    `stem`, `point`, `plan`, `spec_text` and `cost` are those of a variant, as far as the file holds them; `own` is of
+    one that is a model of its own.
     """
 
     name: str
@@ -52,6 +73,7 @@ class MeasuredRow:
     plan: ModelPlan | None = None
     spec_text: str | None = None
     cost: Cost | None = None
+    own: OwnMeasured | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +171,19 @@ def _read_row(data: Mapping[str, Any]) -> MeasuredRow:
         model_plan_from_json(data["plan"]) if "plan" in data else None,
         None if data.get("spec_text") is None else str(data["spec_text"]),
         _read_cost(data["cost"]) if "cost" in data else None,
+        _read_own(data["own_model"]) if "own_model" in data else None,
     )
+
+
+def _read_own(data: Mapping[str, Any]) -> OwnMeasured:
+    made, state = data.get("compiled_from"), data.get("state")
+    if made is None:
+        return OwnMeasured(str(data["path"]), dict(data["contents"]))
+    if state not in STATES:
+        raise ValueError(f"a model is in the state {state!r}, which is none of {', '.join(STATES)}")
+    healed = dict(data["healed"]) if "healed" in data else None
+    base, plan = str(made["base"]["model"]), str(made["plan"])
+    return OwnMeasured(str(data["path"]), dict(data["contents"]), state, plan, base, healed)
 
 
 def _read_kind(kind: str) -> str:

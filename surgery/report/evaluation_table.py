@@ -1,10 +1,12 @@
 """An evaluation as text: rows by metrics with half their intervals, controls apart, each number placed between them."""
 
+from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from surgery.experiment.controls import AVERAGE
 from surgery.experiment.marks import AS_BAD, AS_GOOD, VARIANTS
+from surgery.plan.cost import Cost
 from surgery.text_table import table
 
 if TYPE_CHECKING:
@@ -14,14 +16,40 @@ if TYPE_CHECKING:
 
 
 def evaluation_table(evaluation: "Evaluation") -> list[list[str]]:
-    """Cells: the head, a row for each row; a metric that a row lacks is `-`."""
-    columns = evaluation.columns
+    """Cells: the head, a row for each row, what it costs last; a metric or a cost that a row lacks is `-`."""
+    columns, costs = evaluation.columns, _costs(evaluation)
     stages = [[row.stage] for row in evaluation.shown] if evaluation.has_stages else [[]] * len(evaluation.shown)
     heads = (column.head + (" up" if column.metric.higher_is_better else " down") for column in columns)
-    head = ["", *(["stage"] if evaluation.has_stages else []), *heads]
-    cells = [[_cell(evaluation, row, column) for column in columns] for row in evaluation.shown]
+    head = ["", *(["stage"] if evaluation.has_stages else []), *heads, *costs]
+    cells = [
+        [*(_cell(evaluation, row, column) for column in columns), *(_cost_cell(row, cost) for cost in costs)]
+        for row in evaluation.shown
+    ]
     rows = zip(evaluation.shown, stages, cells, strict=True)
     return [head, *([row.name, *stage, *numbers] for row, stage, numbers in rows)]
+
+
+COSTS: dict[str, Callable[[Cost], float | None]] = {  # as shares of the baseline's
+    "params": lambda cost: cost.parameters_after / cost.parameters_before if cost.parameters_before else None,
+    "bytes": lambda cost: cost.bytes_after / cost.bytes_before if cost.bytes_before else None,
+    "FLOPs": lambda cost: cost.flops_share,
+    "runs": lambda cost: cost.executions_share,
+}
+
+
+def _costs(evaluation: "Evaluation") -> list[str]:
+    """The kinds of cost that are known of a variant; bytes only where they are no other share than parameters."""
+    costs = [row.cost for row in evaluation.shown if row.kind == "variant" and row.cost is not None]
+    known = [name for name, share in COSTS.items() if any(share(cost) is not None for cost in costs)]
+    params, size = ([COSTS[name](cost) for cost in costs] for name in ("params", "bytes"))
+    return [name for name in known if name != "bytes" or size != params]
+
+
+def _cost_cell(row: "EvaluatedRow", name: str) -> str:
+    if row.kind == "baseline":
+        return "100%"
+    share = None if row.cost is None or row.kind == AVERAGE else COSTS[name](row.cost)
+    return "-" if share is None else f"{100 * share:.1f}%"
 
 
 def evaluation_text(evaluation: "Evaluation") -> str:
@@ -35,6 +63,9 @@ def evaluation_text(evaluation: "Evaluation") -> str:
         flag = column.metric.flag
         if flag or column.head != column.name:
             lines.append(f"{column.head}: {column.name}" + (f"; {flag}" if flag else ""))
+    costs = _costs(evaluation)
+    if costs:
+        lines.append(f"{', '.join(costs)}: shares of the baseline's{' (runs are those of blocks)' * ('runs' in costs)}")
     lines += [f"note: {note}" for note in evaluation.notes]
     return "\n".join(lines)
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 IDENTITY = ("name", "kind", "spec")
 NUMBERS = ("metric", "value", "low", "high", "method", "N", "made_with", "stage")
 DIFFERENCE = ("difference", "difference_low", "difference_high", "difference_method")
-ROW_COLUMNS = (*IDENTITY, *NUMBERS, *DIFFERENCE, "mark")
+COST = ("parameters", "bytes", "block_flops", "block_executions")
+ROW_COLUMNS = (*IDENTITY, *NUMBERS, *DIFFERENCE, "mark", *COST)
 PROMPT_COLUMNS = (*IDENTITY, "metric", "number", "prompt", "value")
 
 
@@ -46,6 +47,7 @@ def rows_table(evaluation: "Evaluation") -> str:
                     **dict(zip(NUMBERS, numbers, strict=True)),
                     **dict(zip(DIFFERENCE, ends, strict=True)),
                     "mark": evaluation.marks.get((row.name, score.metric.key)),
+                    **_cost(row),
                 }
             )
     return _csv_text(evaluation, ROW_COLUMNS, lines)
@@ -77,6 +79,16 @@ def _identity(row: "EvaluatedRow") -> dict[str, Any]:
         return {"name": row.name, "kind": row.kind}
     point = {column_of(name): value for name, value in row.spec.point}
     return {"name": row.name, "kind": row.kind, "spec": row.spec.stem, **point}
+
+
+def _cost(row: "EvaluatedRow") -> dict[str, float | None]:
+    """What the row costs, where that is known; a mean over points costs nothing of its own."""
+    cost = None if row.kind == AVERAGE else row.cost
+    if cost is None:
+        return {}
+    flops = cost.flops_after if cost.flops_before else None
+    known = (cost.parameters_after, cost.bytes_after, flops, cost.executions_after)
+    return dict(zip(COST, known, strict=True))
 
 
 def column_of(variable: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import surgery.commands.demo
-import surgery.experiment.run
+import surgery.publish.known_arguments
 from surgery.anatomy.sources import build_on_meta, find_source
 from surgery.bundled import DEMO_CALL, demo_specs
 from surgery.demo import stock_draw
@@ -20,7 +20,7 @@ SPECS = [path for path in demo_specs() if path.stem == "skip"]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Two steps, two prompts, one spec: what the command does does not hang on their number."""
-    monkeypatch.setattr(surgery.experiment.run, "DEMO_CALL", {**DEMO_CALL, "num_inference_steps": 2})
+    monkeypatch.setattr(surgery.publish.known_arguments, "DEMO_CALL", {**DEMO_CALL, "num_inference_steps": 2})
     monkeypatch.setattr(surgery.commands.demo, "DEMO_PROMPTS", ("red apple", "rocket"))
     monkeypatch.setattr(surgery.commands.demo, "demo_specs", lambda: SPECS)
     monkeypatch.setattr(surgery.commands.demo, "NUM_MEASURED", 2)

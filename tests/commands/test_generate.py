@@ -220,8 +220,7 @@ def test_targets_of_no_one_pipeline_are_refused(tmp_path, pipeline, write_spec, 
     messages = {
         (spec, other): "the specs name not one model but ",
         (nameless,): "nameless.yaml names no model; write model: in the spec, or give --model",
-        (spec, pipeline): "the targets are specs and models",
-        (pipeline, pipeline): "there are 2 models; give one",
+        (pipeline, pipeline): "has no surgery.json, so that the model to compare it with is not known; give --model",
         (pipeline / "transformer",): "is a bare transformer; to draw pictures, give the folder of its pipeline",
         (tmp_path / "absent",): "there is no folder",
     }

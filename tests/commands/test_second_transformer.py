@@ -13,6 +13,7 @@ from two_transformers import CALL, draw, wan_pipeline
 
 import surgery
 from surgery.errors import InputError
+from surgery.experiment.own_model import find_own_model
 from surgery.plan.paired import model_plan_from_json
 from surgery.profiles.profile_file import read_profile
 
@@ -117,6 +118,27 @@ def test_videos_of_one_frame_are_drawn_of_both(spec, tmp_path, surgery_command):
     assert surgery_command(*command, "--call", "num_frames=1").exit_code == 0
     first, second = (tmp_path / "drawn" / name / "0000.png" for name in ("baseline", "spec"))
     assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_checkpoint_of_both_is_a_row_beside_its_spec(spec, model, pruned, tmp_path, surgery_command):
+    """Both transformers are the folder's own; it is known again by the weights of either."""
+    size = ("--steps", "1", "--height", "16", "--width", "16", "--call", "max_sequence_length=20")
+    given = (spec, pruned, "--model", model, "--prompt", "a red apple", "--call", "num_frames=1")
+    drawn = surgery_command("generate", *given, *size, "--out", tmp_path / "drawn")
+    assert drawn.exit_code == 0 and "wan-pruned  transformer: blocks[4]: 0 2:4" in drawn.stdout, drawn.output
+    own = unmapped(find_own_model(str(pruned)).open_in(wan_pipeline()))
+    assert torch.equal(draw(own), draw(unmapped(DiffusionPipeline.from_pretrained(pruned))))
+    checked = json.loads(surgery_command("check", pruned, "--model", model, "--json").stdout)
+    spec_alone = json.loads(surgery_command("check", spec, "--json").stdout)
+    assert checked["plan"] == spec_alone["plan"] and checked["recipe"]["state"] == "as compiled"
+    file = pruned / "transformer_2" / "diffusion_pytorch_model.safetensors"
+    kept = file.read_bytes()
+    try:
+        file.write_bytes(kept[:-4] + bytes(4))
+        checked = json.loads(surgery_command("check", pruned, "--model", model, "--json").stdout)
+        assert checked["recipe"]["state"] == "retrained"
+    finally:
+        file.write_bytes(kept)
 
 
 def test_a_graph_carries_both(spec, model, tmp_path, surgery_command):

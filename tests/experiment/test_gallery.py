@@ -51,8 +51,7 @@ def test_specs_of_one_model_or_one_model_are_targets(spec):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (("demo", "demo"), "there are 2 models; give one, or specs"),
-        (("SPEC", "demo"), "the targets are specs and models; give specs"),
+        (("demo", "demo"), "demo has no surgery.json, so that the model to compare it with is not known; give --model"),
         (("SPEC", "OTHER"), "the specs name not one model but demo, somewhere/else; give --model"),
     ],
 )
