@@ -1,6 +1,6 @@
-"""The config of a DiT -> what in it does not go together, all at once."""
+"""The config of a DiT -> what in it does not go together, all at once; the same of weights and a config."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from surgery.dit.blocks import ACTIVATIONS, ADAPTIVE, CONDITIONINGS
@@ -15,6 +15,23 @@ def check_config(config: Mapping[str, Any]) -> None:
     faults = faults or [*_faults_of_shape(config), *_faults_of_label(config)]  # sums are of numbers only
     if faults:
         raise ValueError("; ".join(faults))
+
+
+def check_weights(place: str, missing: Collection[str], unexpected: Collection[str]) -> None:
+    """Raise ValueError where weights are not those of the config beside them, by the names of either's alone."""
+    faults = []
+    if missing:
+        faults.append(f"have no {_some(missing)}")
+    if unexpected:
+        faults.append(f"have {_some(unexpected)}, which it has not")
+    if faults:
+        text = f"the weights in {place} are not those of a DiT with the config beside them: they {' and '.join(faults)}"
+        raise ValueError(f"{text}; put the config there that they were saved with")
+
+
+def _some(names: Collection[str]) -> str:
+    first, *others = sorted(names)
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _faults_of_values(config: Mapping[str, Any]) -> Iterator[str]:

@@ -1,5 +1,8 @@
 """The reference DiT: noised pictures, times and labels -> the noise in the pictures (DiT, arXiv 2212.09748)."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -9,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from surgery.dit.blocks import ADAPTIVE, BlockShape, make_block
-from surgery.dit.config_faults import check_config
+from surgery.dit.config_faults import check_config, check_weights
 from surgery.dit.embeddings import TimeEmbedding, grid_positions, patchify, unpatchify
 
 EMBEDDING_STD = 0.02  # of what embeddings of times and labels start from
@@ -89,6 +92,21 @@ class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.modulation_out = nn.Linear(hidden_size, 2 * hidden_size) if is_adaptive else None
         self.proj_out = nn.Linear(hidden_size, in_channels * patch_size**2)
         self._initialise()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, output_loading_info: bool = False, **options: Any
+    ) -> Any:
+        """As of every model of diffusers, but weights of another config are refused: diffusers warns, and leaves out.
+
+        `options` are those of `ModelMixin.from_pretrained`.
+
+        Raises:
+            ValueError: the weights are not those of a DiT with the config beside them.
+        """
+        model, report = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **options)
+        check_weights(str(pretrained_model_name_or_path), report["missing_keys"], report["unexpected_keys"])
+        return (model, report) if output_loading_info else model
 
     def _make_label_embedding(self) -> nn.Module:
         config = self.config
