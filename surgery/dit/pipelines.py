@@ -12,6 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from surgery.dit.model import DiT
 
 GREY, COLOURS = 1, 3  # channels of pictures
+MAX_TOKENS = 512  # of a text
 NUM_STEPS, GUIDANCE_SCALE = 20, 2.5  # the study's
 
 
@@ -105,7 +106,10 @@ class TextDiTPipeline(DiffusionPipeline):
         Raises:
             ValueError: the encoder has another number of channels than the transformer takes.
         """
-        tokens = self.tokenizer(list(prompt), padding="max_length", truncation=True, return_tensors="pt")
+        length = min(self.tokenizer.model_max_length, MAX_TOKENS)  # which says 10^30 where nobody has set it
+        tokens = self.tokenizer(
+            list(prompt), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
         mask = tokens.attention_mask.to(self.text_encoder.device)
         output = self.text_encoder(tokens.input_ids.to(self.text_encoder.device), attention_mask=mask)
         pooled = _pool(output, mask)
