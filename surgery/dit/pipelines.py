@@ -68,7 +68,7 @@ class ClassDiTPipeline(DiffusionPipeline):
         wrong = [label for label in class_labels if not 0 <= label < none]
         if wrong:
             raise ValueError(f"there is no class {wrong[0]}; classes are numbered 0 to {none - 1}")
-        given = torch.tensor(class_labels, dtype=torch.long, device=self._execution_device)
+        given = torch.tensor(class_labels, dtype=torch.long, device=self.device)
         branches = _branches("class_labels", given, torch.full_like(given, none), guidance_scale)
         latents = _initial_noise(self, len(given), generator, latents)
         latents = _denoise(self, latents, branches, guidance_scale, num_inference_steps)
@@ -133,7 +133,7 @@ class TextDiTPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple[Any]:
         """Draw a picture of each prompt; u of `ClassDiTPipeline` is the prediction for the negative prompt."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        device = self._execution_device
+        device = self.device
         given = self.encode_prompt(prompts).to(device)
         none = self.encode_prompt([negative_prompt]).to(device).expand_as(given)
         branches = _branches("pooled_projections", given, none, guidance_scale)
@@ -193,9 +193,9 @@ def _initial_noise(
 ) -> torch.Tensor:
     config, dtype = pipe.transformer.config, pipe.transformer.dtype
     if latents is not None:
-        return latents.to(pipe._execution_device, dtype)
+        return latents.to(pipe.device, dtype)
     shape = (count, config.in_channels, config.sample_size, config.sample_size)
-    return randn_tensor(shape, generator=generator, device=pipe._execution_device, dtype=dtype)
+    return randn_tensor(shape, generator=generator, device=pipe.device, dtype=dtype)
 
 
 def _denoise(
@@ -214,6 +214,7 @@ def _denoise(
         if len(branches) > 1:
             conditional, unconditional = predicted.chunk(2)
             predicted = unconditional + scale * (conditional - unconditional)
+        latents = latents.to(predicted.device)  # where an offloaded transformer ran
         latents = scheduler.step(predicted, timestep, latents).prev_sample.to(rows.dtype)
     return latents
 
