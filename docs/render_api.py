@@ -9,6 +9,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "api.md"
 TESTING = "surgery.testing"
+DIT = "surgery.dit"
 WIDTH = 100  # of a signature on one line
 HEAD = """# The Python interface
 
@@ -46,11 +47,12 @@ def render(root: Path = ROOT) -> str:
         "What they hold": find_all(root, HELD),
         "Errors": [item for item in classes if is_exception(item)],
         "Profiles, and loops of your own": find_all(root, FURTHER),
+        DIT: list(offered_by(root, DIT)),
         TESTING: list(public_of(root, TESTING)),
     }
     parts = [HEAD]
     for title, items in sections.items():
-        about = describe(ast.get_docstring(parse(root, TESTING))) if title == TESTING else ""
+        about = describe(ast.get_docstring(parse(root, title))) if title in (DIT, TESTING) else ""
         parts += [f"## {title}\n", *filter(None, [about]), *map(render_item, items)]
     return "\n".join(parts)
 
@@ -88,6 +90,14 @@ def public_of(root: Path, module: str) -> Iterator[Public]:
         name = getattr(node, "name", ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else "_")
         if not name.startswith("_"):
             yield Public(f"{module}.{name}", node)
+
+
+def offered_by(root: Path, package: str) -> Iterator[Public]:
+    """The functions and classes that a package has from its own modules, in its order, by the package's name."""
+    for node in parse(root, package).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{package}."):
+            for name in (alias.name for alias in node.names if not alias.name.isupper()):
+                yield find(root, node.module, name, f"{package}.{name}")
 
 
 def is_exception(item: Public) -> bool:

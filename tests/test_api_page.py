@@ -42,6 +42,13 @@ def open_box(box: Box, *tools: str, force: bool = False, **rest: int) -> list[st
         ValueError: it is a: b.
     """
 ''',
+    "dit/__init__": '''
+"""For crates."""
+from torch import Tensor as Tensor
+from surgery.dit.crates import CRATES as CRATES
+from surgery.dit.crates import nail as nail
+''',
+    "dit/crates": 'CRATES = 3\ndef nail(crate: str) -> None:\n    """Shut it."""\n',
     "testing": '"""For tests."""\nBOXES: list[int] = []\n_HIDDEN: int = 0\nlater = 1\n',
 }
 SHOWN = """
@@ -100,6 +107,18 @@ A box is shut.
 
 ## Profiles, and loops of your own
 
+## surgery.dit
+
+For crates.
+
+### `surgery.dit.nail`
+
+```text
+nail(crate: str) -> None
+```
+
+Shut it.
+
 ## surgery.testing
 
 For tests.
@@ -115,7 +134,7 @@ BOXES: list[int]
 @pytest.fixture
 def tree(tmp_path, monkeypatch, render_api) -> Path:
     """A small package, none of whose names are listed by hand."""
-    (tmp_path / "surgery").mkdir()
+    (tmp_path / "surgery" / "dit").mkdir(parents=True)
     for name, text in SOURCES.items():
         (tmp_path / "surgery" / f"{name}.py").write_text(text)
     for listed in ("HELD", "FURTHER"):

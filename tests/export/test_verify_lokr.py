@@ -14,6 +14,7 @@ import torch
 
 from surgery.anatomy.sources import build_on_meta, find_source
 from surgery.bundled import demo_folder
+from surgery.dit.blocks import CONDITIONINGS
 from surgery.errors import InputError
 from surgery.export.factors import TrainableModule, list_grouped, list_trainable
 from surgery.export.lokr_config import LokrPlan, lokr_config, plan_lokr
@@ -78,6 +79,14 @@ def test_lycoris_builds_what_was_planned(meta_model, name):
     for stack in (stack for stack in stacks if len(list(model.get_submodule(stack).children())) > 11):
         factors = {block: f for m, f in plan.asked.items() if m.stack == stack for block in [m.block]}
         assert (factors[1], factors[10], factors[11]) == (2, 8, 32)
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_lycoris_trains_every_linear_layer_of_the_blocks_of_a_reference_dit(conditioning):
+    model = build_tiny_model(conditioning)
+    plan, config = plan_of(model, choices=(1, 2, 4), multipliers={"attn1": 2})
+    linears = [m for m in model.transformer_blocks.modules() if isinstance(m, torch.nn.Linear)]
+    assert verify_lokr(plan, config, model).num_modules == len(linears)
 
 
 @pytest.mark.slow

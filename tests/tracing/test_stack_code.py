@@ -4,6 +4,7 @@ import pytest
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from surgery.dit import DiT
 from surgery.tracing.stack_code import is_read, use_of_numbers
 
 
@@ -173,6 +174,11 @@ def test_what_is_read_by_what_a_class_inherits_from_is_read():
 
     assert not is_read([Model], "group_norm")
     assert is_read([Own], "group_norm") and is_read([Model, Own], "group_norm")
+
+
+def test_a_class_that_says_it_is_of_a_package_is_read_where_its_methods_are():
+    assert DiT.__module__ == "surgery.dit"  # whose file reads nothing
+    assert is_read([DiT], "positions") and not is_read([DiT], "num_embeds_ada_norm")
 
 
 class AddsUp(Model):
