@@ -29,7 +29,7 @@ def run(
         typer.Option(
             help="influence: the layers that change least, one by one, over all stacks (what --remove takes without "
             "it). span: the neighbours that change least together (what --repeat takes without it). "
-            "greedy: one after the other, by the gap that is left."
+            "greedy: one after the other, of those of about the least influence the one of the least gap."
         ),
     ] = None,
     stack: Annotated[str | None, typer.Option(help="Choose among the layers of this stack only.")] = None,

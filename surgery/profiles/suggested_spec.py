@@ -108,8 +108,9 @@ def _reason(choice: "Choice") -> str:
             )
         case "greedy":
             return (
-                f"Chosen greedily: of {where} one layer after the other, each time the one whose gap, with what is "
-                "gone beside it, is bridged over the least angular distance"
+                f"Chosen greedily: of {where} one layer after the other, each time, of those whose Block Influence is "
+                "within a tenth of the least that is left, the one whose gap, with what is gone beside it, is bridged "
+                "over the least angular distance"
             )
 
 

@@ -115,7 +115,7 @@ def _timed_modules(model: nn.Module, anatomy: Anatomy) -> list[tuple[str, nn.Mod
 def _hooks(module: nn.Module, times: list[float]) -> list[Any]:
     started: list[int] = []
 
-    def begin(module: nn.Module, args: Any) -> None:
+    def begin(module: nn.Module, args: Any) -> None:  # noqa: ARG001  (torch's signature)
         _wait_for(module)
         started.append(time.perf_counter_ns())
 

@@ -67,11 +67,8 @@ def run_search(request: SearchRequest, damage: Damage | None = None) -> Search:
         sets = Sets(source.name, anatomy, edits, request.windows, budget, gauge, variants.refuse_unfit_plan)
         sets.refuse_unmet()
         timesteps = _num_timesteps(objective, len(shares))
-        candidates = (
-            None
-            if width is not None
-            else price_exhaustive(sets, objective, request.max_sets, timesteps * len(choosing))
-        )
+        num_forwards = timesteps * len(choosing)
+        candidates = None if width else price_exhaustive(sets, objective, request.max_sets, num_forwards)
         used = SERIAL if damage is not None else engine
         measuring = Measuring(objective, bench, used, store, recipe, request.batch_size)
         measured = MeasuredSets(sets, measuring, choosing, tell_front())
