@@ -11,6 +11,8 @@ from surgery.commands.profile_options import PartOption
 from surgery.errors import InputError
 from surgery.outputs import refuse_file, write_file
 
+SEARCH = "surgery search MODEL --prompts FILE --budget ... measures the damage, and finds what does least within a budget"
+
 if TYPE_CHECKING:
     from surgery.plan.planned import PlannedSource
     from surgery.profiles.suggesting import Suggestion
@@ -71,6 +73,7 @@ def run(
     if out is None:
         say(suggestion.text, end="")
     say(plan_text(planned, reason), err=out is None)
+    say(SEARCH, err=out is None)
     if out is not None:
         say(f"written to {out}")
 

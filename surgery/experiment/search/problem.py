@@ -14,6 +14,7 @@ from surgery.experiment.search.edits import UNEDITED, Candidate, Edit, operation
 from surgery.experiment.search.halves import Half
 from surgery.experiment.search.measuring import Measuring
 from surgery.plan.planned import PlannedSpec, plan_spec
+from surgery.profiles.suggested_spec import as_yaml
 from surgery.spec.load import read_spec
 
 Array = NDArray[np.float64]
@@ -49,7 +50,7 @@ class Sets:
     def text(self, candidate: Candidate) -> str:
         """The spec of a set."""
         operations = "".join(operations_of(candidate, self.anatomy, self.num_windows))
-        return f"surgery: v1\nmodel: {self.model}\noperations:{' []' if not operations else ''}\n{operations}"
+        return f"surgery: v1\nmodel: {as_yaml(self.model)}\noperations:{' []' if not operations else ''}\n{operations}"
 
     def find(self, candidate: Candidate) -> tuple[PlannedSpec, float] | None:
         """A set planned, and its amount; None where it can't be."""
