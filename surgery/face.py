@@ -117,6 +117,7 @@ def search(
         WorkerError: the workers of the engine can't do their work.
     """
     damage = None if isinstance(objective, str) else objective
+    called = objective if isinstance(objective, str) else name or str(getattr(objective, "__qualname__", "function"))
     found = read_prompt_file(Path(prompts)).prompts if isinstance(prompts, (str, Path)) else tuple(prompts)
     request = SearchRequest(
         model=str(model),
@@ -127,7 +128,7 @@ def search(
         forbid=tuple(forbid),
         method=method,
         windows=windows,
-        objective=objective if isinstance(objective, str) else name or getattr(objective, "__qualname__", "function"),
+        objective=called,
         weights=None if weights is None else ",".join(map(str, weights)),
         bins=bins,
         max_sets=max_sets,

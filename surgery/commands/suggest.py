@@ -11,7 +11,7 @@ from surgery.commands.profile_options import PartOption
 from surgery.errors import InputError
 from surgery.outputs import refuse_file, write_file
 
-SEARCH = "surgery search MODEL --prompts FILE --budget ... measures the damage, and finds what does least within a budget"
+SEARCH = "surgery search MODEL --prompts FILE --budget ... measures damage, and finds what does least within a budget"
 
 if TYPE_CHECKING:
     from surgery.plan.planned import PlannedSource

@@ -18,18 +18,8 @@ if TYPE_CHECKING:
 COMMAND = "search"
 NUMBERS, TABLE, PAGE, CHOSEN = "search.json", "front.csv", "search.html", "chosen.yaml"
 FIGURES = ("search.png", "search.svg")
-COLUMNS = (
-    "spec",
-    "amount",
-    "share",
-    "within_budget",
-    "chosen",
-    "held_out",
-    "held_out_low",
-    "held_out_high",
-    "gap",
-    "edits",
-)
+NUMBER_COLUMNS = ("chosen", "held_out", "held_out_low", "held_out_high", "gap")
+COLUMNS = ("spec", "amount", "share", "within_budget", *NUMBER_COLUMNS, "edits")
 
 
 def search_into(
@@ -54,10 +44,8 @@ def spec_names(search: "Search") -> dict[str, "FrontPoint"]:
     """The file of each point's spec: `front_01.yaml` is the one of fewest edits, `chosen.yaml` the best within."""
     edited = [point for point in search.front if point.candidate and point is not search.chosen]
     digits = max(2, len(str(len(edited))))
-    return {
-        CHOSEN: search.chosen,
-        **{f"front_{number:0{digits}}.yaml": point for number, point in enumerate(edited, 1)},
-    }
+    others = {f"front_{number:0{digits}}.yaml": point for number, point in enumerate(edited, 1)}
+    return {CHOSEN: search.chosen, **others}
 
 
 def write_search(search: "Search", out: Path, key: str = "") -> list[Path]:

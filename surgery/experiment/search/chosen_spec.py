@@ -44,7 +44,7 @@ def spent_text(search: Search) -> str:
     for half in search.halves:
         spent, runs = search.spent[half.name], search.model_runs(half)
         counted = (
-            "" if runs is None else f", {spent.runs:,.0f} block runs = {runs:.1f} runs of the model a prompt and step"
+            "" if runs is None else f", {spent.runs:,.0f} block runs: {runs:.1f} of the model a prompt and timestep"
         )
         parts.append(f"{half.name} {spent.sets} sets on {len(half)} prompts{counted}")
     return "; ".join(parts)
@@ -54,8 +54,8 @@ def _facts(search: Search, point: FrontPoint) -> Iterator[str]:
     request, (choosing, held_out) = search.request, search.halves
     windows = f" in {request.windows} windows" if request.windows > 1 else ""
     yield (
-        f"Found by `surgery search`: {request.units}{windows}, by {request.objective}, {request.method}, for the budget "
-        f"{search.budget.text}."
+        f"Found by `surgery search`: {request.units}{windows}, by {request.objective}, {request.method}, for the "
+        f"budget {search.budget.text}."
     )
     is_met = "within the budget" if point.is_met else "on the way to the budget, and not within it"
     yield f"Leaves {left_text(search, point.amount)}: {is_met}."
@@ -75,8 +75,6 @@ def _title(search: Search, point: FrontPoint) -> str:
 
 def _reasons(search: Search, point: FrontPoint) -> list[str]:
     """A line an edit, then the next best sets."""
-    if not point.candidate:
-        return ["Nothing is left out."]
     num_windows = search.request.windows
     head = ["left out", *(["when"] if num_windows > 1 else []), "alone", "without it", "best that keeps it, as cheap"]
     rows = [head]
