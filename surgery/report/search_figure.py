@@ -38,7 +38,7 @@ def draw_search(search: Search, theme: Theme) -> Figure:
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.grid(color=theme.faint, linewidth=0.4)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False, labelcolor=theme.ink)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=SMALL, frameon=False, labelcolor=theme.ink)
     return figure
 
 
