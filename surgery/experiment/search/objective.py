@@ -80,7 +80,8 @@ class WalkUnit:
     def run(self, bench: Bench, tell: Tell) -> Found:
         """Its errors."""
         with text_encoded_once([bench.run.pipe], bench.run.texts):
-            found = self.errors.measure(bench.predictors_of(self.rows), bench.run.call, tell)
+            predictors = bench.predictors_of(self.rows)
+            found = self.errors.measure(predictors, bench.run.call, lambda number, _: tell(number, self.label))
         return {name: errors.to_baseline[:, 0].tolist() for name, errors in found.items()}
 
 

@@ -30,7 +30,7 @@ class Shelf:
         """Add numbers, and write the shelf."""
         self.numbers.update({name: [float(number) for number in numbers] for name, numbers in found.items()})
         content = {"recipe": self.recipe, "numbers": self.numbers, "digest": key_of_recipe(self.numbers)}
-        write_whole(self.path, json.dumps(content) + "\n")
+        write_whole(self.path, json.dumps(content, sort_keys=True) + "\n")
 
 
 @dataclass(frozen=True)
