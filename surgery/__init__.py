@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from surgery.errors import TraceError as TraceError
     from surgery.errors import WorkerError as WorkerError
     from surgery.experiment.profiling import profile as profile
+    from surgery.experiment.search.conclusion import Search as Search
     from surgery.face import evaluate as evaluate
+    from surgery.face import search as search
     from surgery.graph.apply import apply as apply
     from surgery.pipelines.standing import standing_at as standing_at
     from surgery.plan.check_spec import check as check
@@ -44,6 +46,7 @@ __all__ = [
     "Plan",
     "Profile",
     "RefusedError",
+    "Search",
     "Spec",
     "SpecError",
     "SurgeryError",
@@ -61,6 +64,7 @@ __all__ = [
     "load_spec",
     "load_variant",
     "profile",
+    "search",
     "standing_at",
     "suggest",
 ]
@@ -75,6 +79,7 @@ _HOMES = {
     "Plan": "surgery.plan.plan",
     "Profile": "surgery.profiles.layer_profile",
     "RefusedError": "surgery.errors",
+    "Search": "surgery.experiment.search.conclusion",
     "Spec": "surgery.spec.load",
     "SpecError": "surgery.errors",
     "SurgeryError": "surgery.errors",
@@ -91,6 +96,7 @@ _HOMES = {
     "load_spec": "surgery.spec.load",
     "load_variant": "surgery.publish.graph_folder",
     "profile": "surgery.experiment.profiling",
+    "search": "surgery.face",
     "standing_at": "surgery.pipelines.standing",
     "suggest": "surgery.profiles.suggesting",
 }

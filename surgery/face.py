@@ -1,4 +1,4 @@
-"""Functions of the package's face that join rooms; see `surgery.evaluate`."""
+"""Functions of the package's face that join rooms; see `surgery.evaluate` and `surgery.search`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,11 @@ from surgery.demo.bundled_judges import bundled_judges
 from surgery.experiment.evaluation import MAX_VARIANTS, Evaluation, EvaluationRequest
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
+from surgery.experiment.search.conclusion import Search
+from surgery.experiment.search.objective import Damage
+from surgery.experiment.search.request import DENOISING, MOST_SETS, SearchRequest
 from surgery.report.evaluation_folder import KeepImages, evaluate_into
+from surgery.report.search_folder import search_into
 
 
 def evaluate(
@@ -71,3 +75,67 @@ def evaluate(
     )
     evaluation, _ = evaluate_into(request, keep_images, force=force)
     return evaluation
+
+
+def search(
+    model: str | Path,
+    prompts: str | Path | Sequence[str],
+    out: str | Path,
+    *,
+    budget: str,
+    units: str = "blocks",
+    forbid: Sequence[str] = (),
+    method: str = "greedy",
+    windows: int = 1,
+    objective: str | Damage = DENOISING,
+    name: str | None = None,
+    weights: Sequence[float] | None = None,
+    bins: int = 10,
+    max_sets: int = MOST_SETS,
+    seed: int = 0,
+    batch_size: int = 8,
+    dtype: str = "auto",
+    device: str = "auto",
+    call: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Search:
+    """Look for what may be left out of a model within a budget, by measured damage, as `surgery search` does.
+
+    `prompts` are a list, or the file of them that the command takes; what is found is written to the folder `out`,
+    where an interrupted call goes on. The other arguments are the command's options.
+
+    `objective` is a name, or a function that is given a `Spec` and prompts and returns a number a prompt, less is
+    better: it may do anything, such as heal what the spec leaves and measure that. What it returned is kept under its
+    `name` (by default the function's own): give another function another name.
+
+    The result has the `chosen` point and the whole `front`; of each the text of its spec, and its damage on the prompts
+    that it was `choosing` by and on those that were `held_out` (N,).
+
+    Raises:
+        InputError: a word means nothing, the budget can't be met, there are too few prompts, or the model is not
+            usable.
+        WorkerError: the workers of the engine can't do their work.
+    """
+    damage = None if isinstance(objective, str) else objective
+    called = objective if isinstance(objective, str) else name or str(getattr(objective, "__qualname__", "function"))
+    found = read_prompt_file(Path(prompts)).prompts if isinstance(prompts, (str, Path)) else tuple(prompts)
+    request = SearchRequest(
+        model=str(model),
+        prompts=found,
+        out=Path(out),
+        budget=budget,
+        units=units,
+        forbid=tuple(forbid),
+        method=method,
+        windows=windows,
+        objective=called,
+        weights=None if weights is None else ",".join(map(str, weights)),
+        bins=bins,
+        max_sets=max_sets,
+        seed=seed,
+        batch_size=batch_size,
+        dtype=dtype,
+        device=device,
+        call=dict(call or {}),
+    )
+    return search_into(request, force=force, damage=damage)[0]

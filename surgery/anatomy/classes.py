@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 DIFFUSERS = "diffusers"
-OWN_CLASSES: Mapping[str, str] = {name: "surgery.dit" for name in ("DiT", "ClassDiTPipeline", "TextDiTPipeline")}
+OWN_CLASSES: Mapping[str, str] = dict.fromkeys(("DiT", "ClassDiTPipeline", "TextDiTPipeline"), "surgery.dit")
 
 
 def home_of_class(name: str) -> str:

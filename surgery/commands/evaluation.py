@@ -18,12 +18,19 @@ from surgery.commands.drawing_options import (
     WidthOption,
     pipeline_arguments,
 )
+from surgery.commands.engine_options import (
+    BYTES_A_GB,
+    DEFAULT_GB,
+    AddressOption,
+    EngineOption,
+    MemoryOption,
+    ThreadsOption,
+    WorkersOption,
+)
 from surgery.commands.output import JsonFlag, QuietFlag, print_json, say, told_when_stopped
 from surgery.commands.spec_options import POINT_HELP, MeansOption, ModelOption, refuse_stdin_twice
 from surgery.experiment.metric_table import list_metrics
 from surgery.progress import quietly
-
-DEFAULT_GB, BYTES_A_GB = 4.0, 10**9
 
 
 def run(
@@ -96,27 +103,11 @@ def run(
             "--latency", help="Time the transformer of each row in turn with the baseline's; on a GPU its memory, too."
         ),
     ] = False,
-    memory: Annotated[
-        float, typer.Option(min=0, help="GB of states between blocks that may wait for other variants to go on.")
-    ] = DEFAULT_GB,
-    engine: Annotated[
-        Literal["serial", "ray"],
-        typer.Option(
-            help="serial: this process; ray: workers, one a GPU or a share of the CPUs (docs/many-machines.md)."
-        ),
-    ] = "serial",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Of --engine ray: as many as there is room for, if not given.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each process; equal ones give equal results to the bit.")
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT|auto", help="The cluster that `ray start` made, for --engine ray; else one for this run."
-        ),
-    ] = None,
+    memory: MemoryOption = DEFAULT_GB,
+    engine: EngineOption = "serial",
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    address: AddressOption = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
     height: HeightOption = None,

@@ -29,6 +29,7 @@ from surgery.commands import (
     remap,
     report,
     schema,
+    search,
     suggest,
 )
 from surgery.commands.output import say
@@ -90,6 +91,7 @@ app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
 app.command("plot")(plot.run)
 app.command("suggest")(suggest.run)
+app.command("search")(search.run)
 app.add_typer(export.app, name="export")
 app.command("schema")(schema.run)
 app.command("doctor")(doctor.run)

@@ -11,6 +11,8 @@ from surgery.commands.profile_options import PartOption
 from surgery.errors import InputError
 from surgery.outputs import refuse_file, write_file
 
+SEARCH = "surgery search MODEL --prompts FILE --budget ... measures damage, and finds what does least within a budget"
+
 if TYPE_CHECKING:
     from surgery.plan.planned import PlannedSource
     from surgery.profiles.suggesting import Suggestion
@@ -29,7 +31,7 @@ def run(
         typer.Option(
             help="influence: the layers that change least, one by one, over all stacks (what --remove takes without "
             "it). span: the neighbours that change least together (what --repeat takes without it). "
-            "greedy: one after the other, by the gap that is left."
+            "greedy: one after the other, of those of about the least influence the one of the least gap."
         ),
     ] = None,
     stack: Annotated[str | None, typer.Option(help="Choose among the layers of this stack only.")] = None,
@@ -71,6 +73,7 @@ def run(
     if out is None:
         say(suggestion.text, end="")
     say(plan_text(planned, reason), err=out is None)
+    say(SEARCH, err=out is None)
     if out is not None:
         say(f"written to {out}")
 

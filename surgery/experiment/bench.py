@@ -3,8 +3,9 @@
 A bench is described by data that another process, on this machine or another, opens into a bench of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from surgery.anatomy.sources import ModelSource, with_whole_paths
@@ -37,10 +38,14 @@ class Bench:
 
     def predictors(self, names: Sequence[str]) -> Predictors:
         """What predicts for these rows; the last that was asked for is kept."""
-        key = tuple(names)
+        return self.predictors_of({name: self.row(name).predictor for name in names})
+
+    def predictors_of(self, rows: Mapping[str, Any]) -> Predictors:
+        """What predicts for rows that a unit brings along, whose names say what they are; the last is kept."""
+        key = tuple(rows)
         if key not in self.known:
             self.known.clear()
-            self.known[key] = Predictors({name: self.row(name).predictor for name in names}, self.run.pipe, self.memory)
+            self.known[key] = Predictors(rows, self.run.pipe, self.memory)
         return self.known[key]
 
     def let_go_but(self, names: Sequence[str]) -> None:
@@ -48,6 +53,11 @@ class Bench:
         for row in self.rows:
             if row.name not in names:
                 row.let_go()
+
+    @cached_property
+    def variants(self) -> Variants[Any]:
+        """What makes the variants of plans that a unit brings along."""
+        return Variants(self.run.pipe)
 
     def description(self) -> "BenchDescription":
         """What another process needs to open the same bench."""

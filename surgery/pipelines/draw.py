@@ -61,15 +61,35 @@ def draw_pictures(
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])
         seeds = [seed + start + position for position in range(len(batch))]
-        noise = [torch.Generator().manual_seed(number) for number in seeds]
-        try:
-            given = conditions[start : start + batch_size]
-            answer = pipe(given, generator=noise, output_type="pil", **call)
-        except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
-            raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
+        answer = _call(pipe, conditions[start : start + batch_size], seeds, "pil", call)
         found.extend(Drawing(*item) for item in zip(_pictures_of(pipe, answer), batch, seeds, strict=True))
         on_batch(len(batch))
     return found
+
+
+def draw_latents(pipe: Any, prompts: Sequence[str], *, seed: int, call: Mapping[str, Any]) -> torch.Tensor:
+    """Where the trajectories of prompts end, on the CPU (N, values); prompt k starts from the noise of `seed + k`.
+
+    Raises:
+        InputError: as `draw_pictures`, or the pipeline hands out no latents.
+    """
+    check_call(pipe, call)
+    _refuse_long_videos(pipe, call)
+    seeds = [seed + number for number in range(len(prompts))]
+    answer = _call(pipe, conditions_of(pipe, prompts), seeds, "latent", call)
+    found = getattr(answer, "images", getattr(answer, "frames", None))
+    if not isinstance(found, torch.Tensor) or len(found) != len(prompts):
+        raise InputError(f"{type(pipe).__name__} hands out no latents; compare its pictures, or its predictions")
+    return found.detach().flatten(1).cpu()
+
+
+def _call(pipe: Any, conditions: Sequence[Any], seeds: Sequence[int], output: str, call: Mapping[str, Any]) -> Any:
+    """What a pipeline answers for a batch, each from the noise of its seed."""
+    noise = [torch.Generator().manual_seed(number) for number in seeds]
+    try:
+        return pipe(conditions, generator=noise, output_type=output, **call)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
+        raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
 
 
 def _refuse_long_videos(pipe: Any, call: Mapping[str, Any]) -> None:

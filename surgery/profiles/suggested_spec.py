@@ -63,7 +63,7 @@ def write_suggestion(
         _comment(f"Left alone: {forbidden_text(choice.forbidden)}."),
         _comment(WARNING),
         "surgery: v1\n",
-        f"model: {_as_yaml(model)}\n" if model is not None else "",
+        f"model: {as_yaml(model)}\n" if model is not None else "",
         f"title: {title}, chosen {how}\n",
         "operations:\n",
         *(f"  # {line}\n" for line in _table(choice)),
@@ -72,7 +72,7 @@ def write_suggestion(
     return "".join(head)
 
 
-def _as_yaml(text: str) -> str:
+def as_yaml(text: str) -> str:
     """A text as a YAML scalar, quoted where it must be."""
     is_plain = re.fullmatch(r"[A-Za-z]+|[\w.-]*/[\w./-]*", text) and yaml.safe_load(text) == text
     return text if is_plain else json.dumps(text)
@@ -108,8 +108,9 @@ def _reason(choice: "Choice") -> str:
             )
         case "greedy":
             return (
-                f"Chosen greedily: of {where} one layer after the other, each time the one whose gap, with what is "
-                "gone beside it, is bridged over the least angular distance"
+                f"Chosen greedily: of {where} one layer after the other, each time, of those whose Block Influence is "
+                "within a tenth of the least that is left, the one whose gap, with what is gone beside it, is bridged "
+                "over the least angular distance"
             )
 
 

@@ -211,14 +211,14 @@ def _variant_part(row: MeasuredRow, number: int) -> VariantPart:
     return VariantPart(
         row,
         f"variant-{number}",
-        None if schedule is None else _without_style(schedule),
+        None if schedule is None else without_style(schedule),
         None if row.spec_text is None else data_link(row.spec_text, "application/yaml"),
         UNSAFE.sub("_", " ".join([stem, *(f"{name}={value}" for name, value in row.point.items())])) + ".yaml",
         shlex.quote(name_of_point(f"{stem}.yaml", row.point.items())) if row.point else "",
     )
 
 
-def _without_style(svg: str) -> str:
+def without_style(svg: str) -> str:
     """A drawing without its style sheet, which the page has once."""
     before, _, rest = svg.partition("<style>")
     return before.replace(' xmlns="http://www.w3.org/2000/svg"', "") + rest.partition("</style>")[2]

@@ -25,6 +25,7 @@ COMMANDS = [
     "profile",
     "plot",
     "suggest",
+    "search",
     "schema",
     "doctor",
 ]

@@ -121,9 +121,15 @@ def test_another_size_has_the_positions_that_a_model_of_that_size_has(run):
         ({"patch_size": 3}, "a sample_size of 8 can't be cut into patches of 3; write a patch_size that divides it"),
         ({"num_attention_heads": 3}, "3 heads do not divide a hidden_size of 16; write a number of heads that does"),
         ({"hidden_size": 18}, "a hidden_size of 18 has no quarters"),
-        ({"conditioning": "adaln"}, 'there is no conditioning "adaln" of a DiT; there are in_context, cross_attention, a'),
+        (
+            {"conditioning": "adaln"},
+            'there is no conditioning "adaln" of a DiT; there are in_context, cross_attention, a',
+        ),
         ({"activation": "relu"}, 'there is no activation "relu" of a DiT; there are gelu, silu'),
-        ({"num_layers": 0, "mlp_ratio": -1}, "num_layers is 0; write a whole number from 1 on; mlp_ratio is -1; write a"),
+        (
+            {"num_layers": 0, "mlp_ratio": -1},
+            "num_layers is 0; write a whole number from 1 on; mlp_ratio is -1; write a",
+        ),
         ({"num_classes": True}, "num_classes is True; write a whole number from 1 on, or leave it out"),
         ({"num_classes": None}, "the config has neither num_classes nor pooled_projection_dim"),
         ({"pooled_projection_dim": 4}, "the config has both num_classes and pooled_projection_dim"),

@@ -79,7 +79,9 @@ def test_a_folder_is_loaded_without_its_own_code_and_draws_the_same(conditioning
     assert index["_class_name"] == "ClassDiTPipeline" and index["transformer"] == ["surgery.dit", "DiT"]
     pipe = quiet(load_pretrained(find_source(str(folder)), device="cpu"))
     assert type(pipe) is ClassDiTPipeline and pipe.transformer.config.conditioning == conditioning
-    assert torch.equal(latents_of(pipe, [1], 2.5), latents_of(class_pipeline(conditioning, sample_size=PIPELINE_SIZE), [1], 2.5))
+    assert torch.equal(
+        latents_of(pipe, [1], 2.5), latents_of(class_pipeline(conditioning, sample_size=PIPELINE_SIZE), [1], 2.5)
+    )
     again = type(pipe).from_pretrained(pipe.save_pretrained(tmp_path / "again") or tmp_path / "again")
     assert again.labels == {"cat": 0, "dog": 1, "wild": 2}
 

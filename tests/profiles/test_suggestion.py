@@ -1,11 +1,14 @@
 """What is chosen: the least by the definitions, checked against slow ones; and what can't be chosen."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from surgery.errors import InputError
+from surgery.profiles import suggestion
+from surgery.profiles.profile_file import read_profile
 from surgery.profiles.suggestion import (
     choose_layers,
     ends_of,
@@ -84,12 +87,16 @@ def test_the_best_span_is_the_least_of_all(profile, number):
     assert anywhere.layers[0].value == np.nanmin(np.diagonal(distances, number))
 
 
-def test_greedy_takes_each_time_the_least_gap(profile):
+def test_greedy_takes_each_time_the_least_gap_among_layers_of_about_the_least_influence(profile, monkeypatch):
+    """Within a tenth of the least that is left, or as much as is made of it here, so that gaps decide at all."""
+    monkeypatch.setattr(suggestion, "ALIKE", 0.3)
     distances = span_distances(profile, STACK, (TEXT, IMAGE))
+    influence = layer_influence(profile, STACK, (TEXT, IMAGE))
     gone: list[int] = []
     for _ in range(5):
         gaps = {}
-        for index in sorted(set(range(1, 8)) - set(gone)):
+        left = sorted(set(range(1, 8)) - set(gone))
+        for index in [index for index in left if influence[index] <= 1.3 * min(influence[left])]:
             after = set(gone) | {index}
             start, end = next(
                 (a, b)
@@ -102,6 +109,22 @@ def test_greedy_takes_each_time_the_least_gap(profile):
         assert [layer.index for layer in choice.layers] == gone
         assert choice.layers[-1].value == gaps[gone[-1]]
     assert [layer.rank for layer in choice.layers] == [1, 2, 3, 4, 5]
+
+
+def test_greedy_is_never_worse_than_influence_on_the_bundled_pipeline():
+    """Mean denoising errors of sets of 3, 4 and 6 of its 12 blocks were measured for all 2,510 sets of up to six."""
+    shipped = read_profile(Path(__file__).parents[2] / "exports" / "demo" / "profile.safetensors")
+    measured = {
+        (2, 4, 6): 0.574,
+        (3, 4, 6): 0.632,
+        (2, 4, 6, 8): 0.741,
+        (3, 4, 5, 6): 0.774,
+        (2, 3, 4, 5, 6, 8): 0.953,
+    }
+    for number in (3, 4, 6):
+        errors = [measured[choose(shipped, number, by).indices[STACK]] for by in ("greedy", "influence")]
+        assert errors[0] <= errors[1]
+    assert choose(shipped, 6, "greedy").indices == choose(shipped, 6, "influence").indices
 
 
 def test_greedy_and_influence_differ_where_neighbours_undo_each_other(made):
