@@ -255,8 +255,8 @@ def find_base(artefact: Artefact, base: str | Path | None = None, *, option: str
     difference = find_difference(artefact.base, source) or _difference_of_second(artefact, source)
     if difference is not None:
         raise InputError(
-            f"{name} is not the base model that {artefact.folder} was compiled for, {artefact.base_text}: "
-            f"{difference}; give that model, or compile {artefact.folder / SPEC} for this one"
+            f"{name} is not the base model that {artefact.folder} was compiled for: {difference}; it was made from "
+            f"{artefact.base_text}: give that model, or compile {artefact.folder / SPEC} for this one"
         )
     return source
 

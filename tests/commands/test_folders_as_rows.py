@@ -247,7 +247,7 @@ REFUSED = [
         ("pruned",),
         other_base,
         ("--model", "OTHER"),
-        r"is not the base model that .* was compiled for, demo: its weights",
+        r"is not the base model that .* was compiled for: its weights.* made from demo: give",
     ),
     (
         ("OTHER",),
