@@ -22,7 +22,7 @@ from surgery.report.panels import (
 from surgery.report.themes import THEMES, Theme
 
 HALF = 0.5  # of both adapters alike
-NOTE = "which adapter is called low is a name: to swap the two and turn g over changes nothing"
+NOTE = "low is a name: to swap the two adapters\nand turn g over changes nothing"
 
 
 def middles_of_bins(num_bins: int, num_train_timesteps: int = 1000) -> list[float]:
