@@ -1,19 +1,23 @@
 """A search -> its figure: damage against the budget's unit, of all sets that were measured, and the front of them."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from surgery.experiment.search.budget import UNIT_TEXTS
-from surgery.experiment.search.conclusion import Search
 from surgery.report.metric_figures import WIDTH
 from surgery.report.panels import SMALL, new_figure, style_axes
 from surgery.report.themes import Theme
 
+if TYPE_CHECKING:
+    from surgery.experiment.search.conclusion import Search
+
 HEIGHT = 3.6  # inches
 
 
-def draw_search(search: Search, theme: Theme) -> Figure:
+def draw_search(search: "Search", theme: Theme) -> Figure:
     """The sets as dots, the front on the half that was chosen by, and the same sets on the half that was held out."""
     choosing, held_out = search.halves
     unit = UNIT_TEXTS[search.budget.kind]

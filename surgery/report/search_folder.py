@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,10 @@ def search_to_json(search: "Search") -> dict[str, Any]:
             }
             for half in search.halves
         },
-        "measured": [{"edits": text, "amount": amount, "damage": damage} for text, amount, damage in search.measured],
+        "measured": [
+            {"edits": text, "amount": amount, "damage": damage if isfinite(damage) else None}
+            for text, amount, damage in search.measured
+        ],
         "notes": list(search.notes),
         "recipe": dict(search.recipe),
     }

@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from surgery.experiment.search.budget import UNIT_TEXTS, amount_text
 from surgery.experiment.search.chosen_spec import interval_text, left_text, spent_text
-from surgery.experiment.search.conclusion import Search
-from surgery.experiment.search.front import FrontPoint
 from surgery.report.draw_svg import STYLE, draw_svg
 from surgery.report.inline_svg import inline_svg, theme_css
 from surgery.report.page import data_link, without_style
 from surgery.report.search_figure import draw_search
 from surgery.report.search_folder import CHOSEN, spec_names
 from surgery.report.themes import LIGHT
+
+if TYPE_CHECKING:
+    from surgery.experiment.search.conclusion import Search
+    from surgery.experiment.search.front import FrontPoint
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class SpecPart:
 
     name: str
     anchor: str
-    point: FrontPoint
+    point: "FrontPoint"
     amount: str
     chosen: str
     held_out: str
@@ -38,7 +41,7 @@ class SpecPart:
         return self.name == CHOSEN
 
 
-def render_search(search: Search, specs: Mapping[str, str]) -> str:
+def render_search(search: "Search", specs: Mapping[str, str]) -> str:
     """The page as HTML; `specs` are the texts of the front's specs by their files."""
     environment = Environment(
         loader=PackageLoader("surgery.report", "."),
@@ -60,7 +63,7 @@ def render_search(search: Search, specs: Mapping[str, str]) -> str:
     )
 
 
-def _parts(search: Search, specs: Mapping[str, str]) -> list[SpecPart]:
+def _parts(search: "Search", specs: Mapping[str, str]) -> list[SpecPart]:
     points = spec_names(search)
     order = {id(point): number for number, point in enumerate(search.front)}
     found = []

@@ -1,13 +1,17 @@
 """A search in words: its front as a table, what was chosen, and what it took."""
 
+from typing import TYPE_CHECKING
+
 from surgery.experiment.search.budget import UNIT_TEXTS, amount_text
 from surgery.experiment.search.chosen_spec import interval_text, spent_text
-from surgery.experiment.search.conclusion import Search
 from surgery.report.search_folder import spec_names
 from surgery.text_table import table
 
+if TYPE_CHECKING:
+    from surgery.experiment.search.conclusion import Search
 
-def search_text(search: Search) -> str:
+
+def search_text(search: "Search") -> str:
     """The table of the front, and the lines below it."""
     names = {id(point): name for name, point in spec_names(search).items()}
     choosing, held_out = search.halves

@@ -3,13 +3,16 @@
 import json
 import textwrap
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from surgery.experiment.search.budget import UNIT_TEXTS, amount_text
-from surgery.experiment.search.conclusion import Search
 from surgery.experiment.search.edits import ALWAYS, Edit, window_of
-from surgery.experiment.search.front import FrontPoint, Neighbour, Reason
-from surgery.metrics.intervals import Interval
 from surgery.text_table import lay_out
+
+if TYPE_CHECKING:
+    from surgery.experiment.search.conclusion import Search
+    from surgery.experiment.search.front import FrontPoint, Neighbour, Reason
+    from surgery.metrics.intervals import Interval
 
 LINE = 116  # characters of a comment
 WARNING = (
@@ -18,7 +21,7 @@ WARNING = (
 )
 
 
-def write_chosen(search: Search, point: FrontPoint) -> str:
+def write_chosen(search: "Search", point: "FrontPoint") -> str:
     """The text of the spec."""
     comments = "".join(_comment(text) for text in _facts(search, point))
     reasons = "".join(f"  # {line}\n" for line in _reasons(search, point))
@@ -26,19 +29,19 @@ def write_chosen(search: Search, point: FrontPoint) -> str:
     return comments + point.spec_text.replace("operations:\n", f"{title}operations:\n{reasons}", 1)
 
 
-def interval_text(interval: Interval) -> str:
+def interval_text(interval: "Interval") -> str:
     """`0.615+-0.012`: the value, and half of its 95% interval where there is one."""
     half = "" if interval.low is None or interval.high is None else f"+-{(interval.high - interval.low) / 2:.2g}"
     return f"{interval.value:.4g}{half}"
 
 
-def left_text(search: Search, amount: float) -> str:
+def left_text(search: "Search", amount: float) -> str:
     """`9 of 12 blocks (75%)`."""
     share = 100 * amount / search.full
     return f"{amount_text(amount)} of {amount_text(search.full)} {UNIT_TEXTS[search.budget.kind]} ({share:.4g}%)"
 
 
-def spent_text(search: Search) -> str:
+def spent_text(search: "Search") -> str:
     """What the search took, for both halves: sets, runs of blocks, and of the model for each prompt and timestep."""
     parts = []
     for half in search.halves:
@@ -50,7 +53,7 @@ def spent_text(search: Search) -> str:
     return "; ".join(parts)
 
 
-def _facts(search: Search, point: FrontPoint) -> Iterator[str]:
+def _facts(search: "Search", point: "FrontPoint") -> Iterator[str]:
     request, (choosing, held_out) = search.request, search.halves
     windows = f" in {request.windows} windows" if request.windows > 1 else ""
     yield (
@@ -68,12 +71,12 @@ def _facts(search: Search, point: FrontPoint) -> Iterator[str]:
     yield WARNING
 
 
-def _title(search: Search, point: FrontPoint) -> str:
+def _title(search: "Search", point: "FrontPoint") -> str:
     left = f"{amount_text(point.amount)} of {amount_text(search.full)} {UNIT_TEXTS[search.budget.kind]}"
     return f"{left}, chosen by {search.request.objective}"
 
 
-def _reasons(search: Search, point: FrontPoint) -> list[str]:
+def _reasons(search: "Search", point: "FrontPoint") -> list[str]:
     """A line an edit, then the next best sets."""
     num_windows = search.request.windows
     head = ["left out", *(["when"] if num_windows > 1 else []), "alone", "without it", "best that keeps it, as cheap"]
@@ -97,11 +100,11 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _instead(reason: Reason) -> str:
+def _instead(reason: "Reason") -> str:
     return "none measured" if reason.instead is None else _neighbour(reason.instead)
 
 
-def _neighbour(neighbour: Neighbour) -> str:
+def _neighbour(neighbour: "Neighbour") -> str:
     return f"{neighbour.damage:.4f} {neighbour.text}"
 
 

@@ -100,7 +100,7 @@ def best_within(measured: MeasuredSets, candidates: Sequence[Candidate]) -> Cand
     Raises:
         InputError: none is, or none whose damage is a number.
     """
-    met = [candidate for candidate in candidates if measured.is_met(candidate)]
+    met = [each for each in candidates if measured.is_met(each) and np.isfinite(measured.mean(each))]
     if not met:
         raise InputError(
             "no set within the budget gave a damage that is a number, or could be planned"

@@ -151,6 +151,11 @@ class MeasuredSets:
 
     def __post_init__(self) -> None:
         self.measure([UNEDITED])
+        if not np.isfinite(self.mean(UNEDITED)):
+            name = self.measuring.objective.name
+            raise InputError(
+                f"{name} of the model as it is is no finite number, so that nothing can be compared with it"
+            )
 
     def measure(self, candidates: Sequence[Candidate]) -> Mapping[Candidate, float]:
         """The damage of sets beyond that of the model as it is; what is no number is infinite."""
