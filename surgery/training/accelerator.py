@@ -36,7 +36,11 @@ def open_accelerator(settings: Settings, folder: Path, *, device: str = "auto") 
     missing = [name for name in settings.trackers if name not in found]
     if missing:
         raise InputError(f"the tracker {missing[0]} is not installed here; install it, or leave it out")
+    return accelerator
+
+
+def start_trackers(accelerator: Any, settings: Settings, folder: Path) -> None:
+    """Let the trackers of a run begin; they name it after its folder."""
     if settings.trackers:
         plain = {name: value for name, value in settings.to_json().items() if isinstance(value, (int, float, str))}
         accelerator.init_trackers(folder.name, config=plain)
-    return accelerator
