@@ -1,6 +1,7 @@
 """The card of a pruned model -> that of the same model, healed: what was done, and what is no longer true of it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ def healed_card(card: str, name: str, healed: Mapping[str, Any]) -> str:
 
     A card that was changed by hand keeps what it says; one without the section on limits gets the new one at its end.
     """
-    for old, new in CHANGES:
+    for old, new in (*CHANGES, *_names(card, name)):
         card = card.replace(old, new)
     card = _without_section(card)
     section = "\n".join([HEADING, "", *_lines(name, healed), ""])
@@ -32,6 +33,15 @@ def healed_card(card: str, name: str, healed: Mapping[str, Any]) -> str:
     if not found:
         return f"{card.rstrip()}\n\n{section}".lstrip()
     return f"{head}\n{section}\n{BEFORE}\n{tail}"
+
+
+def _names(card: str, name: str) -> Iterator[tuple[str, str]]:
+    """Where the card calls the folder by its name, and what is said there of the new one."""
+    found = re.search(r"^`([^`\n]+)` is this folder", card, flags=re.MULTILINE)
+    if found is not None:
+        yield f"`{found[1]}` is this folder", f"`{name}` is this folder"
+        for old in (f'from_pretrained("{found[1]}"', f"# {found[1]}\n"):
+            yield old, old.replace(found[1], name)
 
 
 def _without_section(card: str) -> str:

@@ -26,6 +26,7 @@ LossOf = Callable[[Any, Batch], Mapping[str, torch.Tensor]]  # model x batch -> 
 Validate = Callable[[Any], Mapping[str, float]]  # model -> numbers; ERROR is the one that is to become small
 Sampler = Callable[[Any, int], None]  # keeps what a model draws after so many steps
 ERROR = "error"
+WHOLE = ("loss", "gradient", "held-out error")  # numbers that are of no one loss
 SMOOTHING = 0.9  # of the loss that is shown
 
 
@@ -172,7 +173,7 @@ class _Run:
     def _move(self, sums: dict[str, float], step: int) -> None:
         norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), self.settings.clip)
         if self.settings.precision != "fp16":  # whose scaler leaves such a step out
-            self._refuse_no_number({"gradient": float(norm)}, step)
+            self._refuse_no_number({WHOLE[1]: float(norm)}, step)
         sums["gradient_norm"] = float(norm)
         self.optimizer.step()
         if not self.accelerator.optimizer_step_was_skipped:
@@ -185,7 +186,7 @@ class _Run:
         wrong = next((name for name, value in values.items() if not math.isfinite(value)), None)
         if wrong is None:
             return
-        what = wrong if wrong in ("loss", "gradient") else f"loss {wrong}"
+        what = wrong if wrong in WHOLE else f"loss {wrong}"
         state = read_state(self.folder)
         kept = "no state was kept before it" if state is None else _kept_text(self.folder, state["step"])
         raise InputError(
@@ -206,7 +207,7 @@ class _Run:
                         samples(self.own, course.step)
             broadcast_object_list(found)
             measured = Measured(course.step, found[0])
-            self._refuse_no_number({"held-out error": measured.error}, course.step - 1)
+            self._refuse_no_number({WHOLE[2]: measured.error}, course.step - 1)
             course.history.append(measured)
             if course.best is measured:
                 course.best_weights = {name: value.detach().cpu().clone() for name, value in self.trained.items()}

@@ -52,7 +52,7 @@ class Settings:
         for name, kinds in (("precision", get_args(Precision)), ("schedule", get_args(Schedule))):
             _refuse(getattr(self, name) not in kinds, name, getattr(self, name), ", ".join(kinds))
         for name, weight in self.weights.items():
-            _refuse(not 0 <= weight < float("inf"), f"weight of the loss {name}", weight, "0 or more")
+            _refuse(not 0 <= weight < float("inf"), f"weight of loss {name}", weight, "0 or more")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
