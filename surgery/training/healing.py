@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from surgery.training.features import match_blocks
 from surgery.training.heal_request import HealRequest, key_of, refuse_request, split_of
 from surgery.training.healable import Healable, open_healable
 from surgery.training.healed_facts import facts_of
-from surgery.training.healed_folder import write_healed
+from surgery.training.healed_folder import HEALED, write_healed
 from surgery.training.healing_data import Maker, Split
 from surgery.training.healing_loss import DENOISING, FEATURES, OUTPUT, HealingLoss
 from surgery.training.held_out import HeldOut, prepare_held_out
@@ -110,7 +111,7 @@ def _heal(request: HealRequest, healable: Healable, split: Split, accelerator: A
     )
     facts = facts_of(request, healable, split, trained, call, accelerator.device.type)
     if accelerator.is_main_process:
-        _write(request, healable, teacher, student, facts)
+        facts = _write(request, healable, teacher, student, facts)
     accelerator.end_training()
     return Healed(request.out, facts, trained)
 
@@ -212,13 +213,14 @@ def running(pipe: Any, model: nn.Module) -> Iterator[None]:
         pipe.register_modules(transformer=own)
 
 
-def _write(request: HealRequest, healable: Healable, teacher: Any, student: nn.Module, facts: Mapping[str, Any]) -> None:
-    apart = None
-    if request.lora_apart:
-
-        def apart(folder: Path) -> None:
-            save_adapters(student, type(teacher), folder)
-
-    elif request.train == "lora":
+def _write(
+    request: HealRequest, healable: Healable, teacher: Any, student: nn.Module, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the result; what the manifest says of it, with the hashes of the weights."""
+    if request.train == "lora" and not request.lora_apart:
         merge_adapters_(student)
-    write_healed(healable, student, request.out, facts, force=request.force, save_apart=apart)
+    apart = partial(save_adapters, student, type(teacher)) if request.lora_apart else None
+    healed: dict[str, Any] = write_healed(
+        healable, student, request.out, facts, force=request.force, save_apart=apart
+    )[HEALED]  # fmt: skip
+    return healed
