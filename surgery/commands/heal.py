@@ -15,7 +15,7 @@ from surgery.commands.drawing_options import (
 from surgery.commands.given_options import given_options, refuse_options
 from surgery.commands.output import JsonFlag, QuietFlag, print_json, say, told_when_stopped
 from surgery.progress import quietly
-from surgery.training.settings import Precision, Schedule, Settings
+from surgery.training.settings import Precision, Schedule, TrainingSettings
 from surgery.training.trained_parts import Part
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def run(
         float, typer.Option(min=0.0, max=0.9, help="The share of the data that is held out.", rich_help_panel=DATA)
     ] = 0.1,
     latents_per_prompt: Annotated[
-        int, typer.Option(min=1, help="Latents drawn of each prompt, each from a noise of its own.", rich_help_panel=DATA)
+        int,
+        typer.Option(min=1, help="Latents drawn of each prompt, each from a noise of its own.", rich_help_panel=DATA),
     ] = 4,
     trajectory_steps: Annotated[
         int, typer.Option(min=1, help="Steps in which the base model draws them.", rich_help_panel=DATA)
@@ -65,8 +66,8 @@ def run(
     train: Annotated[
         Part,
         typer.Option(
-            help="all weights; lora: adapters in the blocks; norms: with their modulations; neighbours: the blocks beside "
-            "a gap.",
+            help="all weights; lora: adapters in the blocks; norms: with their modulations; neighbours: the blocks "
+            "beside a gap.",
             rich_help_panel=LEARNING,
         ),
     ] = "all",
@@ -143,7 +144,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
     device: Annotated[str, typer.Option(help="auto (as accelerate launch says) or cpu.")] = "auto",
     call: CallOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there, and start afresh.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there, and the state of another run.")] = False,
     quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -156,7 +157,7 @@ def run(
         refuse_options(context, {"rank", "lora_apart"}, "they are of --train lora")
     if pictures is not None:
         refuse_options(context, {"latents_per_prompt", "trajectory_steps"}, "with --pictures nothing is drawn")
-    settings = Settings(
+    settings = TrainingSettings(
         steps=steps,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -205,7 +206,10 @@ def run(
         force=force,
         arguments=card_arguments(context),
     )
-    with quietly(quiet), told_when_stopped(f"the last state is in {request.work_folder}; the same command goes on there"):
+    with (
+        quietly(quiet),
+        told_when_stopped(f"the last state is in {request.work_folder}; the same command goes on there"),
+    ):
         healed = heal_checkpoint(request)
     print_json({"out": str(healed.folder), "healed": dict(healed.facts)}) if json else say(describe_healed(healed))
 

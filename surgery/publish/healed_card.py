@@ -10,11 +10,14 @@ from surgery.publish.model_card import UNTRAINED
 HEADING = "## How it was healed"
 BEFORE = "## Limits"  # where that goes
 TRAINED = (
-    "It was trained after the surgery to predict what the base model predicts, on the data above: pictures of what that "
-    "data does not show may have gained less. Look at pictures of your own prompts before relying on it."
+    "It was trained after the surgery to predict what the base model predicts, on the data above: pictures of what "
+    "that data does not show may have gained less. Look at pictures of your own prompts before relying on it."
 )
 CHANGES = (
-    ("It was not trained again, and needs no code of its own", "It was healed afterwards, and needs no code of its own"),
+    (
+        "It was not trained again, and needs no code of its own",
+        "It was healed afterwards, and needs no code of its own",
+    ),
     (UNTRAINED, TRAINED),
     ("all others are copied bit for bit", "all others were copied bit for bit, before it was healed"),
 )
@@ -57,7 +60,8 @@ def _lines(name: str, healed: Mapping[str, Any]) -> Iterator[str]:
     validation = healed["validation"]
     yield f"- teacher: `{healed['teacher']['model']}`, the base model under no surgery"
     yield f"- data: {data_text(healed['data'])}"
-    yield f"- trained: {healed['trained']}; {healed['steps']} steps, and the weights after step {healed['best_step']} kept"
+    kept = f"{healed['steps']} steps, and the weights after step {healed['best_step']} kept"
+    yield f"- trained: {healed['trained']}; {kept}"
     losses = ", ".join(f"{loss} {weight:g}" for loss, weight in healed["losses"].items())
     yield f"- losses, by weight: {losses}"
     yield (
@@ -66,7 +70,7 @@ def _lines(name: str, healed: Mapping[str, Any]) -> Iterator[str]:
     )
     for file, digest in healed["weights"].items():
         yield f"- `{file}` has the SHA-256 `{digest}`"
-    yield f"- all settings, and every measurement on the way: `healed` in `surgery.json`\n"
+    yield "- all settings, and every measurement on the way: `healed` in `surgery.json`\n"
     yield f"```bash\n{healed['command'].replace('OUT', name)}\n```"
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from surgery.errors import InputError
-from surgery.training.settings import Settings
+from surgery.training.settings import TrainingSettings
 
 
-def open_accelerator(settings: Settings, folder: Path, *, device: str = "auto") -> Any:
+def open_accelerator(settings: TrainingSettings, folder: Path, *, device: str = "auto") -> Any:
     """What places, runs and records a run; under `accelerate launch` one a process. Trackers write into `folder`.
 
     Raises:
@@ -39,7 +39,7 @@ def open_accelerator(settings: Settings, folder: Path, *, device: str = "auto") 
     return accelerator
 
 
-def start_trackers(accelerator: Any, settings: Settings, folder: Path) -> None:
+def start_trackers(accelerator: Any, settings: TrainingSettings, folder: Path) -> None:
     """Let the trackers of a run begin; they name it after its folder."""
     if settings.trackers:
         plain = {name: value for name, value in settings.to_json().items() if isinstance(value, (int, float, str))}

@@ -25,9 +25,7 @@ def put_adapters_(model: nn.Module, plan: Plan, rank: int, seed: int) -> None:
         raise InputError("--train lora needs peft: pip install 'layer-surgery[lora]'") from None
     stacks = tuple(f"{schedule.stack}." for schedule in plan.schedules)
     targets = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(stacks)
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.startswith(stacks)
     ]
     if not targets:
         raise InputError(f"no block of this {type(model).__name__} has a linear layer to adapt; write --train all")

@@ -117,7 +117,9 @@ def learn_form(pipe: Any, call: Mapping[str, Any]) -> CallForm:
     times = [number for number, found in enumerate(one.names) if found == convention.name]
     first = one.inputs[0]
     if one.structure != two.structure or not times or not isinstance(first, torch.Tensor):
-        raise RefusedError(f"{name} calls its transformer in another form for two prompts than for one; it can't be trained")
+        raise RefusedError(
+            f"{name} calls its transformer in another form for two prompts than for one; it can't be trained"
+        )
     by_row = [
         number
         for number, (single, double) in enumerate(zip(one.inputs, two.inputs, strict=True))

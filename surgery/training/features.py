@@ -1,9 +1,10 @@
 """What blocks give -> how far a student's are from its teacher's, without the few extreme values in them.
 
-A few activations of a transformer are thousands of times larger than all others and hardly depend on its input ("massive
-activations", Sun et al., arXiv 2402.17762); a mean square would be of them alone. Fang et al. (TinyFusion, arXiv
-2412.01199, section 3.4) found that a shallow student of a DiT learns better where the loss leaves out what lies further
-than a few standard deviations from the mean; so it is done here, by the teacher's values, tensor by tensor.
+A few activations of a transformer are thousands of times larger than all others and hardly depend on its input
+("massive activations", Sun et al., arXiv 2402.17762); a mean square would be of them alone. Fang et al. (TinyFusion,
+arXiv 2412.01199) found that a shallow student of a DiT learns better from the features of a teacher where the loss
+leaves the extreme ones out. Here that is what lies further than a few standard deviations from the mean, by the
+teacher's values, tensor by tensor.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,9 +77,7 @@ def streams_of(output: Any) -> Streams:
     }
 
 
-def feature_loss(
-    found: Mapping[int, Streams], expected: Mapping[int, Streams], sigmas: float | None
-) -> torch.Tensor:
+def feature_loss(found: Mapping[int, Streams], expected: Mapping[int, Streams], sigmas: float | None) -> torch.Tensor:
     """The mean over blocks and streams of |s - t|^2 / |t|^2, over the values that are not extreme."""
     errors = [
         masked_error(found[number][place], value, sigmas)

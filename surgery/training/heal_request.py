@@ -11,7 +11,7 @@ from surgery.files import key_of_recipe
 from surgery.training.healable import Healable
 from surgery.training.healing_data import Split, split_pictures, split_prompts
 from surgery.training.healing_loss import DENOISING, FEATURES, OUTPUT
-from surgery.training.settings import Settings
+from surgery.training.settings import TrainingSettings
 from surgery.training.trained_parts import PARTS, Part
 
 
@@ -19,12 +19,12 @@ from surgery.training.trained_parts import PARTS, Part
 class HealRequest:
     """What is healed, from what it learns, and how; the command's options of these names say more.
 
-    `prompts` or `pictures` (a folder) is given. `held_out` are prompts to measure by; without them, a share is held out.
+    `prompts` or `pictures` (a folder) is given. `held_out` are prompts to measure by; without, a share is held out.
     """
 
     checkpoint: Path
     out: Path
-    settings: Settings
+    settings: TrainingSettings
     prompts: tuple[str, ...] = ()
     pictures: Path | None = None
     held_out: tuple[str, ...] | None = None

@@ -49,11 +49,11 @@ def open_healable(folder: Path, model: str | None = None) -> Healable:
     _refuse_kind(folder)
     manifest = read_json(folder / MANIFEST)
     if BASE_2 in manifest:
-        raise RefusedError(f"{folder} has two transformers under surgery, and one is healed at a time; that is not done yet")
+        raise RefusedError(f"{folder} has two transformers under surgery, and one of two is not healed yet")
     if any(folder.glob("*.safetensors")) and (folder / "config" / "config.json").exists():
         raise RefusedError(
-            f"{folder} is a single file in the layout of the model's authors; compile the spec from the diffusers folder of "
-            "the base, and heal that"
+            f"{folder} is a single file in the layout of the model's authors; compile the spec from the diffusers "
+            "folder of the base, and heal that"
         )
     with told_as(f"{folder / PLAN} can't be read; compile {folder} again"):
         plan = model_plan_from_json(read_json(folder / PLAN))

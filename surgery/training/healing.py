@@ -55,7 +55,7 @@ def heal_checkpoint(request: HealRequest) -> Healed:
     """Heal a checkpoint, and write the result; a run that was stopped goes on where it was.
 
     Raises:
-        InputError: an option, the data, the checkpoint or its base is not usable; the loss is no number; a disk is full.
+        InputError: an option, the data, the checkpoint or its base is not usable; a loss is no number; a disk is full.
         RefusedError: the checkpoint can't be healed, or not so.
     """
     refuse_request(request)
@@ -175,7 +175,7 @@ def _loss(
     matches = match_blocks(healable.plan) if weights[FEATURES] else ()
     if weights[DENOISING] and batches.form.view is None:
         raise InputError(
-            f"what {type(teacher).__name__} makes of its transformer's output is not known, so that real pictures can't "
+            f"what {type(teacher).__name__} makes of its transformer's output is not known, so that pictures can't "
             "teach it; leave --denoising out"
         )
     return HealingLoss(

@@ -1,13 +1,14 @@
 """Prompts, or pictures with captions -> what healing learns from and what it is measured by, kept on disk.
 
-Prompts alone are enough: the teacher draws what is learnt from. Chunks of prompts are drawn and encoded together, and kept
-under the hash of all that they depend on, so that another run with the same prompts finds them.
+Prompts alone are enough: the teacher draws what is learnt from. Chunks of prompts are drawn and encoded together, and
+kept under the hash of all that they depend on, so that another run with the same prompts finds them.
 """
 
 import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,7 @@ def split_prompts(prompts: Sequence[str], held_out: Sequence[str] | None, share:
         InputError: there are too few.
     """
     own = tuple(dict.fromkeys(prompts))
-    if held_out is None:
-        measured = _drawn(own, share, seed)
-    else:
-        measured = tuple(dict.fromkeys(held_out))
+    measured = _drawn(own, share, seed) if held_out is None else tuple(dict.fromkeys(held_out))
     learnt = tuple(prompt for prompt in own if prompt not in set(measured))
     _refuse_few(learnt, measured, "prompts")
     return Split(learnt, measured)
@@ -99,7 +97,7 @@ class Maker:
         """The conditions of prompts, in their order, and of the empty one behind them where it may be asked for."""
         chunks = [*self._chunks(prompts), *([] if is_class_conditional(self.pipe) else [(NO_TEXT,)])]
         files = [
-            self.shelf.find_or_make({**self.recipe, "texts": list(chunk)}, lambda chunk=chunk: self._encode(chunk))
+            self.shelf.find_or_make({**self.recipe, "texts": list(chunk)}, partial(self._encode, chunk))
             for chunk in chunks
         ]
         self._refuse_lengths(files)
@@ -113,7 +111,7 @@ class Maker:
             for number, chunk in chunks:
                 seeds = [seed_of_latents(self.seed, prompt, number) for prompt in chunk]
                 recipe = {**self.recipe, "latents": list(chunk), "seeds": seeds}
-                files.append(self.shelf.find_or_make(recipe, lambda c=chunk, s=seeds: self._draw(c, s)))
+                files.append(self.shelf.find_or_make(recipe, partial(self._draw, chunk, seeds)))
                 meter.advance(len(chunk))
         return rows_of(files, [len(chunk) for _, chunk in chunks])
 
@@ -123,7 +121,7 @@ class Maker:
         with show_progress(len(files), unit="picture", label=label) as meter:
             for file in files:
                 recipe = {**self.recipe, "picture": hash_file(file), "seed": self.seed}
-                found.append(self.shelf.find_or_make(recipe, lambda file=file: self._open(file)))
+                found.append(self.shelf.find_or_make(recipe, partial(self._open, file)))
                 meter.advance(1)
         return rows_of(found, [1] * len(found))
 
@@ -148,7 +146,7 @@ class Maker:
         shapes = {_row_shapes(file) for file in files}
         if len(shapes) > 1:
             raise RefusedError(
-                f"{type(self.pipe).__name__} gives its transformer texts of unequal lengths, which do not make a batch; "
+                f"{type(self.pipe).__name__} gives its transformer texts of unequal lengths, which make no batch; "
                 "let it pad them (--call max_sequence_length=N, where it takes that)"
             )
 

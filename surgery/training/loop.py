@@ -17,7 +17,7 @@ from torch import nn
 
 from surgery.errors import InputError
 from surgery.progress import Meter, show_progress
-from surgery.training.settings import Settings
+from surgery.training.settings import TrainingSettings
 from surgery.training.state import NAME, read_state, write_state
 
 Batch = TypeVar("Batch")
@@ -76,7 +76,7 @@ def train_(
     batches: "Batches[Batch]",
     loss_of: "LossOf[Batch]",
     validate: Validate,
-    settings: Settings,
+    settings: TrainingSettings,
     accelerator: Any,
     folder: Path,
     samples: Sampler | None = None,
@@ -131,7 +131,7 @@ def _walk(
 class _Run:
     """What moves in a run: the model, its optimiser, the schedule of its rate, the average of its weights."""
 
-    def __init__(self, model: nn.Module, settings: Settings, accelerator: Any, folder: Path) -> None:
+    def __init__(self, model: nn.Module, settings: TrainingSettings, accelerator: Any, folder: Path) -> None:
         from diffusers.optimization import get_scheduler
         from diffusers.training_utils import EMAModel
 
@@ -190,8 +190,8 @@ class _Run:
         state = read_state(self.folder)
         kept = "no state was kept before it" if state is None else _kept_text(self.folder, state["step"])
         raise InputError(
-            f"the {what} is {values[wrong]} at step {step + 1}: training has stopped, and {kept}; write a lower learning "
-            "rate, or another precision"
+            f"the {what} is {values[wrong]} at step {step + 1}: training has stopped, and {kept}; write a lower "
+            "learning rate, or another precision"
         )
 
     def measure(self, course: _Course, validate: Validate, samples: Sampler | None) -> None:
@@ -287,7 +287,7 @@ def _devices_of(accelerator: Any) -> list[torch.device]:
 
 
 @contextmanager
-def _in_training(model: nn.Module, settings: Settings) -> Iterator[None]:
+def _in_training(model: nn.Module, settings: TrainingSettings) -> Iterator[None]:
     """Within it a model is in training mode, its blocks checkpointed where that is asked for.
 
     Raises:

@@ -12,7 +12,7 @@ ENDLESS = ("constant", "constant_with_warmup")  # under which a step does not de
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class TrainingSettings:
     """How a model is trained.
 
     A step is one move of the weights, by the gradients of `accumulate` batches in each process. `weights` are what the

@@ -53,7 +53,7 @@ def is_whole(path: Path) -> bool:
 
 @dataclass
 class Rows:
-    """The rows of several files, one after the other; `starts` are the numbers of the files' first rows, and of the end."""
+    """The rows of several files, one after the other; `starts` are the numbers of their first rows, and of the end."""
 
     files: Sequence[Path]
     starts: Sequence[int]
@@ -70,7 +70,7 @@ class Rows:
     def _read_one(self, number: int) -> dict[str, torch.Tensor]:
         file = max(index for index, start in enumerate(self.starts[:-1]) if start <= number)
         if file not in self.opened:
-            self.opened[file] = safe_open(self.files[file], framework="pt").__enter__()  # mapped, as long as we run
+            self.opened[file] = safe_open(self.files[file], framework="pt")  # mapped, as long as we run
         own = number - self.starts[file]
         found = self.opened[file]
         return {name: found.get_slice(name)[own : own + 1] for name in found.keys()}  # noqa: SIM118  (no mapping)

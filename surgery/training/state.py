@@ -1,4 +1,4 @@
-"""The state of a run on disk: one file, written beside and renamed, so that the last good one stays whatever happens."""
+"""The state of a run on disk: one file, written beside and renamed, so that the last good one always stays."""
 
 import contextlib
 import errno

@@ -1,19 +1,20 @@
 """Which parameters of a pruned model are trained: all, those of norms, or those of the blocks beside a gap."""
 
 from collections.abc import Iterator
-from typing import Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
 from surgery.errors import InputError
 from surgery.plan.plan import Plan
 from surgery.plan.schedule import Layer, unroll
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Part = Literal["all", "lora", "norms", "neighbours"]
 PARTS: tuple[Part, ...] = ("all", "lora", "norms", "neighbours")
 
 
-def choose_trained_(model: nn.Module, part: Part, plan: Plan) -> None:
+def choose_trained_(model: "nn.Module", part: Part, plan: Plan) -> None:
     """Let a part of a model, and nothing else of it, take gradients; of `lora` nothing does, until adapters are put in.
 
     Raises:
@@ -35,7 +36,7 @@ def choose_trained_(model: nn.Module, part: Part, plan: Plan) -> None:
         raise InputError(f"there are no {part} to train in this {type(model).__name__}; write --train all")
 
 
-def norm_parameters(model: nn.Module, plan: Plan) -> Iterator[nn.Parameter]:
+def norm_parameters(model: "nn.Module", plan: Plan) -> "Iterator[nn.Parameter]":
     """All parameters within norms, adaptive ones included, and those that a block holds itself: tables of shifts and
     scales of its norms.
     """

@@ -170,7 +170,7 @@ def test_another_base_is_refused(heal, pipeline, tmp_path):
     result, _ = heal(model=other)
     assert "is not the model that" in result.stderr and "its weights are others" in result.stderr
     missing, _ = heal(model=None)
-    assert 'was compiled from tiny, which is not found here' in missing.stderr and "--model" in missing.stderr
+    assert "was compiled from tiny, which is not found here" in missing.stderr and "--model" in missing.stderr
 
 
 def test_a_quantised_base_is_refused(heal, copy):

@@ -1,4 +1,4 @@
-"""The loop: what is trained and what is not, what is kept, and that a run that was killed ends as it would have ended."""
+"""The loop: what is trained and what is not, what is kept, and that a killed run ends as it would have ended."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from surgery.errors import InputError
 from surgery.training import state as state_module
 from surgery.training.accelerator import open_accelerator
 from surgery.training.loop import ERROR, seed_of, train_
-from surgery.training.settings import Settings
+from surgery.training.settings import TrainingSettings
 from surgery.training.state import NAME, read_state
 
 TRUTH = torch.tensor([[1.0, -2.0, 0.5, 3.0]])
@@ -52,7 +52,9 @@ def run(folder, model=None, batches=batches, loss_of=loss_of, validate=validate,
     """Train a toy; the model, and how it went."""
     folder.mkdir(exist_ok=True)
     model = build() if model is None else model
-    chosen = Settings(**{"steps": 12, "learning_rate": 0.05, "validate_every": 4, "checkpoint_every": 5, **settings})
+    chosen = TrainingSettings(
+        **{"steps": 12, "learning_rate": 0.05, "validate_every": 4, "checkpoint_every": 5, **settings}
+    )
     accelerator = open_accelerator(chosen, folder, device="cpu")
     trained = train_(
         model, batches=batches, loss_of=loss_of, validate=validate, settings=chosen, accelerator=accelerator,
@@ -187,7 +189,7 @@ def test_a_gradient_or_a_measure_that_is_no_number_stops_it_too(tmp_path):
     def steep(model, batch):
         return {"square": (model.line.weight - model.line.weight.detach()).abs().sum().sqrt()}
 
-    with pytest.raises(InputError, match="the gradient is (nan|inf) at step 1.*no state was kept before it"):
+    with pytest.raises(InputError, match=r"the gradient is (nan|inf) at step 1.*no state was kept before it"):
         run(tmp_path, loss_of=steep)
     with pytest.raises(InputError, match="the held-out error is nan"):
         run(tmp_path, validate=lambda model: {ERROR: float("nan")})
@@ -237,11 +239,11 @@ def test_a_model_that_checkpoints_no_blocks_is_told(tmp_path):
 )
 def test_a_setting_that_is_none_is_told(setting, said):
     with pytest.raises(InputError, match=said):
-        Settings(**{"steps": 1, **setting})
+        TrainingSettings(**{"steps": 1, **setting})
 
 
 def test_a_device_or_a_tracker_that_is_none_is_told(tmp_path):
     with pytest.raises(InputError, match="the device is tpu; write auto or cpu"):
-        open_accelerator(Settings(steps=1), tmp_path, device="tpu")
+        open_accelerator(TrainingSettings(steps=1), tmp_path, device="tpu")
     with pytest.raises(InputError, match="there is no tracker paper; write "):
-        open_accelerator(Settings(steps=1, trackers=("paper",)), tmp_path)
+        open_accelerator(TrainingSettings(steps=1, trackers=("paper",)), tmp_path)
