@@ -144,7 +144,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
     device: Annotated[str, typer.Option(help="auto (as accelerate launch says) or cpu.")] = "auto",
     call: CallOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there, and the state of another run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there, and another run's state.")] = False,
     quiet: QuietFlag = False,
     json: JsonFlag = False,
 ) -> None:
