@@ -59,6 +59,9 @@ def refuse_request(request: HealRequest) -> None:
         raise InputError("healing learns from prompts or from pictures; give either --prompts FILE or --pictures DIR")
     if request.pictures is not None and request.held_out is not None:
         raise InputError("of pictures a share is held out; leave --held-out out")
+    work, out = request.work_folder.absolute(), request.out.absolute()
+    if work == out or work in out.parents or out in work.parents:
+        raise InputError(f"the work folder and {request.out} lie within each other; give --work elsewhere")
     if request.train not in PARTS:
         raise InputError(f"there is no part {request.train} to train; write {', '.join(PARTS)}")
     weights = request.settings.weights

@@ -32,7 +32,8 @@ def facts_of(
     return {
         "teacher": healable.manifest["base"],
         "data": data,
-        "trained": part + ", kept apart" * request.lora_apart,
+        "trained": part,
+        "is_apart": request.lora_apart,
         "batch_size": request.batch_size,
         "settings": request.settings.to_json(),
         "losses": {name: weight for name, weight in request.settings.weights.items() if weight},

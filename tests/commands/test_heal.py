@@ -68,6 +68,7 @@ def test_a_healed_folder_loads_in_stock_diffusers_and_says_what_healed_it(heal, 
     assert [step for step, _ in healed["validation"]["history"]] == [0, 2, 4]
     assert healed["losses"] == {"output": 1.0, "features": 0.1} and healed["data"]["prompts"] == 4
     assert weights_of(out).keys() == weights_of(pruned).keys() and changed(weights_of(out), weights_of(pruned))
+    assert {value.dtype for value in weights_of(out).values()} == {torch.float16}, "as they were"
     for name in ("spec.yaml", "plan.json", "model_index.json", "transformer/config.json"):
         assert (out / name).read_bytes() == (pruned / name).read_bytes()
     card = (out / "README.md").read_text()
@@ -214,6 +215,8 @@ def test_options_that_do_not_go_together_are_told(heal, prompts, options, data, 
     assert result.exit_code in (1, 2) and said in result.stderr.replace("\n", " ") and not out.exists()
 
 
-def test_the_target_may_not_be_the_checkpoint(heal, copy):
+def test_the_target_may_not_be_the_checkpoint_nor_hold_the_run(heal, copy, tmp_path):
+    result, _ = heal("--work", tmp_path / "healed" / "work")
+    assert "the work folder and" in result.stderr and "lie within each other" in result.stderr
     result, _ = heal("--force", checkpoint=copy, out=copy)
     assert "lie within each other; give a folder elsewhere" in result.stderr
