@@ -14,6 +14,7 @@ def open_accelerator(settings: TrainingSettings, folder: Path, *, device: str = 
         InputError: there is no such device, precision or tracker here.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.tracking import get_available_trackers
     from accelerate.utils import LoggerType
 
     if device not in ("auto", "cpu"):
@@ -22,6 +23,10 @@ def open_accelerator(settings: TrainingSettings, folder: Path, *, device: str = 
     unknown = [name for name in settings.trackers if name not in known]
     if unknown:
         raise InputError(f"there is no tracker {unknown[0]}; write {', '.join(known)}")
+    found = {str(kind.value) for kind in get_available_trackers()}
+    missing = [name for name in settings.trackers if name not in found]
+    if missing:
+        raise InputError(f"the tracker {missing[0]} is not installed here; install it, or leave it out")
     try:
         accelerator = Accelerator(
             cpu=device == "cpu",
@@ -32,10 +37,6 @@ def open_accelerator(settings: TrainingSettings, folder: Path, *, device: str = 
         )
     except (ValueError, ImportError) as error:
         raise InputError(f"accelerate refuses precision {settings.precision} on {device}: {error}") from None
-    found = {getattr(tracker, "value", tracker) for tracker in accelerator.log_with}
-    missing = [name for name in settings.trackers if name not in found]
-    if missing:
-        raise InputError(f"the tracker {missing[0]} is not installed here; install it, or leave it out")
     return accelerator
 
 

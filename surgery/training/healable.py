@@ -55,9 +55,10 @@ def open_healable(folder: Path, model: str | None = None) -> Healable:
             f"{folder} is a single file in the layout of the model's authors; compile the spec from the diffusers "
             "folder of the base, and heal that"
         )
-    with told_as(f"{folder / PLAN} can't be read; compile {folder} again"):
+    with told_as(f"{folder} is no whole checkpoint; compile it again"):
         plan = model_plan_from_json(read_json(folder / PLAN))
         recorded = identity_from_json(manifest["base"])
+        _ = dict(manifest["files"])
         is_same = plan.hash == manifest["plan"]
     if not isinstance(plan, Plan) or not is_same:
         raise InputError(f"{folder / PLAN} is not the plan that {MANIFEST} names; compile {folder} again")

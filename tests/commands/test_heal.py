@@ -185,6 +185,11 @@ def test_a_folder_without_a_recipe_or_with_another_plan_is_refused(heal, copy, p
     result, _ = heal(checkpoint=pipeline)
     assert "has no surgery.json, which says from what it was compiled" in result.stderr
     manifest = json.loads((copy / "surgery.json").read_text())
+    for entry in ("base", "files", "plan"):
+        short = {name: value for name, value in manifest.items() if name != entry}
+        (copy / "surgery.json").write_text(json.dumps(short))
+        result, _ = heal(checkpoint=copy)
+        assert f"{copy} is no whole checkpoint; compile it again: KeyError: '{entry}'" in result.stderr
     (copy / "surgery.json").write_text(json.dumps({**manifest, "plan": "0" * 64}))
     result, _ = heal(checkpoint=copy)
     assert "plan.json is not the plan that surgery.json names; compile" in result.stderr

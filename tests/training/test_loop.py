@@ -247,3 +247,5 @@ def test_a_device_or_a_tracker_that_is_none_is_told(tmp_path):
         open_accelerator(TrainingSettings(steps=1), tmp_path, device="tpu")
     with pytest.raises(InputError, match="there is no tracker paper; write "):
         open_accelerator(TrainingSettings(steps=1, trackers=("paper",)), tmp_path)
+    with pytest.raises(InputError, match="the tracker aim is not installed here; install it, or leave it out"):
+        open_accelerator(TrainingSettings(steps=1, trackers=("aim",)), tmp_path)
