@@ -84,6 +84,7 @@ def train_(
 ) -> Trained:
     """Train the parameters of a model that take gradients, in place, and leave it with the weights that measured best.
 
+    It is trained in the mode that it is in: in evaluation mode nothing of it is dropped by chance (DiT drops labels).
     The state lies in `folder`, and a run goes on from it. Process p of P takes, for step s, the batches numbered
     (s x accumulate + micro-step) x P + p. `validate` runs in the main process, before the first step, at intervals and
     after the last.
@@ -93,7 +94,7 @@ def train_(
             of another model.
     """
     run = _Run(model, settings, accelerator, folder)
-    with torch.random.fork_rng(devices=_devices_of(accelerator)), _in_training(model, settings):
+    with torch.random.fork_rng(devices=_devices_of(accelerator)), _checkpointed(model, settings):
         course = run.resume()
         if not course.history:
             run.measure(course, validate, samples)
@@ -287,31 +288,29 @@ def _devices_of(accelerator: Any) -> list[torch.device]:
 
 
 @contextmanager
-def _in_training(model: nn.Module, settings: TrainingSettings) -> Iterator[None]:
-    """Within it a model is in training mode, its blocks checkpointed where that is asked for.
+def _checkpointed(model: nn.Module, settings: TrainingSettings) -> Iterator[None]:
+    """Within it the blocks of a model are checkpointed, where that is asked for.
 
     Raises:
         InputError: its class checkpoints no blocks.
     """
-    was_training = model.training
     if settings.gradient_checkpointing:
         try:
             model.enable_gradient_checkpointing()  # type: ignore[operator]  # diffusers' models have it
         except (AttributeError, ValueError) as error:
             raise InputError(f"{type(model).__name__} has no gradient checkpointing ({error}); leave it out") from None
-    model.train()
     try:
         yield
     finally:
         if settings.gradient_checkpointing:
             model.disable_gradient_checkpointing()  # type: ignore[operator]  # the same
-        model.train(was_training)
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
     model.eval()
     try:
         yield
     finally:
-        model.train()
+        model.train(was_training)

@@ -4,6 +4,7 @@
 from the files as they are needed, so that no more than a batch is in memory.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from surgery.files import explain_failure, key_of_recipe, write_whole
+
+MAX_OPEN = 1000  # files at once; a system maps so many thousands, and a picture has one of its own
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -68,9 +71,11 @@ class Rows:
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     def _read_one(self, number: int) -> dict[str, torch.Tensor]:
-        file = max(index for index, start in enumerate(self.starts[:-1]) if start <= number)
+        file = bisect_right(self.starts, number) - 1
         if file not in self.opened:
-            self.opened[file] = safe_open(self.files[file], framework="pt")  # mapped, as long as we run
+            if len(self.opened) == MAX_OPEN:
+                self.opened.clear()
+            self.opened[file] = safe_open(self.files[file], framework="pt")  # mapped, not read
         own = number - self.starts[file]
         found = self.opened[file]
         return {name: found.get_slice(name)[own : own + 1] for name in found.keys()}  # noqa: SIM118  (no mapping)

@@ -136,9 +136,10 @@ def test_what_is_kept_is_found_again_and_what_is_damaged_is_made_anew(tmp_path):
     assert shelf.find_or_make({"of": 2}, make) != path
 
 
-def test_rows_of_several_files_are_one_after_the_other(tmp_path):
+def test_rows_of_several_files_are_one_after_the_other_however_many_are_open(tmp_path, monkeypatch):
+    monkeypatch.setattr("surgery.training.shelf.MAX_OPEN", 1)
     shelf = Shelf(tmp_path)
     files = [shelf.find_or_make({"of": n}, lambda n=n: {"x": torch.arange(n) + 10 * n}) for n in (2, 3)]
     rows = rows_of(files, [2, 3])
     assert isinstance(rows, Rows) and len(rows) == 5
-    assert rows.read([4, 0, 2])["x"].tolist() == [32, 20, 30]
+    assert rows.read([4, 0, 2])["x"].tolist() == [32, 20, 30] and len(rows.opened) == 1

@@ -72,7 +72,22 @@ def test_the_error_falls_and_frozen_weights_stay_equal_to_the_bit(tmp_path):
     assert trained.best.error < 0.5 * trained.history[0].error
     assert same(model.frozen, build().frozen)
     assert [measured.step for measured in trained.history] == list(range(0, 61, 4))
-    assert not model.training or build().training  # in the mode that it was in
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_model_is_trained_in_the_mode_that_it_is_in_and_measured_without_chance(tmp_path, is_training):
+    seen = []
+
+    def noting(model, batch):
+        seen.append(model.training)
+        return loss_of(model, batch)
+
+    def measured(model):
+        assert not model.training
+        return validate(model)
+
+    model, _ = run(tmp_path, model=build().train(is_training), loss_of=noting, validate=measured)
+    assert set(seen) == {is_training} and model.training == is_training
 
 
 def test_the_weights_that_measured_best_are_left_in_the_model(tmp_path):
