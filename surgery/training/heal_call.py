@@ -1,12 +1,14 @@
 """`surgery.heal`: what the command does, from Python."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from surgery.experiment.prompts import read_prompt_file
 from surgery.training.heal_request import HealRequest
 from surgery.training.healing import Healed, heal_checkpoint
+from surgery.training.healing_loss import OUTPUT
 from surgery.training.settings import TrainingSettings
 from surgery.training.trained_parts import Part
 
@@ -53,7 +55,7 @@ def heal(
     request = HealRequest(
         checkpoint=Path(checkpoint),
         out=Path(out),
-        settings=settings,
+        settings=settings if settings.weights else replace(settings, weights={OUTPUT: 1.0}),
         prompts=_read(prompts) or (),
         pictures=None if pictures is None else Path(pictures),
         held_out=_read(held_out),

@@ -37,7 +37,7 @@ class HealRequest:
     trajectory_steps: int = 8
     unconditional: float = 0.1
     mask_sigmas: float | None = 4.0
-    batch_size: int = 8
+    batch_size: int = 16
     bins: int = 10
     num_samples: int = 0
     device: str = "auto"

@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import surgery
 from surgery.files import hash_file
 from surgery.training import healing
 
@@ -104,6 +105,27 @@ def test_a_lora_is_merged_into_layers_of_blocks_alone(heal, pruned):
     assert found and all(name.endswith(".weight") and name.startswith("transformer_blocks.") for name in found)
     refused, _ = heal("--train", "lora", "--lora-apart", out=out.with_name("apart"))
     assert "PixArtAlphaPipeline loads no LoRA" in refused.stderr
+
+
+def test_python_heals_as_the_command_does(heal, pruned, pipeline, tmp_path):
+    options = ("--batch-size", 4, "--bins", 2, "--trajectory-steps", 2, "--schedule", "constant_with_warmup")
+    result, out = heal(*options, "--steps", 2)
+    settings = surgery.TrainingSettings(steps=2, validate_every=2)
+    call = {"height": 16, "width": 16, "use_resolution_binning": False, "clean_caption": False}
+    healed = surgery.heal(
+        pruned,
+        tmp_path / "called",
+        settings,
+        prompts=PROMPTS,
+        model=str(pipeline),
+        trajectory_steps=2,
+        batch_size=4,
+        bins=2,
+        device="cpu",
+        call=call,
+    )
+    assert result.exit_code == 0 and not changed(weights_of(healed.folder), weights_of(out))
+    assert healed.facts["losses"] == {"output": 1.0}
 
 
 def test_a_healed_folder_can_be_healed_again_and_remembers(heal):

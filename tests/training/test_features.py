@@ -43,6 +43,12 @@ def test_extreme_values_do_not_count():
     assert usual_values(teacher, 4.0).sum() == teacher.numel() - 2
 
 
+def test_what_is_extreme_goes_by_the_deviation_of_the_tensor():
+    values = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    for scale in (0.01, 1.0, 100.0):
+        assert usual_values(scale * values + 5, 2.0).float().mean() == pytest.approx(0.954, abs=0.01)  # of a Gaussian
+
+
 def test_a_usual_difference_counts_relative_to_its_teacher():
     teacher = torch.randn(100, generator=torch.Generator().manual_seed(0))
     assert masked_error(1.1 * teacher, teacher, None) == pytest.approx(0.01, rel=1e-4)
