@@ -340,4 +340,52 @@ SWEEPS = (  # which point is meant, in which order it adds up, and what is said 
     ),
 )
 
-MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY, *WINDOWS, *SWEEPS)
+TRAINING = (  # what is learnt, from what, and that a killed run is the same run
+    Mutation(
+        "training/loop.py",
+        'self.average.load_state_dict(state["average"])',
+        'list(state["average"])',
+        "training/test_loop.py",
+    ),
+    Mutation("training/loop.py", "(step * count + micro)", "(step + micro)", "training/test_loop.py"),
+    Mutation(
+        "training/loop.py", "weights.get(name, 1.0) * value", "weights.get(name, 1.0) + value", "training/test_loop.py"
+    ),
+    Mutation(
+        "training/loop.py", "run.load_(course.best_weights)", "list(course.best_weights)", "training/test_loop.py"
+    ),
+    Mutation(
+        "training/state.py", "torch.save(dict(state), beside)", "torch.save(dict(state), path)", "training/test_loop.py"
+    ),
+    Mutation(
+        "training/features.py", "<= sigmas * values.std()", "<= sigmas + values.std()", "training/test_features.py"
+    ),
+    Mutation(
+        "training/healing_loss.py",
+        "self.teacher, match.stack, match.original",
+        "self.teacher, match.stack, match.place",
+        "training/test_healing_loss.py",
+    ),
+    Mutation(
+        "training/held_out.py", "2**16 * (number + 1) + seed", "2**16 * number + seed", "training/test_call_form.py"
+    ),
+    Mutation("training/noised_batches.py", "and is_dropped else", "else", "training/test_call_form.py"),
+    Mutation("training/trained_parts.py", "!= own - 1 or beside", "!= own - 1 and beside", "training/test_features.py"),
+    Mutation("training/healable.py", "if reason is not None:", "if reason is None:", "commands/test_heal.py"),
+    Mutation("training/healed_folder.py", ".to(dtype).contiguous()", ".float().contiguous()", "commands/test_heal.py"),
+)
+
+MUTATIONS = (
+    *SPEC,
+    *PLAN,
+    *TRACING,
+    *GRAPH,
+    *CHECKPOINT,
+    *ACTIVATIONS,
+    *EVALUATE,
+    *EXPORT,
+    *HONESTY,
+    *WINDOWS,
+    *SWEEPS,
+    *TRAINING,
+)

@@ -19,6 +19,7 @@ ROOMS = {
         "activations",
         "metrics",
         "experiment",
+        "training",
         "export",
     ),
     "kept.py",

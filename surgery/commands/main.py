@@ -22,6 +22,7 @@ from surgery.commands import (
     evaluation,
     export,
     generate,
+    heal,
     inspection,
     learn,
     plot,
@@ -86,6 +87,7 @@ app.command("generate")(generate.run)
 app.command("compile")(compile_spec.run)
 app.command("evaluate", epilog=evaluation.list_measured())(evaluation.run)
 app.command("report")(report.run)
+app.command("heal")(heal.run)
 app.command("card")(card.run)
 app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
