@@ -1,9 +1,11 @@
 """YAML text -> Spec. All faults of a file in one go."""
 
+import functools
 import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from surgery.errors import InputError
 from surgery.spec.beside_vary import Cumulative, read_average, read_cumulative
@@ -18,7 +20,15 @@ from surgery.spec.places import Faults, Place
 from surgery.spec.profile_group import SIGN, ProfileGroup, read_profile_group
 from surgery.spec.read_operations import OperationReader
 from surgery.spec.selector import Groups, Selector, count_parts, read_selector
-from surgery.spec.spec_name import STANDARD_INPUT, STDIN_NAME, Pairs, name_of_point, parse_spec_name, read_point
+from surgery.spec.spec_name import (
+    STANDARD_INPUT,
+    STDIN_FILE,
+    STDIN_NAME,
+    Pairs,
+    name_of_point,
+    parse_spec_name,
+    read_point,
+)
 from surgery.spec.vary import Binding, Sweep, Variable, read_variables, samples, substitute
 
 GROUP_NAME = re.compile(r"[A-Za-z_]\w*")
@@ -114,10 +124,16 @@ def name_of_path(path: str | Path) -> str:
 
 def _read_beginning(path: str) -> bytes:
     """The bytes of a file, or so many of them that it is seen to be too large."""
-    if path == STANDARD_INPUT:
-        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    if path in (STANDARD_INPUT, STDIN_FILE):
+        return _read_once(sys.stdin.buffer)
     with Path(path).open("rb") as file:
         return file.read(MAX_BYTES + 1)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_once(stream: BinaryIO) -> bytes:
+    """So many bytes of a stream, as often as they are asked for: a command may load a spec more than once."""
+    return stream.read(MAX_BYTES + 1)
 
 
 def read_spec(text: str | bytes, *, file: str = "spec.yaml", folder: Path | None = None) -> Spec:

@@ -171,6 +171,9 @@ def test_files_in_a_spec_on_standard_input_are_relative_to_here(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(SKIP.read_bytes())))
     spec = load_spec("-")
     assert (spec.folder, spec.file, spec.name) == (Path(), "<stdin>", "stdin")
+    assert load_spec("-") == spec, "`evaluate` loads a spec more than once"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(SKIP.read_bytes() + b"\n# another\n")))
+    assert load_spec("-").text != spec.text
 
 
 @pytest.mark.parametrize(
