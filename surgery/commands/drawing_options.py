@@ -26,6 +26,12 @@ GuidanceOption = Annotated[
 HeightOption = Annotated[int | None, typer.Option(min=1, help="Height in pixels.")]
 WidthOption = Annotated[int | None, typer.Option(min=1, help="Width in pixels.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Prompt k starts from the noise of seed + k.")]
+NoiseOption = Annotated[
+    Literal["own", "shared"],
+    typer.Option(
+        help="own: prompt k starts from the noise of seed + k; shared: one generator goes through all prompts in turn."
+    ),
+]
 BatchOption = Annotated[int, typer.Option(min=1, help="Prompts drawn at once; part of the recipe.")]
 DtypeOption = Annotated[str, typer.Option(help="float32, bfloat16, float16; auto: float32 on the CPU, else bfloat16.")]
 ColumnsOption = Annotated[

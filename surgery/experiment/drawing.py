@@ -10,6 +10,8 @@ from PIL import Image
 from surgery.experiment.bench import Bench
 from surgery.experiment.engines import SERIAL, Engine, Tell
 from surgery.experiment.rows import ModelRow, OwnModelRow, Row, VariantRow
+from surgery.experiment.run import RunRequest
+from surgery.pipelines.draw import SHARED
 from surgery.pipelines.guidance import transformers_of
 from surgery.pipelines.shared_text import text_encoded_once
 from surgery.progress import Meter, show_progress
@@ -43,13 +45,14 @@ class DrawUnit:
                 count = _step_counter(row.name, tell)
                 for transformer in transformers_of(row.pipe):
                     stack.callback(transformer.register_forward_hook(count).remove)
-            images = row.draw(bench.prompts, self.numbers, bench.run.call)
+            images = row.draw(bench.prompts, self.numbers, bench.run)
         tell(len(images), "")
         return images
 
 
-def draw_units(rows: Sequence[Row], count: int, batch_size: int) -> list[DrawUnit]:
-    """The pictures 0 to `count` of each row, in batches."""
+def draw_units(rows: Sequence[Row], count: int, request: RunRequest) -> list[DrawUnit]:
+    """The pictures 0 to `count` of each row, in batches; all of a row in one where they share their noise."""
+    batch_size = count if request.noise == SHARED else request.batch_size
     starts = range(0, count, batch_size)
     return [DrawUnit(row.name, range(start, min(start + batch_size, count))) for row in rows for start in starts]
 

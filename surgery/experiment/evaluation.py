@@ -50,6 +50,7 @@ from surgery.graph.apply import Variants
 from surgery.graph.shared_forward import DEFAULT_MEMORY
 from surgery.metrics.intervals import mean_interval
 from surgery.metrics.pictures import PictureSet
+from surgery.pipelines.draw import OWN
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import check_device
 from surgery.plan.sweep import count_points, count_text
@@ -186,6 +187,8 @@ def key_of_request(request: EvaluationRequest) -> str:
     for name in ("stages", "rank_by", "latency"):  # keys of evaluations without them are what they were before
         if not asked[name]:
             del asked[name]
+    if asked["noise"] == OWN:
+        del asked["noise"]
     for name in ("bundled", "save_reference", "replace_reference"):
         del asked["judges"][name]
     return key_of_recipe(json.loads(json.dumps(asked, default=str)))
@@ -379,7 +382,7 @@ def draw_rows(
     prompts = request.prompts.prompts
     num = len(prompts) if count is None else min(count, len(prompts))
     places = {row.name: store.open({**recipe, **row.recipe(), "prompts": list(prompts)}) for row in rows}
-    units = draw_units(rows, num, request.batch_size)
+    units = draw_units(rows, num, request)
     missing = [unit for unit in units if not places[unit.row].has(unit.numbers)]
     done = len(rows) * num - sum(unit.size for unit in missing)
     for unit, images in draw(bench, missing, done=done, engine=engine):

@@ -21,7 +21,7 @@ from surgery.graph.apply import Variants
 from surgery.metrics.contact_sheet import Columns, sheet_of_variants
 from surgery.metrics.pictures import png_of
 from surgery.outputs import added_files, refuse_in_the_way
-from surgery.pipelines.draw import Drawing
+from surgery.pipelines.draw import SHARED, Drawing
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device, pick_dtype
 from surgery.plan.changes import changes_text
@@ -121,9 +121,10 @@ def draw_rows(rows: Sequence[Row], run: Run, request: GalleryRequest) -> list[li
     """The pictures of each row."""
     found: dict[str, list[Drawing]] = {row.name: [] for row in rows}
     bench = Bench(run, tuple(rows), request.prompts)
-    for unit, images in draw(bench, draw_units(rows, len(request.prompts), request.batch_size)):
+    for unit, images in draw(bench, draw_units(rows, len(request.prompts), request)):
         for number, image in zip(unit.numbers, images, strict=True):
-            found[unit.row].append(Drawing(image, request.prompts[number], bench.row(unit.row).seed + number))
+            seed = bench.row(unit.row).seed + (0 if request.noise == SHARED else number)
+            found[unit.row].append(Drawing(image, request.prompts[number], seed))
     bench.let_go_but([])
     return [found[row.name] for row in rows]
 
@@ -136,6 +137,7 @@ def make_recipe(run: Run, rows: Sequence[Row], request: GalleryRequest) -> dict[
         "identity": run.identity(),
         "call": dict(run.call),
         "seed": request.seed,
+        **({"noise": SHARED} if request.noise == SHARED else {}),
         "batch_size": request.batch_size,
         "dtype": str(pick_dtype(request.dtype, device)).removeprefix("torch."),
         "device": device,

@@ -1,7 +1,7 @@
 """The rows of a table or a gallery: each says how its pictures are drawn, and what its recipe adds to the run's."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from PIL import Image
 
 from surgery.experiment.controls import BASELINE, NO_OP, NOISE, RESEEDED
 from surgery.experiment.own_model import OwnModel
+from surgery.experiment.run import Run
 from surgery.graph.apply import Variants
 from surgery.pipelines.draw import draw_pictures
 from surgery.plan.cost import Cost
@@ -35,8 +36,8 @@ class Row(ABC):
     seed: int
 
     @abstractmethod
-    def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:
-        """The pictures of the prompts with these (neighbouring) numbers, as one batch."""
+    def draw(self, prompts: Sequence[str], numbers: Sequence[int], run: Run) -> list[Image.Image]:
+        """The pictures of the prompts with these (neighbouring) numbers, in batches; of shared noise, from 0 on."""
 
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
@@ -73,9 +74,12 @@ class ModelRow(Row):
 
     pipe: Any
 
-    def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:
+    def draw(self, prompts: Sequence[str], numbers: Sequence[int], run: Run) -> list[Image.Image]:
         batch = [prompts[number] for number in numbers]
-        drawings = draw_pictures(self.pipe, batch, seed=self.seed + numbers[0], batch_size=len(batch), call=call)
+        batch_size, noise = run.request.batch_size, run.request.noise
+        drawings = draw_pictures(
+            self.pipe, batch, seed=self.seed + numbers[0], batch_size=batch_size, call=run.call, noise=noise
+        )
         return [drawing.image for drawing in drawings]
 
     def recipe(self) -> dict[str, Any]:
@@ -101,8 +105,8 @@ class VariantRow(Row):
         """The pipeline of the variant."""
         return self.variants.make(self.planned)
 
-    def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:
-        return ModelRow(self.name, self.kind, self.seed, self.pipe).draw(prompts, numbers, call)
+    def draw(self, prompts: Sequence[str], numbers: Sequence[int], run: Run) -> list[Image.Image]:
+        return ModelRow(self.name, self.kind, self.seed, self.pipe).draw(prompts, numbers, run)
 
     def recipe(self) -> dict[str, Any]:
         if self.plan is None:
@@ -145,8 +149,8 @@ class OwnModelRow(Row):
     def let_go(self) -> None:
         self.__dict__.pop("pipe", None)
 
-    def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:
-        return ModelRow(self.name, self.kind, self.seed, self.pipe).draw(prompts, numbers, call)
+    def draw(self, prompts: Sequence[str], numbers: Sequence[int], run: Run) -> list[Image.Image]:
+        return ModelRow(self.name, self.kind, self.seed, self.pipe).draw(prompts, numbers, run)
 
     def recipe(self) -> dict[str, Any]:
         own = dict(self.model.contents)
@@ -172,7 +176,7 @@ class NoiseRow(Row):
 
     size: tuple[int, int]
 
-    def draw(self, prompts: Sequence[str], numbers: Sequence[int], call: Mapping[str, Any]) -> list[Image.Image]:  # noqa: ARG002  (as its siblings)
+    def draw(self, prompts: Sequence[str], numbers: Sequence[int], run: Run) -> list[Image.Image]:  # noqa: ARG002  (as its siblings)
         shape = (self.size[1], self.size[0], 3)
         generators = [np.random.default_rng([self.seed, number]) for number in numbers]
         return [Image.fromarray(g.integers(0, 256, shape, dtype=np.uint8)) for g in generators]

@@ -11,7 +11,7 @@ from surgery.anatomy.sources import ModelSource, find_source, second_source
 from surgery.errors import InputError
 from surgery.files import hash_file
 from surgery.pipelines.conditions import conditions_of
-from surgery.pipelines.draw import check_call
+from surgery.pipelines.draw import SHARED, Noise, check_call
 from surgery.pipelines.pretrained import load_pretrained, pick_device, pick_dtype
 from surgery.publish.known_arguments import known_call_of
 from surgery.spec.selector import FIRST
@@ -20,11 +20,16 @@ from surgery.version import __version__
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """How a pipeline is run: prompt k starts from the noise of `seed + k`; `call` are further arguments of its call."""
+    """How a pipeline is run; `call` are further arguments of its call.
+
+    Prompt k starts from the noise of `seed + k`, or, where the noise is shared, from what one generator gives after the
+    prompts before it.
+    """
 
     model: str | None = None
     seed: int = 0
     batch_size: int = 8
+    noise: Noise = "own"
     dtype: str = "auto"
     device: str = "auto"
     call: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +59,7 @@ class Run:
             "components": hash_pipeline_files(self.source),
             "call": dict(self.call),
             "seed": self.request.seed,
+            **({"noise": SHARED} if self.request.noise == SHARED else {}),
             "batch_size": self.request.batch_size,
             "dtype": str(pick_dtype(self.request.dtype, device)),
             "device": device,

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -11,6 +11,8 @@ from PIL import Image
 from surgery.errors import InputError
 from surgery.pipelines.conditions import CLASS_LABELS, conditions_of
 
+Noise = Literal["own", "shared"]  # prompt k from the noise of seed + k, or all prompts from one generator, in turn
+OWN, SHARED = "own", "shared"
 NUM_FRAMES = "num_frames"
 OWN_ARGUMENTS = ("self", "prompt", CLASS_LABELS, "generator", "output_type", "return_dict")
 
@@ -43,9 +45,11 @@ def draw_pictures(
     seed: int,
     batch_size: int,
     call: Mapping[str, Any],
+    noise: Noise = "own",
     on_batch: Callable[[int], object] = lambda _: None,
 ) -> list[Drawing]:
-    """One picture a prompt; prompt k starts from the noise of the CPU generator seeded with `seed + k`.
+    """One picture a prompt; prompt k starts from the noise of the CPU generator seeded with `seed + k`, or, where the
+    noise is shared, from what the prompts before it have left of that of `seed`.
 
     Of a class-conditional pipeline, prompts are the names or numbers of classes. `call` are further arguments of the
     pipeline. `on_batch` is told how many pictures each batch has finished. A video of one frame is a picture.
@@ -58,10 +62,12 @@ def draw_pictures(
     _refuse_long_videos(pipe, call)
     conditions = conditions_of(pipe, prompts)
     found: list[Drawing] = []
+    shared = torch.Generator().manual_seed(seed)
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])
-        seeds = [seed + start + position for position in range(len(batch))]
-        answer = _call(pipe, conditions[start : start + batch_size], seeds, "pil", call)
+        seeds = [seed if noise == SHARED else seed + start + position for position in range(len(batch))]
+        generators = [shared] * len(batch) if noise == SHARED else _generators_of(seeds)
+        answer = _call(pipe, conditions[start : start + batch_size], generators, "pil", call)
         found.extend(Drawing(*item) for item in zip(_pictures_of(pipe, answer), batch, seeds, strict=True))
         on_batch(len(batch))
     return found
@@ -76,16 +82,21 @@ def draw_latents(pipe: Any, prompts: Sequence[str], *, seed: int, call: Mapping[
     check_call(pipe, call)
     _refuse_long_videos(pipe, call)
     seeds = [seed + number for number in range(len(prompts))]
-    answer = _call(pipe, conditions_of(pipe, prompts), seeds, "latent", call)
+    answer = _call(pipe, conditions_of(pipe, prompts), _generators_of(seeds), "latent", call)
     found = getattr(answer, "images", getattr(answer, "frames", None))
     if not isinstance(found, torch.Tensor) or len(found) != len(prompts):
         raise InputError(f"{type(pipe).__name__} hands out no latents; compare its pictures, or its predictions")
     return found.detach().flatten(1).cpu()
 
 
-def _call(pipe: Any, conditions: Sequence[Any], seeds: Sequence[int], output: str, call: Mapping[str, Any]) -> Any:
-    """What a pipeline answers for a batch, each from the noise of its seed."""
-    noise = [torch.Generator().manual_seed(number) for number in seeds]
+def _generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(number) for number in seeds]
+
+
+def _call(
+    pipe: Any, conditions: Sequence[Any], noise: list[torch.Generator], output: str, call: Mapping[str, Any]
+) -> Any:
+    """What a pipeline answers for a batch, each from the noise of its generator."""
     try:
         return pipe(conditions, generator=noise, output_type=output, **call)
     except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values

@@ -50,6 +50,16 @@ def test_prompt_k_has_the_noise_of_seed_plus_k(seed, k):
     assert pixels(draw(seed=seed))[k] == pixels(draw(["x"], seed=seed + k))[0]
 
 
+@given(st.integers(1, 7), st.integers(0, 100))
+def test_shared_noise_is_that_of_one_generator_in_turn_whatever_the_batch_size(batch_size, seed):
+    found = draw(seed=seed, batch_size=batch_size, noise="shared")
+    generator = torch.Generator().manual_seed(seed)
+    alone = [NoisePipeline()([prompt], generator=[generator]).images[0] for prompt in PROMPTS]
+    assert pixels(found) == [np.asarray(image).tobytes() for image in alone]
+    assert pixels(found)[0] == pixels(draw(seed=seed))[0] and pixels(found)[1] != pixels(draw(seed=seed))[1]
+    assert [drawing.seed for drawing in found] == [seed] * len(PROMPTS)
+
+
 def test_every_prompt_has_noise_of_its_own():
     assert len(set(pixels(draw(["same"] * 5)))) == 5
 
