@@ -16,7 +16,6 @@ from surgery.publish.manifest import MANIFEST, SPEC, kind_of_model
 from surgery.spec.load import Spec, load_spec
 from surgery.spec.spec_name import STANDARD_INPUT, SUFFIXES, parse_spec_name
 
-
 WITH_PIPELINE = "compile it again without --transformer-only, with the rest of its pipeline"
 
 
