@@ -375,6 +375,35 @@ TRAINING = (  # what is learnt, from what, and that a killed run is the same run
     Mutation("training/healed_folder.py", ".to(dtype).contiguous()", ".float().contiguous()", "commands/test_heal.py"),
 )
 
+ROWS = (
+    Mutation(
+        "publish/artefact.py",
+        "return bool(facts[WEIGHTS_SUM] == hash_tensors(source, variant=variant))",
+        "return True",
+        "commands/test_folders_as_rows.py",
+    ),
+    Mutation("experiment/rows.py", 'self.__dict__.pop("pipe", None)', "pass", "commands/test_folders_as_rows.py"),
+    Mutation("experiment/rows.py", '"own": own, ', "", "commands/test_folders_as_rows.py"),
+    Mutation(
+        "publish/known_arguments.py",
+        "return call_of_manifest(read_json(root / MANIFEST))",
+        "return {}",
+        "commands/test_folders_as_rows.py",
+    ),
+    Mutation(
+        "experiment/own_model_fit.py",
+        "    return shapes[0] == shapes[1]",
+        "    return True",
+        "commands/test_folders_as_rows.py",
+    ),
+    Mutation(
+        "publish/card_section.py",
+        "marked + after, *lines[ends[0] + 1 :]]",
+        "marked + after]",
+        "commands/test_folders_as_rows.py",
+    ),
+)
+
 MUTATIONS = (
     *SPEC,
     *PLAN,
@@ -388,4 +417,5 @@ MUTATIONS = (
     *WINDOWS,
     *SWEEPS,
     *TRAINING,
+    *ROWS,
 )

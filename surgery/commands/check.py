@@ -25,7 +25,7 @@ from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, parts
 from surgery.plan.text import items_to_text
 from surgery.plan.walk_cost import WalkCost, walk_cost
 from surgery.plan.windowed import WindowedPlan, names_of
-from surgery.publish.artefact import Artefact, find_base, read_compiled
+from surgery.publish.artefact import AS_OPTION, Artefact, find_base, read_compiled
 from surgery.publish.manifest import SPEC, kind_of_folder
 from surgery.publish.planned_folder import is_model_folder, plan_of_artefact, refuse_without_recipe
 from surgery.spec.load import Spec, load_spec, name_of_path
@@ -194,7 +194,7 @@ def check_folder(artefact: Artefact, shown: Shown, *, model: str | None) -> tupl
     Without its base, which `model` names, the plan is told alone.
     """
     try:
-        base = find_base(artefact, model, option="--model")
+        base = find_base(artefact, model, advice=AS_OPTION)
     except InputError as error:
         if model is not None or shown.svg is not None or shown.show not in (None, Show.plan):
             raise

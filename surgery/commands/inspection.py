@@ -36,7 +36,11 @@ def run(
     if artefact is None:
         source, recipe, told = find_source(model), {}, ""
     else:
-        source = find_base(artefact, option="--model") if artefact.kind == "graph" else artefact.source()
+        source = (
+            find_base(artefact, advice="`surgery check --model` is told where it lies now")
+            if artefact.kind == "graph"
+            else artefact.source()
+        )
         state = artefact.state()
         recipe = {"recipe": recipe_to_json(artefact, state)}
         told = "\n".join([*describe_recipe(artefact, state), "", ""])

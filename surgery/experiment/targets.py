@@ -11,10 +11,12 @@ from surgery.experiment.rows import Target
 from surgery.experiment.run import Run, RunRequest, having_pipeline, open_run
 from surgery.files import is_file
 from surgery.plan.spec_model import model_of_spec
-from surgery.publish.artefact import Artefact, find_base, read_compiled
+from surgery.publish.artefact import AS_OPTION, Artefact, find_base, read_compiled
 from surgery.publish.manifest import MANIFEST, SPEC, kind_of_model
 from surgery.spec.load import Spec, load_spec
 from surgery.spec.spec_name import STANDARD_INPUT, SUFFIXES, parse_spec_name
+
+WITH_PIPELINE = "compile it again without --transformer-only, with the rest of its pipeline"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Targets:
         if len(names) > 1:
             raise InputError(_several_text(named, self.artefacts))
         given = names.pop() if named or override else None
-        bases = [find_base(artefact, given, option="--model") for artefact in self.artefacts]
+        bases = [find_base(artefact, given, advice=AS_OPTION) for artefact in self.artefacts]
         if len({base.revision for base in bases}) > 1:
             shown = ", ".join(sorted(str(base.revision) for base in bases))
             raise InputError(f"the folders are for {bases[0].name} at the revisions {shown}; take them one by one")
@@ -140,4 +142,4 @@ def find_alone(target: str, purpose: str) -> Alone:
     source = artefact.source()
     if source.pipeline is not None:
         return Alone(target, source)
-    return Alone(target, source, having_pipeline(find_base(artefact, option="--model"), purpose))
+    return Alone(target, source, having_pipeline(find_base(artefact, advice=WITH_PIPELINE), purpose))

@@ -35,6 +35,7 @@ from surgery.publish.manifest import (
 )
 from surgery.spec.selector import FIRST, SECOND
 
+IN_PYTHON, AS_OPTION = (f"give {name} where the model lies now" for name in ("base=", "--model"))
 MAX_FACTS, MAX_LETTERS = 12, 60  # of what is said of healing in one line
 State = Literal["as compiled", "healed", "retrained", "unknown"]
 
@@ -240,8 +241,10 @@ def read_compiled(folder: str | Path) -> Artefact:
     return Artefact(folder, base, plan, folder / MEANS if is_graph and MEANS in files else None, manifest, second)
 
 
-def find_base(artefact: Artefact, base: str | Path | None = None, *, option: str = "base=") -> ModelSource:
-    """The base model of an artefact, found and compared with what was recorded; `option` is how `base` is given.
+def find_base(artefact: Artefact, base: str | Path | None = None, *, advice: str = IN_PYTHON) -> ModelSource:
+    """The base model of an artefact, found and compared with what was recorded.
+
+    `advice` is what to do where it is not there and no other place of it is given.
 
     Raises:
         InputError: it is not there, or another model is.
@@ -250,8 +253,8 @@ def find_base(artefact: Artefact, base: str | Path | None = None, *, option: str
     try:
         source = find_source(name, revision=artefact.base.revision)
     except InputError as error:
-        advice = "" if base is not None else f"; give {option} where the model lies now"
-        raise InputError(f"the base model of {artefact.folder} can't be found: {error}{advice}") from None
+        told = "" if base is not None else f"; {advice}"
+        raise InputError(f"the base model of {artefact.folder} can't be found: {error}{told}") from None
     difference = find_difference(artefact.base, source) or _difference_of_second(artefact, source)
     if difference is not None:
         raise InputError(

@@ -10,7 +10,7 @@ from surgery.plan.paired import PairedPlan
 from surgery.plan.planned import Finder, PlannedSource
 from surgery.plan.planned_pair import AnyPlannedSource, PlannedPairSource, plan_model_file
 from surgery.plan.windowed import AnyPlan
-from surgery.publish.artefact import Artefact, find_base, read_compiled
+from surgery.publish.artefact import AS_OPTION, Artefact, find_base, read_compiled
 from surgery.publish.manifest import MANIFEST, SPEC, kind_of_folder
 from surgery.spec.load import Spec, load_spec
 
@@ -30,7 +30,7 @@ def plan_spec_or_folder(
         return plan_model_file(path, model=model, profile=profile, find=find)
     refuse_without_recipe(path)
     artefact = read_compiled(path)
-    return plan_of_artefact(artefact, find_base(artefact, model, option="--model"))
+    return plan_of_artefact(artefact, find_base(artefact, model, advice=AS_OPTION))
 
 
 def refuse_without_recipe(folder: Path) -> None:
