@@ -69,7 +69,9 @@ def _faults_of_shape(config: Mapping[str, Any]) -> Iterator[str]:
 def _faults_of_label(config: Mapping[str, Any]) -> Iterator[str]:
     is_text, is_classes = config["pooled_projection_dim"] is not None, config["num_classes"] is not None
     if is_text == is_classes:
-        has = "both num_classes and pooled_projection_dim" if is_text else "neither num_classes nor pooled_projection_dim"
+        has = (
+            "both num_classes and pooled_projection_dim" if is_text else "neither num_classes nor pooled_projection_dim"
+        )
         yield f"the config has {has}; a DiT is conditioned on the number of a class or on an encoded text: write one"
     for name in ("own_projections", "unused_layers"):
         if config[name] and not is_text:

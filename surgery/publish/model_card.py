@@ -155,7 +155,9 @@ def _base_model(facts: CardFacts) -> dict[str, Any]:
 
 def _summary(facts: CardFacts) -> str:
     loader = "stock diffusers" if home_of_class(facts.base.class_name) == DIFFUSERS else "layer-surgery (`surgery.dit`)"
-    told = f"changed as below by layer surgery. It was not trained again, and needs no code of its own: {loader} loads it."
+    told = (
+        f"changed as below by layer surgery. It was not trained again, and needs no code of its own: {loader} loads it."
+    )
     if len(facts.parts) > 1:
         kept = " and ".join(f"a `{part}` with {_kept_text(each)} layers" for part, each in facts.parts.items())
         return f"{_model_link(facts.base)}: {kept}, {told}"

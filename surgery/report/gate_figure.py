@@ -32,14 +32,16 @@ def middles_of_bins(num_bins: int, num_train_timesteps: int = 1000) -> list[floa
 
 
 def draw_gates(gates: Array, theme: Theme = THEMES["light"]) -> Figure:
-    """A heat map of gates (blocks, bins) from `surgery.dit.read_gates` at `middles_of_bins`; colours are even about 0.5.
+    """A heat map of gates (blocks, bins) from `surgery.dit.read_gates` at `middles_of_bins`; colours are even about half.
 
     Raises:
         InputError: they are no such table of numbers from 0 to 1.
     """
     gates = np.asarray(gates, dtype=np.float64)
     if gates.ndim != 2 or not gates.size or not ((gates >= 0) & (gates <= 1)).all():
-        raise InputError("gates are a table of numbers from 0 to 1, a row a block and a column a part of the noise range")
+        raise InputError(
+            "gates are a table of numbers from 0 to 1, a row a block and a column a part of the noise range"
+        )
     num_blocks, num_bins = gates.shape
     size = cells_size(num_blocks, num_bins)
     figure = new_figure(size.width + 1.8, size.height + 1.3, theme, "Share of the low adapter, by block and time", NOTE)

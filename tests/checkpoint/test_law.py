@@ -28,7 +28,9 @@ NO_BIAS = "has no bias that could carry a mean"
 QUICK_CASES = [case for case in CASES if case[0] in ("pixart", "sd3", "dit")] + [("flux", "single_transformer_blocks")]
 QUICK_CASES += [case for case in REFERENCE_CASES if case[0] in ("cross_attention", "freq_gate")]
 QUICK_SHARDS = [("flux", False), ("sd3", True)]  # bytes are copied, whatever they are: no dtype knows of shards
-FEWER_CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case not in QUICK_CASES)) for case in [*CASES, *REFERENCE_CASES]]
+FEWER_CASES = [
+    pytest.param(*case, marks=[pytest.mark.slow] * (case not in QUICK_CASES)) for case in [*CASES, *REFERENCE_CASES]
+]
 MOVED_FIRST = {"reverse", "shuffle", "order", "repeat-using", "skip-first"}  # the first layer becomes another one
 OPERATIONS = {
     "none": None,
@@ -49,7 +51,7 @@ QUICK_OPERATIONS = {
     "sd3": ["none", "skip-last", "skip-two", "repeat-times", "order"],
     "flux": ["skip-first", "skip-last", "repeat-using"],
     "dit": ["skip", "repeat-times"],
-    **dict.fromkeys(REFERENCE, ["order"]),
+    **{name: ["order"] for name in REFERENCE},
     "freq_gate": ["skip-two", "repeat-using", "shuffle"],
 }
 QUICK_SCHEDULES = [*QUICK_CASES, *REFERENCE_CASES]

@@ -82,7 +82,7 @@ def test_all_that_the_study_does_otherwise_goes_together_with_texts(conditioning
     assert not torch.equal(run(model, {**call, "pooled_projections": call["pooled_projections"] + 1}), output)
     with torch.no_grad():
         for name, value in model.named_parameters():
-            value += 1.0 * ("unused" in name)
+            value.add_(1.0 * ("unused" in name))
     assert torch.equal(run(model, call), output)
 
 
@@ -121,9 +121,15 @@ def test_another_size_has_the_positions_that_a_model_of_that_size_has(run):
         ({"patch_size": 3}, "a sample_size of 8 can't be cut into patches of 3; write a patch_size that divides it"),
         ({"num_attention_heads": 3}, "3 heads do not divide a hidden_size of 16; write a number of heads that does"),
         ({"hidden_size": 18}, "a hidden_size of 18 has no quarters"),
-        ({"conditioning": "adaln"}, 'there is no conditioning "adaln" of a DiT; there are in_context, cross_attention, a'),
+        (
+            {"conditioning": "adaln"},
+            'there is no conditioning "adaln" of a DiT; there are in_context, cross_attention, a',
+        ),
         ({"activation": "relu"}, 'there is no activation "relu" of a DiT; there are gelu, silu'),
-        ({"num_layers": 0, "mlp_ratio": -1}, "num_layers is 0; write a whole number from 1 on; mlp_ratio is -1; write a"),
+        (
+            {"num_layers": 0, "mlp_ratio": -1},
+            "num_layers is 0; write a whole number from 1 on; mlp_ratio is -1; write a",
+        ),
         ({"num_classes": True}, "num_classes is True; write a whole number from 1 on, or leave it out"),
         ({"num_classes": None}, "the config has neither num_classes nor pooled_projection_dim"),
         ({"pooled_projection_dim": 4}, "the config has both num_classes and pooled_projection_dim"),
@@ -150,7 +156,7 @@ def test_the_weights_of_another_config_are_refused_and_never_left_out_in_silence
     tiny_dit(before).save_pretrained(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
-    with pytest.raises(ValueError, match="are not those of a DiT with the config beside them: |expected shape"):
+    with pytest.raises(ValueError, match=r"are not those of a DiT with the config beside them: |expected shape"):
         DiT.from_pretrained(tmp_path)
 
 

@@ -79,7 +79,9 @@ def test_a_folder_is_loaded_without_its_own_code_and_draws_the_same(conditioning
     assert index["_class_name"] == "ClassDiTPipeline" and index["transformer"] == ["surgery.dit", "DiT"]
     pipe = quiet(load_pretrained(find_source(str(folder)), device="cpu"))
     assert type(pipe) is ClassDiTPipeline and pipe.transformer.config.conditioning == conditioning
-    assert torch.equal(latents_of(pipe, [1], 2.5), latents_of(class_pipeline(conditioning, sample_size=PIPELINE_SIZE), [1], 2.5))
+    assert torch.equal(
+        latents_of(pipe, [1], 2.5), latents_of(class_pipeline(conditioning, sample_size=PIPELINE_SIZE), [1], 2.5)
+    )
     again = type(pipe).from_pretrained(pipe.save_pretrained(tmp_path / "again") or tmp_path / "again")
     assert again.labels == {"cat": 0, "dog": 1, "wild": 2}
 
@@ -97,9 +99,9 @@ def test_an_index_that_names_code_in_the_folder_is_no_reason_to_run_it(tmp_path)
 def test_prompts_are_names_or_numbers_of_the_pipelines_own_classes():
     pipe = class_pipeline()
     assert conditions_of(pipe, ["wild", " dog", "0", "2"]) == [2, 1, 0, 2]
-    with pytest.raises(InputError, match='"dogs" is no class of this ClassDiTPipeline; did you mean dog?'):
+    with pytest.raises(InputError, match='"dogs" is no class of this ClassDiTPipeline; did you mean dog'):
         conditions_of(pipe, ["dogs"])
-    with pytest.raises(InputError, match='"3" is no class .*; write a number from 0 to 2, or a name'):
+    with pytest.raises(InputError, match=r'"3" is no class .*; write a number from 0 to 2, or a name'):
         conditions_of(pipe, ["3"])
     with pytest.raises(ValueError, match="there is no class 3; classes are numbered 0 to 2"):
         pipe([3])

@@ -127,7 +127,9 @@ def test_replacements_are_what_the_edit_by_hand_gives(plan_of, name, stack, kind
     ],
 )
 def test_schedules_of_all_stacks_of_every_class_are_what_the_edit_by_hand_gives(plan_of, name, operations):
-    written = [operation.format(s=stack) for stack in {**STACKS, **REFERENCE}[name] for operation in TOGETHER[operations]]
+    written = [
+        operation.format(s=stack) for stack in {**STACKS, **REFERENCE}[name] for operation in TOGETHER[operations]
+    ]
     plan = plan_of(written, tiny_anatomy(name))
     assert is_edited(name, compare(name, plan, exact=operations == "moved"))
 
