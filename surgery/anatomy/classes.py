@@ -20,4 +20,4 @@ def find_class(name: str) -> Any:
 
 def find_pipeline_class(name: str | None) -> Any:
     """What loads a pipeline of this class: the class where it is one of our own, else diffusers' own way to find it."""
-    return find_class(name if name in OWN_CLASSES else "DiffusionPipeline")
+    return find_class(name if name is not None and name in OWN_CLASSES else "DiffusionPipeline")
