@@ -18,7 +18,7 @@ STACKS = {
     "dit": ["transformer_blocks"],
     "chroma": ["transformer_blocks", "single_transformer_blocks"],
 }
-REFERENCE = dict.fromkeys(CONDITIONINGS, ["transformer_blocks"])  # of surgery.dit
+REFERENCE = {name: ["transformer_blocks"] for name in CONDITIONINGS}  # of surgery.dit
 
 
 @functools.cache

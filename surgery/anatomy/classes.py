@@ -1,4 +1,4 @@
-"""The name of a class, as files write it -> the class: of diffusers, or of `surgery.dit`. No other code is looked at."""
+"""The name of a class, as files write it -> the class: of diffusers or of `surgery.dit`. No other code is looked at."""
 
 import importlib
 from collections.abc import Mapping
@@ -19,5 +19,5 @@ def find_class(name: str) -> Any:
 
 
 def find_pipeline_class(name: str | None) -> Any:
-    """What loads a pipeline of this class: the class, where it is one of our own, else diffusers' own way to find it."""
-    return find_class(name if name in OWN_CLASSES else "DiffusionPipeline")
+    """What loads a pipeline of this class: the class where it is one of our own, else diffusers' own way to find it."""
+    return find_class(name if name is not None and name in OWN_CLASSES else "DiffusionPipeline")

@@ -18,6 +18,13 @@ from surgery.dit.embeddings import TimeEmbedding, grid_positions, patchify, unpa
 EMBEDDING_STD = 0.02  # of what embeddings of times and labels start from
 
 
+def _make_label_embedding(channels: int, num_classes: int | None, text_channels: int | None) -> nn.Module:
+    """Of classes, and of none; or of texts; the identity where it is the blocks that project those."""
+    if num_classes is not None:
+        return nn.Embedding(num_classes + 1, channels)
+    return nn.Identity() if text_channels is None else nn.Linear(text_channels, channels)
+
+
 class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """A diffusion transformer that is told the time and the label in one of four ways (`conditioning`).
 
@@ -29,9 +36,9 @@ class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     The defaults are those of the DiT paper. What the study does otherwise:
 
-    * `cross_attention_tokens=1`: the condition is the one token t + y, of which the softmax makes a weight of 1: what is
+    * `cross_attention_tokens=1`: the condition is the one token t + y, which the softmax gives a weight of 1: what is
       attended to is then added to every token alike (likely why it came last there);
-    * `affine_norms=True`: layer norms have a gain and a bias, which a modulation makes redundant (0.02% of parameters);
+    * `affine_norms=True`: layer norms have a gain and a bias, which a modulation makes redundant (0.04% of parameters);
     * `plain_head=True`: no modulation before the head, which does not start at zero: the first prediction is noise of
       its own instead of 0, and the last norm does not know the time;
     * `activation="silu"` in the MLP instead of GELU: as smooth, with a deeper dip below zero;
@@ -83,7 +90,9 @@ class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.proj_in = nn.Linear(in_channels * patch_size**2, hidden_size)
         self.register_buffer("positions", grid_positions(side, side, hidden_size), persistent=False)
         self.time_embedding = TimeEmbedding(hidden_size)
-        self.label_embedding = self._make_label_embedding()
+        self.label_embedding = _make_label_embedding(
+            hidden_size, num_classes, None if own_projections else pooled_projection_dim
+        )
         if unused_layers and own_projections:
             self.unused = nn.Linear(shape.unused_label_channels or 0, hidden_size)
         self.transformer_blocks = nn.ModuleList(make_block(shape) for _ in range(num_layers))
@@ -107,14 +116,6 @@ class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         model, report = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **options)
         check_weights(str(pretrained_model_name_or_path), report["missing_keys"], report["unexpected_keys"])
         return (model, report) if output_loading_info else model
-
-    def _make_label_embedding(self) -> nn.Module:
-        config = self.config
-        if config.num_classes is not None:
-            return nn.Embedding(config.num_classes + 1, config.hidden_size)
-        if config.own_projections:
-            return nn.Identity()
-        return nn.Linear(config.pooled_projection_dim, config.hidden_size)
 
     @torch.no_grad()
     def _initialise(self) -> None:

@@ -19,8 +19,8 @@ NUM_STEPS, GUIDANCE_SCALE = 20, 2.5  # the study's
 class ClassDiTPipeline(DiffusionPipeline):
     """Pictures of classes, by a `DiT` with `num_classes`.
 
-    `vae` is any autoencoder of diffusers; without one, the DiT's channels are those of pictures from -1 to 1 (one: grey;
-    three: colours). `id2label` names the classes by their numbers; `labels` are the numbers by the names.
+    `vae` is any autoencoder of diffusers; without one, the DiT's channels are those of pictures from -1 to 1 (one is
+    grey, three are colours). `id2label` names the classes by their numbers; `labels` are the numbers by the names.
 
     Raises:
         ValueError: the transformer is of texts, two classes have one name, or a class is not the transformer's.

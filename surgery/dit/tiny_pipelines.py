@@ -34,7 +34,7 @@ def tiny_dit(conditioning: str, *, seed: int = 0, **changes: Any) -> DiT:
 
 
 def save_tiny_pipeline(conditioning: str, folder: str | Path, *, seed: int = 0) -> Path:
-    """The folder of a `ClassDiTPipeline` that draws small pictures of a cat, a dog or a wild animal: it was never trained.
+    """The folder of a `ClassDiTPipeline` that draws small pictures of a cat, a dog or a wild animal; untrained.
 
     They are 16 x 16, which all metrics of pictures take.
     """

@@ -32,7 +32,7 @@ def middles_of_bins(num_bins: int, num_train_timesteps: int = 1000) -> list[floa
 
 
 def draw_gates(gates: Array, theme: Theme = THEMES["light"]) -> Figure:
-    """A heat map of gates (blocks, bins) from `surgery.dit.read_gates` at `middles_of_bins`; colours are even about 0.5.
+    """A heat map of gates (blocks, bins) of `surgery.dit.read_gates` at `middles_of_bins`, in colours even about half.
 
     Raises:
         InputError: they are no such table of numbers from 0 to 1.

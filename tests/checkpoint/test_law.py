@@ -51,7 +51,7 @@ QUICK_OPERATIONS = {
     "sd3": ["none", "skip-last", "skip-two", "repeat-times", "order"],
     "flux": ["skip-first", "skip-last", "repeat-using"],
     "dit": ["skip", "repeat-times"],
-    **dict.fromkeys(REFERENCE, ["order"]),
+    **{name: ["order"] for name in REFERENCE},
     "freq_gate": ["skip-two", "repeat-using", "shuffle"],
 }
 QUICK_SCHEDULES = [*QUICK_CASES, *REFERENCE_CASES]

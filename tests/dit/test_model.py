@@ -82,7 +82,7 @@ def test_all_that_the_study_does_otherwise_goes_together_with_texts(conditioning
     assert not torch.equal(run(model, {**call, "pooled_projections": call["pooled_projections"] + 1}), output)
     with torch.no_grad():
         for name, value in model.named_parameters():
-            value += 1.0 * ("unused" in name)
+            value.add_(1.0 * ("unused" in name))
     assert torch.equal(run(model, call), output)
 
 
@@ -156,7 +156,7 @@ def test_the_weights_of_another_config_are_refused_and_never_left_out_in_silence
     tiny_dit(before).save_pretrained(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
-    with pytest.raises(ValueError, match="are not those of a DiT with the config beside them: |expected shape"):
+    with pytest.raises(ValueError, match=r"are not those of a DiT with the config beside them: |expected shape"):
         DiT.from_pretrained(tmp_path)
 
 
