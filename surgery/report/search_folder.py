@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surgery.experiment.search.chosen_spec import CHOSEN, spec_names, write_chosen
 from surgery.outputs import added_files, own_folder
 from surgery.written import read_written
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from surgery.experiment.search.request import SearchRequest
 
 COMMAND = "search"
-NUMBERS, TABLE, PAGE, CHOSEN = "search.json", "front.csv", "search.html", "chosen.yaml"
+NUMBERS, TABLE, PAGE = "search.json", "front.csv", "search.html"
 FIGURES = ("search.png", "search.svg")
 NUMBER_COLUMNS = ("chosen", "held_out", "held_out_low", "held_out_high", "gap")
 COLUMNS = ("spec", "amount", "share", "within_budget", *NUMBER_COLUMNS, "edits")
@@ -41,17 +42,8 @@ def search_into(
         return search, write_search(search, request.out, key)
 
 
-def spec_names(search: "Search") -> dict[str, "FrontPoint"]:
-    """The file of each point's spec: `front_01.yaml` is the one of fewest edits, `chosen.yaml` the best within."""
-    edited = [point for point in search.front if point.candidate and point is not search.chosen]
-    digits = max(2, len(str(len(edited))))
-    others = {f"front_{number:0{digits}}.yaml": point for number, point in enumerate(edited, 1)}
-    return {CHOSEN: search.chosen, **others}
-
-
 def write_search(search: "Search", out: Path, key: str = "") -> list[Path]:
     """Write everything; the results of another request, of another `key`, give way."""
-    from surgery.experiment.search.chosen_spec import write_chosen
     from surgery.report.plot_profile import render
     from surgery.report.search_figure import draw_search
     from surgery.report.search_page import render_search

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from surgery.experiment.search.budget import UNIT_TEXTS, amount_text
-from surgery.experiment.search.chosen_spec import interval_text, left_text, spent_text
+from surgery.experiment.search.chosen_spec import CHOSEN, interval_text, left_text, spec_names, spent_text
 from surgery.report.draw_svg import STYLE, draw_svg
 from surgery.report.inline_svg import inline_svg, theme_css
 from surgery.report.page import data_link, without_style
 from surgery.report.search_figure import draw_search
-from surgery.report.search_folder import CHOSEN, spec_names
 from surgery.report.themes import LIGHT
 
 if TYPE_CHECKING:

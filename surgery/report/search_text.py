@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from surgery.experiment.search.budget import UNIT_TEXTS, amount_text
-from surgery.experiment.search.chosen_spec import interval_text, spent_text
-from surgery.report.search_folder import spec_names
+from surgery.experiment.search.chosen_spec import interval_text, spec_names, spent_text
 from surgery.text_table import table
 
 if TYPE_CHECKING:

@@ -209,6 +209,15 @@ def test_another_request_takes_force_and_finds_what_was_measured(pipeline, undis
     assert not (folder / "front_01.yaml").exists()
 
 
+def test_what_was_measured_on_other_prompts_is_not_taken_for_ones_own(undisturbed):
+    """A shelf is told from others by all that its numbers depend on: prompts, call, seed, batches, model, versions."""
+    recipes = [json.loads(path.read_text())["recipe"] for path in (undisturbed / "store" / "sets").iterdir()]
+    for recipe in recipes:
+        assert recipe["prompts"] == [*PROMPTS[::2], *PROMPTS[1::2]]
+        assert recipe.keys() >= {"model", "components", "call", "seed", "batch_size", "dtype", "device", "versions"}
+    assert len({json.dumps([recipe["part"], recipe["numbers"]]) for recipe in recipes}) == len(recipes)
+
+
 def test_a_killed_search_goes_on_and_writes_the_same_to_the_byte(pipeline, undisturbed, tmp_path, monkeypatch):
     """What is killed in the middle of a measurement loses that one: all that were done are found again."""
     keep, kept = Shelf.add, []

@@ -14,11 +14,20 @@ if TYPE_CHECKING:
     from surgery.experiment.search.front import FrontPoint, Neighbour, Reason
     from surgery.metrics.intervals import Interval
 
+CHOSEN = "chosen.yaml"
 LINE = 116  # characters of a comment
 WARNING = (
     "The least damage of this kind does not draw the best pictures for certain, and what wins may be another after "
     "healing: evaluate it before you build on it."
 )
+
+
+def spec_names(search: "Search") -> dict[str, "FrontPoint"]:
+    """The file of each point's spec: `front_01.yaml` is the one of fewest edits, `chosen.yaml` the best within."""
+    edited = [point for point in search.front if point.candidate and point is not search.chosen]
+    digits = max(2, len(str(len(edited))))
+    others = {f"front_{number:0{digits}}.yaml": point for number, point in enumerate(edited, 1)}
+    return {CHOSEN: search.chosen, **others}
 
 
 def write_chosen(search: "Search", point: "FrontPoint") -> str:

@@ -99,7 +99,7 @@ class Measuring:
     def shelf(self, part: int, numbers: range) -> Shelf:
         """The shelf of a part and a batch."""
         if (part, numbers) not in self.shelves:
-            recipe = {**self.recipe, **self.objective.recipe(), "part": part, "prompts": [numbers.start, numbers.stop]}
+            recipe = {**self.recipe, **self.objective.recipe(), "part": part, "numbers": [numbers.start, numbers.stop]}
             self.shelves[part, numbers] = self.store.shelf(recipe)
         return self.shelves[part, numbers]
 
