@@ -13,7 +13,7 @@ from surgery.dit.gates import read_gates as read_gates
 from surgery.dit.model import DiT as DiT
 from surgery.dit.pipelines import ClassDiTPipeline as ClassDiTPipeline
 from surgery.dit.pipelines import TextDiTPipeline as TextDiTPipeline
-from surgery.dit.spectral_loss import SPECTRAL_WEIGHT as SPECTRAL_WEIGHT
-from surgery.dit.spectral_loss import spectral_loss as spectral_loss
+from surgery.dit.spectral import SPECTRAL_WEIGHT as SPECTRAL_WEIGHT
+from surgery.dit.spectral import spectral_loss as spectral_loss
 from surgery.dit.study import study_config as study_config
 from surgery.dit.tiny_pipelines import save_tiny_pipeline as save_tiny_pipeline
