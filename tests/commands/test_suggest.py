@@ -43,6 +43,7 @@ def test_the_spec_says_why_and_from_what(suggest, profile):
     assert "(ShortGPT, arXiv 2403.03853), over all timesteps of hidden_states." in comments
     assert f" Left alone: {STACK}[0, 11]. " in comments
     assert "Importance does not predict quality after fine-tuning" in comments
+    assert "surgery search MODEL --prompts FILE --budget ... measures damage" in result.stderr
     found = json.loads(suggest("--remove", "2", "--json").stdout)
     for layer in found["layers"]:
         assert f"  # {STACK}[{layer['index']}]".ljust(26) in result.stdout
