@@ -211,6 +211,8 @@ def run(
         told_when_stopped(f"the last state is in {request.work_folder}; the same command goes on there"),
     ):
         healed = heal_checkpoint(request)
+    if not healed.is_first:
+        return
     print_json({"out": str(healed.folder), "healed": dict(healed.facts)}) if json else say(describe_healed(healed))
 
 

@@ -18,6 +18,7 @@ from surgery.outputs import own_folder, refuse_folder, refuse_foreign
 from surgery.pipelines.draw import check_call, draw_pictures
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.pipelines.shared_text import text_encoded_once
+from surgery.progress import quietly
 from surgery.publish.pruned_model import refuse_own_source
 from surgery.training.accelerator import open_accelerator, start_trackers
 from surgery.training.adapters import merge_adapters_, put_adapters_, refuse_apart, save_adapters
@@ -44,11 +45,15 @@ DRAWN_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Healed:
-    """What was written; `facts` are the entry `healed` of the manifest."""
+    """What was written; `facts` are the entry `healed` of the manifest.
+
+    `is_first` is false in all but one of several processes: one of them speaks for all.
+    """
 
     folder: Path
     facts: Mapping[str, Any]
     trained: Trained
+    is_first: bool = True
 
 
 def heal_checkpoint(request: HealRequest) -> Healed:
@@ -68,7 +73,8 @@ def heal_checkpoint(request: HealRequest) -> Healed:
     split = split_of(request)
     key = key_of(request, healable, split)
     accelerator = open_accelerator(request.settings, request.work_folder, device=request.device)
-    with _own_work(request, key) if accelerator.is_main_process else nullcontext():
+    is_first = accelerator.is_main_process
+    with quietly(not is_first), _own_work(request, key) if is_first else nullcontext():
         accelerator.wait_for_everyone()
         return _heal(request, healable, split, accelerator)
 
@@ -113,7 +119,7 @@ def _heal(request: HealRequest, healable: Healable, split: Split, accelerator: A
     if accelerator.is_main_process:
         facts = _write(request, healable, teacher, student, facts)
     accelerator.end_training()
-    return Healed(request.out, facts, trained)
+    return Healed(request.out, facts, trained, accelerator.is_main_process)
 
 
 def load_teacher(base: ModelSource, request: HealRequest, accelerator: Any) -> Any:
