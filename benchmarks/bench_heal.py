@@ -1,4 +1,4 @@
-"""Steps of healing against a bare PyTorch loop of the same work, on the bundled pipeline. Aim: 0.9 of its speed or more.
+"""Steps of healing against a bare PyTorch loop of the same work, on the bundled pipeline. Aim: 0.9 of its speed.
 
 The bare loop has its rows in memory, and does nothing but noise them, run teacher and student, and move the weights.
 """

@@ -4,6 +4,7 @@ h are the tokens of a picture (batch, tokens, channels); t and y, the time and t
 (batch, 1, channels): so they can be put among the tokens, be attended to, or be broadcast over them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 CONDITIONINGS = ("in_context", "cross_attention", "adaln_zero", "freq_gate")
 ADAPTIVE = ("adaln_zero", "freq_gate")  # those whose norms are modulated
-ACTIVATIONS = {"gelu": lambda: nn.GELU(approximate="tanh"), "silu": nn.SiLU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": lambda: nn.GELU(approximate="tanh"), "silu": nn.SiLU}
 EPSILON = 1e-6  # of layer norms
 
 

@@ -25,7 +25,7 @@ def _make_label_embedding(channels: int, num_classes: int | None, text_channels:
     return nn.Identity() if text_channels is None else nn.Linear(text_channels, channels)
 
 
-class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]  # diffusers is not typed
     """A diffusion transformer that is told the time and the label in one of four ways (`conditioning`).
 
     `in_context`: as two more tokens, taken out before the head. `cross_attention`: as the two tokens that a second
@@ -52,7 +52,7 @@ class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
     __module__ = "surgery.dit"  # pipelines write down whence a class is; diffusers has a folder `dit` of its own
     _no_split_modules = ["InContextBlock", "CrossAttentionBlock", "AdaptiveBlock"]  # noqa: RUF012  (as diffusers has it)
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         *,
@@ -125,9 +125,9 @@ class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         for embedding in (self.time_embedding.linear_1, self.time_embedding.linear_2, self.label_embedding):
-            if hasattr(embedding, "weight"):
+            if isinstance(embedding, nn.Linear | nn.Embedding):
                 nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
-        zeroed = [block.modulation for block in self.transformer_blocks if hasattr(block, "modulation")]
+        zeroed: list[Any] = [block.modulation for block in self.transformer_blocks if hasattr(block, "modulation")]
         zeroed += [] if self.config.plain_head else [self.modulation_out, self.proj_out]
         for layer in filter(None, zeroed):
             nn.init.zeros_(layer.weight)
@@ -154,7 +154,7 @@ class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         time = self.time_embedding(timestep.expand(len(hidden_states)), hidden_states.dtype)[:, None]
         tokens = self.proj_in(patchify(hidden_states, self.config.patch_size))
         tokens = tokens + self._positions_of(rows, columns).to(tokens.dtype)
-        context = (time, label)
+        context: tuple[torch.Tensor, ...] = (time, label)
         if self.config.conditioning == "in_context":
             tokens, context = torch.cat([tokens, time, label], dim=1), ()
         for block in self.transformer_blocks:

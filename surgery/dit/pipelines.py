@@ -16,7 +16,7 @@ MAX_TOKENS = 512  # of a text
 NUM_STEPS, GUIDANCE_SCALE = 20, 2.5  # the study's
 
 
-class ClassDiTPipeline(DiffusionPipeline):
+class ClassDiTPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is not typed
     """Pictures of classes, by a `DiT` with `num_classes`.
 
     `vae` is any autoencoder of diffusers; without one, the DiT's channels are those of pictures from -1 to 1 (one is
@@ -75,7 +75,7 @@ class ClassDiTPipeline(DiffusionPipeline):
         return _finish(self, latents, output_type, return_dict=return_dict)
 
 
-class TextDiTPipeline(DiffusionPipeline):
+class TextDiTPipeline(DiffusionPipeline):  # type: ignore[misc]  # the same
     """Pictures of texts, by a `DiT` with `pooled_projection_dim`, and any encoder of texts of transformers.
 
     A text is one vector: what the encoder has projected (`text_embeds`) or pooled (`pooler_output`), else the mean of

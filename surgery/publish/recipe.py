@@ -290,7 +290,7 @@ def loading_code(prepared: PreparedModel, folder: str) -> str:
     place = folder
     if prepared.is_pipeline:
         own = prepared.source.pipeline_class
-        name, target = own if own in OWN_CLASSES else "DiffusionPipeline", "pipe"
+        name, target = own if own is not None and own in OWN_CLASSES else "DiffusionPipeline", "pipe"
     elif prepared.source.file is not None:
         method, place = "from_single_file", f"{folder}/{prepared.bytes.shards[0].name}"
         options.append(f"config={json.dumps(f'{folder}/config')}")
