@@ -1,7 +1,7 @@
 """What an exhaustive search would measure, before it does."""
 
 from itertools import islice
-from math import comb
+from math import ceil, comb
 
 from surgery.errors import InputError
 from surgery.experiment.search.edits import Candidate
@@ -21,7 +21,7 @@ def price_exhaustive(sets: Sets, objective: Objective, most: int, num_forwards: 
     """
     limit, savings = sets.full - sets.limit, sorted(sets.saved(frozenset({edit})) for edit in sets.useful)
     if savings[-1] - savings[0] <= 1e-9 * sets.full:  # all save alike: they can be counted without being made
-        num_edits = next(n for n in range(1, len(savings) + 1) if n * savings[0] >= limit - 1e-9 * sets.full)
+        num_edits = ceil((limit - 1e-9 * sets.full) / savings[0])
         refuse_too_many(comb(len(savings), num_edits), most, num_forwards, is_more=False)
     found = list(islice(minimal_sets(sets, sets.useful, sets.add_alone), most + 1))
     refuse_too_many(len(found), most, num_forwards, is_more=len(found) > most)

@@ -70,7 +70,8 @@ def run_search(request: SearchRequest, damage: Damage | None = None) -> Search:
         num_forwards = timesteps * len(choosing)
         candidates = None if width else price_exhaustive(sets, objective, request.max_sets, num_forwards)
         used = SERIAL if damage is not None else engine
-        measuring = Measuring(objective, bench, used, store, recipe, request.batch_size)
+        at_once = request.batch_size if damage is None else len(prompts)  # a function is asked of a set once a half
+        measuring = Measuring(objective, bench, used, store, recipe, at_once)
         measured = MeasuredSets(sets, measuring, choosing, tell_front())
         if candidates is None:
             search_by_beam(measured, width or 1)

@@ -12,7 +12,7 @@ from surgery.experiment.search.budget import Gauge, read_budget
 from surgery.experiment.search.edits import Edit, edits_text, with_edit
 from surgery.experiment.search.halves import split_prompts
 from surgery.experiment.search.latency import Latency
-from surgery.experiment.search.objective import read_weights
+from surgery.experiment.search.objective import HandedIn, read_weights
 from surgery.experiment.search.problem import Sets
 from surgery.experiment.search.store import Store
 from surgery.experiment.search.units import edits_of
@@ -172,6 +172,15 @@ def test_a_spec_of_a_model_with_a_strange_name_names_that_model():
     sets = replace(sets_of("blocks=9"), model='out/my: "model" #2')
     assert read_spec(sets.text(frozenset({Edit(STACK, 1)}))).model == 'out/my: "model" #2'
     assert plan_spec(read_spec(sets.text(frozenset())), sets.anatomy).plan.is_identity
+
+
+@pytest.mark.parametrize("answer", [1.0, [1.0] * 4, ["x"] * 3, None], ids=str)
+def test_a_function_that_gives_no_number_a_prompt_is_refused(answer):
+    prompts = ("a", "b", "c")
+    odd = HandedIn("odd", lambda spec, prompts: answer, prompts)
+    unit = odd.unit({"row": sets_of("blocks=9").planned(frozenset())}, 0, range(3))
+    with pytest.raises(InputError, match="the objective odd was given 3 prompts, and did not return as many numbers"):
+        unit.run(None, lambda number, text: None)
 
 
 # Prompts, weights, and what is kept.
