@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from surgery.errors import TraceError as TraceError
     from surgery.errors import WorkerError as WorkerError
     from surgery.experiment.profiling import profile as profile
+    from surgery.experiment.spectrum import spectrum as spectrum
     from surgery.face import evaluate as evaluate
     from surgery.graph.apply import apply as apply
     from surgery.pipelines.standing import standing_at as standing_at
@@ -61,6 +62,7 @@ __all__ = [
     "load_spec",
     "load_variant",
     "profile",
+    "spectrum",
     "standing_at",
     "suggest",
 ]
@@ -91,6 +93,7 @@ _HOMES = {
     "load_spec": "surgery.spec.load",
     "load_variant": "surgery.publish.graph_folder",
     "profile": "surgery.experiment.profiling",
+    "spectrum": "surgery.experiment.spectrum",
     "standing_at": "surgery.pipelines.standing",
     "suggest": "surgery.profiles.suggesting",
 }

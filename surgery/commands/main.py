@@ -28,6 +28,7 @@ from surgery.commands import (
     remap,
     report,
     schema,
+    spectrum,
     suggest,
 )
 from surgery.commands.output import say
@@ -88,6 +89,7 @@ app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
 app.command("plot")(plot.run)
 app.command("suggest")(suggest.run)
+app.command("spectrum")(spectrum.run)
 app.add_typer(export.app, name="export")
 app.command("schema")(schema.run)
 app.command("doctor")(doctor.run)

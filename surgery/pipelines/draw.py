@@ -55,7 +55,7 @@ def draw_pictures(
             longer videos.
     """
     check_call(pipe, call)
-    _refuse_long_videos(pipe, call)
+    refuse_long_videos(pipe, call)
     conditions = conditions_of(pipe, prompts)
     found: list[Drawing] = []
     for start in range(0, len(prompts), batch_size):
@@ -72,7 +72,7 @@ def draw_pictures(
     return found
 
 
-def _refuse_long_videos(pipe: Any, call: Mapping[str, Any]) -> None:
+def refuse_long_videos(pipe: Any, call: Mapping[str, Any]) -> None:
     """Raise InputError where the call is known to draw videos: nobody should wait for them."""
     known = inspect.signature(type(pipe).__call__).parameters.get(NUM_FRAMES)
     number = None if known is None else call.get(NUM_FRAMES, known.default)
