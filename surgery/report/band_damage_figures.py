@@ -15,7 +15,7 @@ from surgery.spectra.band_damage import BandDamage, lean
 from surgery.spectra.trajectory import LATENTS, PICTURES, intervals_of
 
 OF_VIEW = {LATENTS: "last latents", PICTURES: "pictures"}
-DIFFERENCE = "difference from the baseline (1: unrelated)"
+DIFFERENCE = "difference"
 ROW_HEIGHT, CELL_WIDTH = 0.24, 0.72  # inches: a cell has room for its number and half of its interval
 MAX_NAME = 36
 
@@ -28,16 +28,17 @@ def draw_band_damage(
     views = list(next(iter(damages.values())))
     widths = [CELL_WIDTH * next(iter(damages.values()))[view].difference.shape[1] + 0.9 for view in views]
     num = len(next(iter(damages.values()))[views[0]].difference)
-    note = f"N = {num} prompt{'s' * (num != 1)}, the same noise; +- is half of the 95% interval" * (num > 1)
+    note = "difference from the baseline of the same prompts: 0 none, 1 as two unrelated pictures\ndetail - layout: the "
+    note += f"upper half of the bands less the lower; N = {num}" + ", with 95% intervals" * (num > 1)
     width = sum(widths) + 2.2 + 0.085 * min(MAX_NAME, max(map(len, names)))
     title = f"Which bands of frequency surgery damages\n{class_name}"
-    figure = new_figure(max(5.2, width), ROW_HEIGHT * len(names) + 1.7, theme, title, note)
+    figure = new_figure(max(5.2, width), ROW_HEIGHT * max(6, len(names)) + 1.9, theme, title, note)
     panels = figure.subplots(1, len(views) + 1, squeeze=False, sharey=True, width_ratios=[*widths, 1.7])[0]
     for axes, view in zip(panels, views, strict=False):
         _draw_map(figure, axes, [damages[name][view] for name in names], bands, OF_VIEW[view], theme)
     panels[0].set_yticks(range(len(names)), [shorten(name, MAX_NAME) for name in names])
     panels[0].invert_yaxis()
-    _draw_lean(panels[-1], [damages[name][views[-1]] for name in names], OF_VIEW[views[-1]], theme)
+    _draw_lean(panels[-1], [damages[name][views[-1]] for name in names], theme)
     return figure
 
 
@@ -58,8 +59,8 @@ def _draw_map(
     add_color_bar(figure, image, axes, theme, DIFFERENCE, pad=0.02, aspect=24)
 
 
-def _draw_lean(axes: Axes, rows: Sequence[BandDamage], title: str, theme: Theme) -> None:
-    style_axes(axes, theme, title=f"detail - layout, {title}", x="upper - lower half of the bands")
+def _draw_lean(axes: Axes, rows: Sequence[BandDamage], theme: Theme) -> None:
+    style_axes(axes, theme, title="detail - layout", x=DIFFERENCE)
     axes.axvline(0, color=theme.ink, linewidth=0.9, linestyle="--")
     for number, row in enumerate(rows):
         found = lean(row)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from surgery.metrics.intervals import Interval
 from surgery.report.panels import SMALL, TIMESTEP, new_figure, style_axes
@@ -19,19 +20,20 @@ from surgery.spectra.trajectory import VIEWS, Settled, Trajectories, ViewCurves,
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.5, 2.5  # inches
 CYCLES = "cycles per picture"
+LINEAR_UP_TO = 2.0  # log2 of a ratio of powers, on an axis that is logarithmic beyond
 NUM_TIMES = 5  # of which a spectrum is drawn
-COLOR_RANGE = (0.05, 0.9)  # of the colour map: its ends are lost on one of the papers
+COLOR_RANGES = {"light": (0.0, 0.88), "dark": (0.25, 1.0)}  # of the colour map: on each paper one of its ends is lost
 
 
-def shades(count: int) -> list[tuple[float, ...]]:
+def shades(count: int, theme: Theme) -> list[tuple[float, ...]]:
     """So many colours in the order of the colour map."""
-    return [tuple(matplotlib.colormaps[COLORMAP](place)) for place in np.linspace(*COLOR_RANGE, count)]
+    return [tuple(matplotlib.colormaps[COLORMAP](place)) for place in np.linspace(*COLOR_RANGES[theme.name], count)]
 
 
 def draw_bands(trajectories: Trajectories, class_name: str, theme: Theme) -> Figure:
     """A column a view: power in each band against the timestep, and below it how far the model's is from the null's."""
     views, shares = trajectories.views, trajectories.shares
-    colors = shades(len(trajectories.bands))
+    colors = shades(len(trajectories.bands), theme)
     title = f"Power in bands of frequency while {class_name} samples"
     figure = new_figure(PANEL_WIDTH * len(views), 2 * PANEL_HEIGHT + 1.3, theme, title)
     panels = figure.subplots(2, len(views), squeeze=False, sharex=True)
@@ -41,6 +43,7 @@ def draw_bands(trajectories: Trajectories, class_name: str, theme: Theme) -> Fig
         style_axes(below, theme, x=TIMESTEP, y="log2 (model / null)" if column == 0 else "")
         for number in range(view.num_bands):
             _draw_power(above, view, number, shares, colors[number])
+        _set_log_scale(above, theme)
         _draw_differences(below, view, shares, colors, theme)
     panels[0, 0].set_xlim(float(shares.max()) + 0.02, -0.02)
     labels = [f"{name} {CYCLES}" for name in trajectories.bands.names]
@@ -52,7 +55,12 @@ def draw_bands(trajectories: Trajectories, class_name: str, theme: Theme) -> Fig
 def _draw_power(axes: Axes, view: ViewCurves, number: int, shares: Array, color: tuple[float, ...]) -> None:
     for power, style in ((view.power, "-"), (view.null, "--")):
         axes.plot(shares, power[:, :, number + 1].mean(axis=0), style, color=color, linewidth=1.3)
+
+
+def _set_log_scale(axes: Axes, theme: Theme) -> None:
+    """A logarithmic axis of powers, labelled at decades, or between them where there is hardly one."""
     axes.set_yscale("log")
+    axes.tick_params(axis="y", which="minor", labelsize=SMALL, labelcolor=theme.ink, color=theme.faint)
 
 
 def _draw_differences(
@@ -63,13 +71,18 @@ def _draw_differences(
     for number in range(view.num_bands):
         axes.plot(shares, mean[:, number], color=colors[number], linewidth=1.3)
         axes.fill_between(shares, low[:, number], high[:, number], color=colors[number], alpha=0.2, linewidth=0)
+    if np.abs(mean).max() > LINEAR_UP_TO:  # at pure noise the null knows nothing, and all else would be a line
+        axes.set_yscale("symlog", linthresh=LINEAR_UP_TO)
+        axes.yaxis.set_major_locator(FixedLocator([-20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20]))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
 
 
 def draw_rings(trajectories: Trajectories, class_name: str, theme: Theme) -> Figure:
     """A panel a view: the radial spectrum at some times, the model's and the null's."""
     views, shares = trajectories.views, trajectories.shares
     times = times_drawn(len(shares))
-    colors = shades(len(times))
+    colors = shades(len(times), theme)
     figure = new_figure(
         PANEL_WIDTH * len(views), PANEL_HEIGHT + 1.7, theme, f"Spectra by time while {class_name} samples"
     )
@@ -82,7 +95,7 @@ def draw_rings(trajectories: Trajectories, class_name: str, theme: Theme) -> Fig
                 axes.plot(cycles, rings[time, 1:], style, color=color, linewidth=1.2)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_yscale("log")
+        _set_log_scale(axes, theme)
     handles = [
         Line2D([], [], color=color, label=f"at {shares[time]:.2f} of the noise range" if shares[time] else "the end")
         for time, color in zip(times, colors, strict=True)

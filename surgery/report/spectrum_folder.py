@@ -160,11 +160,24 @@ def spectrum_text(spectra: "Spectra") -> str:
         table(rows, wrap={0}),
         "the null: the model's own last latents noised forward, seen through a linear filter that knows their mean "
         "spectrum alone",
+        _departure_text(found),
         *_notes(found),
     ]
     if spectra.damages:
         lines += ["", *_damage_lines(spectra)]
     return "\n".join(lines)
+
+
+def _departure_text(found: Trajectories) -> str:
+    """Where the power of the noisy latents is furthest from that of the null, in each band."""
+    view = found.views[0]
+    mean, low, high = intervals_of(view.differences())
+    parts = []
+    for number, name in enumerate(found.bands.names[: view.num_bands]):
+        time = int(np.abs(mean[:, number]).argmax())
+        cell = _cell(*(ends[time, number] for ends in (mean, low, high)))
+        parts.append(f"{cell} at {found.shares[time]:.2f} in {name}")
+    return f"{VIEWS[view.name]}, log2 of the model's power over the null's, where it is furthest: {'; '.join(parts)}"
 
 
 def _damage_lines(spectra: "Spectra") -> Iterator[str]:
