@@ -23,7 +23,7 @@ from surgery.spec.load import Spec, load_spec
 from surgery.spectra.band_damage import BandDamage, damage_in_bands
 from surgery.spectra.bands import Array, Bands, read_bands
 from surgery.spectra.forward_noise import filter_noised, mean_spectrum, noise_forward, noise_of_null
-from surgery.spectra.latent_pictures import decode_latents, refuse_other_decoding
+from surgery.spectra.latent_pictures import Decoding, find_decoding
 from surgery.spectra.power import power_spectrum
 from surgery.spectra.prediction import NoiseLevel
 from surgery.spectra.sampling import Sampled, sample_batch
@@ -156,6 +156,7 @@ class _Watched:
     def __init__(self, asked: Asked, meter: Meter) -> None:
         self.asked, self.meter = asked, meter
         self.bands: Bands | None = None
+        self.decoding: Decoding | None = None
         self.levels: list[NoiseLevel] = []
         self.shares: list[float] = []
         self.latents: list[torch.Tensor] = []
@@ -170,6 +171,7 @@ class _Watched:
         if [step.share for step in found.steps] != self.shares:
             raise InputError("the batches were not sampled at the same timesteps, so that they can't be averaged")
         self.latents.append(found.latents)
+        self.pictures += [] if found.pictures is None else [found.pictures]
         for view, tensors in self._views(
             [step.state for step in found.steps], [step.predicted for step in found.steps], found
         ).items():
@@ -187,7 +189,7 @@ class _Watched:
         grid = found.latents if found.pictures is None else found.pictures
         self.bands = read_bands(self.asked.bands, min(grid.shape[-2:]) / 2)
         if found.pictures is not None:
-            refuse_other_decoding(self.asked.pipe, found.latents, found.pictures)
+            self.decoding = find_decoding(self.asked.pipe, found.latents, found.pictures)
         self.shares = [step.share for step in found.steps]
         self.levels = [step.level for step in found.steps]
 
@@ -206,16 +208,13 @@ class _Watched:
     ) -> dict[str, list[torch.Tensor]]:
         """Each view at each time, the end last."""
         views = {LATENTS: [*states, end.latents], PREDICTED: [*predicted, end.latents]}
-        if end.pictures is not None:
-            decoded = [decode_latents(self.asked.pipe, each) for each in predicted]
-            self.pictures.append(end.pictures)
-            views[PICTURES] = [*decoded, end.pictures]
+        if self.decoding is not None and end.pictures is not None:
+            views[PICTURES] = [*(self.decoding.pictures(each) for each in predicted), end.pictures]
         return views
 
     def finish(self) -> Trajectories:
         """Noise what was drawn forward, measure that, and put both together."""
         spectrum_of_all = mean_spectrum(torch.cat(self.latents))
-        own_pictures = list(self.pictures)
         for place, numbers in enumerate(self.asked.batches()):
             latents = self.latents[place]
             noise = noise_of_null(latents.shape[1:], [self.asked.seed + number for number in numbers])
@@ -223,11 +222,10 @@ class _Watched:
             predicted = [
                 filter_noised(state, spectrum_of_all, level) for state, level in zip(states, self.levels, strict=True)
             ]
-            end = Sampled((), latents, own_pictures[place] if own_pictures else None)
+            end = Sampled((), latents, self.pictures[place] if self.pictures else None)
             for view, tensors in self._views(states, predicted, end).items():
                 self.null.add(view, tensors, self.known_bands)
             self.meter.advance(len(numbers))
-        self.pictures = own_pictures
         views = tuple(self._curves(view) for view in self.own.power)
         return Trajectories(self.known_bands, np.array([*self.shares, 0.0]), views)
 

@@ -4,6 +4,7 @@ Tokens are unpacked by packing numbers as the pipeline does, and looking where e
 latents is tried, and taken for known where its own pictures come out.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,29 @@ class LatentLayout:
     shape: tuple[int, int, int]
     order: torch.Tensor | None = None
 
-    def pictures(self, samples: torch.Tensor) -> torch.Tensor:
-        """Samples of a batch as (batch, channels, height, width)."""
-        flat = samples.flatten(1)
+    def pictures(self, samples: torch.Tensor, count: int) -> torch.Tensor:
+        """Samples of a batch of so many pictures as (batch, channels, height, width).
+
+        Raises:
+            RefusedError: there are other rows than those of the pictures, or than copies of them.
+        """
+        flat = refuse_other_rows(samples, count)[:count].flatten(1)
         order = self.order
         return (flat if order is None else flat[:, order.to(flat.device)]).reshape(-1, *self.shape)
+
+
+def refuse_other_rows(samples: torch.Tensor, count: int) -> torch.Tensor:
+    """The samples themselves; RefusedError where they are neither a row a picture, nor copies of such rows, one for each
+    branch of guidance (as DiT's pipeline has it).
+    """
+    times, rest = divmod(len(samples), count)
+    copies = [samples[:count]] * times
+    if rest or not times or not torch.equal(torch.cat(copies), samples):
+        raise RefusedError(
+            f"the scheduler is given {len(samples)} rows for {count} pictures, which are no copies of one another; which "
+            "are the pictures is not known"
+        )
+    return samples
 
 
 def find_layout(pipe: Any, sample: torch.Tensor, size: tuple[int, int] | None) -> LatentLayout:
@@ -89,52 +108,63 @@ def _shape_before_packing(pipe: Any, number: int, size: tuple[int, int]) -> tupl
     return (channels, rows, columns) if channels * rows * columns == number else None
 
 
-@torch.no_grad()
-def decode_latents(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Latents (batch, channels, height, width) as pictures (batch, 3, height, width) from 0 to 1, as pipelines decode.
+@dataclass(frozen=True)
+class Decoding:
+    """How latents become what an autoencoder decodes: latents * scale + shift, each a number a channel, or one."""
+
+    vae: Any
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    @torch.no_grad()
+    def pictures(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (batch, channels, height, width) as pictures (batch, 3, height, width) from 0 to 1.
+
+        Raises:
+            RefusedError: the autoencoder decodes no such latents.
+        """
+        decoded = latents if self.vae is None else self._decoded(latents)
+        return (decoded.float().cpu() / 2 + 0.5).clamp(0, 1)
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        given = latents.to(self.vae.device, self.vae.dtype) * self.scale.to(self.vae.device, self.vae.dtype)
+        given = given + self.shift.to(given)
+        is_video = any(isinstance(module, torch.nn.Conv3d) for module in self.vae.modules())
+        try:
+            decoded: torch.Tensor = self.vae.decode(given.unsqueeze(2) if is_video else given, return_dict=False)[0]
+        except (ValueError, RuntimeError, TypeError, LookupError) as error:
+            reason = str(error).splitlines()[0]
+            raise RefusedError(f"{type(self.vae).__name__} does not decode these latents: {reason}") from None
+        return decoded[:, :, 0] if is_video else decoded
+
+
+def find_decoding(pipe: Any, latents: torch.Tensor, own: torch.Tensor) -> Decoding:
+    """How a pipeline has decoded latents to its own pictures (batch, 3, height, width) from 0 to 1.
 
     Raises:
-        RefusedError: the autoencoder decodes no such latents.
+        RefusedError: in no way that is known.
     """
-    vae = getattr(pipe, "vae", None)
-    if vae is None:
-        return (latents.float().cpu() / 2 + 0.5).clamp(0, 1)
-    scaled = _as_the_decoder_takes(vae, latents.to(vae.device, vae.dtype))
-    try:
-        decoded = vae.decode(scaled, return_dict=False)[0]
-        if decoded.ndim == VIDEO_NDIM:
-            decoded = decoded[:, :, 0]
-    except (ValueError, RuntimeError, TypeError, LookupError) as error:
-        raise RefusedError(
-            f"{type(vae).__name__} does not decode these latents: {str(error).splitlines()[0]}"
-        ) from None
-    return (decoded.float().cpu() / 2 + 0.5).clamp(0, 1)
-
-
-def _as_the_decoder_takes(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Latents with the scale and shift of an autoencoder's config undone."""
-    config = vae.config
-    mean, deviation = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and deviation is not None:
-        shape = (1, -1, 1, 1)
-        scale = 1.0 if config.get("scaling_factor") is None else config.scaling_factor
-        latents = latents / scale * torch.tensor(deviation).to(latents).view(shape)
-        latents = latents + torch.tensor(mean).to(latents).view(shape)
-    else:
-        latents = latents / (config.get("scaling_factor") or 1.0) + (config.get("shift_factor") or 0.0)
-    is_video = any(isinstance(module, torch.nn.Conv3d) for module in vae.modules())
-    return latents.unsqueeze(2) if is_video else latents
-
-
-def refuse_other_decoding(pipe: Any, latents: torch.Tensor, own: torch.Tensor) -> None:
-    """Raise RefusedError where latents do not decode to the pipeline's own pictures (batch, 3, height, width)."""
-    decoded = decode_latents(pipe, latents)
-    if decoded.shape == own.shape and float((decoded - own).abs().max()) <= TOLERANCE:
-        return
+    for decoding in _known_decodings(getattr(pipe, "vae", None)):
+        decoded = decoding.pictures(latents)
+        if decoded.shape == own.shape and float((decoded - own).abs().max()) <= TOLERANCE:
+            return decoding
     raise RefusedError(
         f"how {type(pipe).__name__} decodes its latents is not known: decoded here, they are not its own pictures; give "
         "--no-pictures, for the bands of the latents alone"
     )
+
+
+def _known_decodings(vae: Any) -> Iterator[Decoding]:
+    """By an autoencoder's config: its statistics by channel, its scale and shift, or its scale alone."""
+    config = {} if vae is None else vae.config
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    scale = 1 / (config.get("scaling_factor") or 1.0)
+    if mean is not None and deviation is not None:
+        by_channel = [torch.tensor(values).view(1, -1, 1, 1) for values in (deviation, mean)]
+        yield Decoding(vae, by_channel[0] * scale, by_channel[1])
+    if config.get("shift_factor"):
+        yield Decoding(vae, torch.tensor(scale), torch.tensor(config["shift_factor"]))
+    yield Decoding(vae, torch.tensor(scale), torch.tensor(0.0))
 
 
 def pictures_of_answer(pipe: Any, answer: Any) -> torch.Tensor:

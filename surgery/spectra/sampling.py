@@ -43,6 +43,7 @@ class _Notes:
     """What is noted while a pipeline samples."""
 
     pipe: Any
+    num_pictures: int
     with_steps: bool
     size: tuple[int, int] | None
     on_step: Callable[[], None]
@@ -63,7 +64,7 @@ class _Notes:
             return
         share, level = share_of(scheduler, timestep), noise_level(scheduler, timestep)
         predicted = predict_clean(scheduler, level, sample, prediction)
-        pictures = (self.layout.pictures(value).float().cpu() for value in (sample, predicted))
+        pictures = (self.layout.pictures(value, self.num_pictures).float().cpu() for value in (sample, predicted))
         self.steps[share] = SampledStep(share, level, *pictures)
 
     def after(self, answer: Any) -> None:
@@ -91,7 +92,7 @@ def sample_batch(
     """
     check_call(pipe, call)
     refuse_long_videos(pipe, call)
-    notes = _Notes(pipe, with_steps, _size_of(pipe, call), on_step)
+    notes = _Notes(pipe, len(prompts), with_steps, _size_of(pipe, call), on_step)
     output_type = "np" if with_pictures else "latent"
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
     conditions = conditions_of(pipe, prompts)
@@ -102,7 +103,7 @@ def sample_batch(
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
     if notes.last is None or notes.layout is None:
         raise InputError(f"{type(pipe).__name__} takes no step of its scheduler in this call; sample at least one")
-    latents = notes.layout.pictures(notes.last).float().cpu()
+    latents = notes.layout.pictures(notes.last, len(prompts)).float().cpu()
     _refuse_unfinished(latents, "latents")
     steps = tuple(notes.steps.values())
     for step in steps:
