@@ -189,7 +189,7 @@ def _damage_lines(spectra: "Spectra") -> Iterator[str]:
     for name, by_view in spectra.damages.items():
         mean, low, high = intervals_of(by_view[view].difference)
         leaning = lean(by_view[view])
-        cells = [_cell(*cell) for cell in zip(mean, low, high, strict=True)]
+        cells = [_cell(*cell, digits=3) for cell in zip(mean, low, high, strict=True)]
         rows.append([name, *cells, "" if leaning is None else interval_text(leaning)])
     yield f"What surgery does to each band of the {view} (0: as the baseline, 1: unrelated to it):"
     yield table(rows, wrap={0})
@@ -215,5 +215,5 @@ def interval_text(found: Interval) -> str:
     return _cell(found.value, found.low, found.high)
 
 
-def _cell(value: float, low: float, high: float) -> str:
-    return f"{value:.2f}" if np.isnan(low) else f"{value:.2f}+-{(high - low) / 2:.2f}"
+def _cell(value: float, low: float, high: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f}" if np.isnan(low) else f"{value:.{digits}f}+-{(high - low) / 2:.{digits}f}"
