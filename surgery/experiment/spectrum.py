@@ -20,8 +20,9 @@ from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.shared_text import text_encoded_once
 from surgery.progress import Meter, show_progress
 from surgery.spec.load import Spec, load_spec
-from surgery.spectra.band_damage import BandDamage, damage_in_bands
+from surgery.spectra.band_damage import BandDamage
 from surgery.spectra.bands import Array, Bands, read_bands
+from surgery.spectra.compare_pictures import damage_in_bands
 from surgery.spectra.forward_noise import filter_noised, mean_spectrum, noise_forward, noise_of_null
 from surgery.spectra.latent_pictures import Decoding, find_decoding
 from surgery.spectra.power import power_spectrum

@@ -18,6 +18,7 @@ OF_VIEW = {LATENTS: "last latents", PICTURES: "pictures"}
 DIFFERENCE = "difference"
 ROW_HEIGHT, CELL_WIDTH = 0.24, 0.72  # inches: a cell has room for its number and half of its interval
 MAX_NAME = 36
+LEAST_SCALE = 0.01  # of the colours, where nothing differs
 
 
 def draw_band_damage(
@@ -34,8 +35,10 @@ def draw_band_damage(
     title = f"Which bands of frequency surgery damages\n{class_name}"
     figure = new_figure(max(5.2, width), ROW_HEIGHT * max(6, len(names)) + 1.9, theme, title, note)
     panels = figure.subplots(1, len(views) + 1, squeeze=False, sharey=True, width_ratios=[*widths, 1.7])[0]
+    most = max(float(damage.difference.mean(axis=0).max()) for row in damages.values() for damage in row.values())
+    norm = Normalize(0, max(most, LEAST_SCALE))
     for axes, view in zip(panels, views, strict=False):
-        _draw_map(figure, axes, [damages[name][view] for name in names], bands, OF_VIEW[view], theme)
+        _draw_map(figure, axes, [damages[name][view] for name in names], bands, OF_VIEW[view], norm, theme)
     panels[0].set_yticks(range(len(names)), [shorten(name, MAX_NAME) for name in names])
     panels[0].invert_yaxis()
     _draw_lean(panels[-1], [damages[name][views[-1]] for name in names], theme)
@@ -43,17 +46,23 @@ def draw_band_damage(
 
 
 def _draw_map(
-    figure: Figure, axes: Axes, rows: Sequence[BandDamage], bands: Sequence[str], title: str, theme: Theme
+    figure: Figure,
+    axes: Axes,
+    rows: Sequence[BandDamage],
+    bands: Sequence[str],
+    title: str,
+    norm: Normalize,
+    theme: Theme,
 ) -> None:
     found = [intervals_of(row.difference) for row in rows]
     cells = np.stack([mean for mean, _, _ in found])
     halves = np.stack([(high - low) / 2 for _, low, high in found])
     style_axes(axes, theme, title=title, x=CYCLES)
-    image = draw_cells(axes, cells, Normalize(0, max(1.0, float(cells.max()))), theme)
+    image = draw_cells(axes, cells, norm, theme)
     for (row, column), value in np.ndenumerate(cells):
         half = halves[row, column]
         shown = f"{value:.2f}" + ("" if np.isnan(half) else f"±{half:.2f}")
-        color = "white" if value < 0.55 * image.norm.vmax else "black"
+        color = "white" if norm(value) < 0.55 else "black"
         axes.text(column, row, shown, ha="center", va="center", fontsize=6, color=color)
     axes.set_xticks(range(cells.shape[1]), bands[: cells.shape[1]])
     add_color_bar(figure, image, axes, theme, DIFFERENCE, pad=0.02, aspect=24)

@@ -100,7 +100,7 @@ def draw_rings(trajectories: Trajectories, class_name: str, theme: Theme) -> Fig
         Line2D([], [], color=color, label=f"at {shares[time]:.2f} of the noise range" if shares[time] else "the end")
         for time, color in zip(times, colors, strict=True)
     ]
-    note = f"{_note(trajectories)}\npower per frequency: 1 for white noise of variance 1"
+    note = f"{_note(trajectories, with_intervals=False)}\npower per frequency: 1 for white noise of variance 1"
     _add_legend(figure, [*handles, *_null_handles(theme)], theme, note)
     return figure
 
@@ -149,9 +149,11 @@ def _null_handles(theme: Theme) -> list[Line2D]:
     ]
 
 
-def _note(trajectories: Trajectories) -> str:
+def _note(trajectories: Trajectories, *, with_intervals: bool = True) -> str:
     num = trajectories.num_prompts
-    text = f"N = {num} prompt{'s' * (num != 1)}" + (", with 95% intervals" if num > 1 else ", too few for intervals")
+    text = f"N = {num} prompt{'s' * (num != 1)}"
+    if with_intervals:
+        text += ", with 95% intervals" if num > 1 else ", too few for intervals"
     beyond = next((view for view in trajectories.views if view.num_bands < len(trajectories.bands)), None)
     if beyond is not None:
         text += f"; latents of side {beyond.side} have no more than {beyond.side / 2:g} cycles"

@@ -1,18 +1,12 @@
-"""Pictures of variants and of the baseline, prompt by prompt -> which bands of frequency the surgery has damaged.
+"""What surgery has done to bands of frequency, prompt by prompt, as data; see `compare_pictures` for how it is measured.
 
 What the painters' study (arXiv 2407.09298) calls layout is in the low bands, fine detail in the high ones.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
-from surgery.errors import InputError
 from surgery.metrics.intervals import Interval, mean_interval
-from surgery.spectra.bands import Array, Bands
-from surgery.spectra.power import band_differences, power_spectrum
-from surgery.spectra.trajectory import LEAST_POWER
+from surgery.spectra.bands import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,20 +17,6 @@ class BandDamage:
 
     difference: Array
     change: Array
-
-
-def damage_in_bands(found: torch.Tensor, baseline: torch.Tensor, bands: Bands) -> BandDamage:
-    """What a row's pictures (N, channels, height, width) are against the baseline's of the same prompts and noise.
-
-    Raises:
-        InputError: they are not alike in number or size.
-    """
-    if found.shape != baseline.shape:
-        raise InputError(
-            f"a row has pictures {tuple(found.shape)}, and the baseline {tuple(baseline.shape)}; they do not pair"
-        )
-    own, other = (np.maximum(power_spectrum(each, bands).power[:, 1:-1], LEAST_POWER) for each in (found, baseline))
-    return BandDamage(band_differences(found, baseline, bands), np.log2(own) - np.log2(other))
 
 
 def lean(damage: BandDamage) -> Interval | None:

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
-from surgery.spectra.band_damage import BandDamage, damage_in_bands, lean
+from surgery.spectra.band_damage import BandDamage, lean
 from surgery.spectra.bands import octave_bands
+from surgery.spectra.compare_pictures import damage_in_bands
 from surgery.spectra.trajectory import (
     LATENTS,
     PREDICTED,
@@ -74,8 +76,6 @@ def test_the_lean_is_detail_minus_layout():
 
 def test_a_blurred_picture_is_damaged_in_its_high_bands_and_a_faded_one_in_all_alike():
     """The change of power says which way: -2 in log2 is a quarter of the power."""
-    import torch
-
     pictures = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     coefficients = torch.fft.fft2(pictures)
     cycles = torch.from_numpy(np.hypot(*np.meshgrid(np.fft.fftfreq(32) * 32, np.fft.fftfreq(32) * 32)))
