@@ -30,8 +30,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="MODEL|SPEC...",
-            help=f"One model; or specs of one ({POINT_HELP}), or compiled folders of one, whose pictures are compared with "
-            "those of the model as it is, band by band.",
+            help=f"One model; or specs of one ({POINT_HELP}), or compiled folders of one, whose pictures are compared "
+            "with those of the model as it is, band by band.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for numbers and figures; it must be new or empty.")],

@@ -1,4 +1,4 @@
-"""A model or its variants, and prompts -> the spectra of sampling, beside the null, and the bands that surgery damages."""
+"""A model or its variants, and prompts -> spectra of sampling, beside the null, and the bands that surgery damages."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -91,7 +91,7 @@ def spectrum(
     `profile` holds their means, and `call` are arguments of the pipeline's call. Nothing is written.
 
     Raises:
-        InputError: there is no prompt, the pipeline refuses the call, samples videos or no pictures, or bands do not fit.
+        InputError: there is no prompt, bands do not fit, or the pipeline refuses the call, or samples no pictures.
         SpecError: a spec has faults.
         RefusedError: a spec can't be done on the model, or how its latents are laid out or decoded is not known.
     """

@@ -1,4 +1,4 @@
-"""What surgery did to bands of frequency -> a map of rows and bands, with intervals, and whether detail or layout suffers."""
+"""What surgery did to bands of frequency -> a map of rows and bands, and whether detail or layout suffers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +29,9 @@ def draw_band_damage(
     views = list(next(iter(damages.values())))
     widths = [CELL_WIDTH * next(iter(damages.values()))[view].difference.shape[1] + 0.9 for view in views]
     num = len(next(iter(damages.values()))[views[0]].difference)
-    note = "difference from the baseline of the same prompts: 0 none, 1 as two unrelated pictures\ndetail - layout: the "
+    note = (
+        "difference from the baseline of the same prompts: 0 none, 1 as two unrelated pictures\ndetail - layout: the "
+    )
     note += f"upper half of the bands less the lower; N = {num}" + ", with 95% intervals" * (num > 1)
     width = sum(widths) + 2.2 + 0.085 * min(MAX_NAME, max(map(len, names)))
     title = f"Which bands of frequency surgery damages\n{class_name}"

@@ -131,7 +131,9 @@ def draw_settled(found: Sequence[Settled], trajectories: Trajectories, class_nam
         Line2D([], [], color=theme.series[0], marker="o", markersize=5, label="the model"),
         Line2D([], [], color=theme.ink, marker="o", markersize=5, markerfacecolor=theme.paper, label="the null"),
     ]
-    note = f"{_note(trajectories)}\nfrom here on its power stays within 5% of its end, by prompt; a time is that of a step"
+    note = (
+        f"{_note(trajectories)}\nfrom here on its power stays within 5% of its end, by prompt; a time is that of a step"
+    )
     _add_legend(figure, handles, theme, note)
     return figure
 

@@ -177,7 +177,7 @@ def _departure_text(found: Trajectories) -> str:
         time = int(np.abs(mean[:, number]).argmax())
         cell = _cell(*(ends[time, number] for ends in (mean, low, high)))
         parts.append(f"{cell} at {found.shares[time]:.2f} in {name}")
-    return f"{VIEWS[view.name]}, log2 of the model's power over the null's, where it is furthest: {'; '.join(parts)}"
+    return f"{VIEWS[view.name]}, log2 of the model's power over the null's where furthest: {'; '.join(parts)}"
 
 
 def _damage_lines(spectra: "Spectra") -> Iterator[str]:
@@ -203,8 +203,8 @@ def _notes(found: Trajectories) -> Iterator[str]:
         beyond = found.bands.names[view.num_bands :]
         if beyond:
             yield (
-                f"latents of side {view.side} have {view.side / 2:g} cycles at most: {', '.join(beyond)} are of decoded "
-                "pictures alone"
+                f"latents of side {view.side} have {view.side / 2:g} cycles at most: {', '.join(beyond)} are of "
+                "decoded pictures alone"
             )
 
 

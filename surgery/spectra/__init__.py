@@ -1,1 +1,1 @@
-"""Frequency analysis of sampling: how much power lies in which band of frequencies, at which time, and after surgery."""
+"""Frequency analysis of sampling: how much power lies in which band of frequencies, when, and after surgery."""

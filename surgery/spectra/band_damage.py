@@ -1,4 +1,4 @@
-"""What surgery has done to bands of frequency, prompt by prompt, as data; see `compare_pictures` for how it is measured.
+"""What surgery has done to bands of frequency, prompt by prompt, as data; `compare_pictures` measures it.
 
 What the painters' study (arXiv 2407.09298) calls layout is in the low bands, fine detail in the high ones.
 """
@@ -11,8 +11,8 @@ from surgery.spectra.bands import Array
 
 @dataclass(frozen=True, eq=False)
 class BandDamage:
-    """Of one view of a row, by prompt and band (N, B): how far it differs from the baseline (0 equal, 1 as two unrelated
-    pictures), and how much more power the band has (log2; 0 as much, -1 half).
+    """Of one view of a row, by prompt and band (N, B): how far it differs from the baseline (0 equal, 1 as two
+    unrelated pictures), and how much more power the band has (log2; 0 as much, -1 half).
     """
 
     difference: Array

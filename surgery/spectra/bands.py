@@ -99,15 +99,16 @@ def refuse_edges(edges: Sequence[float], nyquist: float) -> None:
         )
     if edges[-1] > nyquist:
         raise InputError(
-            f"a band ends at {edges[-1]:g} cycles per picture, and the pictures have {nyquist:g} at most (their Nyquist "
-            f"limit, half of their shorter side); write edges up to {nyquist:g}"
+            f"a band ends at {edges[-1]:g} cycles per picture, and the pictures have {nyquist:g} at most (their "
+            f"Nyquist limit, half of their shorter side); write edges up to {nyquist:g}"
         )
     for low, high in itertools.pairwise((0.0, *edges)):
         is_last = high == edges[-1]
         lowest = next((f for f in _first_frequencies(nyquist) if f >= low and f > 0), np.inf)
         if lowest > high or (lowest == high and not is_last):
             raise InputError(
-                f"no frequency of the picture lies from {low:g} to {high:g} cycles; write wider bands, like --bands 2,4,8"
+                f"no frequency of the picture lies from {low:g} to {high:g} cycles; write wider bands, like "
+                "--bands 2,4,8"
             )
 
 

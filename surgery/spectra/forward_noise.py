@@ -3,8 +3,8 @@
 A picture's spectrum falls with frequency and noise is flat, so that any noising process uncovers low frequencies first,
 whatever undoes it. Such a curve says nothing of a model; only what differs from it does.
 
-For x_t = a x_0 + s e the expected power in a band is a^2 P + s^2 N, P that of x_0 and N that of white noise. What can be
-told of x_0 from x_t by one who knows nothing but the mean spectrum S of such latents is the linear filter
+For x_t = a x_0 + s e the expected power in a band is a^2 P + s^2 N, P that of x_0 and N that of white noise. What can
+be told of x_0 from x_t by one who knows nothing but the mean spectrum S of such latents is the linear filter
 a S / (a^2 S + s^2 N) of it (Wiener 1949), whose power is a^2 S^2 / (a^2 S + s^2 N): the null of a model's predictions.
 """
 

@@ -40,15 +40,15 @@ class LatentLayout:
 
 
 def refuse_other_rows(samples: torch.Tensor, count: int) -> torch.Tensor:
-    """The samples themselves; RefusedError where they are neither a row a picture, nor copies of such rows, one for each
-    branch of guidance (as DiT's pipeline has it).
+    """The samples themselves; RefusedError where they are neither a row a picture, nor copies of such rows, one for
+    each branch of guidance (as DiT's pipeline has it).
     """
     times, rest = divmod(len(samples), count)
     copies = [samples[:count]] * times
     if rest or not times or not torch.equal(torch.cat(copies), samples):
         raise RefusedError(
-            f"the scheduler is given {len(samples)} rows for {count} pictures, which are no copies of one another; which "
-            "are the pictures is not known"
+            f"the scheduler is given {len(samples)} rows for {count} pictures, which are no copies of one another; "
+            "which are the pictures is not known"
         )
     return samples
 
@@ -149,8 +149,8 @@ def find_decoding(pipe: Any, latents: torch.Tensor, own: torch.Tensor) -> Decodi
         if decoded.shape == own.shape and float((decoded - own).abs().max()) <= TOLERANCE:
             return decoding
     raise RefusedError(
-        f"how {type(pipe).__name__} decodes its latents is not known: decoded here, they are not its own pictures; give "
-        "--no-pictures, for the bands of the latents alone"
+        f"how {type(pipe).__name__} decodes its latents is not known: decoded here, they are not its own pictures; "
+        "give --no-pictures, for the bands of the latents alone"
     )
 
 
@@ -183,6 +183,7 @@ def pictures_of_answer(pipe: Any, answer: Any) -> torch.Tensor:
         array = array[:, 0]
     if array.ndim != PICTURE_NDIM:
         raise InputError(
-            f"{type(pipe).__name__} returns an array of {array.shape}, and bands are of pictures; give --call num_frames=1"
+            f"{type(pipe).__name__} returns an array of {array.shape}, and bands are of pictures; give --call "
+            "num_frames=1"
         )
     return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).float()

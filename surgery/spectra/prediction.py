@@ -56,8 +56,8 @@ def predict_clean(scheduler: Any, level: NoiseLevel, sample: torch.Tensor, predi
     if kind == "epsilon":
         if signal < MIN_SIGNAL:
             raise RefusedError(
-                f"{type(scheduler).__name__} begins at pure noise, where a predicted noise says nothing of the picture; "
-                "take a scheduler whose predictions are velocities, or whose first timestep is later"
+                f"{type(scheduler).__name__} begins at pure noise, where a predicted noise says nothing of the "
+                "picture; take a scheduler whose predictions are velocities, or whose first timestep is later"
             )
         return (sample - noise * prediction) / signal
     if kind == "sample":
@@ -77,8 +77,8 @@ def kind_of_prediction(scheduler: Any) -> str:
     kind = scheduler.config.get("prediction_type")
     if hasattr(scheduler, "precondition_outputs"):
         raise RefusedError(
-            f"{type(scheduler).__name__} scales what the model predicts in a way of its own (EDM), from which the clean "
-            "picture is not told here; take another scheduler"
+            f"{type(scheduler).__name__} scales what the model predicts in a way of its own (EDM), from which the "
+            "clean picture is not told here; take another scheduler"
         )
     if kind is None and is_flow(scheduler):
         return FLOW

@@ -22,8 +22,8 @@ LEAST_POWER = 1e-12  # below it a band holds nothing; so that blank pictures hav
 class ViewCurves:
     """One view of N trajectories over T times, the last of them the end: the model's own, and the null's.
 
-    Power in bands is (N, T, 2 + B): first the mean, last what lies beyond the bands. Rings are means over prompts (T, R),
-    see `Spectrum`. `side` is the shorter side of the grid.
+    Power in bands is (N, T, 2 + B): first the mean, last what lies beyond the bands. Rings are means over prompts
+    (T, R), see `Spectrum`. `side` is the shorter side of the grid.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Trajectories:
 
 @dataclass(frozen=True)
 class Settled:
-    """When a band has settled, as a share of the noise range: of the model, of the null, and their paired difference."""
+    """When a band has settled, as a share of the noise range: of the model, of the null, and their difference."""
 
     view: str
     band: str

@@ -66,7 +66,7 @@ def test_latents_and_pictures_are_in_the_same_bands(analysed):
 
 
 def test_model_and_null_end_alike(analysed):
-    """The null is the model's own end noised forward, so that at the end they differ in nothing, and before it they do."""
+    """The null is the model's own end noised forward: at the end they differ in nothing, and before it they do."""
     out, document = analysed
     assert document["shares"][0] > 0.9 and document["shares"][-1] == 0
     for view in document["views"].values():
@@ -99,7 +99,9 @@ def test_the_function_is_the_command(analysed, pipeline):
     for view in found.trajectories.views:
         np.testing.assert_allclose(view.power, arrays[f"{view.name}/power"], rtol=1e-3, atol=1e-7)
     assert not found.damages
-    with pytest.raises(surgery.InputError, match="there is no prompt; give at least one, and two or more for intervals"):
+    with pytest.raises(
+        surgery.InputError, match="there is no prompt; give at least one, and two or more for intervals"
+    ):
         surgery.spectrum(pipe, [], call=CALL)
 
 
@@ -116,7 +118,10 @@ def test_a_single_prompt_is_told_to_have_no_interval_and_latents_alone_need_no_d
     ("options", "message"),
     [
         (("--bands", "2,16"), "a band ends at 16 cycles per picture, and the pictures have 8 at most"),
-        (("--bands", "9"), "9 octaves do not fit below the Nyquist limit of 8 cycles per picture; write --bands 1 to 3"),
+        (
+            ("--bands", "9"),
+            "9 octaves do not fit below the Nyquist limit of 8 cycles per picture; write --bands 1 to 3",
+        ),
         (("--bands", "wide"), '--bands takes a number of octaves, or upper edges in cycles per picture, not "wide"'),
         (("--call", "strength=1"), "PixArtAlphaPipeline takes no argument strength"),
     ],

@@ -68,7 +68,7 @@ def test_the_noise_of_the_null_is_that_of_no_picture():
 
 
 def test_the_figure_of_the_dit_study_is_forward_noising():
-    """Its three upper bands fit with R^2 > 0.996, their noise that of white pixels; what is no such curve does not fit."""
+    """Its three upper bands fit with R^2 > 0.996, their noise that of white pixels; what is no such curve does not."""
     study = runpy.run_path(str(STUDY))
     noise_levels, bands = study["read_study"]()
     fits = {name: study["fit_forward_noise"](noise_levels, magnitudes) for name, magnitudes in bands.items()}

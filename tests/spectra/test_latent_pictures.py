@@ -67,7 +67,7 @@ def test_a_pipeline_that_packs_in_a_way_of_its_own_is_refused():
     """It takes other arguments than Flux's, or none at all."""
     vae = SimpleNamespace(config=SimpleNamespace(latent_channels=4))
     for pipe in (SimpleNamespace(vae=vae, _pack_latents=lambda latents: latents), SimpleNamespace(vae=vae)):
-        with pytest.raises(RefusedError, match="how its latents are packed into them is not known"):
+        with pytest.raises(RefusedError, match=r"how its latents are packed into them is not known"):
             find_layout(pipe, torch.zeros(1, 16, 16), (64, 64))
 
 
@@ -76,7 +76,7 @@ def test_sounds_and_videos_are_no_pictures():
     pipe = SimpleNamespace(vae=None)
     with pytest.raises(InputError, match=r"samples \(64, 1024\), which are no pictures of channels, height and width"):
         find_layout(pipe, torch.zeros(1, 64, 1024), None)
-    with pytest.raises(InputError, match="samples videos, .* give --call num_frames=1, which draws a video of one"):
+    with pytest.raises(InputError, match=r"samples videos, .* give --call num_frames=1, which draws a video of one"):
         find_layout(pipe, torch.zeros(1, 16, 5, 8, 8), (64, 64))
     for shape in ((1, 16, 1, 8, 8), (1, 1, 16, 8, 8)):
         assert find_layout(pipe, torch.zeros(shape), (64, 64)).shape == (16, 8, 8)
@@ -85,7 +85,9 @@ def test_sounds_and_videos_are_no_pictures():
 def test_another_decoding_is_noticed(sampled):
     """The saboteur: with another scale the pictures are others, and it is said what to give."""
     pipe, _, _, found = sampled("sd3")
-    with pytest.raises(RefusedError, match="how StableDiffusion3Pipeline decodes its latents is not known: .*--no-pict"):
+    with pytest.raises(
+        RefusedError, match=r"how StableDiffusion3Pipeline decodes its latents is not known: .*--no-pict"
+    ):
         find_decoding(pipe, 3 * found.latents, found.pictures)
 
 

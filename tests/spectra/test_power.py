@@ -61,7 +61,7 @@ def test_white_noise_is_flat():
 
 
 def test_what_lies_beyond_a_grids_limit_is_in_no_band():
-    """A grid of 16 holds three of six octaves; its diagonals of up to 11.3 cycles are told apart, not taken for a band."""
+    """A grid of 16 holds three of six octaves; its diagonals of up to 11.3 cycles are in none."""
     assert OCTAVES.within(8) == 3
     power = power_spectrum(wave(16, (7, 7)), OCTAVES).power[0]
     assert power.shape == (5,) and power[-1] == pytest.approx(0.5)
@@ -91,13 +91,19 @@ def test_bands_are_read_as_octaves_or_as_edges():
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("7", r"7 octaves do not fit below the Nyquist limit of 64 .* write --bands 1 to 6, or .* --bands 2,4,8,16,32,64"),
+        (
+            "7",
+            r"7 octaves do not fit below the Nyquist limit of 64 .* write --bands 1 to 6, or .* --bands 2,4,8,16,32,64",
+        ),
         ("0", "0 octaves do not fit"),
         ("2,100", r"a band ends at 100 cycles per picture, and the pictures have 64 at most .* write edges up to 64"),
         ("8,4", "the edges of bands rise from above 0, and 8,4 do not; write them like --bands 2,4,8,16"),
         ("2,nan", "the edges of bands rise"),
         ("0,4", "the edges of bands rise"),
-        ("2,2.1,2.2,4", "no frequency of the picture lies from 2.1 to 2.2 cycles; write wider bands, like --bands 2,4,8"),
+        (
+            "2,2.1,2.2,4",
+            "no frequency of the picture lies from 2.1 to 2.2 cycles; write wider bands, like --bands 2,4,8",
+        ),
         ("0.5,4", "no frequency of the picture lies from 0 to 0.5 cycles"),
         ("low", '--bands takes a number of octaves, or upper edges in cycles per picture, not "low"; write --bands 4'),
     ],

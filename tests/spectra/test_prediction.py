@@ -43,7 +43,9 @@ def ideal(kind, level, state, clean):
     }[kind]
 
 
-@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if not (case[1] == "sample" and case[0] in NO_SAMPLE)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [case for case in CASES if not (case[1] == "sample" and case[0] in NO_SAMPLE)]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_a_model_that_knows_the_picture_is_read_so_at_every_step(name, kind):
     """And what the scheduler itself takes for the picture, where it says so, is what is read."""
