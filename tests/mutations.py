@@ -340,4 +340,26 @@ SWEEPS = (  # which point is meant, in which order it adds up, and what is said 
     ),
 )
 
-MUTATIONS = (*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY, *WINDOWS, *SWEEPS)
+SPECTRA = (
+    Mutation(
+        "spectra/bands.py", "kept = self.edges[: self.within(nyquist)]", "kept = self.edges", "spectra/test_power.py"
+    ),
+    Mutation(
+        "spectra/prediction.py",
+        "return (sample - noise * prediction) / (signal + noise)",
+        "return sample - noise * prediction / 2",
+        "spectra/test_prediction.py",
+    ),
+    Mutation("spectra/forward_noise.py", "STREAM + seed", "seed", "spectra/test_forward_noise.py"),
+    Mutation(
+        "spectra/latent_pictures.py",
+        "torch.argsort(packed.flatten().long())",
+        "packed.flatten().long()",
+        "spectra/test_latent_pictures.py",
+    ),
+)
+
+MUTATIONS = (
+    *(*SPEC, *PLAN, *TRACING, *GRAPH, *CHECKPOINT, *ACTIVATIONS, *EVALUATE, *EXPORT, *HONESTY, *WINDOWS, *SWEEPS),
+    *SPECTRA,
+)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -25,9 +26,9 @@ NUM_TIMES = 5  # of which a spectrum is drawn
 COLOR_RANGES = {"light": (0.0, 0.88), "dark": (0.25, 1.0)}  # of the colour map: on each paper one of its ends is lost
 
 
-def shades(count: int, theme: Theme) -> list[tuple[float, ...]]:
+def shades(count: int, theme: Theme) -> list[str]:
     """So many colours in the order of the colour map."""
-    return [tuple(matplotlib.colormaps[COLORMAP](place)) for place in np.linspace(*COLOR_RANGES[theme.name], count)]
+    return [to_hex(matplotlib.colormaps[COLORMAP](place)) for place in np.linspace(*COLOR_RANGES[theme.name], count)]
 
 
 def draw_bands(trajectories: Trajectories, class_name: str, theme: Theme) -> Figure:
@@ -52,7 +53,7 @@ def draw_bands(trajectories: Trajectories, class_name: str, theme: Theme) -> Fig
     return figure
 
 
-def _draw_power(axes: Axes, view: ViewCurves, number: int, shares: Array, color: tuple[float, ...]) -> None:
+def _draw_power(axes: Axes, view: ViewCurves, number: int, shares: Array, color: str) -> None:
     for power, style in ((view.power, "-"), (view.null, "--")):
         axes.plot(shares, power[:, :, number + 1].mean(axis=0), style, color=color, linewidth=1.3)
 
@@ -63,9 +64,7 @@ def _set_log_scale(axes: Axes, theme: Theme) -> None:
     axes.tick_params(axis="y", which="minor", labelsize=SMALL, labelcolor=theme.ink, color=theme.faint)
 
 
-def _draw_differences(
-    axes: Axes, view: ViewCurves, shares: Array, colors: Sequence[tuple[float, ...]], theme: Theme
-) -> None:
+def _draw_differences(axes: Axes, view: ViewCurves, shares: Array, colors: Sequence[str], theme: Theme) -> None:
     mean, low, high = intervals_of(view.differences())
     axes.axhline(0, color=theme.ink, linewidth=0.9, linestyle="--")
     for number in range(view.num_bands):

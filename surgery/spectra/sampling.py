@@ -12,7 +12,7 @@ from surgery.pipelines.conditions import conditions_of
 from surgery.pipelines.draw import check_call, refuse_long_videos
 from surgery.pipelines.noised import picture_size
 from surgery.pipelines.replaced import replaced
-from surgery.pipelines.shares import share_of
+from surgery.pipelines.shares import share_of, shares_of
 from surgery.spectra.latent_pictures import LatentLayout, find_layout, pictures_of_answer
 from surgery.spectra.prediction import NoiseLevel, noise_level, predict_clean
 
@@ -54,9 +54,10 @@ class _Notes:
 
     def before(self, prediction: torch.Tensor, timestep: Any, sample: torch.Tensor) -> None:
         """The scheduler is about to step. Of equal timesteps the last counts: those before it were trials."""
+        scheduler = self.pipe.scheduler
         if self.layout is None:
             self.layout = find_layout(self.pipe, sample, self.size)
-        scheduler = self.pipe.scheduler
+            shares_of(scheduler)  # which refuses those that count otherwise
         is_first_of_step = self.num_calls % getattr(scheduler, "order", 1) == 0
         self.num_calls += 1
         self.on_step()
