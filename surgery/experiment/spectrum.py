@@ -21,7 +21,7 @@ from surgery.pipelines.shared_text import text_encoded_once
 from surgery.progress import Meter, show_progress
 from surgery.spec.load import Spec, load_spec
 from surgery.spectra.band_damage import BandDamage
-from surgery.spectra.bands import Array, Bands, read_bands
+from surgery.spectra.bands import Array, Bands, read_bands, refuse_bands_above
 from surgery.spectra.compare_pictures import damage_in_bands
 from surgery.spectra.forward_noise import filter_noised, mean_spectrum, noise_forward, noise_of_null
 from surgery.spectra.latent_pictures import Decoding, find_decoding
@@ -189,6 +189,7 @@ class _Watched:
         """What the first batch says of all: bands, timesteps, and how latents are decoded."""
         grid = found.latents if found.pictures is None else found.pictures
         self.bands = read_bands(self.asked.bands, min(grid.shape[-2:]) / 2)
+        refuse_bands_above(self.bands, min(found.latents.shape[-2:]))
         if found.pictures is not None:
             self.decoding = find_decoding(self.asked.pipe, found.latents, found.pictures)
         self.shares = [step.share for step in found.steps]

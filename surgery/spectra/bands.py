@@ -112,6 +112,16 @@ def refuse_edges(edges: Sequence[float], nyquist: float) -> None:
             )
 
 
+def refuse_bands_above(bands: Bands, side: int) -> None:
+    """Raise InputError where latents of this side hold not one of the bands whole."""
+    if not bands.within(side / 2):
+        raise InputError(
+            f"latents of side {side} have {side / 2:g} cycles per picture at most, and the lowest band ends at "
+            f"{bands.edges[0]:g}; write a first edge of {side / 2:g} or less, as "
+            f"--bands {side / 2:g},{_shown(bands.edges)}"
+        )
+
+
 def _first_frequencies(nyquist: float) -> Array:
     """All frequencies of a square picture with this Nyquist limit, rising."""
     side = int(2 * nyquist)

@@ -20,11 +20,6 @@ from surgery.spectra.prediction import NoiseLevel
 STREAM = 2_000_003  # added to seeds: the noise of the null is none that a picture is drawn from
 
 
-def forward_power(clean: Array, white: Array, level: NoiseLevel) -> Array:
-    """The expected power in bands of a sample that is noised to a level; `white` is that of unit white noise."""
-    return level.signal**2 * clean + level.noise**2 * white
-
-
 def noise_of_null(shape: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
     """White noise (batch, channels, height, width), one draw for all steps of a prompt."""
     rows = [torch.randn(*shape, generator=torch.Generator().manual_seed(STREAM + seed)) for seed in seeds]

@@ -57,13 +57,6 @@ def band_differences(found: torch.Tensor, expected: torch.Tensor, bands: Bands) 
     return shares
 
 
-def white_noise_power(height: int, width: int, bands: Bands) -> Array:
-    """The power of white noise of variance 1 (2 + B): the share of all frequencies that lie in each band."""
-    counts = np.bincount(places_of(height, width, bands).ravel(), minlength=2 + bands.within(min(height, width) / 2))
-    found: Array = counts / (height * width)
-    return found
-
-
 @functools.cache
 def places_of(height: int, width: int, bands: Bands) -> NDArray[np.intp]:
     """The band of each coefficient (height, width), see `Bands.places`."""

@@ -123,6 +123,10 @@ def test_a_single_prompt_is_told_to_have_no_interval_and_latents_alone_need_no_d
             "9 octaves do not fit below the Nyquist limit of 8 cycles per picture; write --bands 1 to 3",
         ),
         (("--bands", "wide"), '--bands takes a number of octaves, or upper edges in cycles per picture, not "wide"'),
+        (
+            ("--bands", "5,8"),
+            "latents of side 8 have 4 cycles per picture at most, and the lowest band ends at 5; write",
+        ),
         (("--call", "strength=1"), "PixArtAlphaPipeline takes no argument strength"),
     ],
 )

@@ -10,12 +10,11 @@ import torch
 from surgery.spectra.bands import octave_bands
 from surgery.spectra.forward_noise import (
     filter_noised,
-    forward_power,
     mean_spectrum,
     noise_forward,
     noise_of_null,
 )
-from surgery.spectra.power import power_spectrum, ring_numbers, white_noise_power
+from surgery.spectra.power import places_of, power_spectrum, ring_numbers
 from surgery.spectra.prediction import NoiseLevel
 
 BANDS = octave_bands(8)
@@ -36,7 +35,8 @@ def test_noised_forward_latents_have_the_power_of_the_formula(latents, level):
     """a^2 P + s^2 N in each band: by 800 draws, to five standard errors of the band with the fewest frequencies."""
     noise = noise_of_null((4, 16, 16), range(800))
     found = power_spectrum(noise_forward(latents, noise, level), BANDS).power
-    expected = forward_power(power_spectrum(latents, BANDS).power, white_noise_power(16, 16, BANDS), level)
+    white = np.bincount(places_of(16, 16, BANDS).ravel()) / 256
+    expected = level.signal**2 * power_spectrum(latents, BANDS).power + level.noise**2 * white
     error = found.std(axis=0) / np.sqrt(len(found))
     assert np.all(np.abs((found - expected).mean(axis=0)) <= 5 * error + 1e-12)
 
