@@ -21,6 +21,9 @@ HELD = (  # what the data types hold
     ("surgery.plan.schedule", ("Schedule", "Layer", "Group", "Repetition")),
     ("surgery.plan.plan", ("ReplacedComponent",)),
     ("surgery.profiles.layer_profile", ("ProfiledStack", "StreamSums", "Moments")),
+    ("surgery.experiment.spectrum", ("Spectra",)),
+    ("surgery.spectra.trajectory", ("Trajectories", "ViewCurves")),
+    ("surgery.spectra.band_damage", ("BandDamage",)),
 )
 FURTHER = (  # public, and not named by the package itself
     ("surgery.profiles.profile_file", ("read_profile", "write_profile", "merge_profiles")),

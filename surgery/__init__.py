@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from surgery.errors import WorkerError as WorkerError
     from surgery.experiment.profiling import profile as profile
     from surgery.experiment.search.conclusion import Search as Search
+    from surgery.experiment.spectrum import spectrum as spectrum
     from surgery.face import evaluate as evaluate
     from surgery.face import search as search
     from surgery.graph.apply import apply as apply
@@ -69,6 +70,7 @@ __all__ = [
     "load_variant",
     "profile",
     "search",
+    "spectrum",
     "standing_at",
     "suggest",
 ]
@@ -103,6 +105,7 @@ _HOMES = {
     "load_variant": "surgery.publish.graph_folder",
     "profile": "surgery.experiment.profiling",
     "search": "surgery.face",
+    "spectrum": "surgery.experiment.spectrum",
     "standing_at": "surgery.pipelines.standing",
     "suggest": "surgery.profiles.suggesting",
 }

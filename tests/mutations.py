@@ -404,6 +404,25 @@ ROWS = (
     ),
 )
 
+SPECTRA = (
+    Mutation(
+        "spectra/bands.py", "kept = self.edges[: self.within(nyquist)]", "kept = self.edges", "spectra/test_power.py"
+    ),
+    Mutation(
+        "spectra/prediction.py",
+        "return (sample - noise * prediction) / (signal + noise)",
+        "return sample - noise * prediction / 2",
+        "spectra/test_prediction.py",
+    ),
+    Mutation("spectra/forward_noise.py", "STREAM + seed", "seed", "spectra/test_forward_noise.py"),
+    Mutation(
+        "spectra/latent_pictures.py",
+        "torch.argsort(packed.flatten().long())",
+        "packed.flatten().long()",
+        "spectra/test_latent_pictures.py",
+    ),
+)
+
 MUTATIONS = (
     *SPEC,
     *PLAN,
@@ -418,4 +437,5 @@ MUTATIONS = (
     *SWEEPS,
     *TRAINING,
     *ROWS,
+    *SPECTRA,
 )

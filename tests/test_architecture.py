@@ -46,7 +46,19 @@ ROOMS = (
         "verify",
         "publish",
     ),
-    *("activations", "metrics", "experiment", "training", "export", "report", "demo", "face", "commands", "testing"),
+    *(
+        "activations",
+        "metrics",
+        "spectra",
+        "experiment",
+        "training",
+        "export",
+        "report",
+        "demo",
+        "face",
+        "commands",
+        "testing",
+    ),
 )
 FORBIDDEN_ARROWS = {
     "graph": {"checkpoint"},

@@ -31,6 +31,7 @@ from surgery.commands import (
     report,
     schema,
     search,
+    spectrum,
     suggest,
 )
 from surgery.commands.output import say
@@ -94,6 +95,7 @@ app.command("profile")(profiling.run)
 app.command("plot")(plot.run)
 app.command("suggest")(suggest.run)
 app.command("search")(search.run)
+app.command("spectrum")(spectrum.run)
 app.add_typer(export.app, name="export")
 app.command("schema")(schema.run)
 app.command("doctor")(doctor.run)

@@ -59,7 +59,7 @@ def draw_pictures(
             longer videos.
     """
     check_call(pipe, call)
-    _refuse_long_videos(pipe, call)
+    refuse_long_videos(pipe, call)
     conditions = conditions_of(pipe, prompts)
     found: list[Drawing] = []
     shared = torch.Generator().manual_seed(seed)
@@ -80,7 +80,7 @@ def draw_latents(pipe: Any, prompts: Sequence[str], *, seed: int, call: Mapping[
         InputError: as `draw_pictures`, or the pipeline hands out no latents.
     """
     check_call(pipe, call)
-    _refuse_long_videos(pipe, call)
+    refuse_long_videos(pipe, call)
     seeds = [seed + number for number in range(len(prompts))]
     answer = _call(pipe, conditions_of(pipe, prompts), _generators_of(seeds), "latent", call)
     found = getattr(answer, "images", getattr(answer, "frames", None))
@@ -103,7 +103,7 @@ def _call(
         raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
 
 
-def _refuse_long_videos(pipe: Any, call: Mapping[str, Any]) -> None:
+def refuse_long_videos(pipe: Any, call: Mapping[str, Any]) -> None:
     """Raise InputError where the call is known to draw videos: nobody should wait for them."""
     known = inspect.signature(type(pipe).__call__).parameters.get(NUM_FRAMES)
     number = None if known is None else call.get(NUM_FRAMES, known.default)
