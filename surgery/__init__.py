@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from surgery.publish.pruned_model import compile_checkpoint as compile_checkpoint
     from surgery.spec.load import Spec as Spec
     from surgery.spec.load import load_spec as load_spec
+    from surgery.training.heal_call import heal as heal
+    from surgery.training.settings import TrainingSettings as TrainingSettings
 
 __all__ = [
     "Anatomy",
@@ -49,6 +51,7 @@ __all__ = [
     "SurgeryError",
     "SurgeryNote",
     "TraceError",
+    "TrainingSettings",
     "WindowedPlan",
     "WorkerError",
     "__version__",
@@ -57,6 +60,7 @@ __all__ = [
     "check_sweep",
     "compile_checkpoint",
     "evaluate",
+    "heal",
     "inspect",
     "load_spec",
     "load_variant",
@@ -80,6 +84,7 @@ _HOMES = {
     "SurgeryError": "surgery.errors",
     "SurgeryNote": "surgery.errors",
     "TraceError": "surgery.errors",
+    "TrainingSettings": "surgery.training.settings",
     "WindowedPlan": "surgery.plan.windowed",
     "WorkerError": "surgery.errors",
     "apply": "surgery.graph.apply",
@@ -87,6 +92,7 @@ _HOMES = {
     "check_sweep": "surgery.plan.check_spec",
     "compile_checkpoint": "surgery.publish.pruned_model",
     "evaluate": "surgery.face",
+    "heal": "surgery.training.heal_call",
     "inspect": "surgery.anatomy.sources",
     "load_spec": "surgery.spec.load",
     "load_variant": "surgery.publish.graph_folder",

@@ -45,7 +45,7 @@ ROOMS = (
         "verify",
         "publish",
     ),
-    *("activations", "metrics", "experiment", "export", "report", "demo", "face", "commands", "testing"),
+    *("activations", "metrics", "experiment", "training", "export", "report", "demo", "face", "commands", "testing"),
 )
 FORBIDDEN_ARROWS = {
     "graph": {"checkpoint"},

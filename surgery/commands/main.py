@@ -21,6 +21,7 @@ from surgery.commands import (
     evaluation,
     export,
     generate,
+    heal,
     inspection,
     learn,
     plot,
@@ -84,6 +85,7 @@ app.command("generate")(generate.run)
 app.command("compile")(compile_spec.run)
 app.command("evaluate", epilog=evaluation.list_measured())(evaluation.run)
 app.command("report")(report.run)
+app.command("heal")(heal.run)
 app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
 app.command("plot")(plot.run)

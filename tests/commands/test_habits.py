@@ -69,6 +69,7 @@ FAULTY = {
     "compile": ["{nowhere}", "--to", "graph", "--out", "{out}"],
     "evaluate": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}"],
     "report": ["{nowhere}", "--out", "{out}.html"],
+    "heal": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}"],
     "remap": ["{nowhere}", "--spec", "{nowhere}", "--out", "{out}.safetensors"],
     "profile": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}.safetensors"],
     "plot": ["{nowhere}", "--out", "{out}"],

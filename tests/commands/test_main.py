@@ -21,6 +21,7 @@ COMMANDS = [
     "compile",
     "evaluate",
     "report",
+    "heal",
     "remap",
     "profile",
     "plot",

@@ -1,0 +1,1 @@
+"""The one trainer: a loop that knows neither teacher nor surgery, and healing, which hands it both."""
