@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from surgery.calls.example_inputs import example_call, why_no_call
+from surgery.dit.blocks import CONDITIONINGS
+from surgery.dit.tiny_pipelines import tiny_dit
 from surgery.errors import InputError
 from surgery.plan.plan import Plan, ReplacedComponent
 from surgery.plan.schedule import Group, Item, Layer, Repetition, Schedule
@@ -127,11 +129,15 @@ TINY_MODELS: Mapping[str, Callable[[], nn.Module]] = {
 def build_tiny_model(name: str, *, seed: int = 0) -> nn.Module:
     """A model of `TINY_MODELS` in evaluation mode, float32, with seeded random weights that make every layer matter.
 
+    The name of a conditioning of `surgery.dit` stands for a `DiT` that has it.
+
     Raises:
         InputError: there is no tiny model of this name.
     """
+    if name in CONDITIONINGS:
+        return tiny_dit(name, seed=seed)
     if name not in TINY_MODELS:
-        raise InputError(f"there is no tiny model {name}; there are {', '.join(TINY_MODELS)}")
+        raise InputError(f"there is no tiny model {name}; there are {', '.join((*TINY_MODELS, *CONDITIONINGS))}")
     torch.manual_seed(seed)
     model = TINY_MODELS[name]().eval()
     generator = torch.Generator().manual_seed(seed)
@@ -168,6 +174,9 @@ RETURNED_STREAMS: Mapping[str, Sequence[str]] = {
     "AuraFlowSingleTransformerBlock": [""],
     "ChromaTransformerBlock": ["encoder_hidden_states", "hidden_states"],
     "ChromaSingleTransformerBlock": [""],
+    "InContextBlock": [""],
+    "CrossAttentionBlock": [""],
+    "AdaptiveBlock": [""],
 }
 
 

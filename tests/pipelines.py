@@ -40,18 +40,18 @@ def _demo():
     return DiffusionPipeline.from_pretrained(demo_folder()), {**DEMO_CALL, "num_inference_steps": 3}
 
 
-def _tokenizer(length):
+def tiny_tokenizer(length):
     tokenizer = AutoTokenizer.from_pretrained(demo_folder() / "tokenizer")
     tokenizer.model_max_length = length
     return tokenizer
 
 
-def _t5():
+def tiny_t5():
     sizes = {"d_model": JOINT, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 1202}
     return T5EncoderModel(T5Config(**sizes)).eval()
 
 
-def _clip(model_class, hidden, projection):
+def tiny_clip(model_class, hidden, projection):
     config = CLIPTextConfig(
         vocab_size=1202,
         hidden_size=hidden,
@@ -66,7 +66,7 @@ def _clip(model_class, hidden, projection):
     return model_class(config).eval()
 
 
-def _vae(latent_channels):
+def tiny_autoencoder(latent_channels):
     return AutoencoderKL(
         latent_channels=latent_channels,
         block_out_channels=(4,) * 4,
@@ -82,11 +82,11 @@ def _flux():
     pipe = FluxPipeline(
         transformer=build_tiny_model("flux"),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_vae(1),
-        text_encoder=_clip(CLIPTextModel, 10, 10),
-        tokenizer=_tokenizer(77),
-        text_encoder_2=_t5(),
-        tokenizer_2=_tokenizer(20),
+        vae=tiny_autoencoder(1),
+        text_encoder=tiny_clip(CLIPTextModel, 10, 10),
+        tokenizer=tiny_tokenizer(77),
+        text_encoder_2=tiny_t5(),
+        tokenizer_2=tiny_tokenizer(20),
     )
     return pipe, {**SIZE, "max_sequence_length": 20, "guidance_scale": 0.0}
 
@@ -95,13 +95,13 @@ def _sd3():
     pipe = StableDiffusion3Pipeline(
         transformer=build_tiny_model("sd3"),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_vae(4),
-        text_encoder=_clip(CLIPTextModelWithProjection, 4, 4),
-        tokenizer=_tokenizer(77),
-        text_encoder_2=_clip(CLIPTextModelWithProjection, 6, 6),
-        tokenizer_2=_tokenizer(77),
-        text_encoder_3=_t5(),
-        tokenizer_3=_tokenizer(20),
+        vae=tiny_autoencoder(4),
+        text_encoder=tiny_clip(CLIPTextModelWithProjection, 4, 4),
+        tokenizer=tiny_tokenizer(77),
+        text_encoder_2=tiny_clip(CLIPTextModelWithProjection, 6, 6),
+        tokenizer_2=tiny_tokenizer(77),
+        text_encoder_3=tiny_t5(),
+        tokenizer_3=tiny_tokenizer(20),
     )
     return pipe, {**SIZE, "max_sequence_length": 20, "guidance_scale": 5.0}
 
@@ -110,9 +110,9 @@ def _auraflow():
     pipe = AuraFlowPipeline(
         transformer=build_tiny_model("auraflow"),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_vae(4),
-        text_encoder=_t5(),
-        tokenizer=_tokenizer(20),
+        vae=tiny_autoencoder(4),
+        text_encoder=tiny_t5(),
+        tokenizer=tiny_tokenizer(20),
     )
     return pipe, {**SIZE, "max_sequence_length": 20, "guidance_scale": 3.5}
 
@@ -127,7 +127,7 @@ def _dit():
             value.add_(torch.randn(value.shape) * 0.05)
     pipe = DiTPipeline(
         transformer=transformer,
-        vae=_vae(4),
+        vae=tiny_autoencoder(4),
         scheduler=DDIMScheduler(num_train_timesteps=1000),
         id2label={0: "tench, Tinca tinca", 1: "goldfish", 2: "shark"},
     )

@@ -36,6 +36,7 @@ ROOMS = (
         "spec",
         "profiles",
         "tracing",
+        "dit",
         "calls",
         "anatomy",
         "pipelines",

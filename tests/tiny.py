@@ -6,6 +6,7 @@ from torch import nn
 
 from surgery.anatomy.anatomy import Anatomy
 from surgery.anatomy.from_model import read_anatomy
+from surgery.dit.blocks import CONDITIONINGS
 from surgery.testing import TINY_MODELS, build_tiny_model
 
 STACKS = {
@@ -17,6 +18,7 @@ STACKS = {
     "dit": ["transformer_blocks"],
     "chroma": ["transformer_blocks", "single_transformer_blocks"],
 }
+REFERENCE = dict.fromkeys(CONDITIONINGS, ["transformer_blocks"])  # of surgery.dit
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-from pipelines import JOINT, _t5, _tokenizer
+from pipelines import JOINT, tiny_t5, tiny_tokenizer
 
 LAYERS, LAYERS_2 = 4, 3
 CALL = {
@@ -46,8 +46,8 @@ def wan_pipeline(boundary_ratio=0.7):
         latents_std=[1.0] * 4,
     ).eval()
     pipe = WanPipeline(
-        tokenizer=_tokenizer(20),
-        text_encoder=_t5(),
+        tokenizer=tiny_tokenizer(20),
+        text_encoder=tiny_t5(),
         vae=vae,
         scheduler=FlowMatchEulerDiscreteScheduler(),
         transformer=wan_transformer(LAYERS, 1),

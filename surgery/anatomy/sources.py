@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.anatomy.anatomy import Anatomy
+from surgery.anatomy.classes import find_class
 from surgery.anatomy.hub_cache import cached_snapshot, explain_hub_error
 from surgery.anatomy.hub_reach import is_hub_within_reach
 from surgery.anatomy.known import keep_anatomy, key_of_config, recall_anatomy, recall_demo
@@ -44,6 +45,7 @@ class ModelSource:
     `from_single_file` takes it; then `folder` holds its config. `parts` are the transformers of the pipeline by the
     names of their folders, and `part` is which of them this is; `boundary` is the share of the noise range at and above
     which the first of two runs and below which the second (0 where the second never does), None where it is not known.
+    `pipeline_class` is the name of the pipeline's class; None where its index names a file of code, which is never run.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ModelSource:
     part: str = FIRST
     parts: tuple[str, ...] = (FIRST,)
     boundary: float | None = None
+    pipeline_class: str | None = None
 
     @property
     def has_second(self) -> bool:
@@ -64,7 +67,7 @@ class ModelSource:
 
     @property
     def class_name(self) -> str:
-        """The diffusers class of the transformer."""
+        """The class of the transformer, of diffusers or of `surgery.dit`."""
         return str(self.config["_class_name"])
 
 
@@ -226,7 +229,11 @@ def _source_from(name: str, read: Callable[[str], dict[str, Any] | None], part: 
         raise InputError(f"the config of {name} names no _class_name; is it a diffusers transformer?")
     pipeline = name if index is not None else None
     boundary = None if index is None or SECOND not in parts else _boundary_of(index)
-    return ModelSource(name, config, None, pipeline, None, part=part, parts=parts, boundary=boundary)
+    named = None if index is None else index.get("_class_name")
+    pipeline_class = named if isinstance(named, str) else None  # a list names a file with code, which is not run
+    return ModelSource(
+        name, config, None, pipeline, None, part=part, parts=parts, boundary=boundary, pipeline_class=pipeline_class
+    )
 
 
 def _boundary_of(index: Mapping[str, Any]) -> float | None:
@@ -372,7 +379,7 @@ def build_on_meta(source: ModelSource, dtype: Any = None) -> Any:
 
     from surgery.tracing.clone import clone_module, without_memory
 
-    model_class = getattr(diffusers, source.class_name, None)
+    model_class = find_class(source.class_name)
     if model_class is None or not hasattr(model_class, "from_config"):
         raise InputError(
             f"diffusers {diffusers.__version__} has no class {source.class_name}, which {source.name} needs"

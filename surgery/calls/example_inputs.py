@@ -89,6 +89,12 @@ SHAPES: Mapping[str, Mapping[str, str]] = {
         "txt_ids": "batch text 4",
         "guidance": "batch",
     },
+    "DiT": {  # of surgery.dit
+        "hidden_states": "batch in_channels height width",
+        "timestep": "batch",
+        "class_labels": "batch if num_classes : integer",
+        "pooled_projections": "batch pooled_projection_dim if pooled_projection_dim",
+    },
     "DiTTransformer2DModel": {
         "hidden_states": "batch in_channels height width",
         "timestep": "batch",

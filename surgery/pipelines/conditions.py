@@ -35,7 +35,7 @@ def conditions_of(pipe: Any, prompts: Sequence[str]) -> list[Any]:
 def _class_of(pipe: Any, prompt: str) -> int:
     """A class by its number, or by a name that the pipeline knows (ImageNet's, of DiT)."""
     names: Mapping[str, int] = getattr(pipe, "labels", None) or {}
-    num_classes = int(pipe.transformer.config.num_embeds_ada_norm)
+    num_classes = _num_classes(pipe.transformer.config)
     text = prompt.strip()
     if text in names:
         return int(names[text])
@@ -45,3 +45,8 @@ def _class_of(pipe: Any, prompt: str) -> int:
     known = f"a number from 0 to {num_classes - 1}" + ", or a name" * bool(names)
     hint = f"did you mean {near}?" if near is not None else f"write {known}"
     raise InputError(f'"{shorten(prompt)}" is no class of this {type(pipe).__name__}; {hint}')
+
+
+def _num_classes(config: Mapping[str, Any]) -> int:
+    """How many classes a transformer knows: `num_classes` of `surgery.dit.DiT`, else as diffusers' DiT calls it."""
+    return int(config.get("num_classes") or config["num_embeds_ada_norm"])

@@ -100,15 +100,20 @@ def picture_size(pipe: Any, call: Mapping[str, Any]) -> tuple[int, int]:
 
 @torch.no_grad()
 def encode_picture(pipe: Any, image: Image.Image, height: int, width: int, generator: torch.Generator) -> torch.Tensor:
-    """A picture as latents (1, channels, height, width) in float32, cut to the middle where its sides differ."""
+    """A picture as latents (1, channels, height, width) in float32, cut to the middle where its sides differ.
+
+    Of a pipeline without an autoencoder they are its pixels, from -1 to 1.
+    """
     from diffusers.image_processor import VaeImageProcessor
 
     vae = pipe.vae
     fitted = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
     processor = getattr(pipe, "image_processor", None) or VaeImageProcessor()
-    pixels = processor.preprocess(fitted, height=height, width=width).to(vae.device, vae.dtype)
+    pixels = processor.preprocess(fitted, height=height, width=width)
+    if vae is None:
+        return pixels.float()
     try:
-        encoded = vae.encode(pixels)
+        encoded = vae.encode(pixels.to(vae.device, vae.dtype))
     except (ValueError, RuntimeError) as error:
         raise RefusedError(f"{type(vae).__name__} encodes no pictures: {str(error).splitlines()[0]}") from None
     if hasattr(encoded, "latent_dist"):

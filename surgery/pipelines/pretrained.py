@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from surgery.anatomy.classes import find_class, find_pipeline_class
 from surgery.anatomy.hub_files import fetch_source
 from surgery.anatomy.sources import ModelSource
 from surgery.errors import InputError
@@ -82,8 +83,6 @@ def load_pretrained(
 
 
 def _load(source: ModelSource, dtype: Any, variant: str | None, *, transformer_only: bool) -> Any:
-    import diffusers
-
     if source.revision is not None and Path(source.name).exists():  # diffusers would take the folder of that name
         source = fetch_source(source, transformer_only=transformer_only, variant=variant)
         source = replace(source, revision=None)
@@ -93,8 +92,8 @@ def _load(source: ModelSource, dtype: Any, variant: str | None, *, transformer_o
     if variant is not None:
         place["variant"] = variant
     if source.pipeline is not None and not transformer_only:
-        return diffusers.DiffusionPipeline.from_pretrained(source.pipeline, dtype=dtype, **place)
-    model_class = getattr(diffusers, source.class_name)
+        return find_pipeline_class(source.pipeline_class).from_pretrained(source.pipeline, dtype=dtype, **place)
+    model_class = find_class(source.class_name)
     if source.file is not None:
         return model_class.from_single_file(str(source.file), config=str(source.folder), dtype=dtype).eval()
     if source.revision is not None and source.pipeline is not None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from surgery.anatomy.classes import DIFFUSERS, home_of_class
 from surgery.anatomy.identity import Identity
 from surgery.damage import told_as
 from surgery.errors import InputError
@@ -141,7 +142,8 @@ def card_head(facts: CardFacts) -> dict[str, Any]:
         key: value for key, value in facts.base_card.items() if key in CARRIED_KEYS or key.startswith(CARRIED_STARTS)
     }
     tags = ["layer-surgery", "pruned" if any(each.num_removed for each in facts.parts.values()) else "edited"]
-    return {**carried, **_base_model(facts), "library_name": "diffusers", "tags": tags}
+    library = DIFFUSERS if home_of_class(facts.base.class_name) == DIFFUSERS else "layer-surgery"
+    return {**carried, **_base_model(facts), "library_name": library, "tags": tags}
 
 
 def _base_model(facts: CardFacts) -> dict[str, Any]:
@@ -152,15 +154,13 @@ def _base_model(facts: CardFacts) -> dict[str, Any]:
 
 
 def _summary(facts: CardFacts) -> str:
-    told = "changed as below by layer surgery. It was not trained again, and needs no code of its own"
+    loader = "stock diffusers" if home_of_class(facts.base.class_name) == DIFFUSERS else "layer-surgery (`surgery.dit`)"
+    told = f"changed as below by layer surgery. It was not trained again, and needs no code of its own: {loader} loads it."
     if len(facts.parts) > 1:
         kept = " and ".join(f"a `{part}` with {_kept_text(each)} layers" for part, each in facts.parts.items())
-        return f"{_model_link(facts.base)}: {kept}, {told}: stock diffusers loads it."
+        return f"{_model_link(facts.base)}: {kept}, {told}"
     (only,) = facts.parts.values()
-    return (
-        f"The `{facts.base.class_name}` of {_model_link(facts.base)} with {_kept_text(only)} layers, {told}: stock "
-        "diffusers loads it."
-    )
+    return f"The `{facts.base.class_name}` of {_model_link(facts.base)} with {_kept_text(only)} layers, {told}"
 
 
 def _kept_text(facts: TransformerFacts) -> str:
@@ -172,6 +172,8 @@ def _usage(facts: CardFacts) -> str:
     place = f"`{facts.name}` is this folder; on the hub, write its id instead."
     if facts.rest is not None or facts.base.revision is None:
         return f"{place} It is called as the base model is."
+    if home_of_class(facts.base.class_name) != DIFFUSERS:
+        return f"{place} The base model's pipeline draws with it: `from_pretrained(..., transformer=transformer)`."
     return f'{place} `DiffusionPipeline.from_pretrained("{facts.base.model}", transformer=transformer)` draws with it.'
 
 

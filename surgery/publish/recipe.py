@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surgery.anatomy.classes import OWN_CLASSES, home_of_class
 from surgery.anatomy.identity import Identity
 from surgery.anatomy.sources import HUB_PREFIX, ModelSource, is_hub_id
 from surgery.anatomy.tensor_files import Weights, num_rows
@@ -278,7 +279,8 @@ def loading_code(prepared: PreparedModel, folder: str) -> str:
     name, target, method = prepared.source.class_name, "transformer", "from_pretrained"
     place = folder
     if prepared.is_pipeline:
-        name, target = "DiffusionPipeline", "pipe"
+        own = prepared.source.pipeline_class
+        name, target = own if own in OWN_CLASSES else "DiffusionPipeline", "pipe"
     elif prepared.source.file is not None:
         method, place = "from_single_file", f"{folder}/{prepared.bytes.shards[0].name}"
         options.append(f"config={json.dumps(f'{folder}/config')}")
@@ -288,7 +290,7 @@ def loading_code(prepared: PreparedModel, folder: str) -> str:
         imports.append("import torch\n")
         options.append(f"dtype=torch.{prepared.source.weights_dtype}")
     arguments = ", ".join([json.dumps(place, ensure_ascii=False), *options])
-    return f"{''.join(imports)}from diffusers import {name}\n\n{target} = {name}.{method}({arguments})"
+    return f"{''.join(imports)}from {home_of_class(name)} import {name}\n\n{target} = {name}.{method}({arguments})"
 
 
 def describe_check(kind: str, found: Mapping[str, Any]) -> str:

@@ -45,7 +45,8 @@ def use_of_numbers(model: nn.Module, stack: str, fields: Collection[str] = ()) -
 
 def is_read(owners: Iterable[type], attribute: str) -> bool:
     """Whether the code of the files in which classes stand, and those that they inherit from, reads an attribute."""
-    files = {base.__module__ for owner in owners for base in owner.__mro__ if base not in (object, nn.Module)}
+    bases = {base for owner in owners for base in owner.__mro__ if base not in (object, nn.Module)}
+    files = {file for base in bases for file in _files_of(base)}
     try:
         sources = [inspect.getsource(sys.modules[file]) for file in files]
     except (OSError, TypeError):
@@ -53,6 +54,13 @@ def is_read(owners: Iterable[type], attribute: str) -> bool:
     name = re.escape(attribute)
     reading = re.compile(rf"\.{name}\b(?!\s*=[^=])|getattr\([^)]*[\"']{name}[\"']")
     return any(reading.search(source) for source in sources)
+
+
+def _files_of(owner: type) -> set[str]:
+    """The modules that hold the code of a class: where it says it is, which may be the package that offers it, and
+    where its methods are."""
+    methods = [member for member in vars(owner).values() if inspect.isfunction(member)]
+    return {owner.__module__, *(method.__module__ for method in methods)}
 
 
 def _reachable(owner: type, name: str, seen: set[str]) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgery.anatomy.classes import find_class
 from surgery.anatomy.sources import ModelSource, build_on_meta
 from surgery.calls.example_inputs import SMALL_SIZES, example_call, known_call, lend_call, why_no_call
 from surgery.calls.kept_calls import KeptCall
@@ -159,9 +160,8 @@ def _random(name: str, value: torch.Tensor, generator: torch.Generator) -> torch
 
 def _buffers_of(source: ModelSource) -> dict[str, torch.Tensor]:
     """The buffers as the class computes them (positions, frequencies): they are no random weights."""
-    import diffusers
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):
-        model = getattr(diffusers, source.class_name).from_config(dict(source.config))
+        model = find_class(source.class_name).from_config(dict(source.config))
     return dict(model.named_buffers())

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from random_specs import GRAPH_ONLY, MOVES, random_plan
-from tiny import STACKS, tiny_anatomy, tiny_model
+from tiny import REFERENCE, STACKS, tiny_anatomy, tiny_model
 
 from surgery.graph.variant import build_variant
 from surgery.plan.replacements import MeanValues
@@ -14,7 +14,7 @@ from surgery.testing import run_by_hand, tiny_call
 
 MEAN_TOLERANCE = 2e-6  # a few float32 roundings of the mean of up to four outputs, carried through at most five blocks
 
-CASES = [(name, stack) for name, stacks in STACKS.items() for stack in stacks]
+CASES = [(name, stack) for name, stacks in {**STACKS, **REFERENCE}.items() for stack in stacks]
 ONE_STREAM_OR_TWO = ("pixart", "sd3")
 ONE_STREAM_AND_TWO = [  # every operation on these: the rewriting knows streams, not classes
     pytest.param(*case, marks=[pytest.mark.slow] * (case[0] not in ONE_STREAM_OR_TWO)) for case in CASES
@@ -42,10 +42,14 @@ TOGETHER = {  # on all stacks of a class at once; each layer has an edit of its 
     "order-and-mean": ['order: {{stack: "{s}", as: [1, 0, 2, 2]}}', 'parallel: {{layers: "{s}[1, 0]"}}'],
 }
 KINDS = ["zero", "input", "channel_mean", "mean"]
+QUICK_REFERENCE = [("freq_gate", "mean"), ("cross_attention", "mean")]  # the others have no component beside theirs
 OF_THE_FORWARD = ("input", "mean")  # they hang on what a class's forward gives a component, and which streams come back
 REPLACEMENTS = [
     pytest.param(
-        *case, kind, marks=[pytest.mark.slow] * (case[0] not in ONE_STREAM_OR_TWO and kind not in OF_THE_FORWARD)
+        *(*case, kind),
+        marks=[pytest.mark.slow]
+        * (case[0] not in ONE_STREAM_OR_TWO and (case[0], kind) not in QUICK_REFERENCE)
+        * (kind not in OF_THE_FORWARD or case[0] in REFERENCE),
     )
     for case in CASES
     for kind in KINDS
@@ -118,12 +122,12 @@ def test_replacements_are_what_the_edit_by_hand_gives(plan_of, name, stack, kind
     ("name", "operations"),
     [
         pytest.param(name, each, marks=[pytest.mark.slow] * (name in ONE_STREAM_OR_TWO and each != "moved"))
-        for name in STACKS
+        for name in (*STACKS, *REFERENCE)
         for each in TOGETHER
     ],
 )
 def test_schedules_of_all_stacks_of_every_class_are_what_the_edit_by_hand_gives(plan_of, name, operations):
-    written = [operation.format(s=stack) for stack in STACKS[name] for operation in TOGETHER[operations]]
+    written = [operation.format(s=stack) for stack in {**STACKS, **REFERENCE}[name] for operation in TOGETHER[operations]]
     plan = plan_of(written, tiny_anatomy(name))
     assert is_edited(name, compare(name, plan, exact=operations == "moved"))
 
