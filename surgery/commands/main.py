@@ -30,6 +30,7 @@ from surgery.commands import (
     report,
     schema,
     suggest,
+    train,
 )
 from surgery.commands.output import say
 from surgery.commands.streams import own_streams
@@ -86,6 +87,7 @@ app.command("compile")(compile_spec.run)
 app.command("evaluate", epilog=evaluation.list_measured())(evaluation.run)
 app.command("report")(report.run)
 app.command("heal")(heal.run)
+app.command("train")(train.run)
 app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
 app.command("plot")(plot.run)
