@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgery.anatomy.sources import is_hub_id
 from surgery.bundled import DEMO_NAME, demo_folder
 from surgery.files import expand_home
 from surgery.progress import library_bars
@@ -78,9 +79,13 @@ def hash_weights(module: nn.Module | None) -> str:
 
 
 def _place_of(config: TrainConfig, name: str) -> str:
-    """A folder, or the name as a hub id."""
+    """A folder, or the name as a hub id; raises ValueError where it can be neither."""
     folder = demo_folder() if name == DEMO_NAME else config.folder / expand_home(name)
-    return str(folder) if Path(folder).is_dir() else name
+    if Path(folder).is_dir():
+        return str(folder)
+    if name.startswith(".") or not is_hub_id(name):
+        raise ValueError("there is no such folder; write demo, a folder, or a hub id like OWNER/NAME")
+    return name
 
 
 def _index_of(place: str) -> dict[str, Any]:

@@ -128,9 +128,15 @@ def _check_model(found: Found, faults: Faults, side: int | None) -> None:
     of_pixels = side is not None and "autoencoder" not in found.places
     stand_in = side if of_pixels else model.get("patch_size", MODEL_DEFAULTS["patch_size"])
     for text in faults_of_config(full_config(model, stand_in, is_of_texts="text_encoder" in found.places)):
-        named = min((name for name in model if name in text), key=text.find, default=None)
-        said = text.replace("pooled_projection_dim", "a text_encoder")
-        faults.add(found.place("model" if named is None else f"model.{named}"), said)
+        faults.add(found.place(_name_in(text, model)), text.replace("pooled_projection_dim", "a text_encoder"))
+
+
+def _name_in(text: str, model: Mapping[str, Any]) -> str:
+    """The dotted name of the value that a fault is about: the first field of the model that it names."""
+    named = min((name for name in model if name in text), key=text.find, default=None)
+    if named is not None:
+        return f"model.{named}"
+    return "data.size" if "sample_size" in text else "model"
 
 
 def full_config(model: Mapping[str, Any], side: int | None, *, is_of_texts: bool) -> dict[str, Any]:

@@ -36,8 +36,14 @@ pipeline_tag: unconditional-image-generation
 # {name}
 
 A `surgery.dit.DiT` ({facts["model"]["conditioning"]}, {facts["parameters"]:,} parameters) in a `{kind}`, trained from
-nothing on {pictures["learnt"]:,} pictures ({pictures["source"]}; {of_labels}). The package `layer-surgery` must be
-installed to load it; `surgery generate {name} --prompt "{labels[0]}" --out pictures` draws.
+nothing on {pictures["learnt"]:,} pictures ({pictures["source"]}; {of_labels}). The package `layer-surgery` loads it:
+`surgery generate {name} --prompt "{labels[0]}" --out pictures`, or from Python
+
+```python
+from surgery.dit import {kind}
+
+pipe = {kind}.from_pretrained("{name}")
+```
 
 Trained for {facts["steps"]:,} steps; the weights are those after {validation["step"]:,}, which measured best on
 {pictures["held_out"]:,} pictures that were held out: mean square of the error of the noise {validation["loss"]:.4f}.
