@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from surgery.errors import WorkerError as WorkerError
     from surgery.experiment.profiling import profile as profile
     from surgery.face import evaluate as evaluate
+    from surgery.face import train as train
     from surgery.graph.apply import apply as apply
     from surgery.pipelines.standing import standing_at as standing_at
     from surgery.plan.check_spec import check as check
@@ -67,6 +68,7 @@ __all__ = [
     "profile",
     "standing_at",
     "suggest",
+    "train",
 ]
 
 _HOMES = {
@@ -99,6 +101,7 @@ _HOMES = {
     "profile": "surgery.experiment.profiling",
     "standing_at": "surgery.pipelines.standing",
     "suggest": "surgery.profiles.suggesting",
+    "train": "surgery.face",
 }
 
 

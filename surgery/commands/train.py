@@ -61,8 +61,8 @@ def describe_trained(trained: "TrainedModel") -> str:
     curve = ", ".join(f"{loss:.4f} ({step})" for step, loss in validation["history"])
     return "\n".join(
         [
-            f"{trained.folder}: a DiT of {facts['parameters']:,} parameters ({facts['model']['conditioning']}), trained "
-            f"{facts['steps']} steps on {pictures['learnt']:,} pictures{kept}",
+            f"{trained.folder}: a DiT of {facts['parameters']:,} parameters ({facts['model']['conditioning']}), "
+            f"trained {facts['steps']} steps on {pictures['learnt']:,} pictures{kept}",
             f"  error of the noise on {pictures['held_out']:,} held-out pictures (after so many steps): {curve}",
         ]
     )

@@ -35,13 +35,17 @@ def test_the_options_come_before_the_config(trained):
 
 
 def test_generate_draws_what_was_trained(trained, surgery_command, tmp_path):
-    said = surgery_command("generate", trained[0], "--prompt", "3", "--steps", 2, "--out", tmp_path / "drawn", "--device", "cpu")
+    said = surgery_command(
+        "generate", trained[0], "--prompt", "3", "--steps", 2, "--out", tmp_path / "drawn", "--device", "cpu"
+    )
     assert said.exit_code == 0, said.stderr
     assert (tmp_path / "drawn" / "contact_sheet.png").is_file()
 
 
 def test_a_spec_is_checked_and_compiled_for_what_was_trained(trained, surgery_command, tmp_path):
-    (tmp_path / "spec.yaml").write_text(f"surgery: v1\nmodel: {trained[0]}\noperations:\n  - skip: transformer_blocks[1]\n")
+    (tmp_path / "spec.yaml").write_text(
+        f"surgery: v1\nmodel: {trained[0]}\noperations:\n  - skip: transformer_blocks[1]\n"
+    )
     checked = surgery_command("check", tmp_path / "spec.yaml")
     assert checked.exit_code == 0, checked.stderr
     compiled = surgery_command("compile", tmp_path / "spec.yaml", "--to", "checkpoint", "--out", tmp_path / "pruned")
@@ -51,6 +55,6 @@ def test_a_spec_is_checked_and_compiled_for_what_was_trained(trained, surgery_co
 def test_faults_of_a_config_are_told_without_a_folder(surgery_command, tmp_path):
     (tmp_path / "train.yaml").write_text(CONFIG.replace("steps: 9", "step: x").replace("share", "shar"))
     said = surgery_command("train", tmp_path / "train.yaml", "--out", tmp_path / "out")
-    assert said.exit_code == 1 and "train.yaml:4:12: there is no key \"step\" in training" in said.stderr
-    assert "train.yaml:4:18: steps is \"x\"" in said.stderr
+    assert said.exit_code == 1 and 'train.yaml:4:12: there is no key "step" in training' in said.stderr
+    assert 'train.yaml:4:18: steps is "x"' in said.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.yaml"]

@@ -60,7 +60,9 @@ def load_text_encoder(config: TrainConfig) -> tuple[Any, Any]:
         own, words = ({"subfolder": part} if index else {} for part in ("text_encoder", "tokenizer"))
         kind = index["text_encoder"][1] if index else _text_class_of(place)
         with library_bars():
-            encoder = getattr(transformers, kind).from_pretrained(place, dtype=torch.float32, use_safetensors=True, **own)
+            encoder = getattr(transformers, kind).from_pretrained(
+                place, dtype=torch.float32, use_safetensors=True, **own
+            )
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **words)
     except FAILURES as error:
         raise config.fault("text_encoder", f"the text encoder {name} can't be loaded: {_first_line(error)}") from None

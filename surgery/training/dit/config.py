@@ -61,7 +61,8 @@ class SamplingConfig:
 class TrainConfig:
     """A config without faults, as far as it alone tells; `model` are fields of `DiT`'s config.
 
-    `folder` is what paths in it are relative to; `text` is that of the file, and `places` are those of its values by their dotted names.
+    `folder` is what paths in it are relative to; `text` is that of the file, and `places` are those of its values by
+    their dotted names.
     """
 
     file: str
@@ -85,6 +86,6 @@ class TrainConfig:
         return replace(self, settings=replace(self.settings, **given))
 
     def fault(self, name: str, text: str) -> SpecError:
-        """What is wrong with the value of a dotted name, with its place, or that of the section that it is left out of."""
+        """What is wrong with the value of a dotted name, a line a fault, with its place, or that of its section."""
         place = self.places.get(name) or self.places.get(name.partition(".")[0]) or Place(1, 1)
         return SpecError.of(*(f"{self.file}:{place.line}:{place.column}: {line}" for line in text.split("\n")))

@@ -12,7 +12,12 @@ from surgery.spec.places import Faults
 from surgery.training.dit.config import SPECTRAL
 from surgery.training.settings import Precision, Schedule
 
-OF_DATA = ("sample_size", "in_channels", "num_classes", "pooled_projection_dim")  # of DiT's config: the pictures say them
+OF_DATA = (
+    "sample_size",
+    "in_channels",
+    "num_classes",
+    "pooled_projection_dim",
+)  # of DiT's config: the pictures say them
 
 Reader = Callable[[Value, str, Faults], Any]  # a value, what messages call it -> what it is, None where it is faulty
 

@@ -22,7 +22,7 @@ class Split:
 
 
 def split_pictures(pictures: Sequence[Picture], share: float, most: int, seed: int, *, by_label: bool) -> Split:
-    """Hold out a share, of each label where they are classes; at most so many are measured, and the rest is learnt from.
+    """Hold out a share, but at most so many; of each label, where these are classes. The rest is learnt from.
 
     Raises:
         InputError: there are too few.
@@ -41,8 +41,7 @@ def split_pictures(pictures: Sequence[Picture], share: float, most: int, seed: i
     split = Split(tuple(sides[False]), tuple(sides[True]))
     if len(split.learnt) < LEAST or len(split.held_out) < LEAST:
         raise InputError(
-            f"there are too few pictures: {len(split.learnt)} to learn from and {len(split.held_out)} to measure by, and "
-            f"{LEAST} of each are the least; give more, or another share in validation"
+            f"there are too few pictures: {len(split.learnt)} to learn from and {len(split.held_out)} to measure by, "
+            f"and {LEAST} of each are the least; give more, or another share in validation"
         )
     return split
-

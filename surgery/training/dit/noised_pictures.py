@@ -1,7 +1,8 @@
 """Rows of clean pictures with labels -> batches of noised ones, each a function of its number; and the losses of them.
 
-x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e (DDPM, arXiv 2006.11239, eq. 4), and the model is to tell e. Rows come in a new order
-each epoch; the timesteps of a batch are spread evenly over the noise range, one at random in each of as many parts.
+x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e (DDPM, arXiv 2006.11239, eq. 4), and the model is to tell e. Rows come in a new
+order each epoch; the timesteps of a batch are spread evenly over the noise range, one at random in each of as many
+parts.
 """
 
 import functools

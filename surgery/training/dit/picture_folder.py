@@ -56,7 +56,9 @@ def read_classes(folder: Path, shelf: Shelf, *, crop: bool, skip_unreadable: boo
         raise InputError(f"{folder} has no folders, one a class; {hint}")
     by_class = {path: list(_pictures_in(path)) for path in classes}
     beside = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
-    faults = [f"the class {path.name} has no picture ({', '.join(SUFFIXES)})" for path, own in by_class.items() if not own]
+    faults = [
+        f"the class {path.name} has no picture ({', '.join(SUFFIXES)})" for path, own in by_class.items() if not own
+    ]
     if all(not own for own in by_class.values()):
         raise InputError(f"{folder} has no pictures in its folders: {_some(path.name for path in classes)}")
     if beside:

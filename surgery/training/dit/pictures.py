@@ -98,4 +98,3 @@ def names_of(pictures: Sequence[Picture]) -> Mapping[str, int]:
     labels = {one.label for one in pictures}
     are_numbers = all(label.isascii() and label.isdigit() for label in labels)
     return {label: number for number, label in enumerate(sorted(labels, key=int if are_numbers else str))}
-

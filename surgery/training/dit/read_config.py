@@ -89,9 +89,7 @@ def _check_version(document: Entries, faults: Faults) -> None:
         faults.add(version.place, f"the version is {describe(version)}; write {BEGINNING}")
 
 
-def _read_values(
-    entries: Entries, readers: Mapping[str, Reader], section: str, found: Found, faults: Faults
-) -> None:
+def _read_values(entries: Entries, readers: Mapping[str, Reader], section: str, found: Found, faults: Faults) -> None:
     for key, value in entries.entries:
         if key.text not in readers:
             continue

@@ -82,7 +82,7 @@ def _train(request: TrainRequest, key: str, accelerator: Any) -> TrainedModel:
 
 
 def _own_state(request: TrainRequest, key: str, pictures: str) -> None:
-    """Mark the folder of the run as that of this config and these pictures; a state of others goes, which takes `force`.
+    """Mark the folder of the run as of this config and these pictures; a state of others goes, which takes `force`.
 
     Raises:
         InputError: it has a state of other pictures, and there is no `force`.
@@ -152,7 +152,11 @@ def _facts_of(config: TrainConfig, pipe: Any, data: RunData, trained: Trained) -
             "bins": {name: value for name, value in best.items() if name != ERROR},
             "history": [[measured.step, measured.error] for measured in trained.history],
         },
-        "settings": {**config.settings.to_json(), "batch_size": config.batch_size, "label_dropout": config.label_dropout},
+        "settings": {
+            **config.settings.to_json(),
+            "batch_size": config.batch_size,
+            "label_dropout": config.label_dropout,
+        },
         "config": config.text,
         "versions": library_versions(),
     }

@@ -34,15 +34,15 @@ def test_all_that_is_wrong_is_told_at_once(read, pictures):
     whole = (pictures / "blue" / "1.png").read_bytes()
     (pictures / "blue" / "1.png").write_bytes(whole[: len(whole) // 2])
     Image.new("RGB", (12, 8)).save(pictures / "green" / "wide.png")
-    with pytest.raises(InputError) as error:  # noqa: PT011  (its lines are compared below)
+    with pytest.raises(InputError) as error:
         read()
     lines = [line.removeprefix(f"{pictures}: ") for line in str(error.value).splitlines()]
     assert lines[0] == "the class empty has no picture (.png, .jpg, .jpeg, .webp, .bmp)"
     assert lines[1] == "1 picture in no folder of a class: lost.png"
     assert lines[2].startswith("8 pictures of 26 can't be read: 1.png (") and "06.png (it is no picture)" in lines[2]
     assert lines[2].endswith(" and 3 more; mend or remove them, or write skip_unreadable: true")
-    assert lines[3] == "pictures have 2 sizes: 8 x 8 (17), 12 x 8 (1); write crop: true, which takes the middle square " \
-        "of each and scales it to size"  # fmt: skip
+    assert lines[3].startswith("pictures have 2 sizes: 8 x 8 (17), 12 x 8 (1); write crop: true, which takes the middle")
+    assert len(lines) == 4
 
 
 def test_unreadable_pictures_are_left_out_on_request_but_not_a_whole_class(read, pictures):
@@ -57,7 +57,7 @@ def test_unreadable_pictures_are_left_out_on_request_but_not_a_whole_class(read,
 def test_pictures_that_were_mended_are_read_again(read, pictures):
     good = (pictures / "red" / "0.png").read_bytes()
     (pictures / "red" / "0.png").write_bytes(b"none")
-    with pytest.raises(InputError, match="1 picture of 18 can't be read: 0.png"):
+    with pytest.raises(InputError, match=r"1 picture of 18 can't be read: 0\.png"):
         read()
     (pictures / "red" / "0.png").write_bytes(good)
     assert len(read()) == 18
@@ -94,11 +94,14 @@ def test_a_folder_without_classes_is_told(read, pictures, tmp_path):
 
 
 def test_every_caption_of_a_picture_is_a_row(read, pictures):
-    lines = ['{"file_name": "red/0.png", "text": ["a red square", "red"]}', '{"file_name": "blue/0.png", "text": "blue"}']
+    lines = [
+        '{"file_name": "red/0.png", "text": ["a red square", "red"]}',
+        '{"file_name": "blue/0.png", "text": "blue"}',
+    ]
     (pictures / "metadata.jsonl").write_text("\n".join(lines))
     files = read(read_captioned)
     assert [file.label for file in files] == ["a red square", "red", "blue"]
     assert files[0].key == files[1].key != files[2].key
     (pictures / "metadata.jsonl").write_text(lines[0] + '\n{"file_name": "gone.png", "text": "x"}')
-    with pytest.raises(InputError, match="names gone.png, which is not there"):
+    with pytest.raises(InputError, match=r"names gone\.png, which is not there"):
         read(read_captioned)

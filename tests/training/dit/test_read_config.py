@@ -27,7 +27,7 @@ training: {steps: 100}
 
 
 def faults_of(text):
-    with pytest.raises(SpecError, match="train.yaml:") as error:
+    with pytest.raises(SpecError, match=r"train\.yaml:") as error:
         read_config(text)
     return [fault.removeprefix("train.yaml:") for fault in error.value.faults]
 
@@ -43,7 +43,10 @@ def test_a_config_of_the_repository_is_whole_and_has_a_title(path):
 def test_all_conditionings_are_compared_on_each_kind_of_picture():
     stems = {kind: {path.stem for path in CONFIGS if path.parent.name == kind} for kind in ("afhq", "digits", "emoji")}
     assert stems["afhq"] == STUDY.keys()
-    assert all(kinds >= {"in_context", "cross_attention", "adaln_zero", "freq_gate"} for kinds in (stems["digits"], stems["emoji"]))
+    assert all(
+        kinds >= {"in_context", "cross_attention", "adaln_zero", "freq_gate"}
+        for kinds in (stems["digits"], stems["emoji"])
+    )
 
 
 @pytest.mark.parametrize("name", STUDY)
@@ -81,11 +84,23 @@ autoencoder: demo
         ("digits", "digits, size: 9", "3:32: a sample_size of 9 can't be cut into patches of 2"),
         ("heads: 4", "heads: 5", "2:47: 5 heads do not divide a hidden_size of 64; write a number of heads that does"),
         ("freq_gate", "freq_gat", '2:23: there is no conditioning "freq_gat" of a DiT; .*did you mean "freq_gate"?'),
-        ("freq_gate", "freq_gate, unused_layers: true", "2:49: unused_layers are of encoded texts; write a text_encoder"),
+        (
+            "freq_gate",
+            "freq_gate, unused_layers: true",
+            "2:49: unused_layers are of encoded texts; write a text_encoder",
+        ),
         ("digits", "somewhere", "3:1: data has no size; write the side of the pictures in pixels"),
         ("digits", "digits, caption: 'a {class}'", "3:35: a caption is read by a text_encoder, and there is none"),
-        ("digits", "digits, caption: 'a class'}\ntext_encoder: demo\nlosses: {", "the caption has no {class}; write it"),
-        ("digits", "digits}\ntext_encoder: demo\nlosses: {", '3:1: digits have no captions; write one, like caption: "the'),
+        (
+            "digits",
+            "digits, caption: 'a class'}\ntext_encoder: demo\nlosses: {",
+            "the caption has no {class}; write it",
+        ),
+        (
+            "digits",
+            "digits}\ntext_encoder: demo\nlosses: {",
+            '3:1: digits have no captions; write one, like caption: "the',
+        ),
         ("steps: 100", "steps: 0", "4:19: steps is 0; write an integer of at least 1"),
         ("steps: 100", "steps: 9, precision: fp8", '4:33: there is no precision "fp8"; there are no, bf16, fp16'),
         ("digits", "digits}\nvalidation: {share: 1.5", "share is 1.5; write a number from 0 to below 1"),

@@ -117,7 +117,9 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_state_is
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_is_not_mixed_up_with_that_of_another_config_or_of_other_pictures(config, pictures, tmp_path, monkeypatch):
+def test_a_run_is_not_mixed_up_with_that_of_another_config_or_of_other_pictures(
+    config, pictures, tmp_path, monkeypatch
+):
     def full(*_args, **_kwargs):
         raise InputError("the disk is full")
 
