@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from surgery.experiment.spectrum import spectrum as spectrum
     from surgery.face import evaluate as evaluate
     from surgery.face import search as search
+    from surgery.face import train as train
     from surgery.graph.apply import apply as apply
     from surgery.pipelines.standing import standing_at as standing_at
     from surgery.plan.check_spec import check as check
@@ -73,6 +74,7 @@ __all__ = [
     "spectrum",
     "standing_at",
     "suggest",
+    "train",
 ]
 
 _HOMES = {
@@ -108,6 +110,7 @@ _HOMES = {
     "spectrum": "surgery.experiment.spectrum",
     "standing_at": "surgery.pipelines.standing",
     "suggest": "surgery.profiles.suggesting",
+    "train": "surgery.face",
 }
 
 

@@ -1,10 +1,11 @@
-"""Functions of the package's face that join rooms; see `surgery.evaluate` and `surgery.search`."""
+"""Functions of the package's face that join rooms: `surgery.evaluate`, `surgery.search` and `surgery.train`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from surgery.demo.bundled_judges import bundled_judges
+from surgery.demo.drawn_emoji import draw_all_emoji
 from surgery.experiment.evaluation import MAX_VARIANTS, Evaluation, EvaluationRequest
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
@@ -13,6 +14,9 @@ from surgery.experiment.search.objective import Damage
 from surgery.experiment.search.request import DENOISING, MOST_SETS, SearchRequest
 from surgery.report.evaluation_folder import KeepImages, evaluate_into
 from surgery.report.search_folder import search_into
+from surgery.training.dit.read_config import load_config
+from surgery.training.dit.train_request import TrainRequest
+from surgery.training.dit.training_run import TrainedModel, train_model
 
 
 def evaluate(
@@ -139,3 +143,35 @@ def search(
         call=dict(call or {}),
     )
     return search_into(request, force=force, damage=damage)[0]
+
+
+def train(
+    config: str | Path,
+    out: str | Path,
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    work: str | Path | None = None,
+    cache: str | Path | None = None,
+    force: bool = False,
+) -> TrainedModel:
+    """Train the reference DiT as a config file says, as `surgery train` does, and write its pipeline into `out`.
+
+    The other arguments are the command's options. An interrupted call goes on. The result has the `folder`, the `facts`
+    that its `training.json` has, and how it was `trained`.
+
+    Raises:
+        InputError: something can't be read or written; a loss is no number; the folder is of another run.
+        SpecError: the config has faults, or does not fit its pictures; with the places.
+    """
+    request = TrainRequest(
+        config=load_config(config).overridden(steps=steps, seed=seed),
+        out=Path(out),
+        draw_emoji=draw_all_emoji,
+        device=device,
+        work=None if work is None else Path(work),
+        cache=None if cache is None else Path(cache),
+        force=force,
+    )
+    return train_model(request)

@@ -143,7 +143,7 @@ def quick(monkeypatch):
 def test_every_block_runs_and_prints_what_is_shown(folder):
     blocks = blocks_of(README)
     assert sum(block.shown is not None for block in blocks) >= 6
-    assert Counter(block.language for block in blocks) == {"yaml": 6, "bash": 23, "python": 5, "text": 27}
+    assert Counter(block.language for block in blocks) == {"yaml": 6, "bash": 23, "python": 5, "text": 28}
     for page, text in PAGES.items():  # each by itself for who reads it, and all in one folder: nothing is made twice
         run_blocks(blocks_of(text, page))
     assert (folder / "out" / "apple" / "contact_sheet.png").is_file()

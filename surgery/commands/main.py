@@ -33,6 +33,7 @@ from surgery.commands import (
     search,
     spectrum,
     suggest,
+    train,
 )
 from surgery.commands.output import say
 from surgery.commands.streams import own_streams
@@ -90,6 +91,7 @@ app.command("evaluate", epilog=evaluation.list_measured())(evaluation.run)
 app.command("report")(report.run)
 app.command("heal")(heal.run)
 app.command("card")(card.run)
+app.command("train")(train.run)
 app.command("remap")(remap.run)
 app.command("profile")(profiling.run)
 app.command("plot")(plot.run)

@@ -11,10 +11,15 @@ COUNTS = ("sample_size", "patch_size", "in_channels", "hidden_size", "num_layers
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Raise ValueError where a DiT can't be built from a config; its text names every fault."""
-    faults = list(_faults_of_values(config))
-    faults = faults or [*_faults_of_shape(config), *_faults_of_label(config)]  # sums are of numbers only
+    faults = faults_of_config(config)
     if faults:
         raise ValueError("; ".join(faults))
+
+
+def faults_of_config(config: Mapping[str, Any]) -> list[str]:
+    """The texts of all faults, none where a DiT can be built."""
+    faults = list(_faults_of_values(config))
+    return faults or [*_faults_of_shape(config), *_faults_of_label(config)]  # sums are of numbers only
 
 
 def check_weights(place: str, missing: Collection[str], unexpected: Collection[str]) -> None:

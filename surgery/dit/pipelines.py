@@ -106,13 +106,7 @@ class TextDiTPipeline(DiffusionPipeline):  # type: ignore[misc]  # the same
         Raises:
             ValueError: the encoder has another number of channels than the transformer takes.
         """
-        length = min(self.tokenizer.model_max_length, MAX_TOKENS)  # which says 10^30 where nobody has set it
-        tokens = self.tokenizer(
-            list(prompt), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        mask = tokens.attention_mask.to(self.text_encoder.device)
-        output = self.text_encoder(tokens.input_ids.to(self.text_encoder.device), attention_mask=mask)
-        pooled = _pool(output, mask)
+        pooled = encode_texts(self.text_encoder, self.tokenizer, prompt)
         wanted = self.transformer.config.pooled_projection_dim
         if pooled.shape[-1] != wanted:
             raise ValueError(f"the encoder makes {pooled.shape[-1]} channels of a text, and the DiT takes {wanted}")
@@ -140,6 +134,14 @@ class TextDiTPipeline(DiffusionPipeline):  # type: ignore[misc]  # the same
         latents = _initial_noise(self, len(given), generator, latents)
         latents = _denoise(self, latents, branches, guidance_scale, num_inference_steps)
         return _finish(self, latents, output_type, return_dict=return_dict)
+
+
+def encode_texts(text_encoder: Any, tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
+    """(batch, channels), as of `TextDiTPipeline`; what is longer than the encoder takes is cut."""
+    length = min(tokenizer.model_max_length, MAX_TOKENS)  # which says 10^30 where nobody has set it
+    tokens = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    mask = tokens.attention_mask.to(text_encoder.device)
+    return _pool(text_encoder(tokens.input_ids.to(text_encoder.device), attention_mask=mask), mask)
 
 
 def _numbers_of_labels(id2label: Mapping[str, str], num_classes: int) -> dict[str, int]:

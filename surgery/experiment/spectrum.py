@@ -12,7 +12,9 @@ import torch
 from surgery.errors import InputError
 from surgery.experiment.controls import BASELINE
 from surgery.experiment.gallery import GalleryRequest, find_targets
-from surgery.experiment.rows import ModelRow, NoiseRow, VariantRow, control_rows, variant_rows
+from surgery.experiment.own_model import OwnModel
+from surgery.experiment.own_model_fit import refuse_unfit
+from surgery.experiment.rows import ModelRow, OwnModelRow, Row, Target, VariantRow, control_rows, rows_of_targets
 from surgery.experiment.run import library_versions, open_run
 from surgery.graph.apply import Variants
 from surgery.pipelines.draw import check_call
@@ -31,7 +33,7 @@ from surgery.spectra.sampling import Sampled, sample_batch
 from surgery.spectra.trajectory import LATENTS, PICTURES, PREDICTED, Trajectories, ViewCurves
 
 END = NoiseLevel(1.0, 0.0)
-Drawn = ModelRow | VariantRow
+Drawn = ModelRow | VariantRow | OwnModelRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,24 +109,28 @@ def spectrum(
 
 def run_spectrum(request: SpectrumRequest) -> Spectra:
     """Open the model of a request and analyse it; raises as `spectrum`, and where the model can't be opened."""
-    specs, source = find_targets(request)
+    targets, source = find_targets(request)
     run = open_run(source, request, request.prompts)
+    for target in targets:
+        if isinstance(target, OwnModel):
+            refuse_unfit(target, run)
     learn_unless_known(run.pipe, run.call)
-    rows = list_rows(specs, run.pipe, request.seed, request.profile)
+    rows = list_rows(targets, run.pipe, request.seed, request.profile)
     asked = Asked(
         run.pipe, request.prompts, request.seed, request.batch_size, run.call, request.bands, request.pictures
     )
     return measure_spectra(asked, rows, {"model": source.name, "identity": run.identity()})
 
 
-def list_rows(specs: Sequence[Spec], pipe: Any, seed: int, profile: Path | None) -> list[Drawn]:
-    """A row a variant, and two controls: nothing changed, and the baseline from other noise; none without specs."""
-    if not specs:
+def list_rows(targets: Sequence[Target], pipe: Any, seed: int, profile: Path | None) -> list[Drawn]:
+    """A row a variant or model of its own, and two controls: nothing changed, and the baseline from other noise; none
+    without targets.
+    """
+    if not targets:
         return []
     variants = Variants(pipe)
-    rows = variant_rows(variants, specs, seed, profile=profile, taken=[BASELINE])
-    controls = [row for row in control_rows(variants, seed, (1, 1)) if not isinstance(row, NoiseRow)]
-    return [*rows, *(row for row in controls if isinstance(row, (ModelRow, VariantRow)))]
+    rows: list[Row] = rows_of_targets(variants, targets, seed, profile=profile, taken=[BASELINE])
+    return [row for row in (*rows, *control_rows(variants, seed, (1, 1))) if isinstance(row, Drawn)]
 
 
 def measure_spectra(asked: Asked, rows: Sequence[Drawn], named: Mapping[str, Any]) -> Spectra:
@@ -279,4 +285,6 @@ class _Measured:
 def _damage_of(row: Drawn, watched: _Watched, texts: dict[str, Any]) -> dict[str, BandDamage]:
     watched.meter.note(row.name)
     with text_encoded_once([row.pipe], texts):
-        return watched.damage(row.pipe, row.seed)
+        found = watched.damage(row.pipe, row.seed)
+    row.let_go()
+    return found

@@ -70,6 +70,7 @@ FAULTY = {
     "evaluate": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}"],
     "report": ["{nowhere}", "--out", "{out}.html"],
     "heal": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}"],
+    "train": ["{nowhere}", "--out", "{out}"],
     "remap": ["{nowhere}", "--spec", "{nowhere}", "--out", "{out}.safetensors"],
     "profile": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}.safetensors"],
     "plot": ["{nowhere}", "--out", "{out}"],

@@ -1,0 +1,53 @@
+"""What is asked of training: a config, a folder; where the run lies, and what tells two runs apart."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from surgery.files import key_of_recipe
+from surgery.training.dit.config import TrainConfig
+from surgery.training.dit.pictures import DrawEmoji, Picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """`draw_emoji` hands over the emoji, where the config asks for them; the rest are the command's options."""
+
+    config: TrainConfig
+    out: Path
+    draw_emoji: DrawEmoji
+    device: str = "auto"
+    work: Path | None = None
+    cache: Path | None = None
+    force: bool = False
+
+    @property
+    def work_folder(self) -> Path:
+        """Where the state, the samples and the logs of the run lie: beside the target, unless it is said."""
+        return self.out.with_name(f"{self.out.name}.training") if self.work is None else self.work
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where encoded pictures are kept."""
+        return self.work_folder / "data" if self.cache is None else self.cache
+
+
+def key_of(config: TrainConfig) -> str:
+    """What tells a run from another, as far as the config says it: a state of one is none of the other."""
+    return key_of_recipe(
+        {
+            "model": dict(config.model),
+            "data": asdict(config.data),
+            "parts": [config.autoencoder, config.text_encoder],
+            "batches": [config.batch_size, config.label_dropout],
+            "settings": config.settings.path_to_json(),
+            "validation": asdict(config.validation),
+        }
+    )
+
+
+def key_of_pictures(pictures: Sequence[Picture], parts: Sequence[str]) -> str:
+    """The same of the pictures, and of the `parts` that encode them, by the hashes of these."""
+    recipe: dict[str, Any] = {"pictures": [[one.key, one.label] for one in pictures], "parts": list(parts)}
+    return key_of_recipe(recipe)

@@ -1,0 +1,60 @@
+"""`surgery train`: from a config to a folder that the other commands take; and what it says of faults."""
+
+import json
+
+import pytest
+
+CONFIG = """train: v1
+model: {conditioning: freq_gate, hidden_size: 16, num_layers: 3, num_attention_heads: 2, patch_size: 4}
+data: {pictures: digits}
+training: {steps: 9, batch_size: 8}
+losses: {spectral: 0.1}
+validation: {pictures: 20, every: 2, bins: 2}
+sampling: {every: 0}
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(surgery_command, tmp_path_factory):
+    """A folder that the command wrote, beside its config; and what it said."""
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "train.yaml").write_text(CONFIG)
+    said = surgery_command(
+        "train", folder / "train.yaml", "--out", folder / "out", "--steps", 2, "--seed", 3, "--device", "cpu", "--json"
+    )
+    assert said.exit_code == 0, said.stderr
+    return folder / "out", json.loads(said.stdout)
+
+
+def test_the_options_come_before_the_config(trained):
+    out, document = trained
+    assert document["out"] == str(out) and (document["steps"], document["settings"]["seed"]) == (2, 3)
+    assert [step for step, _ in document["validation"]["history"]] == [0, 2]
+    assert document == {"out": str(out), **json.loads((out / "training.json").read_text())}
+    assert not (out.parent / "out.training" / "samples").exists()
+
+
+def test_generate_draws_what_was_trained(trained, surgery_command, tmp_path):
+    said = surgery_command(
+        "generate", trained[0], "--prompt", "3", "--steps", 2, "--out", tmp_path / "drawn", "--device", "cpu"
+    )
+    assert said.exit_code == 0, said.stderr
+    assert (tmp_path / "drawn" / "contact_sheet.png").is_file()
+
+
+def test_a_spec_is_checked_and_compiled_for_what_was_trained(trained, surgery_command, tmp_path):
+    (tmp_path / "spec.yaml").write_text(
+        f"surgery: v1\nmodel: {trained[0]}\noperations:\n  - skip: transformer_blocks[1]\n"
+    )
+    checked = surgery_command("check", tmp_path / "spec.yaml")
+    assert checked.exit_code == 0, checked.stderr
+    compiled = surgery_command("compile", tmp_path / "spec.yaml", "--to", "checkpoint", "--out", tmp_path / "pruned")
+    assert compiled.exit_code == 0, compiled.stderr
+
+
+def test_faults_of_a_config_are_told_without_a_folder(surgery_command, tmp_path):
+    (tmp_path / "train.yaml").write_text(CONFIG.replace("steps: 9", "step: x").replace("share", "shar"))
+    said = surgery_command("train", tmp_path / "train.yaml", "--out", tmp_path / "out")
+    assert said.exit_code == 1 and 'train.yaml:4:12: there is no key "step" in training' in said.stderr
+    assert 'train.yaml:4:18: steps is "x"' in said.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.yaml"]
