@@ -112,7 +112,10 @@ class Artefact:
             return "unknown"
         if not all(_is_as_kept(facts, sources[part], self.variant) for part, facts in kept.items() if facts):
             return "retrained"
-        return "as compiled" if self.healed is None else "healed"
+        healed = self.healed
+        return (
+            "as compiled" if healed is None or healed.get("is_apart") else "healed"
+        )  # adapters lie beside
 
 
 def call_of_manifest(manifest: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,16 +18,16 @@ from surgery.anatomy.sources import find_source, weights_of_source
 from surgery.errors import RefusedError
 from surgery.files import hash_file
 from surgery.outputs import whole_folder
+from surgery.publish.artefact import facts_of_transformer
 from surgery.publish.healed_card import healed_card
-from surgery.publish.manifest import CARD, MANIFEST, PLAN, SPEC, write_manifest
+from surgery.publish.manifest import CARD, CONFIG, HEALED, MANIFEST, PLAN, SPEC, WEIGHTS, WEIGHTS_SUM, write_manifest
 from surgery.publish.pipeline_files import list_pipeline_files, take_along
 from surgery.publish.recipe import KEY
 from surgery.training.adapters import FILE
 from surgery.training.healable import Healable
 from surgery.verify.structure import check_structure
 
-HEALED = "healed"  # the entry of the manifest, and of the recipe in the files' headers
-HEADER_FACTS = ("steps", "losses")  # of it, in the headers
+HEADER_FACTS = ("steps", "losses")  # of what healed it, in the recipes of the files' headers
 
 
 def write_healed(
@@ -70,7 +70,10 @@ def write_healed(
             if path.is_file()
         }
         checks = {"structure": {"num_tensors": num_tensors}}
-        manifest = {**healable.manifest, "files": sizes, "checks": checks, HEALED: healed}
+        own = facts_of_transformer(source)  # by which the folder is known again
+        weights = {**healable.manifest.get(WEIGHTS, {}), WEIGHTS_SUM: own[WEIGHTS_SUM]}
+        new = {CONFIG: own[CONFIG], WEIGHTS: weights, "files": sizes, "checks": checks, HEALED: healed}
+        manifest = {**healable.manifest, **new}
         write_manifest(folder, manifest)
     return manifest
 

@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from surgery.anatomy.sources import ModelSource
-from surgery.bundled import DEMO_CALL, DEMO_NAME
 from surgery.errors import InputError
 from surgery.experiment.run import hash_pipeline_files, library_versions
 from surgery.metrics.contact_sheet import contact_sheet
@@ -19,6 +18,8 @@ from surgery.pipelines.draw import check_call, draw_pictures
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.pipelines.shared_text import text_encoded_once
 from surgery.progress import quietly
+from surgery.publish.known_arguments import known_call_of
+from surgery.publish.manifest import HEALED
 from surgery.publish.pruned_model import refuse_own_source
 from surgery.training.accelerator import open_accelerator, start_trackers
 from surgery.training.adapters import merge_adapters_, put_adapters_, refuse_apart, save_adapters
@@ -27,7 +28,7 @@ from surgery.training.features import match_blocks
 from surgery.training.heal_request import HealRequest, key_of, refuse_request, split_of
 from surgery.training.healable import Healable, open_healable
 from surgery.training.healed_facts import facts_of
-from surgery.training.healed_folder import HEALED, write_healed
+from surgery.training.healed_folder import write_healed
 from surgery.training.healing_data import Maker, Split
 from surgery.training.healing_loss import DENOISING, FEATURES, OUTPUT, HealingLoss
 from surgery.training.held_out import HeldOut, prepare_held_out
@@ -132,8 +133,8 @@ def load_teacher(base: ModelSource, request: HealRequest, accelerator: Any) -> A
 
 
 def call_of_base(base: ModelSource, call: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the pipeline's call: those given before the bundled pipeline's own."""
-    return {**(DEMO_CALL if base.name == DEMO_NAME else {}), **call}
+    """The arguments of the pipeline's call: those given before those that the base is known to want."""
+    return {**known_call_of(base), **call}
 
 
 def prepare_data(

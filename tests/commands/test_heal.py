@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import surgery
 from surgery.files import hash_file
+from surgery.publish.artefact import read_compiled
 from surgery.training import healing
 
 PROMPTS = ["red apple", "blue heart", "red heart", "blue apple", "apple", "heart"]
@@ -79,6 +80,7 @@ def test_a_healed_folder_loads_in_stock_diffusers_and_says_what_healed_it(heal, 
     assert len(list((out.parent / "healed.healing" / "samples").iterdir())) == 3
     pipe = DiffusionPipeline.from_pretrained(out)
     assert len(pipe.transformer.transformer_blocks) == 4
+    assert (read_compiled(pruned).state(), read_compiled(out).state()) == ("as compiled", "healed")
 
 
 def test_the_files_that_are_listed_are_there_and_others_are_not_replaced(heal, surgery_command):
