@@ -43,10 +43,16 @@ RECIPE_KEY = "surgery"  # of the text chunk in each PNG
 
 
 @dataclass(frozen=True, kw_only=True)
-class GalleryRequest(RunRequest):
-    """What to draw. `targets` are specs of one model, or the name of one model; see `surgery generate --help`."""
+class TargetsRequest(RunRequest):
+    """What is run: `targets` are specs or compiled folders of one model, or the name of one model."""
 
     targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryRequest(TargetsRequest):
+    """What to draw; see `surgery generate --help`."""
+
     prompts: tuple[str, ...]
     out: Path
     profile: Path | None = None
@@ -96,7 +102,7 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
     return Gallery(source.name, request.out, request.out / SHEET, tuple(rows), recipe)
 
 
-def find_targets(request: GalleryRequest) -> tuple[list[Spec], ModelSource]:
+def find_targets(request: TargetsRequest) -> tuple[list[Spec], ModelSource]:
     """The specs, and the one model that they are for."""
     paths = [target for target in request.targets if is_spec_name(target) or is_artefact(Path(target))]
     if paths and len(paths) < len(request.targets):

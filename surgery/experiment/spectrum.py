@@ -11,7 +11,7 @@ import torch
 
 from surgery.errors import InputError
 from surgery.experiment.controls import BASELINE
-from surgery.experiment.gallery import GalleryRequest, find_targets
+from surgery.experiment.gallery import TargetsRequest, find_targets
 from surgery.experiment.rows import ModelRow, NoiseRow, VariantRow, control_rows, variant_rows
 from surgery.experiment.run import library_versions, open_run
 from surgery.graph.apply import Variants
@@ -35,9 +35,13 @@ Drawn = ModelRow | VariantRow
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrumRequest(GalleryRequest):
+class SpectrumRequest(TargetsRequest):
     """What to analyse; see `surgery spectrum --help`. `bands` is the text of its option."""
 
+    prompts: tuple[str, ...]
+    out: Path
+    profile: Path | None = None
+    force: bool = False
     bands: str | None = None
     pictures: bool = True
 

@@ -25,6 +25,7 @@ COMMANDS = [
     "profile",
     "plot",
     "suggest",
+    "spectrum",
     "schema",
     "doctor",
 ]
