@@ -35,10 +35,16 @@ RECIPE_KEY = "surgery"  # of the text chunk in each PNG
 
 
 @dataclass(frozen=True, kw_only=True)
-class GalleryRequest(RunRequest):
-    """What to draw. `targets` are specs and models of one base, or one model; see `surgery generate --help`."""
+class TargetsRequest(RunRequest):
+    """What is run: `targets` are specs and models of one base, or one model."""
 
     targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryRequest(TargetsRequest):
+    """What to draw; see `surgery generate --help`."""
+
     prompts: tuple[str, ...]
     out: Path
     profile: Path | None = None
@@ -91,7 +97,7 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
     return Gallery(source.name, request.out, request.out / SHEET, tuple(rows), recipe)
 
 
-def find_targets(request: GalleryRequest) -> tuple[list[Target], ModelSource]:
+def find_targets(request: TargetsRequest) -> tuple[list[Target], ModelSource]:
     """What is drawn beside a model, and that model: the base of all; or nothing, and the one model that was given."""
     if len(request.targets) == 1 and request.model is None and not is_spec_name(request.targets[0]):
         alone = source_alone(request.targets[0])

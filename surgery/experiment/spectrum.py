@@ -11,7 +11,7 @@ import torch
 
 from surgery.errors import InputError
 from surgery.experiment.controls import BASELINE
-from surgery.experiment.gallery import GalleryRequest, find_targets
+from surgery.experiment.gallery import TargetsRequest, find_targets
 from surgery.experiment.own_model import OwnModel
 from surgery.experiment.own_model_fit import refuse_unfit
 from surgery.experiment.rows import ModelRow, OwnModelRow, Row, Target, VariantRow, control_rows, rows_of_targets
@@ -37,9 +37,13 @@ Drawn = ModelRow | VariantRow | OwnModelRow
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrumRequest(GalleryRequest):
+class SpectrumRequest(TargetsRequest):
     """What to analyse; see `surgery spectrum --help`. `bands` is the text of its option."""
 
+    prompts: tuple[str, ...]
+    out: Path
+    profile: Path | None = None
+    force: bool = False
     bands: str | None = None
     pictures: bool = True
 

@@ -113,9 +113,7 @@ class Artefact:
         if not all(_is_as_kept(facts, sources[part], self.variant) for part, facts in kept.items() if facts):
             return "retrained"
         healed = self.healed
-        return (
-            "as compiled" if healed is None or healed.get("is_apart") else "healed"
-        )  # adapters lie beside
+        return "as compiled" if healed is None or healed.get("is_apart") else "healed"  # adapters lie beside
 
 
 def call_of_manifest(manifest: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -75,6 +75,7 @@ FAULTY = {
     "profile": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}.safetensors"],
     "plot": ["{nowhere}", "--out", "{out}"],
     "suggest": ["{nowhere}", "--remove", "1"],
+    "spectrum": ["{nowhere}.yaml", "-p", "a", "--out", "{out}"],
     "schema": ["--out", "{file}/x"],
     "doctor": ["{nowhere}"],
     "export lokr": ["{nowhere}"],

@@ -27,6 +27,7 @@ COMMANDS = [
     "plot",
     "suggest",
     "search",
+    "spectrum",
     "schema",
     "doctor",
 ]
