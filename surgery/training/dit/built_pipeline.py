@@ -15,6 +15,7 @@ from surgery.training.dit.config_sections import MODEL_DEFAULTS
 from surgery.training.dit.labels import Labels
 from surgery.training.dit.run_data import RunData
 
+AT_ONCE = 64  # texts that are encoded
 NO_TEXT = ""  # of the branch that guidance goes away from
 
 
@@ -54,5 +55,7 @@ def labels_of(pipe: Any, data: RunData) -> Labels:
     """The labels of a run, encoded where they are texts."""
     if isinstance(pipe, ClassDiTPipeline):
         return Labels(data.names)
-    rows = [pipe.encode_prompt([text]).float().cpu() for text in (*data.names, NO_TEXT)]
+    texts = [*data.names, NO_TEXT]
+    chunks = [texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE)]
+    rows = [pipe.encode_prompt(chunk).float().cpu() for chunk in chunks]
     return Labels(data.names, torch.cat(rows))

@@ -12,6 +12,7 @@ from surgery.spec.places import Faults
 from surgery.training.dit.config import SPECTRAL
 from surgery.training.settings import Precision, Schedule
 
+MAX_SIDE = 4096  # of pictures, in pixels
 OF_DATA = (
     "sample_size",
     "in_channels",
@@ -66,7 +67,7 @@ SECTIONS: Mapping[str, Mapping[str, Reader]] = {
     "model": {name: OF_TYPE[field.annotation] for name, field in _FIELDS.items() if name not in OF_DATA},
     "data": {
         "pictures": read_text,
-        "size": COUNT,
+        "size": partial(read_integer, minimum=1, maximum=MAX_SIDE),
         "crop": _read_flag,
         "skip_unreadable": _read_flag,
         "caption": read_text,

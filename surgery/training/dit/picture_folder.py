@@ -4,6 +4,7 @@ Pictures lie in a folder a class, or beside captions (see `experiment.captions`)
 can be read; what was seen is kept on a shelf under the hashes of the files.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from surgery.errors import InputError
+from surgery.errors import InputError, SurgeryNote
 from surgery.experiment.captions import SUFFIXES, TABLES, read_captions
 from surgery.files import hash_file
 from surgery.metrics.open_picture import open_picture
@@ -87,18 +88,18 @@ def _usable(
     """The files that can be read; raises InputError with these faults and those of the files."""
     sizes = _sizes_of(folder, files, shelf)
     unreadable = [file for file, size in zip(files, sizes, strict=True) if size == UNREADABLE]
+    told = f"{_count(unreadable)} of {len(files)} can't be read"
+    reasons = _some(f"{file.path.name} ({_reason(file.path)})" for file in unreadable)
     if unreadable and not skip_unreadable:
-        reasons = _some(f"{file.path.name} ({_reason(file.path)})" for file in unreadable)
-        faults.append(
-            f"{_count(unreadable)} of {len(files)} can't be read: {reasons}; mend or remove them, or write "
-            "skip_unreadable: true"
-        )
+        faults.append(f"{told}: {reasons}; mend or remove them, or write skip_unreadable: true")
     good = [file for file, size in zip(files, sizes, strict=True) if size != UNREADABLE]
     faults += _faults_of_shapes([size for size in sizes if size != UNREADABLE], crop=crop)
     gone = sorted({file.label for file in unreadable} - {file.label for file in good}) if skip_unreadable else []
     faults += [f"of the class {label} no picture can be read" for label in gone]
     if faults:
         raise InputError("\n".join(f"{folder}: {fault}" for fault in faults))
+    if unreadable:
+        warnings.warn(f"{folder}: {told}, and left out: {reasons}", SurgeryNote, stacklevel=2)
     return good
 
 

@@ -89,7 +89,8 @@ def _of_folder(config: TrainConfig, shelf: Shelf) -> list[Picture]:
     try:
         files = read(folder, shelf, crop=data.crop, skip_unreadable=data.skip_unreadable)
     except InputError as error:
-        raise config.fault("data.pictures", str(error)) from None
+        hint = f"; or write a caption with {NAME_OF_CLASS}, where folders are classes" if reads_captions else ""
+        raise config.fault("data.pictures", f"{error}{hint}") from None
     return [Picture(one.key, one.label, one.open_square) for one in files]
 
 

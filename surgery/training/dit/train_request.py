@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from surgery.files import key_of_recipe
-from surgery.training.dit.config import TrainConfig
+from surgery.errors import InputError
+from surgery.files import expand_home, key_of_recipe
+from surgery.training.dit.config import SIDES, TrainConfig
 from surgery.training.dit.pictures import DrawEmoji, Picture
 
 
@@ -31,6 +32,17 @@ class TrainRequest:
     def cache_folder(self) -> Path:
         """Where encoded pictures are kept."""
         return self.work_folder / "data" if self.cache is None else self.cache
+
+
+def refuse_among_pictures(request: TrainRequest) -> None:
+    """Raise InputError where a run would write among the pictures that it learns from."""
+    config = request.config
+    if config.data.pictures in SIDES:
+        return
+    pictures = (config.folder / expand_home(config.data.pictures)).resolve()
+    for folder in (request.out, request.work_folder, request.cache_folder):
+        if folder.resolve().is_relative_to(pictures):
+            raise InputError(f"{folder} lies among the pictures of {pictures}; give a folder elsewhere")
 
 
 def key_of(config: TrainConfig) -> str:

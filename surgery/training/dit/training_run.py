@@ -22,7 +22,7 @@ from surgery.training.dit.noised_pictures import DenoisingLoss, HeldOutLoss, Tra
 from surgery.training.dit.pictures import read_pictures
 from surgery.training.dit.run_data import RunData, prepare_data, write_held_out
 from surgery.training.dit.sample_sheets import MAX_LABELS, SampleSheets
-from surgery.training.dit.train_request import TrainRequest, key_of, key_of_pictures
+from surgery.training.dit.train_request import TrainRequest, key_of, key_of_pictures, refuse_among_pictures
 from surgery.training.dit.trained_folder import TRAIN, write_trained
 from surgery.training.loop import ERROR, Trained, train_
 from surgery.training.shelf import Shelf
@@ -51,10 +51,13 @@ def train_model(request: TrainRequest) -> TrainedModel:
     """
     settings = request.config.settings
     refuse_folder(request.out, TRAIN, force=request.force)
+    refuse_among_pictures(request)
     accelerator = open_accelerator(settings, request.work_folder, device=request.device)
     key = key_of(request.config)
     is_main = accelerator.is_main_process
-    with own_folder(request.work_folder, TRAIN, key, force=request.force) if is_main else nullcontext():
+    has_state = (request.work_folder / STATE).exists()  # without one there is nothing to lose
+    force = request.force or not has_state
+    with own_folder(request.work_folder, TRAIN, key, force=force) if is_main else nullcontext():
         accelerator.wait_for_everyone()
         start_trackers(accelerator, settings, request.work_folder)
         return _train(request, key, accelerator)

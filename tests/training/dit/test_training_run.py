@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from surgery.anatomy.sources import find_source
 from surgery.dit import ClassDiTPipeline, TextDiTPipeline
-from surgery.errors import InputError, SpecError
+from surgery.errors import InputError, SpecError, SurgeryNote
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.training.dit import training_run
 from surgery.training.dit.noised_pictures import DenoisingLoss
@@ -117,6 +117,23 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_state_is
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_without_a_state_gives_way_to_another_config(config, tmp_path, monkeypatch):
+    class Broken(DenoisingLoss):
+        def __call__(self, model, batch):
+            return {name: float("nan") * value for name, value in super().__call__(model, batch).items()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "DenoisingLoss", Broken)
+        with pytest.raises(InputError, match=r"the loss mse is nan at step 1.*no state was kept before it"):
+            train_model(request_of(config(), tmp_path / "out"))
+    train_model(request_of(config("3e-3", "1e-3", steps=1), tmp_path / "out"))
+
+
+def test_a_run_among_its_own_pictures_is_refused(config, pictures):
+    with pytest.raises(InputError, match=r"pictures/red/out lies among the pictures of .*; give a folder elsewhere"):
+        train_model(request_of(config(), pictures / "red" / "out"))
+
+
 def test_a_run_is_not_mixed_up_with_that_of_another_config_or_of_other_pictures(
     config, pictures, tmp_path, monkeypatch
 ):
@@ -142,7 +159,8 @@ def test_latents_and_texts_are_learnt_from_a_folder_with_captions(config, pictur
     rows = [{"file_name": str(file.relative_to(pictures)), "text": f"{file.parent.name} heart"} for file in files]
     (pictures / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     more = "autoencoder: demo\ntext_encoder: demo\n"
-    found = train_model(request_of(config("size: 8}", "size: 16}\n" + more, steps=2, every=2), tmp_path / "out"))
+    path = config("size: 8}", "size: 16}\n" + more, steps=2, every=2)
+    found = train_model(request_of(path, tmp_path / "out"))
     assert found.facts["model"]["pooled_projection_dim"] == 128 and found.facts["model"]["in_channels"] == 4
     pipe = load_pretrained(find_source(str(tmp_path / "out")), dtype="float32", device="cpu")
     assert isinstance(pipe, TextDiTPipeline)
@@ -166,7 +184,9 @@ def test_faults_of_a_folder_stand_at_its_place_in_the_config(config, pictures, t
     with pytest.raises(SpecError, match=r"train.yaml:3:18: .*1 picture of 18 can't be read") as error:
         train_model(request_of(path, tmp_path / "out"))
     assert len(error.value.faults) == 2 and "pictures have 2 sizes" in error.value.faults[1]
-    found = train_model(request_of(config("size: 8}", "size: 8, skip_unreadable: true, crop: true}"), tmp_path / "out"))
+    path = config("size: 8}", "size: 8, skip_unreadable: true, crop: true}")
+    with pytest.warns(SurgeryNote, match="1 picture of 18 can't be read, and left out"):
+        found = train_model(request_of(path, tmp_path / "out"))
     assert found.facts["pictures"]["learnt"] + found.facts["pictures"]["held_out"] == 17
 
 
