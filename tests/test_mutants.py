@@ -18,6 +18,7 @@ ROOMS = {
         "publish",
         "activations",
         "metrics",
+        "spectra",
         "experiment",
         "export",
     ),
