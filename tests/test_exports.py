@@ -36,8 +36,14 @@ def run_elsewhere(name, tmp_path, monkeypatch):
 
 def test_every_file_has_its_command():
     files = {str(path.relative_to(ROOT)) for path in EXPORTS.rglob("*") if path.is_file()}
-    given = {"exports/README.md", "exports/demo/prompts.txt", "exports/demo/heldout.txt"}
+    given = {"exports/README.md", *(f"exports/demo/{name}.txt" for name in ("prompts", "heldout", "train"))}
     assert files - given == set(MADE)
+
+
+def test_no_caption_is_in_two_files():
+    """What is measured on was neither chosen by nor learnt from."""
+    lines = [line for path in EXPORTS.glob("demo/*.txt") for line in path.read_text().splitlines()]
+    assert len(lines) == len(set(lines)) == 64 + 64 + 1015
 
 
 @pytest.mark.parametrize("name", [name for name in MADE if name.startswith("exports/demo/") and "profile" not in name])
