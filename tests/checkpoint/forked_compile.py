@@ -39,7 +39,7 @@ def run(request: dict[str, Any], counter: int) -> None:
             return
         number += 1
         os.pwrite(counter, number.to_bytes(8, "little"), 0)
-        if number >= request.get("before", sys.maxsize):  # of two threads that count at once, none may see its own number
+        if number >= request.get("before", sys.maxsize):  # two threads may count before one looks
             kill()
         if event == "os.mkdir" and "after" in request:
             threading.Timer(request["after"], kill).start()

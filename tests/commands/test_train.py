@@ -34,6 +34,12 @@ def test_the_options_come_before_the_config(trained):
     assert not (out.parent / "out.training" / "samples").exists()
 
 
+def test_gates_are_read_out_at_the_middles_of_the_bins(trained):
+    gates = trained[1]["gates"]
+    assert gates["shares"] == [0.25, 0.75] and [len(block) for block in gates["low"]] == [2, 2, 2]
+    assert all(0 < value < 1 for block in gates["low"] for value in block)
+
+
 def test_generate_draws_what_was_trained(trained, surgery_command, tmp_path):
     said = surgery_command(
         "generate", trained[0], "--prompt", "3", "--steps", 2, "--out", tmp_path / "drawn", "--device", "cpu"

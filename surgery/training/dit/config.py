@@ -82,8 +82,9 @@ class TrainConfig:
 
     def overridden(self, *, steps: int | None = None, seed: int | None = None) -> "TrainConfig":
         """The same with what the command line says otherwise."""
-        given: dict[str, Any] = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
-        return replace(self, settings=replace(self.settings, **given))
+        own = self.settings
+        settings = replace(own, steps=own.steps if steps is None else steps, seed=own.seed if seed is None else seed)
+        return replace(self, settings=settings)
 
     def fault(self, name: str, text: str) -> SpecError:
         """What is wrong with the value of a dotted name, a line a fault, with its place, or that of its section."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.outputs import added_files
+from surgery.progress import library_bars
 
 TRAIN = "train"  # the command, as folders know it
 FACTS, CARD = "training.json", "README.md"
@@ -18,7 +19,8 @@ def write_trained(pipe: Any, out: Path, facts: Mapping[str, Any], *, request: st
         InputError: it can't be written, or there is something in it and no `force`.
     """
     with added_files(out, TRAIN, force=force, request=request) as folder:
-        pipe.to("cpu").save_pretrained(folder)
+        with library_bars():
+            pipe.to("cpu").save_pretrained(folder)
         (folder / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / CARD).write_text(_card(out.name, type(pipe).__name__, facts), encoding="utf-8")
 

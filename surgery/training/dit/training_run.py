@@ -9,6 +9,7 @@ from typing import Any
 
 from diffusers import DDPMScheduler
 
+from surgery.dit.gates import read_gates
 from surgery.errors import InputError
 from surgery.experiment.run import library_versions
 from surgery.files import write_whole
@@ -133,6 +134,15 @@ def _sheets(request: TrainRequest, pipe: Any, labels: Labels) -> SampleSheets:
     return SampleSheets(pipe, names, config.sampling, config.settings.seed, config.settings.steps, folder)
 
 
+def _gates_of(model: Any, num_timesteps: int, bins: int) -> dict[str, Any]:
+    """How far the gates of each block are open to the low adapter at the middle of each bin; nothing without gates."""
+    if model.config.conditioning != "freq_gate":
+        return {}
+    middles = [(number + 0.5) / bins for number in range(bins)]
+    low = read_gates(model, [share * num_timesteps for share in middles])
+    return {"gates": {"shares": middles, "low": low.tolist()}}
+
+
 def _facts_of(config: TrainConfig, pipe: Any, data: RunData, trained: Trained) -> dict[str, Any]:
     """What is known of a run, as plain data."""
     best = trained.best.values
@@ -155,6 +165,7 @@ def _facts_of(config: TrainConfig, pipe: Any, data: RunData, trained: Trained) -
             "bins": {name: value for name, value in best.items() if name != ERROR},
             "history": [[measured.step, measured.error] for measured in trained.history],
         },
+        **_gates_of(pipe.transformer, pipe.scheduler.config.num_train_timesteps, config.validation.bins),
         "settings": {
             **config.settings.to_json(),
             "batch_size": config.batch_size,

@@ -102,6 +102,7 @@ autoencoder: demo
             '3:1: digits have no captions; write one, like caption: "the',
         ),
         ("steps: 100", "steps: 0", "4:19: steps is 0; write an integer of at least 1"),
+        ("steps: 100", "steps: 100, ema: 2", "4:29: the ema is 2.0; write a number between 0 and 1"),
         ("steps: 100", "steps: 9, precision: fp8", '4:33: there is no precision "fp8"; there are no, bf16, fp16'),
         ("digits", "digits}\nvalidation: {share: 1.5", "share is 1.5; write a number from 0 to below 1"),
         ("train: v1", "", "2:1: the version is missing; write train: v1"),
