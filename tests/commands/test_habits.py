@@ -69,6 +69,8 @@ FAULTY = {
     "compile": ["{nowhere}", "--to", "graph", "--out", "{out}"],
     "evaluate": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}"],
     "report": ["{nowhere}", "--out", "{out}.html"],
+    "card": ["{nowhere}", "--evaluation", "{nowhere}"],
+    "search": ["{nowhere}", "--prompts", "{nowhere}", "--budget", "blocks=1", "--out", "{out}"],
     "heal": ["{nowhere}", "--prompts", "{nowhere}", "--out", "{out}"],
     "train": ["{nowhere}", "--out", "{out}"],
     "remap": ["{nowhere}", "--spec", "{nowhere}", "--out", "{out}.safetensors"],

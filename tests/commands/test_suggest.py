@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from surgery.anatomy.known import recall_demo
+from surgery.commands.suggest import SEARCH
 from surgery.plan.lower import lower_spec
 from surgery.profiles.profile_file import write_profile
 from surgery.spec.load import load_spec, read_spec
@@ -129,7 +130,7 @@ def test_a_profile_that_names_no_model_needs_one_to_be_planned(made, suggest, tm
     write_profile(made.make_profile([(STACK, 12)]), path)
     result = suggest("--remove", "1", of=path)
     assert read_spec(result.stdout).model is None
-    assert result.stderr == "the profile does not say of which model it is; give --model to plan the spec\n"
+    assert result.stderr == f"the profile does not say of which model it is; give --model to plan the spec\n{SEARCH}\n"
     assert "saves 413 k of 5.24 M" in suggest("--remove", "1", "--model", "demo", of=path).stderr
 
 

@@ -19,7 +19,7 @@ from surgery.demo.extractor import EmojiExtractor
 from surgery.demo.training.augment import add_noise, blur
 from surgery.demo.training.judge_quality import to_bytes
 from surgery.errors import InputError, RefusedError
-from surgery.experiment import evaluation, picture_store
+from surgery.experiment import evaluation, measured_errors, picture_store
 from surgery.experiment import rows as experiment_rows
 from surgery.experiment import run as experiment_run
 from surgery.experiment.bench import Bench
@@ -409,7 +409,7 @@ def test_a_pipeline_whose_latents_are_packed_in_unknown_ways_is_scored_without_t
     def refuse(*_args, **_options):
         raise error("how they are packed is not known")
 
-    monkeypatch.setattr(evaluation, "denoising_errors", refuse)
+    monkeypatch.setattr(measured_errors, "denoising_errors", refuse)
     found = evaluation.run_evaluation(quick_request(tmp_path))
     assert found.notes == ("no denoising error: how they are packed is not known",)
     assert {score.metric.kind for score in found.rows[1].scores} >= {"ssim", "psnr"}
