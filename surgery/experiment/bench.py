@@ -15,6 +15,7 @@ from surgery.experiment.rows import Row
 from surgery.experiment.run import Run, RunRequest, open_run
 from surgery.graph.apply import Variants
 from surgery.graph.shared_forward import DEFAULT_MEMORY
+from surgery.pipelines.draw import OWN
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device
 
@@ -90,7 +91,7 @@ class BenchDescription:
         Raises:
             InputError: the model can't be loaded here, or it, its libraries or the device are others here.
         """
-        run = open_run(self.source, self.request, self.prompts)
+        run = open_run(self.source, self.request, self.prompts, noise=self.recipe.get("noise", OWN))
         here = run.recipe()
         others = [
             _difference(name, here.get(name), value) for name, value in self.recipe.items() if here[name] != value

@@ -10,7 +10,7 @@ from PIL import Image
 from surgery.experiment.bench import Bench
 from surgery.experiment.engines import SERIAL, Engine, Tell
 from surgery.experiment.rows import ModelRow, OwnModelRow, Row, VariantRow
-from surgery.experiment.run import RunRequest
+from surgery.experiment.run import Run
 from surgery.pipelines.draw import SHARED
 from surgery.pipelines.guidance import transformers_of
 from surgery.pipelines.shared_text import text_encoded_once
@@ -50,9 +50,9 @@ class DrawUnit:
         return images
 
 
-def draw_units(rows: Sequence[Row], count: int, request: RunRequest) -> list[DrawUnit]:
+def draw_units(rows: Sequence[Row], count: int, run: Run) -> list[DrawUnit]:
     """The pictures 0 to `count` of each row, in batches; all of a row in one where they share their noise."""
-    batch_size = count if request.noise == SHARED else request.batch_size
+    batch_size = count if run.noise == SHARED else run.request.batch_size
     starts = range(0, count, batch_size)
     return [DrawUnit(row.name, range(start, min(start + batch_size, count))) for row in rows for start in starts]
 

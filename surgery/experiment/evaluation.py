@@ -50,7 +50,7 @@ from surgery.graph.apply import Variants
 from surgery.graph.shared_forward import DEFAULT_MEMORY
 from surgery.metrics.intervals import mean_interval
 from surgery.metrics.pictures import PictureSet
-from surgery.pipelines.draw import OWN
+from surgery.pipelines.draw import OWN, Noise
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import check_device
 from surgery.plan.sweep import count_points, count_text
@@ -78,6 +78,7 @@ class EvaluationRequest(RunRequest):
     memory: int = DEFAULT_MEMORY
     engine: EngineChoice = field(default_factory=EngineChoice)
     latency: bool = False
+    noise: Noise = "own"
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def _run_evaluation(request: EvaluationRequest, device: str, engine: Engine) -> 
         raise InputError("stages choose single variants, and average is over several; measure it without --stages")
     judges, notes = load_judges(request.judges, request.prompts, source.name, request.out / STORE, device=device)
     notes += notes_on_number(stages[-1].prompts, judges)
-    run = open_run(source, request, prompts)
+    run = open_run(source, request, prompts, noise=request.noise)
     learn_unless_known(run.pipe, run.call)
     for own in targets.own_models:
         refuse_unfit(own, run)
@@ -382,7 +383,7 @@ def draw_rows(
     prompts = request.prompts.prompts
     num = len(prompts) if count is None else min(count, len(prompts))
     places = {row.name: store.open({**recipe, **row.recipe(), "prompts": list(prompts)}) for row in rows}
-    units = draw_units(rows, num, request)
+    units = draw_units(rows, num, bench.run)
     missing = [unit for unit in units if not places[unit.row].has(unit.numbers)]
     done = len(rows) * num - sum(unit.size for unit in missing)
     for unit, images in draw(bench, missing, done=done, engine=engine):

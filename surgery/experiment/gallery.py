@@ -21,7 +21,7 @@ from surgery.graph.apply import Variants
 from surgery.metrics.contact_sheet import Columns, sheet_of_variants
 from surgery.metrics.pictures import png_of
 from surgery.outputs import added_files, refuse_in_the_way
-from surgery.pipelines.draw import SHARED, Drawing
+from surgery.pipelines.draw import SHARED, Drawing, Noise
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import pick_device, pick_dtype
 from surgery.plan.changes import changes_text
@@ -50,6 +50,7 @@ class GalleryRequest(TargetsRequest):
     profile: Path | None = None
     baseline: bool = True
     columns: Columns = "prompts"
+    noise: Noise = "own"
     force: bool = False
 
 
@@ -82,7 +83,7 @@ def draw_gallery(request: GalleryRequest) -> Gallery:
     """
     targets, source = find_targets(request)
     with added_files(request.out, COMMAND, force=request.force) as folder:
-        run = open_run(source, request, request.prompts)
+        run = open_run(source, request, request.prompts, noise=request.noise)
         learn_unless_known(run.pipe, run.call)
         for target in targets:
             if isinstance(target, OwnModel):
@@ -127,7 +128,7 @@ def draw_rows(rows: Sequence[Row], run: Run, request: GalleryRequest) -> list[li
     """The pictures of each row."""
     found: dict[str, list[Drawing]] = {row.name: [] for row in rows}
     bench = Bench(run, tuple(rows), request.prompts)
-    for unit, images in draw(bench, draw_units(rows, len(request.prompts), request)):
+    for unit, images in draw(bench, draw_units(rows, len(request.prompts), run)):
         for number, image in zip(unit.numbers, images, strict=True):
             seed = bench.row(unit.row).seed + (0 if request.noise == SHARED else number)
             found[unit.row].append(Drawing(image, request.prompts[number], seed))

@@ -76,10 +76,8 @@ class ModelRow(Row):
 
     def draw(self, prompts: Sequence[str], numbers: Sequence[int], run: Run) -> list[Image.Image]:
         batch = [prompts[number] for number in numbers]
-        batch_size, noise = run.request.batch_size, run.request.noise
-        drawings = draw_pictures(
-            self.pipe, batch, seed=self.seed + numbers[0], batch_size=batch_size, call=run.call, noise=noise
-        )
+        seed, size = self.seed + numbers[0], run.request.batch_size
+        drawings = draw_pictures(self.pipe, batch, seed=seed, batch_size=size, call=run.call, noise=run.noise)
         return [drawing.image for drawing in drawings]
 
     def recipe(self) -> dict[str, Any]:

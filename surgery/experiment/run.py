@@ -20,16 +20,11 @@ from surgery.version import __version__
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """How a pipeline is run; `call` are further arguments of its call.
-
-    Prompt k starts from the noise of `seed + k`, or, where the noise is shared, from what one generator gives after the
-    prompts before it.
-    """
+    """How a pipeline is run: prompt k starts from the noise of `seed + k`; `call` are further arguments of its call."""
 
     model: str | None = None
     seed: int = 0
     batch_size: int = 8
-    noise: Noise = "own"
     dtype: str = "auto"
     device: str = "auto"
     call: Mapping[str, Any] = field(default_factory=dict)
@@ -37,13 +32,17 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Run:
-    """A pipeline that is open, and how it is called. `texts` are the prompts that its text encoders have encoded."""
+    """A pipeline that is open, and how it is called. `texts` are the prompts that its text encoders have encoded.
+
+    Where the noise is shared, prompt k starts from what one generator gives after the prompts before it.
+    """
 
     source: ModelSource
     pipe: Any
     request: RunRequest
     call: Mapping[str, Any]
     texts: dict[str, Any] = field(default_factory=dict, repr=False)
+    noise: Noise = "own"
 
     def identity(self, part: str = FIRST) -> dict[str, Any]:
         """What tells the model from others, wherever it lies: by its first transformer, or by another."""
@@ -59,7 +58,7 @@ class Run:
             "components": hash_pipeline_files(self.source),
             "call": dict(self.call),
             "seed": self.request.seed,
-            **({"noise": SHARED} if self.request.noise == SHARED else {}),
+            **({"noise": SHARED} if self.noise == SHARED else {}),
             "batch_size": self.request.batch_size,
             "dtype": str(pick_dtype(self.request.dtype, device)),
             "device": device,
@@ -79,7 +78,7 @@ def having_pipeline(source: ModelSource, purpose: str = "to draw pictures") -> M
     return source
 
 
-def open_run(source: ModelSource, request: RunRequest, prompts: Sequence[str]) -> Run:
+def open_run(source: ModelSource, request: RunRequest, prompts: Sequence[str], *, noise: Noise = "own") -> Run:
     """Load the stock pipeline of a source, and see that it can be called so, before anything is drawn.
 
     Raises:
@@ -90,7 +89,7 @@ def open_run(source: ModelSource, request: RunRequest, prompts: Sequence[str]) -
     pipe.set_progress_bar_config(disable=True)
     check_call(pipe, call)
     conditions_of(pipe, prompts)
-    return Run(source, pipe, request, call)
+    return Run(source, pipe, request, call, noise=noise)
 
 
 def call_of(source: ModelSource, request: RunRequest) -> dict[str, Any]:

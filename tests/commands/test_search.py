@@ -105,6 +105,7 @@ def test_exhaustive_finds_what_trying_all_pairs_one_by_one_finds(pipeline, undis
     assert sorted(measured) == pytest.approx(sorted(by_hand.values()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_windows_are_no_worse_for_as_many_executions_and_check_says_as_many(
     pipeline, undisturbed, tmp_path, surgery_command
 ):
@@ -124,7 +125,7 @@ def test_windows_are_no_worse_for_as_many_executions_and_check_says_as_many(
 @pytest.mark.parametrize(
     "options",
     [
-        {"budget": "parameters=60%", "units": "both", "forbid": (f"{STACK}[0]",)},
+        pytest.param({"budget": "parameters=60%", "units": "both", "forbid": (f"{STACK}[0]",)}, marks=pytest.mark.slow),
         {"budget": "latency=80%", "method": "beam:2", "weights": "0,1"},
         {"budget": "blocks=4", "objective": "trajectory-error"},
         {"budget": "blocks=4", "objective": "ssim"},

@@ -3,10 +3,11 @@
 import errno
 import os
 import signal
-import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from other_process import status_of
 from torch import nn
 
 from surgery.errors import InputError
@@ -134,17 +135,24 @@ def test_a_loss_of_weight_0_is_looked_at_and_teaches_nothing(tmp_path):
     assert same(plain, weighted)
 
 
+def run_and_be_killed(folder, last, options):
+    """As `run`, until the batch of a number is asked for."""
+
+    def killing(number, device):
+        if number == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batches(number, device)
+
+    run(Path(folder), batches=killing, **options)
+
+
 @pytest.mark.parametrize("kept_before", [4, 7], ids=["within an interval", "two intervals in"])
 def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(tmp_path, kept_before):
     options = {"ema": 0.9, "accumulate": 2, "schedule": "cosine", "checkpoint_every": 3, "weight_decay": 0.01}
     whole, expected = run(tmp_path / "whole", **options)
 
-    def killing(number, device):
-        if number == 2 * kept_before:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return batches(number, device)
-
-    assert status_of_fork(lambda: run(tmp_path / "killed", batches=killing, **options)) == -signal.SIGKILL
+    killed = status_of(__file__, "run_and_be_killed", str(tmp_path / "killed"), 2 * kept_before, options)
+    assert killed == -signal.SIGKILL
     assert read_state(tmp_path / "killed")["step"] == kept_before // 3 * 3
     asked = []
 
@@ -155,20 +163,6 @@ def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(tmp_path, kept_befo
     resumed, found = run(tmp_path / "killed", batches=noting, **options)
     assert min(asked) == kept_before // 3 * 3 * 2, "it began again"
     assert same(whole, resumed) and found == expected
-
-
-def status_of_fork(work):
-    """Do something in a process of its own; how that ended."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: tiny tensors start none
-        pid = os.fork()
-    if pid == 0:
-        signal.alarm(100)
-        try:
-            work()
-        finally:
-            os._exit(70)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_a_state_of_other_parameters_is_refused(tmp_path):

@@ -63,7 +63,7 @@ def draw_baseline(bench: Bench, request: SearchRequest, recipe: Mapping[str, Any
     drawing = Bench(bench.run, (row,), bench.prompts, request.memory)
     place = PictureStore(request.out / STORE / PICTURES).open({**recipe, **row.recipe()})
     num = len(bench.prompts)
-    missing = [unit for unit in draw_units([row], num, request) if not place.has(unit.numbers)]
+    missing = [unit for unit in draw_units([row], num, bench.run) if not place.has(unit.numbers)]
     for unit, images in draw(drawing, missing, done=num - sum(unit.size for unit in missing), engine=engine):
         place.keep(unit.numbers, images)
     return place.read(num)

@@ -3,10 +3,11 @@
 import json
 import os
 import signal
-import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from other_process import status_of
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -70,9 +71,8 @@ def test_the_averaged_weights_are_what_is_measured_and_kept(config, tmp_path):
     assert not same({name: kept[name] for name in last}, last)
 
 
-def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(config, tmp_path, monkeypatch):
-    path = config(conditioning="freq_gate")
-    train_model(request_of(path, tmp_path / "whole"))
+def train_and_be_killed(path, out):
+    """Train until the fifth loss is asked for."""
     calls = []
 
     class Killing(DenoisingLoss):
@@ -82,27 +82,18 @@ def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(config, tmp_path, m
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().__call__(model, batch)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(training_run, "DenoisingLoss", Killing)
-        status = status_of_fork(lambda: train_model(request_of(path, tmp_path / "killed")))
+    training_run.DenoisingLoss = Killing
+    train_model(request_of(Path(path), Path(out)))
+
+
+def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(config, tmp_path):
+    path = config(conditioning="freq_gate")
+    train_model(request_of(path, tmp_path / "whole"))
+    status = status_of(__file__, "train_and_be_killed", str(path), str(tmp_path / "killed"))
     assert status == -signal.SIGKILL and read_state(tmp_path / "killed.training")["step"] == 3
     again = train_model(request_of(path, tmp_path / "killed"))
     assert same(weights_of(tmp_path / "killed"), weights_of(tmp_path / "whole"))
     assert again.facts["validation"] == json.loads((tmp_path / "whole" / "training.json").read_text())["validation"]
-
-
-def status_of_fork(work):
-    """Do something in a process of its own; how that ended."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: tiny tensors start none
-        pid = os.fork()
-    if pid == 0:
-        signal.alarm(100)
-        try:
-            work()
-        finally:
-            os._exit(70)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_state_is_kept(config, tmp_path, monkeypatch):
