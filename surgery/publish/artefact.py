@@ -37,6 +37,10 @@ from surgery.spec.selector import FIRST, SECOND
 
 IN_PYTHON, AS_OPTION = (f"give {name} where the model lies now" for name in ("base=", "--model"))
 MAX_FACTS, MAX_LETTERS = 12, 60  # of what is said of healing in one line
+ASKED_FOR = (  # of what healed a model
+    *("teacher model", "data prompts", "data pictures", "trained", "steps"),
+    *("validation prompts", "validation before", "validation after"),
+)
 State = Literal["as compiled", "healed", "retrained", "unknown"]
 
 
@@ -138,20 +142,20 @@ def state_text(state: State, healed: Mapping[str, Any] | None) -> str:
 
 
 def healed_text(healed: Mapping[str, Any]) -> str:
-    """How a model was healed, in one line: what its recipe says, each under its name."""
-    found = list(_iter_facts(healed))
-    more = f" and {len(found) - MAX_FACTS} more" if len(found) > MAX_FACTS else ""
-    return ", ".join(found[:MAX_FACTS]) + more
+    """How a model was healed, in one line: the facts that people ask for, or the first where its recipe has none."""
+    found = dict(_iter_facts(healed))
+    names = [name for name in ASKED_FOR if name in found] or list(found)[:MAX_FACTS]
+    return ", ".join(f"{name} {found[name]}" for name in names)
 
 
-def _iter_facts(facts: Mapping[str, Any], above: str = "") -> Iterator[str]:
+def _iter_facts(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
     for name, value in facts.items():
         if isinstance(value, Mapping):
             yield from _iter_facts(value, f"{above}{name} ")
         elif isinstance(value, float):
-            yield f"{above}{name} {value:.4g}"
+            yield f"{above}{name}", f"{value:.4g}"
         elif isinstance(value, str | int):
-            yield f"{above}{name} {' '.join(str(value).split())[:MAX_LETTERS]}"
+            yield f"{above}{name}", " ".join(str(value).split())[:MAX_LETTERS]
 
 
 def facts_of_transformer(source: ModelSource, variant: str | None = None) -> dict[str, Any]:
