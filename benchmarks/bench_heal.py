@@ -4,7 +4,6 @@ The bare loop has its rows in memory, and does nothing but noise them, run teach
 """
 
 import copy
-import itertools
 import statistics
 import tempfile
 import time
@@ -13,16 +12,15 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional as F
+from training_steps import loop_began, seconds_of_step
 
 from surgery.anatomy.sources import find_source
 from surgery.bundled import DEMO_CALL, DEMO_PROMPTS, demo_folder
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.progress import quietly
-from surgery.training.accelerator import open_accelerator
 from surgery.training.call_form import learn_form, noised_rows
 from surgery.training.healing_data import Maker
 from surgery.training.healing_loss import OUTPUT, HealingLoss
-from surgery.training.loop import ERROR, train_
 from surgery.training.noised_batches import NoisedBatches
 from surgery.training.settings import TrainingSettings
 from surgery.training.shelf import Shelf
@@ -59,35 +57,9 @@ def bare_seconds(pipe: object, form: object, clean: torch.Tensor, texts: dict[in
 
 def healing_seconds(pipe: object, batches: NoisedBatches) -> list[float]:
     """When each step of healing began."""
-    student, began = pruned(pipe.transformer), []
+    student = pruned(pipe.transformer)
     loss = HealingLoss(pipe.transformer, student, (), batches.form, pipe.scheduler, {OUTPUT: 1.0}, None)
-    settings = TrainingSettings(steps=STEPS, warmup=0)
-
-    def noting(number: int, device: torch.device) -> object:
-        began.append(time.perf_counter())
-        return batches(number, device)
-
-    with tempfile.TemporaryDirectory() as folder, quietly():
-        train_(
-            student,
-            batches=noting,
-            loss_of=loss,
-            validate=measure_nothing,
-            settings=settings,
-            accelerator=open_accelerator(settings, Path(folder), device="cpu"),
-            folder=Path(folder),
-        )
-    return began
-
-
-def measure_nothing(_model: object) -> dict[str, float]:
-    """No work."""
-    return {ERROR: 0.0}
-
-
-def seconds_of_step(began: list[float]) -> float:
-    """Of the median step but the first."""
-    return statistics.median(after - before for before, after in itertools.pairwise(began[1:]))
+    return loop_began(student, batches, loss, TrainingSettings(steps=STEPS, warmup=0))
 
 
 def main() -> None:

@@ -4,9 +4,7 @@ The bare loop has its rows in memory, and does nothing but noise them, run the m
 average.
 """
 
-import itertools
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -15,15 +13,13 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.nn import functional as F
+from training_steps import loop_began, seconds_of_step
 
 from surgery.dit import DiT
-from surgery.progress import quietly
-from surgery.training.accelerator import open_accelerator
 from surgery.training.dit.encoded_pictures import Held
 from surgery.training.dit.labels import Labels
 from surgery.training.dit.noised_pictures import DenoisingLoss, TrainingBatches
 from surgery.training.dit.read_config import load_config
-from surgery.training.loop import ERROR, train_
 
 CONFIG = load_config(Path(__file__).parents[1] / "configs" / "digits" / "adaln_zero.yaml")
 CLASSES, PICTURES, STEPS, ROUNDS = 10, 1024, 16, 5
@@ -58,37 +54,11 @@ def bare_seconds(clean: torch.Tensor, numbers: torch.Tensor) -> list[float]:
 
 def training_seconds(clean: torch.Tensor, numbers: torch.Tensor) -> list[float]:
     """When each step of the trainer began."""
-    labels, began = Labels(tuple(map(str, range(CLASSES)))), []
+    labels = Labels(tuple(map(str, range(CLASSES))))
     batches = TrainingBatches(
         Held(clean), range(len(clean)), numbers, labels, DDPMScheduler(), SIZE, CONFIG.label_dropout, 0
     )
-    settings = CONFIG.overridden(steps=STEPS).settings
-
-    def noting(number: int, device: torch.device) -> object:
-        began.append(time.perf_counter())
-        return batches(number, device)
-
-    with tempfile.TemporaryDirectory() as folder, quietly():
-        train_(
-            build(),
-            batches=noting,
-            loss_of=DenoisingLoss(0.0),
-            validate=measure_nothing,
-            settings=settings,
-            accelerator=open_accelerator(settings, Path(folder), device="cpu"),
-            folder=Path(folder),
-        )
-    return began
-
-
-def measure_nothing(_model: object) -> dict[str, float]:
-    """No work."""
-    return {ERROR: 0.0}
-
-
-def seconds_of_step(began: list[float]) -> float:
-    """Of the median step but the first."""
-    return statistics.median(after - before for before, after in itertools.pairwise(began[1:]))
+    return loop_began(build(), batches, DenoisingLoss(0.0), CONFIG.overridden(steps=STEPS).settings)
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pipelines
-import pytest
 from swept_evaluations import ERROR, document_of, variant
 from typer.testing import CliRunner
 
@@ -97,11 +96,3 @@ def test_an_evaluation_times_all_models_and_no_control_without_one(tmp_path):
 def test_what_was_not_timed_has_no_latency():
     measured = measured_from_json(document_of([variant("a", "a", {}, {ERROR: (0.5, 0.1)})]))
     assert "measured latency" not in costs_of(measured)
-
-
-@pytest.mark.parametrize(("num", "low", "high"), [(5, None, None), (6, 0, 5), (9, 1, 7), (15, 3, 11)])
-def test_the_interval_of_a_median_is_that_of_the_binomial(num, low, high):
-    from surgery.metrics.intervals import median_interval
-
-    found = median_interval(np.random.default_rng(0).permutation(num).astype(float))
-    assert (found.value, found.low, found.high) == ((num - 1) / 2, low, high)

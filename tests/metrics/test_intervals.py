@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from surgery.errors import InputError
-from surgery.metrics.intervals import difference_interval, grouped_jackknife, mean_interval
+from surgery.metrics.intervals import difference_interval, grouped_jackknife, mean_interval, median_interval
 
 
 def test_a_mean_has_students_interval():
@@ -82,3 +82,9 @@ def test_intervals_of_nothing_are_refused():
     with pytest.raises(InputError, match="7 pictures are too few for 4 groups"):
         grouped_jackknife(lambda rows: 0.0, 7, num_groups=4)
     assert grouped_jackknife(lambda rows: 0.0, 8, num_groups=4).high == 0
+
+
+@pytest.mark.parametrize(("num", "low", "high"), [(5, None, None), (6, 0, 5), (9, 1, 7), (15, 3, 11)])
+def test_the_interval_of_a_median_is_that_of_the_binomial(num, low, high):
+    found = median_interval(np.random.default_rng(0).permutation(num).astype(float))
+    assert (found.value, found.low, found.high) == ((num - 1) / 2, low, high)
