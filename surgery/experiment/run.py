@@ -84,7 +84,7 @@ def open_run(source: ModelSource, request: RunRequest, prompts: Sequence[str], *
     Raises:
         InputError: it can't be loaded, takes no such argument, or has no class of a prompt's name.
     """
-    call = call_of(source, request)
+    call = call_of(source, request.call)
     pipe = load_pretrained(source, dtype=request.dtype, device=request.device)
     pipe.set_progress_bar_config(disable=True)
     check_call(pipe, call)
@@ -92,9 +92,9 @@ def open_run(source: ModelSource, request: RunRequest, prompts: Sequence[str], *
     return Run(source, pipe, request, call, noise=noise)
 
 
-def call_of(source: ModelSource, request: RunRequest) -> dict[str, Any]:
-    """The arguments of the pipeline's call: those of the request before those that the model is known to want."""
-    return {**known_call_of(source), **request.call}
+def call_of(source: ModelSource, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the pipeline's call: those given before those that the model is known to want."""
+    return {**known_call_of(source), **given}
 
 
 def hash_pipeline_files(source: ModelSource) -> dict[str, str]:

@@ -11,14 +11,13 @@ from torch import nn
 
 from surgery.anatomy.sources import ModelSource
 from surgery.errors import InputError
-from surgery.experiment.run import hash_pipeline_files, library_versions
+from surgery.experiment.run import call_of, hash_pipeline_files, library_versions
 from surgery.metrics.contact_sheet import contact_sheet
 from surgery.outputs import own_folder, refuse_folder, refuse_foreign
 from surgery.pipelines.draw import check_call, draw_pictures
 from surgery.pipelines.pretrained import load_pretrained
 from surgery.pipelines.shared_text import text_encoded_once
 from surgery.progress import quietly
-from surgery.publish.known_arguments import known_call_of
 from surgery.publish.manifest import HEALED
 from surgery.publish.pruned_model import refuse_own_source
 from surgery.training.accelerator import open_accelerator, start_trackers
@@ -101,7 +100,7 @@ def _heal(request: HealRequest, healable: Healable, split: Split, accelerator: A
     choose_trained_(student, request.train, healable.plan)
     if request.train == "lora":
         put_adapters_(student, healable.plan, request.rank, request.settings.seed)
-    call = {**call_of_base(healable.base, request.call), "num_inference_steps": request.trajectory_steps}
+    call = {**call_of(healable.base, request.call), "num_inference_steps": request.trajectory_steps}
     with accelerator.main_process_first():  # which makes what is not kept yet
         batches, held_out = prepare_data(request, healable, teacher, split, call, accelerator)
     loss = _loss(request, healable, teacher, student, batches)
@@ -127,14 +126,9 @@ def load_teacher(base: ModelSource, request: HealRequest, accelerator: Any) -> A
     """The pipeline of the base model, which nothing changes."""
     pipe = load_pretrained(base, dtype=DTYPES[request.settings.precision], device=accelerator.device)
     pipe.set_progress_bar_config(disable=True)
-    check_call(pipe, call_of_base(base, request.call))
+    check_call(pipe, call_of(base, request.call))
     pipe.transformer.requires_grad_(False)
     return pipe
-
-
-def call_of_base(base: ModelSource, call: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the pipeline's call: those given before those that the base is known to want."""
-    return {**known_call_of(base), **call}
 
 
 def prepare_data(
@@ -194,7 +188,7 @@ def _sampler(request: HealRequest, healable: Healable, teacher: Any, split: Spli
     if not request.num_samples:
         return None
     prompts = [getattr(item, "caption", item) for item in split.held_out[: request.num_samples]]
-    call = call_of_base(healable.base, request.call)
+    call = call_of(healable.base, request.call)
 
     def draw(model: Any, step: int) -> None:
         with running(teacher, model):
