@@ -98,17 +98,8 @@ def _follows_outputs(values: Sequence[Any], returned: Sequence[Any]) -> bool:
     return changes and any(one.shape in shapes for one in tensors)
 
 
-@torch.no_grad()
-def run_chain_by_hand(model: nn.Module, chain: Chain, schedule: Schedule, call: Mapping[str, Any]) -> Any:
-    """What the model returns for a call with one of its stacks under a schedule; the model is left as it is."""
-    edited = copy.deepcopy(model)
-    blocks = list(edited.get_submodule(chain.stack).children())
-    originals: list[Callable[..., Any]] = [block.forward for block in blocks]
-    left: Streams = {}
-
-    def run_block(index: int, streams: Streams) -> Streams:
-        outputs = _outputs(originals[index](**{**chain.given[index], **streams}))
-        return {name: outputs[number] for number, name in chain.streams.items()}
+def run_schedule(schedule: Schedule, streams: Streams, run_block: Callable[[int, Streams], Streams]) -> Streams:
+    """The streams behind a schedule, where `run_block` gives those behind one block."""
 
     def run_items(items: Sequence[Item], streams: Streams) -> Streams:
         for item in items:
@@ -131,9 +122,24 @@ def run_chain_by_hand(model: nn.Module, chain: Chain, schedule: Schedule, call: 
                     assert_never(item)
         return streams
 
+    return run_items(schedule.items, streams)
+
+
+@torch.no_grad()
+def run_chain_by_hand(model: nn.Module, chain: Chain, schedule: Schedule, call: Mapping[str, Any]) -> Any:
+    """What the model returns for a call with one of its stacks under a schedule; the model is left as it is."""
+    edited = copy.deepcopy(model)
+    blocks = list(edited.get_submodule(chain.stack).children())
+    originals: list[Callable[..., Any]] = [block.forward for block in blocks]
+    left: Streams = {}
+
+    def run_block(index: int, streams: Streams) -> Streams:
+        outputs = _outputs(originals[index](**{**chain.given[index], **streams}))
+        return {name: outputs[number] for number, name in chain.streams.items()}
+
     def work(*args: Any, **kwargs: Any) -> Any:
         named = _named(blocks[0], args, kwargs)
-        left.update(run_items(schedule.items, {name: named[name] for name in chain.streams.values()}))
+        left.update(run_schedule(schedule, {name: named[name] for name in chain.streams.values()}, run_block))
         return hand_back(0)
 
     def hand_back(index: int) -> Any:

@@ -20,8 +20,8 @@ writes. Its counts are those of the [README](../README.md#what-a-variant-is).
   up to rounding). `replace` is how many components were replaced as by a forward hook, to the bit, of those offered.
 * `on disk`: a checkpoint is written, and the stock class computes with it what the graph does, to the bit. Where
   nothing stands, it was not tried.
-* `refused`: the reason is below the table. `no hand edit`: the forward does more around its blocks than the edit by
-  hand can; there is nothing to compare the graph with.
+* `refused`: the reason is below the table. `no hand edit`: the edit by hand can't follow what the forward does around
+  its blocks; there is nothing to compare the graph with.
 """
 
 
@@ -43,9 +43,9 @@ class Row:
         return [name for name, answer in self.answers.items() if not is_right(answer)]
 
     def refuse(self, operation: str, reason: str) -> None:
-        """Note that an operation is refused, and why: the last line of the reason, without the folders of files."""
+        """Note that an operation is refused, and why: in one line, without the folders of files."""
         self.answers[operation] = "refused"
-        self.reasons[operation] = re.sub(r"[^\s:`]*/(?=[\w.]+:\d)", "", reason.strip().splitlines()[-1])
+        self.reasons[operation] = re.sub(r"[^\s:`]*/(?=[\w.]+:\d)", "", " ".join(reason.split()))
 
 
 def is_right(answer: str) -> bool:
@@ -74,7 +74,9 @@ def counts_of(rows: Sequence[Row]) -> Iterator[str]:
     yield (
         f"{len(classes)} classes: {_count(classes, [SAME])} run the unedited graph to the bit, "
         f"{sum(found[0].traced.startswith('whole') for found in classes.values())} traced whole, "
-        f"{_count(classes, operations)} with all operations of all stacks equal"
+        f"{_count(classes, operations)} with all operations of all stacks equal, "
+        f"{sum(_is_equal_or_refused(found, operations) for found in classes.values())} more with those of some stacks, "
+        f"where the others are refused"
     )
     counted = [
         tuple(map(int, answer.split(" of ")))
@@ -97,6 +99,13 @@ def _count(classes: dict[str, list[Row]], columns: Sequence[str]) -> int:
     """How many classes have nothing but `yes` in these columns, in all their stacks."""
     answers = ({row.answers.get(column) for row in found for column in columns} for found in classes.values())
     return sum(found == {"yes"} for found in answers)
+
+
+def _is_equal_or_refused(found: Sequence[Row], columns: Sequence[str]) -> bool:
+    """Whether some stacks of a class have nothing but `yes`, and all others nothing but `refused` save unedited."""
+    edits = [name for name in columns if name != SAME]
+    answers = [{row.answers.get(column) for column in edits} for row in found]
+    return {"yes"} in answers and {"refused"} in answers and all(said in ({"yes"}, {"refused"}) for said in answers)
 
 
 def table_of(rows: Sequence[Row]) -> Iterator[str]:

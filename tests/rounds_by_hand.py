@@ -1,55 +1,29 @@
-"""The edit by hand where a forward does more around its blocks: its own loop goes through other rounds.
+"""The edit by hand where a forward does more around its blocks: the body of its own loop is run, a round at a time.
 
-`for index, block in enumerate(self.blocks)` is given the numbers and blocks of a schedule, one after the other, and so
-is `zip(self.blocks, self.others)`: what the loop does in a round goes with the number of the block.
+A first run of the unedited model notes the frame of the forward at the start of each round: its local names, with
+lists and dictionaries as they were. A name that the loop assigns and that held a tensor before it is a stream. In the
+second run round i starts from the noted frame i with the streams as the schedule has brought them: so what a loop pops
+from a list, counts, or chooses by the number of a block goes with the number of the block. What a round appends to a
+list (a long skip connection) is found there by the rounds that found it there in the first run.
 """
 
 import ast
-import builtins
-import contextlib
 import copy
 import inspect
-import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Callable, Mapping, Sequence
+from types import CodeType, MethodType
 from typing import Any
 
 import torch
-from hand_edits import NoHandEditError
+from hand_edits import NoHandEditError, Streams, run_schedule
 from torch import nn
 
-from surgery.plan.schedule import Group, Schedule, unroll
+from surgery.plan.schedule import Schedule
 
-COUNTS_ROUNDS = re.compile(r"\.(pop|append)\(|^\s*\w+ \+= 1$", re.MULTILINE)
-
-
-class _Rounds(nn.ModuleList):
-    """The blocks of a stack; who goes through all of them, goes through `rounds`."""
-
-    rounds: Sequence[int] | None = None
-
-    def __iter__(self) -> Iterator[nn.Module]:
-        return super().__iter__() if self.rounds is None else iter([self[index] for index in self.rounds])
-
-
-class _Zipped(list[Any]):
-    rounds: Sequence[int] | None = None
-
-
-def _enumerate(items: Any, start: int = 0) -> Any:
-    rounds = getattr(items, "rounds", None)
-    return builtins.enumerate(items, start) if rounds is None else builtins.zip(rounds, items, strict=True)
-
-
-def _zip(*lists: Any, strict: bool = False) -> Any:
-    rounds = next((items.rounds for items in lists if getattr(items, "rounds", None) is not None), None)
-    if rounds is None:
-        return builtins.zip(*lists, strict=strict)
-    zipped = _Zipped(builtins.zip(*([items[index] for index in rounds] for items in lists), strict=True))
-    zipped.rounds = rounds
-    return zipped
+Frame = dict[str, Any]
+RUN = "__run_the_loop"
 
 
 @torch.no_grad()
@@ -57,40 +31,109 @@ def run_rounds_by_hand(model: nn.Module, schedule: Schedule, call: Mapping[str, 
     """What the model returns for a call with one of its stacks under a schedule; the model is left as it is.
 
     Raises:
-        NoHandEditError: the schedule is no list of blocks, or the loop counts its rounds or is another one.
+        NoHandEditError: the forward does not run one loop over the stack.
     """
-    layers = list(unroll(schedule.items))
-    if any(isinstance(item, Group) for item in schedule.items) or any(layer.scale != 1.0 for layer in layers):
-        raise NoHandEditError("a loop runs its blocks one after the other, as they are")
     edited = copy.deepcopy(model)
     path, _, name = schedule.stack.rpartition(".")
     owner = edited.get_submodule(path)
-    if any(COUNTS_ROUNDS.search(ast.unparse(loop)) for loop in _loops_over(type(owner), name)):
-        raise NoHandEditError("the loop may count its rounds")
-    blocks = _Rounds(owner.get_submodule(name).children())
-    blocks.rounds = [layer.index for layer in layers]
-    setattr(owner, name, blocks)
-    run: list[int] = []
-    for index in range(len(blocks)):
-        blocks[index].register_forward_pre_hook(lambda *_, index=index: run.append(index))
-    with _loops_through_rounds(sys.modules[type(owner).__module__]):
-        result = edited(**call)
-    if run != blocks.rounds:
-        raise NoHandEditError(f"the forward does not go through {name} in a loop of its own")
+    forward = _Forward(owner, name, schedule)
+    owner.forward = MethodType(forward.rewritten, owner)
+    result = edited(**call)
+    if forward.runs != 1:
+        raise NoHandEditError(f"{forward.runs} loops over {name} are run")
     return result
 
 
-def _loops_over(owner: type[nn.Module], stack: str) -> list[ast.For]:
-    source = textwrap.dedent(inspect.getsource(inspect.unwrap(owner.forward)))
-    loops = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.For)]
-    return [loop for loop in loops if f".{stack}" in ast.unparse(loop.iter)]
+class _Forward:
+    """A forward whose loops over a stack (one for training, say, and one for the rest) are run by hand."""
+
+    def __init__(self, owner: nn.Module, stack: str, schedule: Schedule) -> None:
+        function = inspect.unwrap(type(owner).forward)
+        definition = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        definition.decorator_list = []
+        self.schedule = schedule
+        self.runs = 0
+        self.loops: list[_Loop] = []
+        self.globals = {**vars(sys.modules[function.__module__]), RUN: self.run}
+        _Replaced(stack, self.loops).visit(definition)
+        module = ast.fix_missing_locations(ast.Module([definition], []))
+        exec(compile(module, "<a forward whose loops are run by hand>", "exec"), self.globals)
+        self.rewritten: Callable[..., Any] = self.globals[definition.name]
+
+    def run(self, number: int, frame: Frame, rounds: Sequence[Any]) -> tuple[Any, ...]:
+        """The values of the names that a loop assigns, behind the schedule."""
+        self.runs += 1
+        loop, frame = self.loops[number], _copied(frame)
+        streams = [name for name in loop.assigned if isinstance(frame.get(name), torch.Tensor)]
+        starts: list[Frame] = []
+        for turn in rounds:
+            starts.append(_copied(frame))
+            frame = loop.run_round(self.globals, frame, turn)
+        ends = [*starts[1:], frame]
+        kept: dict[int, Any] = {}  # by the identity of what the first run appended to a list
+
+        def run_block(index: int, given: Streams) -> Streams:
+            before = {**_copied(starts[index]), **given}
+            for name, value in before.items():
+                if isinstance(value, list):
+                    before[name] = [kept.get(id(item), item) for item in value]
+            after = loop.run_round(self.globals, _copied(before), rounds[index])
+            first = map(id, _appended(starts[index], ends[index]))
+            kept.update(zip(first, _appended(before, after), strict=True))
+            return {name: after[name] for name in streams}
+
+        frame = _copied(frame) | run_schedule(self.schedule, {name: starts[0][name] for name in streams}, run_block)
+        return tuple(frame.get(name) for name in loop.assigned)
 
 
-@contextlib.contextmanager
-def _loops_through_rounds(module: ModuleType) -> Iterator[None]:
-    """Within it the code of a module enumerates and zips by rounds."""
-    module.__dict__.update(enumerate=_enumerate, zip=_zip)
-    try:
-        yield
-    finally:
-        del module.__dict__["enumerate"], module.__dict__["zip"]
+class _Loop:
+    """The body of a loop, and the names that it assigns."""
+
+    def __init__(self, loop: ast.For) -> None:
+        self.assigned = sorted({node.id for node in ast.walk(loop) if _is_assigned(node)})
+        self.target = ast.unparse(loop.target)
+        self.body = _compiled(loop.body)
+
+    def run_round(self, module: Frame, frame: Frame, turn: Any) -> Frame:
+        names = {**module, **frame, "__turn": turn}
+        exec(f"{self.target} = __turn", names)
+        exec(self.body, names)
+        return {name: names[name] for name in {*frame, *self.assigned} if name in names}
+
+
+def _is_assigned(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
+def _compiled(body: Sequence[ast.stmt]) -> CodeType:
+    """The body of a loop as one round of it, so that `continue` in it ends the round."""
+    once = ast.For(ast.Name("__once", ast.Store()), ast.Constant((0,)), list(body), [])
+    return compile(ast.fix_missing_locations(ast.Module([once], [])), "<a round of a loop>", "exec")
+
+
+class _Replaced(ast.NodeTransformer):
+    """`for TARGET in ITEMS: ...` over a stack -> `a, b, = RUN(number, locals(), list(ITEMS))`."""
+
+    def __init__(self, stack: str, loops: list[_Loop]) -> None:
+        self.stack = stack
+        self.loops = loops
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        if not any(isinstance(part, ast.Attribute) and part.attr == self.stack for part in ast.walk(node.iter)):
+            return self.generic_visit(node)
+        loop = _Loop(node)
+        self.loops.append(loop)
+        run = f"{RUN}({len(self.loops) - 1}, locals(), list({ast.unparse(node.iter)}))"
+        return ast.parse(f"({', '.join(loop.assigned)},) = {run}").body[0]
+
+
+def _copied(frame: Frame) -> Frame:
+    """A frame of its own: what a loop appends to or pops from is a list of its own, too."""
+    return {name: copy.copy(value) if isinstance(value, (list, dict)) else value for name, value in frame.items()}
+
+
+def _appended(before: Frame, after: Frame) -> list[Any]:
+    """What a round appended to the lists of its frame, in one order for all rounds of a loop."""
+    grown = [name for name, value in before.items() if isinstance(value, list) and isinstance(after.get(name), list)]
+    return [item for name in grown for item in after[name][len(before[name]) :]]

@@ -73,10 +73,13 @@ class RewrittenForward:
         except TraceError as failure:
             if is_example:
                 raise
+            reason = str(failure)
             if isinstance(failure, ContentsNeededError):
-                with contextlib.suppress(TraceError):
+                try:
                     return self.trace_whole(variant, call, reads_contents=True)
-            return self.trace_in_part(variant, call, str(failure))
+                except TraceError as on_contents:
+                    reason = str(on_contents)
+            return self.trace_in_part(variant, call, reason)
 
     def trace_whole(self, variant: nn.Module, call: FlatCall, *, reads_contents: bool) -> CompiledForward:
         """The whole forward as one graph; with `reads_contents` it may hang on what is in the tensors of the call."""
