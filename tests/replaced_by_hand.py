@@ -108,16 +108,25 @@ class _Hook:
             **kwargs,
         }
         values = output if isinstance(output, (tuple, list)) else (output,)
-        streams = [known.stream for known in self.item.component.outputs]
-        made = tuple(self.put(named[stream], value, stream) for stream, value in zip(streams, values, strict=True))
+        known = self.item.component.outputs
+        made = tuple(
+            self.put(named[one.stream], value, one.stream, _channels_of(module, value))
+            for one, value in zip(known, values, strict=True)
+        )
         return made if isinstance(output, (tuple, list)) else made[0]
 
-    def put(self, given: torch.Tensor, output: torch.Tensor, stream: str) -> torch.Tensor:
+    def put(self, given: torch.Tensor, output: torch.Tensor, stream: str, channels: int) -> torch.Tensor:
         match self.item.kind:
             case "zero":
-                return torch.zeros_like(output)
+                return torch.zeros_like(output, memory_format=torch.contiguous_format)  # convolutions round by layout
             case "input":
                 return given
             case "channel_mean":
-                return given.mean(-1, keepdim=True).expand(output.shape).contiguous()
-        return self.means[stream].expand(output.shape).contiguous()
+                return given.mean(channels, keepdim=True).expand(output.shape).contiguous()
+        return self.means[stream].expand(output.movedim(channels, -1).shape).movedim(-1, channels).contiguous()
+
+
+def _channels_of(module: Any, output: torch.Tensor) -> int:
+    """Where the channels of an output are: pictures and videos are what convolutions give."""
+    is_convolution = isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d))
+    return 1 if is_convolution or output.ndim > 3 else -1

@@ -246,12 +246,16 @@ class Recorder:
         outputs = self.sums.outputs
         for described in component.outputs:
             stack.weigh.setdefault(described.stream, functools.partial(self._weigh, stack, described.stream))
-        keys = [((place, described.stream), stack.weigh[described.stream]) for described in component.outputs]
+        keys = [
+            ((place, described.stream), stack.weigh[described.stream], described.channel_dim)
+            for described in component.outputs
+        ]
         is_tuple = component.returns_tuple
 
         def measure(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001  (torch's)
-            for (key, weigh), value in zip(keys, output if is_tuple else (output,), strict=False):
-                outputs.add(key, _without_gradient(value), weigh)
+            for (key, weigh, dim), value in zip(keys, output if is_tuple else (output,), strict=False):
+                tokens = value if dim == -1 else value.flatten(2).transpose(1, 2)  # (rows, places, channels)
+                outputs.add(key, _without_gradient(tokens), weigh)
 
         return measure
 

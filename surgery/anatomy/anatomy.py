@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 class TokenOutput:
     """One token-shaped output of a component.
 
-    `stream` is the name of the component's argument that carries the same tokens; widths are in channels.
+    `stream` is the name of the component's argument that carries the same tokens; widths are in channels. Those of a
+    picture (batch, channels, height, width), or of a video, are along dimension 1 (`channel_dim`): its tokens are all
+    its places.
     """
 
     stream: str
     in_channels: int
     out_channels: int
+    channel_dim: int = -1
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from surgery.tracing.tracer import trace_forward
 from surgery.tracing.wrappers import innermost
 
 TOKEN_NDIM = 3  # (batch, tokens, channels)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def read_anatomy(
@@ -214,13 +215,15 @@ class _Probe:
         self.flops = 0
         self.seen: dict[str, Component] = {}
         self.was_run = False
+        self.token_ndim = TOKEN_NDIM
 
     @classmethod
     def attach(cls, block: nn.Module) -> "_Probe":
         probe = cls()
         counter = FlopCounterMode(display=False)
 
-        def start(module: nn.Module, args: Any) -> None:  # noqa: ARG001  (torch's signature)
+        def start(module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG001  (torch's signature)
+            probe.token_ndim = _token_ndim([*args, *kwargs.values()])
             counter.__enter__()
 
         def stop(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001  (torch's signature)
@@ -228,7 +231,7 @@ class _Probe:
             probe.flops = counter.get_total_flops()
             probe.was_run = True
 
-        block.register_forward_pre_hook(start)
+        block.register_forward_pre_hook(start, with_kwargs=True)
         block.register_forward_hook(
             stop, always_call=True
         )  # a counter left open counts all that torch does from then on
@@ -247,7 +250,7 @@ class _Probe:
         def stop(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             parameters = list(inspect.signature(type(module).forward).parameters)[1:]
             named = {**dict(zip(parameters, args, strict=False)), **kwargs}
-            seen = _describe_component(name, module, named, output)
+            seen = _describe_component(name, module, named, output, self.token_ndim)
             self.seen[name] = replace(seen, flops=counter.get_total_flops() - before.pop())
 
         component.register_forward_pre_hook(start)
@@ -264,25 +267,69 @@ def _count(module: nn.Module) -> int:
     return sum(value.numel() for value in module.parameters())
 
 
-def _describe_component(name: str, module: nn.Module, named: Mapping[str, Any], output: Any) -> Component:
-    """Which outputs are token-shaped: (batch, tokens, channels) with the tokens of one of the arguments."""
-    tokens = {
-        key: value for key, value in named.items() if isinstance(value, torch.Tensor) and value.ndim == TOKEN_NDIM
-    }
+def _token_ndim(values: Sequence[Any]) -> int:
+    """The dimensions of a block's tokens: 2 where it takes (tokens, channels) first and nothing with a batch."""
+    ndims = [value.ndim for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    return TOKEN_NDIM - 1 if ndims and ndims[0] == TOKEN_NDIM - 1 and TOKEN_NDIM not in ndims else TOKEN_NDIM
+
+
+def _describe_component(
+    name: str, module: nn.Module, named: Mapping[str, Any], output: Any, token_ndim: int
+) -> Component:
+    """Which outputs are token-shaped: (batch, tokens, channels) with the tokens of one of the arguments.
+
+    What a convolution takes and gives is so, too, where it keeps the places: (batch, channels, places).
+    """
+    given = {key: value for key, value in named.items() if isinstance(value, torch.Tensor)}
     values = output if isinstance(output, (tuple, list)) else (output,)
     found: list[TokenOutput] = []
     for position, value in enumerate(values):
         if not isinstance(value, torch.Tensor):
             reason = f"its output {position} is no tensor"
             return Component(name, type(module).__name__, _count(module), refusal=reason)
-        unclaimed = [key for key in tokens if key not in {claimed.stream for claimed in found}]
-        source = next((key for key in unclaimed if _same_tokens(tokens[key], value)), None)
-        if source is None:
+        claimed = {known.stream for known in found}
+        matching = (
+            (key, _channel_dim(module, source, value, token_ndim))
+            for key, source in given.items()
+            if key not in claimed
+        )
+        stream, dim = next(((key, dim) for key, dim in matching if dim is not None), (None, None))
+        if stream is None or dim is None:
             reason = f"its output {position} is not token-shaped ({_shape_text(value)})"
             return Component(name, type(module).__name__, _count(module), refusal=reason)
-        found.append(TokenOutput(source, tokens[source].shape[-1], value.shape[-1]))
+        found.append(TokenOutput(stream, given[stream].shape[dim], value.shape[dim], dim))
     return Component(
         name, type(module).__name__, _count(module), tuple(found), returns_tuple=isinstance(output, (tuple, list))
+    )
+
+
+def _channel_dim(module: nn.Module, source: torch.Tensor, output: torch.Tensor, token_ndim: int) -> int | None:
+    """The dimension of the channels, if an output has the places of an argument; None if it has not."""
+    if source.ndim != output.ndim:
+        return None
+    if _is_convolved(module, source):
+        return 1 if _without(source, 1) == _without(output, 1) else None
+    is_token_shaped = source.ndim == token_ndim and not isinstance(module, CONVOLUTIONS)
+    return -1 if is_token_shaped and _without(source, -1) == _without(output, -1) else None
+
+
+def _without(value: torch.Tensor, dim: int) -> list[int]:
+    shape = list(value.shape)
+    del shape[dim]
+    return shape
+
+
+def _is_convolved(module: nn.Module, source: torch.Tensor) -> bool:
+    """Whether a module takes an argument as a convolution does, with the channels along dimension 1.
+
+    Where (batch, n, n) could be both, it is tokens, unless the module is a convolution itself.
+    """
+    return any(
+        source.ndim == len(inner.kernel_size) + 2
+        and source.shape[1] == inner.in_channels
+        and (inner is module or source.ndim > TOKEN_NDIM or source.shape[2] != inner.in_channels)
+        for inner in module.modules()
+        if isinstance(inner, CONVOLUTIONS)
     )
 
 
@@ -292,7 +339,3 @@ def _shape_text(value: torch.Tensor) -> str:
     if value.ndim > TOKEN_NDIM:
         return f"{shape}: a picture, or heads"
     return f"{shape}: a gate, a shift or an embedding" if value.ndim < TOKEN_NDIM else shape
-
-
-def _same_tokens(source: torch.Tensor, output: torch.Tensor) -> bool:
-    return output.ndim == TOKEN_NDIM and source.shape[:2] == output.shape[:2]

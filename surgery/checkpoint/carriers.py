@@ -80,7 +80,8 @@ def find_constant_carriers(
         with _constant(module, value):
             outputs = _outputs(component, call)
         for output, result in zip(known.outputs, outputs, strict=True):
-            if output.stream in streams and output.out_channels == len(value) and _is_close(result, value.to(result)):
+            is_wanted = output.stream in streams and output.out_channels == len(value)
+            if is_wanted and _is_close(result.movedim(output.channel_dim, -1), value.to(result)):
                 (carriers if has_bias or not with_mean else unbiased)[output.stream] = name
     for stream in streams:
         if stream not in carriers:

@@ -17,8 +17,9 @@ Means = Mapping[str, Mapping[str, torch.Tensor]]  # one vector (channels,) a str
 class Replacement(nn.Module, ABC):
     """Stands in for a component: each token-shaped output u = g(h) becomes a function of h alone.
 
-    Shapes: h is (batch, tokens, in_channels), u is (batch, tokens, out_channels). `parameter_names` are those of
-    the replaced component's forward, so that h is found whether it comes by position or by keyword.
+    Shapes: h is (batch, tokens, in_channels), u is (batch, tokens, out_channels); of a picture or a video the channels
+    are along `channel_dim`. `parameter_names` are those of the replaced component's forward, so that h is found whether
+    it comes by position or by keyword.
     """
 
     def __init__(self, component: Component, parameter_names: Sequence[str]) -> None:
@@ -34,7 +35,7 @@ class Replacement(nn.Module, ABC):
 
     @abstractmethod
     def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
-        """u for one stream, from h (batch, tokens, in_channels)."""
+        """u for one stream, from h."""
 
     def extra_repr(self) -> str:
         return f"{self.component.class_name}, streams {', '.join(o.stream for o in self.component.outputs)}"
@@ -44,7 +45,7 @@ class ZeroReplacement(Replacement):
     """u = 0."""
 
     def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.new_zeros((*tokens.shape[:-1], output.out_channels))
+        return tokens.new_zeros(_shape_of(output, tokens))
 
 
 class InputReplacement(Replacement):
@@ -58,7 +59,7 @@ class ChannelMeanReplacement(Replacement):
     """u = mean of h over its channels, in every channel (what the PixArt ablation study calls mean)."""
 
     def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.mean(dim=-1, keepdim=True).expand(*tokens.shape[:-1], output.out_channels).contiguous()
+        return tokens.mean(dim=output.channel_dim, keepdim=True).expand(_shape_of(output, tokens)).contiguous()
 
 
 class MeanReplacement(Replacement):
@@ -71,7 +72,15 @@ class MeanReplacement(Replacement):
 
     def replace(self, output: TokenOutput, tokens: torch.Tensor) -> torch.Tensor:
         mean: torch.Tensor = getattr(self, f"mean_{output.stream}")
-        return mean.to(tokens).expand(*tokens.shape[:-1], output.out_channels).contiguous()
+        ones = [1] * tokens.ndim
+        ones[output.channel_dim] = output.out_channels
+        return mean.to(tokens).view(ones).expand(_shape_of(output, tokens)).contiguous()
+
+
+def _shape_of(output: TokenOutput, tokens: torch.Tensor) -> list[int]:
+    shape = list(tokens.shape)
+    shape[output.channel_dim] = output.out_channels
+    return shape
 
 
 def stand_in_for(replaced: ReplacedComponent, model: nn.Module, anatomy: Anatomy, means: Means) -> Replacement:

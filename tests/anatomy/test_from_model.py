@@ -6,15 +6,18 @@ import diffusers
 import pytest
 import torch
 import transformers
+from tiny_transformers import build_transformer, transformer_call
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import surgery
 from surgery.anatomy import from_model
+from surgery.anatomy.anatomy import TokenOutput
 from surgery.anatomy.from_model import read_anatomy
 from surgery.anatomy.sources import ModelSource, anatomy_of_source, build_on_meta
 from surgery.calls.example_inputs import ExampleCall
 from surgery.errors import InputError, SpecError
+from surgery.pipelines.learn import keep_given
 from surgery.plan.lower import lower_spec
 from surgery.spec.load import read_spec
 from surgery.testing import TINY_MODELS, build_tiny_model
@@ -212,6 +215,46 @@ def test_flux_widens_in_the_projection_of_its_single_blocks(tiny):
     found = tiny["flux"].stacks[1].kinds[0].find_component("proj_mlp")
     assert [(out.in_channels, out.out_channels) for out in found.outputs] == [(16, 64)]
     assert not found.returns_tuple
+
+
+def test_a_convolution_has_its_channels_before_its_places():
+    kind = read_anatomy(build_transformer("SanaTransformer2DModel")).stacks[0].kinds[0]
+    pictures = {name: kind.find_component(name).outputs for name in ("ff", "ff.conv_inverted", "ff.conv_point")}
+    assert pictures == {
+        "ff": (TokenOutput("hidden_states", 8, 8, 1),),
+        "ff.conv_inverted": (TokenOutput("input", 8, 40, 1),),
+        "ff.conv_point": (TokenOutput("input", 20, 8, 1),),
+    }
+    assert kind.find_component("ff.nonlinearity").refusal.endswith("(2x20x32x32: a picture, or heads)")
+
+
+class Turned(nn.Conv1d):
+    """A convolution over tokens (batch, tokens, channels), as feed-forwards have them."""
+
+    def forward(self, tokens):
+        return super().forward(tokens.mT).mT
+
+
+@pytest.mark.parametrize(
+    ("module", "given", "returned", "dim"),
+    [
+        (nn.Conv1d(8, 8, 1), (2, 8, 8), (2, 8, 8), 1),  # the shapes alone do not tell
+        (nn.Sequential(Turned(8, 8, 1)), (2, 8, 8), (2, 8, 8), -1),
+        (nn.Sequential(Turned(8, 4, 1)), (2, 5, 8), (2, 5, 4), -1),
+        (nn.Conv2d(8, 8, 3), (2, 8, 6, 6), (2, 8, 4, 4), None),  # other places
+        (nn.Conv2d(8, 8, 1), (8, 6, 6), (8, 6, 6), None),  # no batch
+        (nn.Conv3d(8, 4, 1), (2, 8, 3, 6, 6), (2, 4, 3, 6, 6), 1),
+    ],
+)
+def test_where_the_channels_of_a_convolution_are(module, given, returned, dim):
+    assert from_model._channel_dim(module, torch.empty(given), torch.empty(returned), 3) == dim
+
+
+def test_tokens_without_a_batch_are_tokens_where_nothing_has_one():
+    model = build_transformer("Cosmos3OmniTransformer")
+    keep_given(model, (), transformer_call("Cosmos3OmniTransformer"))
+    kind = read_anatomy(model).stacks[0].kinds[0]
+    assert kind.find_component("mlp").outputs == (TokenOutput("x", 12, 12),)
 
 
 @pytest.mark.parametrize(("name", "component"), [("sd3", "norm1"), ("flux", "norm1"), ("dit", "norm1")])
