@@ -149,10 +149,12 @@ def _entries(block: nn.Module, call: Call) -> list[torch.Tensor]:
 
 
 def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules with a weight of their own that a constant can replace: linear layers and affine norms."""
+    """The modules with a weight of their own that a constant can replace: linear layers, convolutions, affine norms."""
     for name, part in module.named_modules():
         weight = getattr(part, "weight", None)
-        if isinstance(weight, torch.Tensor) and weight.ndim in (1, 2) and not isinstance(part, nn.Embedding):
+        if not isinstance(weight, torch.Tensor) or isinstance(part, nn.Embedding):
+            continue
+        if weight.ndim in (1, 2) or isinstance(part, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             yield name, part
 
 

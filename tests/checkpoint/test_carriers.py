@@ -54,6 +54,14 @@ def test_without_a_bias_there_is_nothing_to_carry_a_mean():
     assert carriers_of("auraflow", "single_transformer_blocks.1.ff", with_mean=False)
 
 
+def test_the_last_convolution_carries_a_mean_of_every_place():
+    torch.manual_seed(0)
+    picture = nn.Sequential(nn.Conv2d(4, 6, 1), nn.SiLU(), nn.Conv2d(6, 4, 3, padding=1))
+    known = Component("c", "Sequential", 250, (TokenOutput("input", 4, 4, 1),))
+    call = ((torch.randn(2, 4, 5, 5),), {})
+    assert find_constant_carriers(picture, known, call, ["input"], with_mean=True) == {"input": "2"}
+
+
 def test_an_output_that_keeps_its_input_can_not_be_made_constant():
     class Residual(nn.Linear):
         def forward(self, x):
