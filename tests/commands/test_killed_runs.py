@@ -23,7 +23,7 @@ COMMANDS = {
     ),
 }
 OUT = {"profile": "profile.safetensors"}
-SECONDS = 120  # that a run may take to begin
+SECONDS = 600  # that a run may take to begin, on a machine that has much else to do
 RUNS_SECONDS = 3  # about as long as one writes where nothing else runs
 WITHOUT = ".surgery.json", "recipe.json", "pictures.json"  # in other order, or of the store
 
