@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lock docs examples demo test test-page report test-oldest test-newest test-slow mutants damage-map test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
+.PHONY: help lock docs examples demo test kills test-page report test-oldest test-newest test-slow mutants damage-map test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ test: $(INSTALLED)  ## run the tests that are not marked slow
 
 test-slow: $(INSTALLED)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+kills: $(INSTALLED)  ## kill runs, and the workers of Ray where it is installed, at 30 random moments each (an hour)
+	$(BIN)/python -m pytest -m slow tests/commands/test_killed_runs.py tests/experiment/test_ray_engine.py -k killed
 
 test-page: $(INSTALLED)  ## look at the report's page with headless Chromium, where there is one (Debian: apt-get install chromium)
 	$(BIN)/python -m pytest -m browser

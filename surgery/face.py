@@ -6,6 +6,7 @@ from typing import Any
 
 from surgery.demo.bundled_judges import bundled_judges
 from surgery.demo.drawn_emoji import draw_all_emoji
+from surgery.experiment.engine_choice import EngineChoice, EngineName
 from surgery.experiment.evaluation import MAX_VARIANTS, Evaluation, EvaluationRequest
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet, read_prompt_file
@@ -35,6 +36,10 @@ def evaluate(
     batch_size: int = 8,
     bins: int = 10,
     max_variants: int = MAX_VARIANTS,
+    engine: EngineName = "serial",
+    workers: int | None = None,
+    threads: int | None = None,
+    address: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     call: Mapping[str, Any] | None = None,
@@ -53,6 +58,7 @@ def evaluate(
         InputError: a spec, the model, a judge, the prompts or an option is not usable.
         SpecError: a spec has faults; all of them, with their places.
         RefusedError: a spec can't be done on this model.
+        WorkerError: the workers of the engine can't do their work.
     """
     folder = Path(out)
     request = EvaluationRequest(
@@ -73,6 +79,7 @@ def evaluate(
         batch_size=batch_size,
         bins=bins,
         max_variants=max_variants,
+        engine=EngineChoice(engine, workers, threads, address),
         dtype=dtype,
         device=device,
         call=dict(call or {}),
@@ -98,6 +105,10 @@ def search(
     max_sets: int = MOST_SETS,
     seed: int = 0,
     batch_size: int = 8,
+    engine: EngineName = "serial",
+    workers: int | None = None,
+    threads: int | None = None,
+    address: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     call: Mapping[str, Any] | None = None,
@@ -138,6 +149,7 @@ def search(
         max_sets=max_sets,
         seed=seed,
         batch_size=batch_size,
+        engine=EngineChoice(engine, workers, threads, address),
         dtype=dtype,
         device=device,
         call=dict(call or {}),

@@ -17,7 +17,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ from profiles_made import make_profile
 from safetensors.numpy import save_file
 from torch import nn
 
-from surgery.activations.accumulate import Accumulator
-from surgery.activations.unfinished import Unfinished
 from surgery.anatomy import known
 from surgery.anatomy.sources import find_source, inspect
 from surgery.anatomy.tensor_files import read_header
@@ -50,6 +48,7 @@ from surgery.plan.planned import plan_spec_file
 from surgery.profiles.layer_profile import Moments, Profile
 from surgery.profiles.means import read_means
 from surgery.profiles.profile_file import read_profile, write_profile
+from surgery.profiles.unfinished import Unfinished
 from surgery.publish.graph_folder import read_artefact, write_artefact
 from surgery.publish.model_card import read_card_head
 from surgery.written import Written, read_written, write_written
@@ -184,15 +183,13 @@ def compile_small(folder: Path) -> None:
 
 
 def begin(folder: Path) -> None:
-    """Sums of a run that was stopped."""
-    sums = Accumulator(2, keep_means=False)
-    sums.streams = dict(small_profile().streams)
-    Unfinished(folder / "u.safetensors", "key").write(sums, ["a"])
+    """The profile of a run that was stopped."""
+    Unfinished(folder / "u.safetensors", "key").write(replace(small_profile(), recipe={"samples": ["a"]}))
 
 
 def resume(folder: Path) -> object:
-    """Go on from sums that lie there."""
-    return Unfinished(folder / "u.safetensors", "key").resume(Accumulator(2, keep_means=False))
+    """Go on from what lies there."""
+    return Unfinished(folder / "u.safetensors", "key").resume()
 
 
 def recall(folder: Path) -> object:

@@ -331,7 +331,10 @@ SWEEPS = (  # which point is meant, in which order it adds up, and what is said 
         "metrics/test_significance.py",
     ),
     Mutation(
-        "metrics/significance.py", "math.hypot(*widths) / 2 /", "math.hypot(*widths) /", "metrics/test_significance.py"
+        "metrics/welch.py",
+        "float(difference.value < 0)",
+        "float(difference.value <= 0)",
+        "metrics/test_significance.py",
     ),
     Mutation("experiment/marks.py", "and not score.metric.flag", "", "experiment/test_marks.py"),
     Mutation("experiment/marks.py", "max(by_prompt, by_point)", "by_prompt", "experiment/test_marks.py"),

@@ -21,6 +21,10 @@ GIVEN = {
     "seed": 3,
     "batch_size": 2,
     "bins": 4,
+    "engine": "ray",
+    "workers": 2,
+    "threads": 1,
+    "address": "auto",
     "dtype": "bfloat16",
     "device": "cpu",
     "call": {"num_inference_steps": 2},
@@ -29,7 +33,8 @@ GIVEN = {
 SAME = (
     *("--profile", "means.safetensors", "--model", "demo", "--reference", "real", "--extractor", "bundled"),
     *("--extractor", "inception", "--clip", "none", "--lpips", "vgg", "--cmmd", "--seed", "3", "--batch-size", "2"),
-    *("--bins", "4", "--dtype", "bfloat16", "--device", "cpu", "--steps", "2", "--keep-images", "none"),
+    *("--bins", "4", "--engine", "ray", "--workers", "2", "--threads", "1", "--address", "auto"),
+    *("--dtype", "bfloat16", "--device", "cpu", "--steps", "2", "--keep-images", "none"),
 )
 
 

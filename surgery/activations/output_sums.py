@@ -8,12 +8,10 @@ Amid a forward a small output is only copied, and counted with others of its sha
 end: the calls take longer than the sums, most of all with several threads. A large one is counted at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from surgery.activations.branches import TokenWeights
 from surgery.activations.row_sums import where_exact
@@ -35,16 +33,6 @@ class OutputSums:
         self._banks: dict[tuple[tuple[str, ...], int, torch.device], _Bank] = {}
         self._waiting: dict[tuple[Weigh, torch.Size, torch.dtype, torch.device], _Waiting] = {}
         self._memory: torch.Tensor | None = None
-
-    def save(self) -> "list[SavedBank]":
-        """All sums, as they are."""
-        return [bank.save(branches) for (branches, *_), bank in self._banks.items()]
-
-    def restore(self, banks: "Sequence[SavedBank]") -> None:
-        """Go on from sums that were saved."""
-        for saved in banks:
-            channels, device = saved.arrays["total"].shape[2], torch.device(saved.device)
-            self._banks[saved.branches, channels, device] = _Bank.restored(saved)
 
     def add(self, output: Output, values: torch.Tensor, weigh: Weigh) -> None:
         """Count an output (rows, tokens, channels); the forward may write into it later.
@@ -118,16 +106,6 @@ class OutputSums:
         return memory.view(values.shape).copy_(where_exact(values)).flatten(1, 2)
 
 
-@dataclass(frozen=True)
-class SavedBank:
-    """The sums of outputs with as many channels for the same branches, on a device; the arrays are those of `_Bank`."""
-
-    branches: tuple[str, ...]
-    device: str
-    outputs: tuple[Output, ...]
-    arrays: Mapping[str, NDArray[np.float64]]
-
-
 class _Waiting:
     """Outputs of one kind that wait: number i is in `memory[i]`, which is used again and again."""
 
@@ -164,24 +142,6 @@ class _Bank:
         empty = torch.empty(0, num_branches, channels, dtype=torch.float64, device=device)
         self.shift, self.total, self.squares = empty[:, :1], empty, empty
         self.shifted: set[int] = set()
-
-    def save(self, branches: tuple[str, ...]) -> SavedBank:
-        """All that it holds."""
-        tensors = {"shift": self.shift, "total": self.total, "squares": self.squares}
-        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-        return SavedBank(branches, str(self.total.device), tuple(self.numbers), {"counts": self.counts, **arrays})
-
-    @classmethod
-    def restored(cls, saved: SavedBank) -> "_Bank":
-        """What was saved."""
-        bank = cls(len(saved.branches), saved.arrays["total"].shape[2], torch.device(saved.device))
-        bank.numbers = {output: number for number, output in enumerate(saved.outputs)}
-        bank.counts = saved.arrays["counts"].copy()
-        bank.shift, bank.total, bank.squares = (
-            torch.from_numpy(saved.arrays[name].copy()).to(saved.device) for name in ("shift", "total", "squares")
-        )
-        bank.shifted = set(bank.shift.any(2).nonzero()[:, 0].tolist())
-        return bank
 
     def add(self, outputs: Sequence[Output], values: torch.Tensor, weights: TokenWeights) -> None:
         """Count some outputs (outputs, rows * tokens, channels), which are written over."""

@@ -163,6 +163,10 @@ class Recorder:
         """The samples of the last forwards are done: the next are others."""
         self.sums.finish_trajectory()
 
+    def restart(self) -> None:
+        """Count from nothing again; what is known of the model's streams stays known."""
+        self.sums = Accumulator(self.sums.num_bins, keep_means=self.sums.keep_means)
+
     def profile(self, recipe: Mapping[str, Any]) -> Profile:
         """What was counted until now."""
         return self.sums.profile(recipe, {stack.name: stack.num_blocks for stack in self._stacks.values()})

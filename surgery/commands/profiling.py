@@ -18,6 +18,7 @@ from surgery.commands.drawing_options import (
     pipeline_arguments,
     read_prompts,
 )
+from surgery.commands.engine_options import AddressOption, EngineOption, ThreadsOption, WorkersOption
 from surgery.commands.given_options import refuse_options
 from surgery.commands.output import JsonFlag, QuietFlag, bytes_text, print_json, say
 from surgery.commands.spec_options import TransformerOption
@@ -67,6 +68,10 @@ def run(
     mean_states: Annotated[
         bool, typer.Option("--mean-states", help="Also the cosine of states averaged over a trajectory's steps.")
     ] = False,
+    engine: EngineOption = "serial",
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    address: AddressOption = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
     height: HeightOption = None,
@@ -86,6 +91,8 @@ def run(
         profile = _merge(targets, out, force=force)
     else:
         arguments = pipeline_arguments(call, steps, guidance_scale, height, width)
+        from surgery.experiment.engine_choice import EngineChoice
+        from surgery.experiment.profile_units import ProfileSettings
         from surgery.experiment.profiling import ProfileRequest, measure_profile
 
         if len(targets) > 1:
@@ -103,11 +110,8 @@ def run(
             samples=samples,
             seed=seed,
             batch_size=batch_size,
-            bins=bins,
-            token=token,
-            components=tuple(component or ()),
-            mean_states=mean_states,
-            part=transformer or FIRST,
+            settings=ProfileSettings(bins, token, tuple(component or ()), mean_states, transformer or FIRST),
+            engine=EngineChoice(engine, workers, threads, address),
             dtype=dtype,
             device=device,
             call=arguments,

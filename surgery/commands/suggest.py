@@ -112,7 +112,7 @@ def plan_text(planned: "PlannedSource | None", reason: str | None) -> str:
     """What `surgery check` says of the suggestion."""
     if planned is None:
         return reason or ""
-    from surgery.commands.check import describe_plan
+    from surgery.commands.planned_text import describe_plan
     from surgery.plan.backends import judge_backends
 
     return describe_plan(planned, judge_backends(planned.plan, planned.anatomy))
@@ -122,7 +122,7 @@ def suggestion_to_json(
     suggestion: "Suggestion", out: Path | None, planned: "PlannedSource | None", reason: str | None
 ) -> dict[str, Any]:
     """The document of `--json`."""
-    from surgery.commands.check import Show, describe
+    from surgery.commands.planned_text import Show, describe
 
     choice = suggestion.choice
     document: dict[str, Any] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from surgery.anatomy.sources import build_on_meta, find_source
 from surgery.bundled import DEMO_NAME
+from surgery.experiment.profile_units import ProfileSettings
 from surgery.experiment.profiling import ProfileRequest, measure_profile
 from surgery.export.target_text import TargetRequest
 from surgery.export.targets import TARGETS
@@ -51,7 +52,9 @@ class TrainingConfig:
 def profile_demo(prompts: Sequence[str], path: Path, *, steps: int, bins: int, seed: int) -> Profile:
     """Measure the bundled pipeline's layers over few prompts and steps, into a file."""
     call = {"num_inference_steps": steps}
-    request = ProfileRequest(model=DEMO_NAME, out=path, prompts=tuple(prompts), call=call, bins=bins, seed=seed)
+    request = ProfileRequest(
+        model=DEMO_NAME, out=path, prompts=tuple(prompts), call=call, settings=ProfileSettings(bins), seed=seed
+    )
     return measure_profile(request)
 
 

@@ -24,7 +24,7 @@ from surgery.pipelines.pretrained import pick_device
 class Bench:
     """An open pipeline, the rows that are drawn and measured with it, and the prompts of all of them.
 
-    `memory` bounds, in bytes, the states that wait for another variant.
+    `memory` bounds, in bytes, the states that wait for another variant; `kept` is what units open once and use again.
     """
 
     run: Run
@@ -32,6 +32,7 @@ class Bench:
     prompts: tuple[str, ...]
     memory: int = DEFAULT_MEMORY
     known: dict[tuple[str, ...], Predictors] = field(default_factory=dict, repr=False, compare=False)
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def row(self, name: str) -> Row:
         """The row of a name."""

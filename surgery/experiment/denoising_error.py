@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from surgery.errors import InputError, RefusedError
 from surgery.experiment.bench import Bench
 from surgery.experiment.engines import Tell, tell_nobody
-from surgery.experiment.predictors import Predictors
+from surgery.experiment.predictors import AskedPrediction, Predictors
 from surgery.experiment.rows import OwnModelRow
 from surgery.graph.shared_forward import DEFAULT_MEMORY
 from surgery.pipelines.conditions import is_class_conditional
@@ -99,7 +99,8 @@ class ErrorUnit:
                 truth = _truth(predictors.baseline, self.clean, noise, self.share, expected.prediction)
             keep = _Keeper(errors, self.branches, branch, expected.prediction, truth, tell)
             measured = [name for name in self.branches if branch in self.branches[name]]
-            predictors.predict(measured, given, Standing(self.share, self.step, branch), expected, keep)
+            at = AskedPrediction(given, Standing(self.share, self.step, branch), expected)
+            predictors.predict(measured, at, keep)
         return errors
 
 

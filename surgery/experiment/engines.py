@@ -44,5 +44,16 @@ class SerialEngine:
 SERIAL = SerialEngine()
 
 
+def in_order(results: Iterator[tuple[int, Result]]) -> Iterator[Result]:
+    """The results by the numbers of their units, for sums that hang on the order: what comes before its turn waits."""
+    waiting: dict[int, Result] = {}
+    turn = 0
+    for number, result in results:
+        waiting[number] = result
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
+
+
 def tell_nobody(number: int, text: str) -> None:
     """Nobody listens."""

@@ -53,6 +53,7 @@ from surgery.metrics.pictures import PictureSet
 from surgery.pipelines.draw import OWN, Noise
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import check_device
+from surgery.plan.named_files import hash_named_files
 from surgery.plan.sweep import count_points, count_text
 from surgery.spec.load import Spec, load_spec
 
@@ -182,7 +183,8 @@ def key_of_request(request: EvaluationRequest) -> str:
         InputError: a spec can't be read.
         SpecError: a spec has faults.
     """
-    asked = {**dataclasses.asdict(request), "specs": [_asked_of(target) for target in request.specs]}
+    specs = [_asked_of(target, request.profile) for target in request.specs]
+    asked = {**dataclasses.asdict(request), "specs": specs}
     for name in ("out", "memory", "max_variants", "engine"):
         del asked[name]
     for name in ("stages", "rank_by", "latency"):  # keys of evaluations without them are what they were before
@@ -195,12 +197,14 @@ def key_of_request(request: EvaluationRequest) -> str:
     return key_of_recipe(json.loads(json.dumps(asked, default=str)))
 
 
-def _asked_of(target: str) -> list[Any]:
-    """What is asked for by the name of a spec or a model: its text, or what tells its weights from others."""
-    if is_spec_name(target):
-        return [target, load_spec(target).text]
-    (item,) = read_targets([target]).items
-    return [target, item.text if isinstance(item, Spec) else dict(item.contents)]
+def _asked_of(target: str, profile: Path | None) -> list[Any]:
+    """What is asked for by the name of a spec or a model: its text, and what is in the files that it names, or what
+    tells its weights from others."""
+    item = load_spec(target) if is_spec_name(target) else read_targets([target]).items[0]
+    if not isinstance(item, Spec):
+        return [target, dict(item.contents)]
+    files = hash_named_files(item, profile=profile)
+    return [target, item.text, *([files] if files else [])]
 
 
 def run_evaluation(request: EvaluationRequest) -> Evaluation:

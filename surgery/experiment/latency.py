@@ -6,8 +6,7 @@ with one of the baseline right beside it: what slows the machine down slows both
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from surgery.experiment.bench import Bench
 from surgery.experiment.controls import RESEEDED
 from surgery.experiment.rows import ModelRow, OwnModelRow, Row, VariantRow
+from surgery.experiment.timed_forwards import Clock, timed_forwards
 from surgery.pipelines.draw import draw_pictures
 from surgery.pipelines.guidance import transformers_of
 from surgery.pipelines.shared_text import text_encoded_once
@@ -26,7 +26,6 @@ from surgery.progress import show_progress
 ROUNDS = 9  # the fewest of which the interval of a median leaves out the slowest and the fastest
 
 Array = NDArray[np.float64]
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -124,41 +123,18 @@ class _Sampling:
     def run(self) -> float:
         """Draw it; the seconds of all forwards of its transformers, a step of its sampler."""
         spent: list[float] = []
-        with _timed(transformers_of(self.pipe), self.clock, spent):
+        modules = [(model, spent) for model in transformers_of(self.pipe)]
+        with timed_forwards(modules, self.pipe.transformer.device, self.clock):
             draw_pictures(self.pipe, [self.prompt], seed=self.seed, batch_size=1, call=self.call)
         return sum(spent) / max(len(self.pipe.scheduler.timesteps), 1)
 
     def peak_bytes(self) -> int:
-        """The most that its drawing takes of the GPU beyond what is held before it."""
-        held = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+        """The most that its drawing takes of its GPU beyond what is held before it."""
+        device = self.pipe.transformer.device
+        held = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
         self.run()
-        return torch.cuda.max_memory_allocated() - held
-
-
-@contextmanager
-def _timed(models: list[Any], clock: Clock, spent: list[float]) -> Iterator[None]:
-    """Within it, the seconds of each forward of the models go to `spent`."""
-    began: list[float] = []
-
-    def begin(module: Any, args: Any) -> None:  # noqa: ARG001  (torch's signature)
-        began.append(_now(module, clock))
-
-    def end(module: Any, args: Any, output: Any) -> None:  # noqa: ARG001  (torch's signature)
-        spent.append(_now(module, clock) - began.pop())
-
-    with ExitStack() as stack:
-        for model in models:
-            stack.callback(model.register_forward_pre_hook(begin).remove)
-            stack.callback(model.register_forward_hook(end).remove)
-        yield
-
-
-def _now(model: Any, clock: Clock) -> float:
-    """The time when the model's device has done what it was asked to."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return clock()
+        return torch.cuda.max_memory_allocated(device) - held
 
 
 def device_name(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +25,17 @@ from surgery.plan.windowed import WindowedPlan
 MAX_SHARED = 8  # sets of plans: windows make another of each part of the noise range and each branch
 
 OnPrediction = Callable[[str, torch.Tensor], None]
+
+
+@dataclass(frozen=True)
+class AskedPrediction:
+    """What rows are asked to predict: `given` are the arguments of `predict_noised` behind the pipeline, `standing` is
+    where the call stands, and `expected` the baseline's own call.
+    """
+
+    given: tuple[Any, ...]
+    standing: Standing
+    expected: NoisedCall
 
 
 class Predictors:
@@ -65,17 +77,8 @@ class Predictors:
         found = self.pipes[name]
         return found.pipe if isinstance(found, OwnModelRow) else found
 
-    def predict(
-        self,
-        names: Sequence[str],
-        given: tuple[Any, ...],
-        standing: Standing,
-        expected: NoisedCall,
-        on_prediction: OnPrediction,
-    ) -> None:
-        """Hand on what these rows predict where a call stands, each once; `expected` is the baseline's own call.
-
-        `given` are the arguments of `predict_noised` behind the pipeline.
+    def predict(self, names: Sequence[str], at: AskedPrediction, on_prediction: OnPrediction) -> None:
+        """Hand on what these rows predict, each once.
 
         Raises:
             RefusedError: a plan can't be done on the model's graph.
@@ -88,27 +91,21 @@ class Predictors:
             on_prediction(name, prediction)
 
         try:
-            self.predict_planned([name for name in names if name in self.planned], given, standing, expected, keep)
+            self.predict_planned([name for name in names if name in self.planned], at, keep)
         except TraceError:  # what is left runs as it would alone
             for name in [name for name in left if name in self.planned]:
                 self.pipes[name] = self.variants.make(self.planned.pop(name))
         for name in list(left):
-            with standing_at(timestep=standing.share, step=standing.step, branch=standing.branch):
+            with standing_at(timestep=at.standing.share, step=at.standing.step, branch=at.standing.branch):
                 pipe = self.pipe(name)
-                keep(name, expected.prediction if pipe is self.baseline else predict_noised(pipe, *given))
+                keep(name, at.expected.prediction if pipe is self.baseline else predict_noised(pipe, *at.given))
 
-    def predict_planned(
-        self,
-        names: Sequence[str],
-        given: tuple[Any, ...],
-        standing: Standing,
-        expected: NoisedCall,
-        on_prediction: OnPrediction,
-    ) -> None:
+    def predict_planned(self, names: Sequence[str], at: AskedPrediction, on_prediction: OnPrediction) -> None:
         """The same for planned specs."""
+        expected = at.expected
         rows: dict[Plan, list[str]] = {}
         for name in names:
-            rows.setdefault(self.plan_at(name, standing), []).append(name)
+            rows.setdefault(self.plan_at(name, at.standing), []).append(name)
         plans = tuple(rows)
         if not plans:
             return
@@ -122,7 +119,7 @@ class Predictors:
         def on_output(number: int, output: Any) -> None:
             found = expected.prediction_of(output)
             if found is None:
-                found = predict_noised(self.baseline, *given, instead=lambda *_args, **_kwargs: output)
+                found = predict_noised(self.baseline, *at.given, instead=lambda *_args, **_kwargs: output)
             for name in rows[plans[number]]:
                 on_prediction(name, found)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from surgery.anatomy.sources import ModelSource, find_source
 from surgery.errors import InputError
+from surgery.experiment.bench import Bench
 from surgery.experiment.own_model import OwnModel, find_own_model
-from surgery.experiment.rows import Target
-from surgery.experiment.run import Run, RunRequest, having_pipeline, open_run
+from surgery.experiment.rows import OwnModelRow, Row, Target, baseline_row
+from surgery.experiment.run import RunRequest, having_pipeline, open_run
 from surgery.files import is_file
 from surgery.plan.spec_model import model_of_spec
 from surgery.publish.artefact import AS_OPTION, Artefact, find_base, read_compiled
@@ -116,12 +117,13 @@ class Alone:
     source: ModelSource
     within: ModelSource | None = None
 
-    def open(self, request: RunRequest, prompts: Sequence[str]) -> Run:
-        """Its pipeline, which is loaded here; raises InputError where it can't be."""
-        if self.within is None:
-            return open_run(self.source, request, prompts)
-        run = open_run(self.within, request, prompts)
-        return replace(run, source=self.source, pipe=find_own_model(self.target).open_in(run.pipe))
+    def open(self, request: RunRequest, prompts: Sequence[str]) -> Bench:
+        """A bench with the one row that it is; raises InputError where its pipeline can't be loaded."""
+        run = open_run(self.within or self.source, request, prompts)
+        row: Row = baseline_row(run.pipe, request.seed)
+        if self.within is not None:
+            row = OwnModelRow(row.name, row.kind, row.seed, find_own_model(self.target), run.pipe)
+        return Bench(run, (row,), tuple(prompts))
 
 
 def find_alone(target: str, purpose: str) -> Alone:

@@ -1,6 +1,5 @@
 """Whether one number is shown to be larger than another: one-sided p-values, and their correction for many at once."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from surgery.errors import InputError
 from surgery.metrics.intervals import Interval
+from surgery.metrics.welch import independent_difference, one_sided_p_value
 
 Array = NDArray[np.float64]
 
@@ -41,19 +41,12 @@ def p_of_pairs(larger: ArrayLike, smaller: ArrayLike) -> float | None:
 
 
 def p_of_intervals(larger: Interval, smaller: Interval) -> float | None:
-    """The same of two numbers by their intervals, as if each were normal and they were independent.
+    """The same of two numbers by their intervals: Welch's test (`welch.independent_difference`).
 
-    Numbers of the same prompts vary together, so that this is rather too careful. None: without an interval nothing is
-    told.
+    None: without an interval nothing is told.
     """
-    from scipy.stats import norm
-
-    widths = [one.high - one.low for one in (larger, smaller) if one.low is not None and one.high is not None]
-    difference = larger.value - smaller.value
-    if len(widths) < 2 or not np.isfinite([difference, *widths]).all():
-        return None
-    error = math.hypot(*widths) / 2 / float(norm.ppf((1 + larger.level) / 2))
-    return float(norm.sf(difference / error)) if error else float(difference < 0)
+    difference = independent_difference(larger, smaller)
+    return None if difference is None else one_sided_p_value(difference)
 
 
 def adjust(p_values: Sequence[float]) -> Array:

@@ -1,4 +1,4 @@
-"""Differences of numbers of which only the intervals are left: with Welch's interval, and two-sided p-values."""
+"""Differences of numbers of which only the intervals are left: with Welch's interval, and p-values of both kinds."""
 
 import re
 from collections.abc import Sequence
@@ -55,6 +55,18 @@ def p_value(difference: Interval) -> float | None:
 
     found = float(2 * t.sf(abs(difference.value) / error, freedom_of(difference)))
     return None if np.isnan(found) else found
+
+
+def one_sided_p_value(difference: Interval) -> float | None:
+    """Of "it is not above 0"; None where there is no interval. Without any error 0 where it is not negative, else 1."""
+    error = standard_error(difference)
+    if error is None or np.isnan(difference.value):
+        return None
+    if error == 0:
+        return float(difference.value < 0)
+    from scipy.stats import t
+
+    return float(t.sf(difference.value / error, freedom_of(difference)))
 
 
 def _welch_freedom(squares: np.ndarray, freedoms: Sequence[float]) -> float:

@@ -41,18 +41,33 @@ def read_order(cumulative: Cumulative, folder: Path, anatomy: Anatomy, stack: st
         return lambda _: range(len(values))
     if cumulative.order == BACKWARD:
         return lambda _: range(len(values))[::-1]
-    file, sign, named = cumulative.order.partition(PROFILE_SIGN)
-    path = folder / (file + sign.rstrip("#"))
-    if not is_there(path):
+    named, part = _parts_of(cumulative.order)
+    if not is_there(folder / named):
         best = nearest(cumulative.order, (FORWARD, BACKWARD))
         advice = f'; did you mean "{best}"?' if best else ""
         fact = f'order is "{shorten(cumulative.order)}", and there is no such file'
         raise InputError(f"{fact}; write {FORWARD}, {BACKWARD}, a profile or an evaluation{advice}")
-    if path.is_dir():
-        path /= NUMBERS
+    path = _file_of(named, folder)
     if path.suffix == ".json":
         return _by(_damage(path, cumulative.over, values))
-    return _by(_influence(path, anatomy, named or stack, values))
+    return _by(_influence(path, anatomy, part or stack, values))
+
+
+def file_of_order(cumulative: Cumulative, folder: Path) -> Path | None:
+    """The file that puts operations in order; None where they are in the order in which the values are written."""
+    return None if cumulative.order in (FORWARD, BACKWARD) else _file_of(_parts_of(cumulative.order)[0], folder)
+
+
+def _parts_of(order: str) -> tuple[str, str]:
+    """What an order names: a file or a folder, and the stack of a profile; empty where it says none."""
+    file, sign, stack = order.partition(PROFILE_SIGN)
+    return file + sign.rstrip("#"), stack
+
+
+def _file_of(named: str, folder: Path) -> Path:
+    """The file; of an evaluation's folder the one of its numbers."""
+    path = folder / named
+    return path / NUMBERS if path.is_dir() else path
 
 
 def _by(measure: Measure) -> Order:

@@ -5,8 +5,8 @@ last block returns none of it). A *sample* is one element of a batch in one forw
 the cosine of two vectors (0 where one of them is zero); all means below are over what was counted.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any, Literal
 
@@ -100,8 +100,9 @@ class Profile:
 
     `streams` is keyed by (stack, stream, part), `components` by (dotted name, stream, part). A *part* is a branch of
     classifier-free guidance (`conditional`, `unconditional`), or one with some of its tokens (`conditional:text`,
-    `conditional:padding`), which a part without a colon holds as well. Components are counted by branch, without
-    padding where it is known. `recipe` is plain data: how the profile was made.
+    `conditional:padding`), which a part without a colon holds as well. Parts are added up in the order of their names:
+    a file knows no other. Components are counted by branch, without padding where it is known. `recipe` is plain data:
+    how the profile was made.
     """
 
     recipe: Mapping[str, Any]
@@ -146,7 +147,7 @@ class Profile:
         wanted = [name for name in parts if (":" not in name if part is None else name == part)]
         if not wanted:
             raise InputError(f"the profile has no part {part} of {stack}/{stream}; it has {', '.join(parts)}")
-        return reduce(StreamSums.__add__, (self.streams[stack, stream, name] for name in wanted))
+        return reduce(StreamSums.__add__, (self.streams[stack, stream, name] for name in sorted(wanted)))
 
     def similarity(
         self,
@@ -191,15 +192,26 @@ class Profile:
 
     def moments(self, component: str, stream: str, part: str | None = None) -> Moments:
         """Of a component's output: of one branch, or of all together; raises InputError where there is none."""
-        found = [m for (n, s, p), m in self.components.items() if (n, s) == (component, stream) and part in (None, p)]
-        if not found:
+        parts = [p for (n, s, p) in self.components if (n, s) == (component, stream) and part in (None, p)]
+        if not parts:
             raise InputError(f"the profile has no output {stream} of {component}")
-        return reduce(Moments.__add__, found)
+        return reduce(Moments.__add__, (self.components[component, stream, p] for p in sorted(parts)))
 
     def empty_bins(self) -> list[int]:
         """The bins in which nothing was counted."""
         counted = sum((sums.angles for sums in self.streams.values()), np.zeros(self.num_bins))
         return [int(number) for number in np.flatnonzero(counted == 0)]
+
+
+def join_profiles(profiles: Sequence[Profile], recipe: Mapping[str, Any]) -> Profile:
+    """All that profiles of one model have counted, as one of this recipe; a stack may have run in some of them only."""
+    stacks: dict[str, ProfiledStack] = {}
+    for stack in (stack for profile in profiles for stack in profile.stacks):
+        before = stacks[stack.name].streams if stack.name in stacks else ()
+        stacks[stack.name] = replace(stack, streams=tuple(dict.fromkeys((*before, *stack.streams))))
+    streams = add_up(profile.streams for profile in profiles)
+    components = add_up(profile.components for profile in profiles)
+    return Profile(recipe, tuple(stacks.values()), profiles[0].num_bins, streams, components)
 
 
 def add_up(profiles: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from surgery.damage import read_arrays, told_as
 from surgery.errors import InputError
 from surgery.files import write_whole
-from surgery.profiles.layer_profile import Array, Moments, Profile, ProfiledStack, StreamSums, add_up, no_sums
+from surgery.profiles.layer_profile import Array, Moments, Profile, ProfiledStack, StreamSums, join_profiles, no_sums
 from surgery.profiles.means import KEY, PREFIX
 from surgery.spec.file_kind import is_spec
 
@@ -127,10 +127,7 @@ def merge_profiles(profiles: Sequence[Profile]) -> Profile:
     )
     if twice:
         raise InputError(f"{len(twice)} samples are in two of the profiles, the first is {twice[0]!r}; measure others")
-    recipe = {**first.recipe, "samples": sorted(samples)}
-    streams = add_up(profile.streams for profile in profiles)
-    components = add_up(profile.components for profile in profiles)
-    return Profile(recipe, first.stacks, first.num_bins, streams, components)
+    return join_profiles(profiles, {**first.recipe, "samples": sorted(samples)})
 
 
 def _refuse_others(first: Profile, other: Profile) -> None:

@@ -23,9 +23,10 @@ from surgery.report.inline_svg import inline_svg, theme_css
 from surgery.report.metric_figures import WIDTH, cost_text, figures_of, ranked_rows
 from surgery.report.metric_panels import TOLD
 from surgery.report.picture_grids import Grid, read_grids
-from surgery.report.ranking import Ranking, interval_text, rank, rows_csv
+from surgery.report.ranking import Ranking, interval_text, rank
 from surgery.report.sweep_forms import forms_of
 from surgery.report.themes import LIGHT
+from surgery.report.tidy_tables import findings_table
 from surgery.report.what_matters import SHARE, LayerSet, control_of, findings_of, layer_sets
 from surgery.spec.spec_name import name_of_point
 
@@ -126,7 +127,7 @@ def make_report(measured: Measured, folder: Path, *, rank_by: str | None = None,
         rank(measured, metric, findings),
         tuple(grids),
         tuple(_variant_part(row, number) for number, row in enumerate(measured.variants)),
-        data_link(rows_csv(measured, findings), "text/csv"),
+        data_link(findings_table(measured, findings), "text/csv"),
         (*missing, *lost),
     )
 

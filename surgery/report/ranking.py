@@ -1,8 +1,6 @@
-"""An evaluation as a table for a page, from the best variant to the worst, and as CSV."""
+"""An evaluation as a table for a page, from the best variant to the worst."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,46 +86,3 @@ def interval_text(number: Interval) -> str:
     low, high = number.low, number.high
     half = "" if low is None or high is None or low == high else f" ±{number_text((high - low) / 2)}"
     return f"{number_text(number.value)}{half}"
-
-
-def rows_csv(measured: Measured, findings: Sequence[Finding]) -> str:
-    """A line a row and metric: variables, costs, value, interval, difference to the control, adjusted p value."""
-    tested = {(finding.row.name, finding.metric.name): finding for finding in findings}
-    variables = list(dict.fromkeys(name for row in measured.rows for name in row.point))
-    costs = [name.replace(" ", "_") + "_share" for name in COSTS]
-    fields = [
-        "row",
-        "kind",
-        "spec",
-        *(f"variable_{name}" for name in variables),
-        *costs,
-        "metric",
-        "value",
-        "low",
-        "high",
-    ]
-    fields += ["n", "method", "level", "difference", "difference_low", "difference_high", "p_adjusted"]
-    target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(fields)
-    for row in measured.rows:
-        shares = [_share(row, name) for name in COSTS]
-        head = [row.name, row.kind, row.stem, *(row.point.get(name, "") for name in variables), *map(_plain, shares)]
-        for metric in measured.metrics:
-            if metric.name in row.numbers:
-                writer.writerow([*head, metric.name, *_tail(row.numbers[metric.name], tested, (row.name, metric.name))])
-    return target.getvalue()
-
-
-def _tail(number: Interval, tested: Mapping[tuple[str, str], Finding], key: tuple[str, str]) -> list[object]:
-    finding = tested.get(key)
-    found: list[object] = [repr(number.value), _plain(number.low), _plain(number.high), number.num]
-    found += [number.method, number.level]
-    if finding is None:
-        return [*found, "", "", "", ""]
-    difference = finding.difference
-    return [*found, repr(difference.value), _plain(difference.low), _plain(difference.high), repr(finding.adjusted)]
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else repr(value)

@@ -9,7 +9,7 @@ import pytest
 from built_once import building_once
 from random_specs import GRAPH_ONLY, MOVES, REPLACED, random_operation
 
-from surgery.commands.check import describe
+from surgery.commands.planned_text import describe
 from surgery.errors import RefusedError, SpecError
 from surgery.plan.planned import plan_spec_file
 from surgery.publish.pruned_model import CompileOptions, compile_planned

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import pickle
 import re
 import shutil
 import weakref
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from surgery.bundled import DEMO_CALL, demo_folder
 from surgery.errors import InputError
 from surgery.experiment import own_model
+from surgery.experiment.controls import BASELINE
 from surgery.experiment.evaluation import EvaluationRequest, key_of_request
 from surgery.experiment.judges import JudgeRequest
 from surgery.experiment.prompts import PromptSet
@@ -329,8 +331,9 @@ def test_a_transformer_alone_runs_in_its_base(surgery_command, made, tmp_path):
     out = tmp_path / "bare"
     made_so = ("compile", made / "skip.yaml", "--to", "checkpoint", "--transformer-only", "--verify", "structure")
     assert surgery_command(*made_so, "--out", out).exit_code == 0
-    run = find_alone(str(out), "to measure it").open(RunRequest(), ())
-    assert run.call == DEMO_CALL and len(run.pipe.transformer.transformer_blocks) == 9
+    bench = find_alone(str(out), "to measure it").open(RunRequest(), ())
+    for one in (bench, pickle.loads(pickle.dumps(bench.description())).open()):  # as a worker opens it
+        assert one.run.call == DEMO_CALL and len(one.row(BASELINE).pipe.transformer.transformer_blocks) == 9
     refused = surgery_command("profile", made / "graph", "--prompt", "rocket", "--out", tmp_path / "2.safetensors")
     assert refused.exit_code == 1 and "is a graph, with the layers of demo in another order" in refused.stderr
 

@@ -2,15 +2,17 @@
 
 import json
 import shutil
+from random import Random
 
 import numpy as np
 import pytest
+from lossy_crew import LossyEngine
 from PIL import Image
 from typer.testing import CliRunner
 
 from surgery.activations import trajectories
 from surgery.commands.main import app
-from surgery.experiment import profiling
+from surgery.experiment import profile_units, profiling
 from surgery.outputs import unfinished_runs
 from surgery.profiles.profile_file import ARRAYS, read_profile
 
@@ -82,7 +84,7 @@ def interrupt(monkeypatch, arguments):
         measure(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(profiling, "measure_trajectories", interrupted)
+        patched.setattr(profile_units, "measure_trajectories", interrupted)
         return profile(*arguments, status=130).stderr
 
 
@@ -97,6 +99,18 @@ def test_an_interrupted_run_goes_on_and_ends_the_same_to_the_bit(here, monkeypat
     assert "going on after 2 samples of an interrupted run" in result.stderr
     assert (here / "p.safetensors").read_bytes() == (here / "whole.safetensors").read_bytes()
     assert not (here / PARTIAL).exists()
+
+
+def test_the_profile_is_that_of_one_process_whatever_is_lost(here, monkeypatch):
+    """A batch is lost twice, others come before their turn, and every worker opens the model for itself."""
+    arguments = ["demo", "--prompts", "prompts.txt", "--steps", "2", "--batch-size", "1", "--mean-states"]
+    profile(*arguments, "--out", "alone.safetensors")
+    engine = LossyEngine(Random(4), 2, "the batch that begins with hamburger")
+    with monkeypatch.context() as patched:
+        patched.setattr(profiling, "open_engine", engine.opened)
+        profile(*arguments, "--out", "shared.safetensors")
+    assert engine.order != sorted(engine.order) and list(engine.lost.values()) == [3]
+    assert (here / "shared.safetensors").read_bytes() == (here / "alone.safetensors").read_bytes()
 
 
 def test_a_run_goes_on_with_batches_of_another_size_and_no_sample_counts_twice(here, monkeypatch):

@@ -97,7 +97,7 @@ def test_errors_come_from_another_process_as_they_are(kind):
 def test_the_table_is_that_of_one_process_whatever_is_lost(tmp_path, monkeypatch):
     """Units are lost twice, results come in another order, and every worker opens the model for itself."""
     alone = run_evaluation(make_request(tmp_path / "alone"))
-    engine = LossyEngine(Random(3), 2)
+    engine = LossyEngine(Random(3), 2, "skip, pictures 0", "denoising errors at 0.50, prompts 0")
     monkeypatch.setattr(evaluation, "open_engine", engine.opened)
     shared = run_evaluation(make_request(tmp_path / "shared"))
     assert engine.order != sorted(engine.order) and list(engine.lost.values()) == [3, 3]

@@ -2,14 +2,18 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pipelines
+import torch
 from swept_evaluations import ERROR, document_of, variant
 from typer.testing import CliRunner
 
 from surgery.commands.main import app
+from surgery.experiment import latency
 from surgery.experiment.latency import ROUNDS, measure_latencies
+from surgery.experiment.timed_forwards import timed_forwards
 from surgery.graph.apply import apply
 from surgery.report.cost_figures import costs_of, priced_rows
 from surgery.report.evaluated import measured_from_json
@@ -47,11 +51,11 @@ def test_the_time_is_that_of_the_blocks_that_ran_in_windows_too():
     )
     forwards = found["baseline"].seconds[0] / num  # of a step: both branches in one, or one each
     assert forwards in (1, 2) and told == [name for name in found for _ in range(3)]
-    mean = {name: latency.seconds / forwards for name, latency in found.items()}
+    mean = {name: one.seconds / forwards for name, one in found.items()}
     assert np.array_equal(mean["none"], [num] * 3)
     assert np.array_equal(mean["skip"], [num - 1] * 3)
     assert np.array_equal(mean["early"], [num - 0.5] * 3)
-    assert all(np.array_equal(latency.baseline / forwards, [num] * 3) for latency in found.values())
+    assert all(np.array_equal(one.baseline / forwards, [num] * 3) for one in found.values())
 
 
 def test_a_machine_that_slows_down_slows_both():
@@ -65,6 +69,26 @@ def test_a_machine_that_slows_down_slows_both():
     ratios = found.seconds / found.baseline
     assert (ratios > 1).any() and (ratios < 1).any(), "neither always comes second"
     assert found.seconds[-1] > 2 * found.seconds[0], "the machine did slow down"
+
+
+def test_time_and_memory_are_those_of_the_models_own_gpu(monkeypatch):
+    """Of two GPUs, where the other is the current one: what is waited for, and what is held and taken at most."""
+    device, told = torch.device("cuda", 1), []
+    cuda = {
+        "synchronize": lambda device=0: told.append(device),
+        "memory_allocated": lambda device=0: {device: 5}[device],
+        "reset_peak_memory_stats": lambda device=0: told.append(device),
+        "max_memory_allocated": lambda device=0: {told[-1]: 12}[device],
+    }
+    for name, function in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    monkeypatch.setattr(latency._Sampling, "run", lambda self: told.append(device))
+    pipe = SimpleNamespace(transformer=SimpleNamespace(device=device))
+    assert latency._Sampling(pipe, "", 0, {}, None).peak_bytes() == 7
+    module, seconds, ticks = torch.nn.Identity(), [], itertools.count()
+    with timed_forwards([(module, seconds)], device, lambda: next(ticks)):
+        module(torch.zeros(1))
+    assert seconds == [1] and told == [device] * 4 and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def test_an_evaluation_times_all_models_and_no_control_without_one(tmp_path):

@@ -40,7 +40,7 @@ OPTIONS = (
     "1",
 )
 RAY = ("--engine", "ray", "--workers", "2")
-SECONDS = 300  # that a run may take
+SECONDS = 1800  # that a run may take, on a machine that has much else to do
 
 pytestmark = pytest.mark.slow
 
@@ -61,13 +61,16 @@ def folder():
 
 
 def start(folder, out, *options):
-    """The command in a process of its own."""
-    command = [sys.executable, ROOT / "cli.py", "evaluate", "sweep.yaml", "--prompts", "prompts.txt", "--out", out]
+    """The evaluation in a process of its own."""
+    return run(folder, "evaluate", "sweep.yaml", "--out", out, *OPTIONS, *options)
+
+
+def run(folder, *options):
+    """A command in a process of its own."""
+    command = [sys.executable, ROOT / "cli.py", *options, "--prompts", "prompts.txt"]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     settings = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*map(str, command), *OPTIONS, *options], cwd=folder, env=settings, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([*map(str, command)], cwd=folder, env=settings, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
@@ -127,10 +130,25 @@ def nothing_is_left(folder):
     return not left
 
 
+def no_worker_is_left(folder):
+    end = time.monotonic() + 60
+    while (left := workers_of(folder)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return not left
+
+
 def test_ray_and_one_process_give_the_same_to_the_bit(folder, undisturbed):
     finish(start(folder, "ray", *RAY))
     assert numbers(folder / "ray") == undisturbed
     assert (folder / "ray" / "contact_sheet.png").read_bytes() == (folder / "serial" / "contact_sheet.png").read_bytes()
+    assert nothing_is_left(folder)
+
+
+def test_ray_and_one_process_give_the_same_profile_to_the_bit(folder):
+    for name, more in (("serial", ()), ("ray", RAY)):
+        options = ("--steps", "2", "--batch-size", "1", "--threads", "1", "--out", f"{name}.safetensors")
+        finish(run(folder, "profile", "demo", *options, *more))
+    assert (folder / "ray.safetensors").read_bytes() == (folder / "serial.safetensors").read_bytes()
     assert nothing_is_left(folder)
 
 
@@ -144,18 +162,53 @@ def test_an_actor_that_is_killed_in_the_middle_is_replaced(folder, undisturbed):
     assert nothing_is_left(folder)
 
 
-@pytest.mark.parametrize("number", range(10))
-def test_actors_that_are_killed_at_random_moments_are_replaced(folder, undisturbed, number):
-    """Three of them in a run: ten runs make thirty moments."""
-    random = Random(number)
-    process = start(folder, f"killed-{number}", *RAY)
+@pytest.fixture(scope="module")
+def length(folder):
+    """The seconds that two workers take, from the first of them on."""
+    process = start(folder, "timed", *RAY)
     wait_until(lambda: workers_of(folder), process)
-    for _ in range(3):
-        time.sleep(random.uniform(1, 8))
-        for worker in random.sample(found := workers_of(folder), min(1, len(found))):
-            os.kill(worker, signal.SIGKILL)
+    begun = time.monotonic()
     finish(process)
-    assert numbers(folder / f"killed-{number}") == undisturbed
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("number", range(15))
+def test_actors_that_are_killed_at_random_moments_are_replaced(folder, undisturbed, length, number):
+    """Two of them, as the third of one unit stops a run: fifteen times make thirty moments.
+
+    A run that has ended before its second moment is followed by another.
+    """
+    random, killed = Random(number), 0
+    while killed < 2:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        process = start(folder, "out", *RAY)
+        wait_until(lambda: workers_of(folder), process)
+        for seconds in [random.uniform(0, length / 2) for _ in range(2 - killed)]:
+            time.sleep(seconds)
+            for worker in random.sample(found := workers_of(folder), min(1, len(found))):
+                os.kill(worker, signal.SIGKILL)
+                killed += 1
+        finish(process)
+        assert numbers(folder / "out") == undisturbed
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_a_driver_that_is_killed_at_random_moments_leaves_no_worker_and_its_run_goes_on(
+    folder, undisturbed, length, number
+):
+    """Three times before it may end: ten of them make thirty moments, from its start on."""
+    random, killed = Random(number), 0
+    while killed < 3:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        for _ in range(3 - killed):
+            process = start(folder, "out", *RAY)
+            time.sleep(random.uniform(0, 2 * length))
+            process.kill()
+            process.communicate()
+            killed += process.returncode == -signal.SIGKILL
+            assert no_worker_is_left(folder)
+        finish(start(folder, "out", *RAY))
+        assert numbers(folder / "out") == undisturbed
 
 
 def test_a_driver_that_is_killed_leaves_no_worker_and_its_run_goes_on(folder, undisturbed):
@@ -163,10 +216,7 @@ def test_a_driver_that_is_killed_leaves_no_worker_and_its_run_goes_on(folder, un
     wait_until(lambda: len(list((folder / "driver").rglob("*.png"))) >= 6, process)
     process.kill()
     process.communicate()
-    end = time.monotonic() + 60
-    while (left := workers_of(folder)) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert left == []
+    assert no_worker_is_left(folder)
     finish(start(folder, "driver", *RAY))
     assert numbers(folder / "driver") == undisturbed
 

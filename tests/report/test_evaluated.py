@@ -12,8 +12,9 @@ from surgery.errors import InputError
 from surgery.report.cost_figures import costs_of, front_of, priced_rows
 from surgery.report.evaluated import read_measured
 from surgery.report.metric_figures import head_of
-from surgery.report.ranking import rank, rows_csv
+from surgery.report.ranking import rank
 from surgery.report.sweep_forms import forms_of
+from surgery.report.tidy_tables import findings_table
 from surgery.report.what_matters import findings_of, layer_sets
 
 WRONG = (None, "x", -1, 0, [], {}, float("inf"), float("nan"), True)
@@ -42,7 +43,7 @@ def tables_of(measured):
         front_of(priced_rows(measured, measured.metric(None), share_of), higher_is_better=False)
     return (
         rank(measured, measured.metric(None), findings),
-        rows_csv(measured, findings),
+        findings_table(measured, findings),
         head_of(measured, measured.rows),
     )
 
@@ -83,4 +84,4 @@ def test_what_older_versions_wrote_is_read(tmp_path):
     measured = read_measured(path)
     assert [metric.head for metric in measured.metrics] == [SCORE, SSIM, ERROR]
     assert measured.variants[0].cost is None and np.isfinite(measured.variants[0].numbers[ERROR].value)
-    assert "part" not in rows_csv(measured, [])
+    assert "part" not in findings_table(measured, [])

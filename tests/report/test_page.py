@@ -148,10 +148,10 @@ def test_the_numbers_are_those_of_the_evaluation(page, report):
     lines = list(csv.DictReader(io.StringIO(content)))
     assert len(lines) == sum(len(row.numbers) for row in measured.rows)
     for line in lines:
-        number = measured.find(line["row"]).numbers[line["metric"]]
-        assert (float(line["value"]), float(line["low"]), int(line["n"])) == (number.value, number.low, number.num)
-    point = next(line for line in lines if line["row"] == "each layer=3 component=ff")
-    assert (point["variable_layer"], point["variable_component"]) == ("3", "ff")
+        number = measured.find(line["name"]).numbers[line["metric"]]
+        assert (float(line["value"]), float(line["low"]), int(line["N"])) == (number.value, number.low, number.num)
+    point = next(line for line in lines if line["name"] == "each layer=3 component=ff")
+    assert (point["layer"], point["component"]) == ("3", "ff")
 
 
 def test_every_curve_stands_where_its_numbers_are(report):

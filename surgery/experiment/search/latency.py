@@ -1,7 +1,6 @@
 """How long each kind of block takes in a forward: a measured table, for budgets of latency."""
 
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +13,12 @@ from surgery.anatomy.anatomy import Anatomy, BlockKind, Stack
 from surgery.experiment.bench import Bench
 from surgery.experiment.search.budget import Budget, Gauge, block_flops
 from surgery.experiment.search.store import Shelf, Store
+from surgery.experiment.timed_forwards import timed_forwards
 from surgery.pipelines.draw import draw_pictures
 from surgery.plan.cost import course_of
 
 REPEATS, WARM_UP = 2, 1  # pictures of a batch, each of many forwards
+NS_A_SECOND = 1e9
 WHOLE = ""  # the component that is the block itself
 
 
@@ -65,7 +66,7 @@ def open_gauge(
     return Gauge(budget.kind, anatomy, course, timed, max(0.0, (found.forward_ns - block_flops(timed)) / 1e6))
 
 
-def read_latency(shelf: Shelf, model: nn.Module, anatomy: Anatomy, forward: Callable[[], Any]) -> Latency:
+def read_latency(shelf: Shelf, model: Any, anatomy: Anatomy, forward: Callable[[], Any]) -> Latency:
     """The table of a shelf, or one that is measured by running `forward`, which calls the model, and put there."""
     if "forward" not in shelf.numbers:
         shelf.add(_measure(model, anatomy, forward))
@@ -79,22 +80,14 @@ def _place_of(name: str) -> tuple[str, int, str]:
     return stack, int(kind), component
 
 
-def _measure(model: nn.Module, anatomy: Anatomy, forward: Callable[[], Any]) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = defaultdict(list)
-    hooks: list[Any] = []
-    for name, module in _timed_modules(model, anatomy):
-        hooks += _hooks(module, times[name])
-    try:
-        for _ in range(WARM_UP):
-            forward()
-        for each in times.values():
-            each.clear()
+def _measure(model: Any, anatomy: Anatomy, forward: Callable[[], Any]) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for _ in range(WARM_UP):
+        forward()
+    with timed_forwards([(module, seconds[name]) for name, module in _timed_modules(model, anatomy)], model.device):
         for _ in range(REPEATS):
             forward()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: [statistics.median(each)] for name, each in times.items() if each}
+    return {name: [NS_A_SECOND * statistics.median(each)] for name, each in seconds.items() if each}
 
 
 def _timed_modules(model: nn.Module, anatomy: Anatomy) -> list[tuple[str, nn.Module]]:
@@ -110,23 +103,3 @@ def _timed_modules(model: nn.Module, anatomy: Anatomy) -> list[tuple[str, nn.Mod
                 for component in stack.kind(index).components
             ]
     return found
-
-
-def _hooks(module: nn.Module, times: list[float]) -> list[Any]:
-    started: list[int] = []
-
-    def begin(module: nn.Module, args: Any) -> None:  # noqa: ARG001  (torch's signature)
-        _wait_for(module)
-        started.append(time.perf_counter_ns())
-
-    def end(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001  (torch's signature)
-        _wait_for(module)
-        times.append(float(time.perf_counter_ns() - started.pop()))
-
-    return [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
-
-
-def _wait_for(module: nn.Module) -> None:
-    """Wait until a GPU has done what it was given."""
-    if any(parameter.is_cuda for parameter in module.parameters()):
-        torch.cuda.synchronize()
