@@ -11,6 +11,8 @@ from surgery.dit import CONDITIONINGS, DiT, study_config
 from surgery.dit.blocks import ADAPTIVE
 from surgery.dit.embeddings import grid_positions, patchify, unpatchify
 from surgery.dit.tiny_pipelines import TINY_SIZES, tiny_dit
+from surgery.graph.apply import apply
+from surgery.spec.load import read_spec
 from surgery.testing import tiny_call
 
 STUDY = {  # counted by running the study's own code
@@ -176,3 +178,26 @@ def test_norms_have_no_weights_unless_they_are_asked_for():
     assert num_parameters({**TINY_SIZES, "num_classes": 3, "conditioning": "in_context", "affine_norms": True}) == (
         num_parameters({**TINY_SIZES, "num_classes": 3, "conditioning": "in_context"}) + 9 * 2 * 16
     )
+
+
+def checkpoint(block, *given):
+    return torch.utils.checkpoint.checkpoint(block, *given, use_reentrant=False)
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_gradients_are_the_same_where_blocks_run_twice_for_them(conditioning):
+    """Of the model and of a variant: each block goes through the function that diffusers checkpoints by."""
+    model = tiny_dit(conditioning).train()
+    for one in (model, apply(model, read_spec("surgery: v1\noperations: [{skip: 'transformer_blocks[1]'}]")).train()):
+        gradients, calls = [], []
+        for is_checkpointed in (False, True):
+            one.zero_grad()
+            if is_checkpointed:
+                one.enable_gradient_checkpointing(
+                    lambda block, *given: calls.append(block) or checkpoint(block, *given)
+                )
+            one(**inputs_of(model)).sample.square().mean().backward()
+            gradients.append([value.grad for value in one.parameters() if value.grad is not None])
+        assert calls == [block for _, block in one.transformer_blocks.named_children()]
+        assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
+        one.disable_gradient_checkpointing()
