@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from surgery.dit import CONDITIONINGS, DiT, study_config
 from surgery.dit.blocks import ADAPTIVE
@@ -180,24 +181,29 @@ def test_norms_have_no_weights_unless_they_are_asked_for():
     )
 
 
-def checkpoint(block, *given):
-    return torch.utils.checkpoint.checkpoint(block, *given, use_reentrant=False)
+def gradients_of(model, checkpointing=None):
+    """Of one call, with a function that blocks are checkpointed by, or without."""
+    model.zero_grad()
+    if checkpointing is not None:
+        model.enable_gradient_checkpointing(checkpointing)
+    model(**inputs_of(model)).sample.square().mean().backward()
+    model.disable_gradient_checkpointing()
+    return [value.grad for value in model.parameters() if value.grad is not None]
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_gradients_are_the_same_where_blocks_run_twice_for_them(conditioning):
     """Of the model and of a variant: each block goes through the function that diffusers checkpoints by."""
+    calls = []
+
+    def run_twice(block, *given):
+        calls.append(block)
+        return checkpoint(block, *given, use_reentrant=False)
+
     model = tiny_dit(conditioning).train()
-    for one in (model, apply(model, read_spec("surgery: v1\noperations: [{skip: 'transformer_blocks[1]'}]")).train()):
-        gradients, calls = [], []
-        for is_checkpointed in (False, True):
-            one.zero_grad()
-            if is_checkpointed:
-                one.enable_gradient_checkpointing(
-                    lambda block, *given: calls.append(block) or checkpoint(block, *given)
-                )
-            one(**inputs_of(model)).sample.square().mean().backward()
-            gradients.append([value.grad for value in one.parameters() if value.grad is not None])
+    variant = apply(model, read_spec("surgery: v1\noperations: [{skip: 'transformer_blocks[1]'}]")).train()
+    for one in (model, variant):
+        calls.clear()
+        plain, again = gradients_of(one), gradients_of(one, run_twice)
         assert calls == [block for _, block in one.transformer_blocks.named_children()]
-        assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
-        one.disable_gradient_checkpointing()
+        assert all(torch.equal(value, other) for value, other in zip(plain, again, strict=True))

@@ -255,7 +255,7 @@ def test_another_precision_takes_another_process(tmp_path):
     """accelerate has one a process."""
     open_accelerator(TrainingSettings(steps=1), tmp_path, device="cpu")
     with pytest.raises(
-        InputError, match="with another precision .* before, .* with precision bf16 on cpu in a process of"
+        InputError, match=r"with another precision .* before, .* with precision bf16 on cpu in a process of"
     ):
         open_accelerator(TrainingSettings(steps=1, precision="bf16"), tmp_path, device="cpu")
 
