@@ -95,6 +95,16 @@ def set_checkpointing_function_(model: "nn.Module", function: Callable[..., Any]
     model.__dict__[CHECKPOINTING.find()] = function
 
 
+def checkpointing_function(model: "nn.Module") -> Callable[..., Any]:
+    """What runs the blocks of a model that checkpoints gradients: `function(block, *arguments)`.
+
+    Raises:
+        InternalsError: this version of diffusers keeps that function elsewhere.
+    """
+    function: Callable[..., Any] = getattr(model, CHECKPOINTING.find())
+    return function
+
+
 def node_of_checkpointing_function(graph: "fx.Graph") -> "fx.Node":
     """A node that reads the checkpointing function of the model that runs the graph."""
     return graph.get_attr(CHECKPOINTING.find())

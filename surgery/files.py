@@ -5,11 +5,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from surgery.errors import InputError
+from surgery.errors import InputError, SurgeryError
+
+RUST_SAYS = re.compile(r"\(os error (\d+)\)")
 
 
 def expand_home(name: str | Path) -> Path:
@@ -50,6 +53,28 @@ def explain_failure(error: OSError, out: Path) -> InputError:
         )
     reason = error.strerror or str(error)
     return InputError(f"{out} was not written: {reason}" + (f": {error.filename}" if error.filename else ""))
+
+
+def system_error_of(error: Exception) -> OSError | None:
+    """A failure of the system, also where a library in Rust (safetensors) tells it by an error of its own."""
+    if isinstance(error, OSError):
+        return error
+    found = RUST_SAYS.search(str(error))
+    return None if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
+
+
+@contextlib.contextmanager
+def failures_explained(out: Path) -> Iterator[None]:
+    """Raise InputError where the system fails to write `out` within."""
+    try:
+        yield
+    except SurgeryError:
+        raise
+    except Exception as error:
+        failure = system_error_of(error)
+        if failure is None:
+            raise
+        raise explain_failure(failure, out) from None
 
 
 @contextlib.contextmanager

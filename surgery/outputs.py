@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from surgery.errors import InputError
-from surgery.files import explain_failure, hash_file, locked, sync_file, sync_folder, write_whole
+from surgery.files import explain_failure, failures_explained, hash_file, locked, sync_file, sync_folder, write_whole
 from surgery.written import (
     COMPILE,
     STAGED,
@@ -99,21 +99,18 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
     refuse_foreign(out)
     out = _real(out)
     beside, replaced = _beside(out), out.with_name(f".{out.name}.replaced")
-    try:
-        with locked(beside, out):
-            try:
-                _put_back(replaced, out)
-                refuse_folder(out, COMPILE, force=force)
-                refuse_foreign(out)
-                _empty(beside)
-                yield beside
-                sync_folder(beside)
-                _put_in_place(beside, out, replaced)
-            except BaseException:
-                shutil.rmtree(beside, ignore_errors=True)
-                raise
-    except OSError as error:
-        raise explain_failure(error, out) from None
+    with failures_explained(out), locked(beside, out):
+        try:
+            _put_back(replaced, out)
+            refuse_folder(out, COMPILE, force=force)
+            refuse_foreign(out)
+            _empty(beside)
+            yield beside
+            sync_folder(beside)
+            _put_in_place(beside, out, replaced)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -131,18 +128,15 @@ def added_files(
     refuse_folder(out, command, force=force or beside_others)
     out = _real(out)
     staged = out / STAGED if out.is_dir() else _beside(out)
-    try:
-        with locked(staged, out):
-            try:
-                refuse_folder(out, command, force=force or beside_others)
-                _empty(staged)
-                yield staged
-                sync_folder(staged)
-                _place(staged, out, command, request, force=force, beside_others=beside_others)
-            finally:
-                shutil.rmtree(staged, ignore_errors=True)
-    except OSError as error:
-        raise explain_failure(error, out) from None
+    with failures_explained(out), locked(staged, out):
+        try:
+            refuse_folder(out, command, force=force or beside_others)
+            _empty(staged)
+            yield staged
+            sync_folder(staged)
+            _place(staged, out, command, request, force=force, beside_others=beside_others)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -192,15 +186,12 @@ def unfinished_runs(out: Path) -> Iterator[Path]:
         InputError: another run is going to write the file; or the folder can't be made.
     """
     folder = _beside(out.absolute())
-    try:
-        with locked(folder, out):
-            try:
-                yield folder
-            finally:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-    except OSError as error:
-        raise explain_failure(error, out) from None
+    with failures_explained(out), locked(folder, out):
+        try:
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def refuse_in_the_way(out: Path, names: Iterable[str], command: str, *, also: Mapping[str, Sums] | None = None) -> None:

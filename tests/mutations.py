@@ -389,7 +389,7 @@ ROWS = (
     Mutation("experiment/rows.py", '"own": own, ', "", "commands/test_folders_as_rows.py"),
     Mutation(
         "publish/known_arguments.py",
-        "return call_of_manifest(read_json(root / MANIFEST))",
+        "return call_of_manifest(read_manifest(root))",
         "return {}",
         "commands/test_folders_as_rows.py",
     ),

@@ -23,6 +23,7 @@ ROOMS = (
         "tested",
         "damage",
         "files",
+        "finite",
         "kept",
         "written",
         "outputs",

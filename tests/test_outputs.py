@@ -4,6 +4,7 @@ import errno
 import json
 
 import pytest
+from safetensors import SafetensorError
 
 from surgery import files
 from surgery.errors import InputError
@@ -63,7 +64,14 @@ def test_an_empty_folder_is_as_good_as_none_and_a_full_one_takes_force(tmp_path,
 
 
 @pytest.mark.parametrize("there", ["no", "empty", "own"])
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt(),
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
 def test_after_an_error_nothing_is_left_and_nothing_lost(tmp_path, write_into, there, error):
     out = tmp_path / "a" / "out"
     if there == "empty":

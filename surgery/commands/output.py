@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from surgery.finite import to_finite
 from surgery.safe_text import show_safely
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs instead of text.")]
@@ -33,7 +34,7 @@ def told_when_stopped(what: str) -> Iterator[None]:
 def print_json(document: Any) -> None:
     """One JSON document on standard output; in JSON's own escapes where that takes no UTF-8."""
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(document, indent=2, ensure_ascii=not is_unicode), flush=True)
+    print(json.dumps(to_finite(document), indent=2, ensure_ascii=not is_unicode, allow_nan=False), flush=True)
 
 
 def count_text(number: int) -> str:

@@ -11,6 +11,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import nn
 from torch.nn import functional as F
 
+from surgery.diffusers_internals import checkpointing_function
 from surgery.dit.blocks import ADAPTIVE, BlockShape, make_block
 from surgery.dit.config_faults import check_config, check_weights
 from surgery.dit.embeddings import TimeEmbedding, grid_positions, patchify, unpatchify
@@ -50,6 +51,7 @@ class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]  # d
     """
 
     __module__ = "surgery.dit"  # pipelines write down whence a class is; diffusers has a folder `dit` of its own
+    _supports_gradient_checkpointing = True
     _no_split_modules = ["InContextBlock", "CrossAttentionBlock", "AdaptiveBlock"]  # noqa: RUF012  (as diffusers has it)
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -75,6 +77,7 @@ class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]  # d
     ) -> None:
         super().__init__()
         check_config(self.config)
+        self.gradient_checkpointing = False
         shape = BlockShape(
             channels=hidden_size,
             num_heads=num_attention_heads,
@@ -157,8 +160,10 @@ class DiT(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]  # d
         context: tuple[torch.Tensor, ...] = (time, label)
         if self.config.conditioning == "in_context":
             tokens, context = torch.cat([tokens, time, label], dim=1), ()
+        is_checkpointed = self.gradient_checkpointing and torch.is_grad_enabled()
+        run = checkpointing_function(self) if is_checkpointed else nn.Module.__call__
         for block in self.transformer_blocks:
-            tokens = block(tokens, *context)
+            tokens = run(block, tokens, *context)
         if self.config.conditioning == "in_context":
             tokens = tokens[:, :-2]
         sample = unpatchify(self._predict(tokens, time, label), rows, self.config.patch_size)

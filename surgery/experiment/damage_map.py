@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.experiment.layer_edit import LayerEdit, find_layer_edit
+from surgery.finite import from_finite
 from surgery.plan.paired import ModelPlan, model_plan_from_json, plans_of_model
 
 Array = NDArray[np.float64]
@@ -85,7 +86,7 @@ def read_damage(path: Path) -> Damage:
     """
     what = f"the evaluation {path}"
     with told_as(f"{what} can't be read"):
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = from_finite(json.loads(path.read_text(encoding="utf-8")))
     if not isinstance(document, dict) or "rows" not in document or "recipe" not in document:
         raise InputError(f"{path} is no evaluation: `surgery evaluate SPEC... --prompts FILE --out DIR` writes one")
     with told_as(f"{what} is damaged"):

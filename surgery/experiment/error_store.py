@@ -20,6 +20,7 @@ from surgery.experiment.bench import Bench
 from surgery.experiment.denoising_error import DenoisingErrors, ErrorUnit
 from surgery.experiment.engines import Engine, Tell
 from surgery.files import is_file, key_of_recipe, write_whole
+from surgery.finite import from_finite, to_finite
 
 KEY_LENGTH = 32
 Found = dict[str, DenoisingErrors]
@@ -66,7 +67,8 @@ class ErrorStore:
         with contextlib.suppress(InputError), told_as("it is written anew"):
             others = _read_rows(place)
         rows = {**others, **{self._key(unit, name): _plain(errors) for name, errors in found.items()}}
-        write_whole(place, json.dumps({"rows": rows, "sha256": key_of_recipe(rows)}) + "\n")
+        document = {"rows": rows, "sha256": key_of_recipe(rows)}
+        write_whole(place, json.dumps(to_finite(document), allow_nan=False) + "\n")
 
     def _place(self, unit: ErrorUnit) -> Path:
         """The file of a unit."""
@@ -90,7 +92,7 @@ def _read_rows(path: Path) -> dict[str, Any]:
     """The errors of a file by the keys of rows, none where there is none; ValueError where it is damaged."""
     if not is_file(path):
         return {}
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = from_finite(json.loads(path.read_text(encoding="utf-8")))
     if document["sha256"] != key_of_recipe(document["rows"]):
         raise ValueError("it is not as it was written")
     return dict(document["rows"])

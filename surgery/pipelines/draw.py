@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from surgery.errors import InputError
+from surgery.finite import to_finite
 from surgery.pipelines.conditions import CLASS_LABELS, conditions_of
 
 Noise = Literal["own", "shared"]  # prompt k from the noise of seed + k, or all prompts from one generator, in turn
@@ -27,7 +28,7 @@ class Drawing:
 
 
 def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
-    """Raise InputError where the pipeline's call has no such argument, or it is `draw_pictures` that sets it."""
+    """Raise InputError where the pipeline's call has no such argument, `draw_pictures` sets it, or it is not finite."""
     known = inspect.signature(type(pipe).__call__).parameters
     for name in call:
         if name in OWN_ARGUMENTS:
@@ -36,6 +37,9 @@ def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
     if unknown:
         names = ", ".join(name for name in known if name not in (*OWN_ARGUMENTS, "args", "kwargs"))
         raise InputError(f"{type(pipe).__name__} takes no argument {unknown[0]}; it takes {names}")
+    for name, value in call.items():
+        if to_finite([value]) != [value]:
+            raise InputError(f"the argument {name} of {type(pipe).__name__} is {value}, and must be finite")
 
 
 def draw_pictures(

@@ -16,6 +16,7 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.files import is_there
+from surgery.finite import from_finite
 from surgery.spec.beside_vary import BACKWARD, FORWARD, Cumulative
 from surgery.spec.nearest import nearest, shorten
 from surgery.spec.vary import Binding
@@ -116,7 +117,8 @@ def _damage(path: Path, over: str, values: Values) -> Measure:
     with told_as(f"{what} can't be read"):
         text = path.read_bytes()
     with told_as(f"{what} is damaged"):
-        rows = [row for row in json.loads(text)["rows"] if row["kind"] == "variant" and over in row.get("point", {})]
+        document = from_finite(json.loads(text))
+        rows = [row for row in document["rows"] if row["kind"] == "variant" and over in row.get("point", {})]
     if not rows:
         raise InputError(
             f"{what} has no variants with a variable {over}; evaluate a sweep that edits its layers singly"

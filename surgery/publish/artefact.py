@@ -32,6 +32,7 @@ from surgery.publish.manifest import (
     WEIGHTS_SUM,
     Kind,
     kind_of_folder,
+    read_manifest,
 )
 from surgery.spec.selector import FIRST, SECOND
 
@@ -223,7 +224,7 @@ def read_compiled(folder: str | Path) -> Artefact:
     folder = expand_home(folder)
     if kind_of_folder(folder) is None:
         raise InputError(f"{folder} has no {MANIFEST}; give a folder that `surgery compile` wrote")
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_manifest(folder)
     if manifest.get("format") != FORMAT:
         shown = manifest.get("format", "none")
         raise InputError(f"{folder} has format {shown}; this version reads {FORMAT}; install a newer layer-surgery")

@@ -3,11 +3,10 @@
 import contextlib
 from pathlib import Path
 
-from surgery.anatomy.sources import read_json
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.files import write_whole
-from surgery.publish.manifest import CARD, MANIFEST, write_manifest
+from surgery.publish.manifest import CARD, MANIFEST, read_manifest, write_manifest
 
 BEGIN, END = "<!-- surgery: measured -->", "<!-- surgery: end of measured -->"
 BEFORE = "## Limits"  # of the cards that `surgery compile` writes; a section goes behind all else in others
@@ -73,7 +72,7 @@ def update_card(folder: Path, section: str) -> Path:
 
 def _note_size(folder: Path, before: int, after: int) -> None:
     """Have the manifest know the new card as its own, where it knew the old one so: a user's own is not."""
-    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
     files = manifest.get("files")
     if isinstance(files, dict) and files.get(CARD) == before:
         files[CARD] = after

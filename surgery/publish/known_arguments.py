@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surgery.anatomy.sources import ModelSource, read_json
+from surgery.anatomy.sources import ModelSource
 from surgery.bundled import DEMO_CALL, DEMO_NAME
 from surgery.publish.artefact import call_of_manifest
-from surgery.publish.manifest import MANIFEST
+from surgery.publish.manifest import MANIFEST, read_manifest
 
 
 def known_call_of(source: ModelSource) -> Mapping[str, Any]:
@@ -21,7 +21,7 @@ def known_call_of(source: ModelSource) -> Mapping[str, Any]:
     root = root_of(source)
     if root is None or not (root / MANIFEST).is_file():
         return {}
-    return call_of_manifest(read_json(root / MANIFEST))
+    return call_of_manifest(read_manifest(root))
 
 
 def root_of(source: ModelSource) -> Path | None:

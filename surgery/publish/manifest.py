@@ -9,7 +9,9 @@ from typing import Any, Literal
 from surgery.anatomy.identity import Identity
 from surgery.anatomy.sources import HUB_PREFIX, read_json
 from surgery.bundled import DEMO_NAME
+from surgery.damage import told_as
 from surgery.files import expand_home, is_file
+from surgery.finite import from_finite, to_finite
 from surgery.plan.paired import ModelPlan
 
 FORMAT = 1
@@ -71,6 +73,19 @@ def make_manifest(
     }
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `write_manifest` wrote into a folder.
+
+    Raises:
+        InputError: it is not there, or is damaged.
+    """
+    path = folder / MANIFEST
+    document = read_json(path)
+    with told_as(f"{path} is damaged"):
+        return dict(from_finite(document))
+
+
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write it last: it lists the other files."""
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(to_finite(manifest), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import Any
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.experiment.controls import BASELINE
+from surgery.finite import from_finite
 from surgery.metrics.intervals import Interval
 from surgery.plan.cost import Cost
 from surgery.plan.paired import ModelPlan, model_plan_from_json
@@ -137,7 +138,7 @@ def read_measured(path: Path) -> Measured:
         InputError: it can't be read, is no evaluation, or is damaged.
     """
     with told_as(f"the evaluation {path} can't be read"):
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = from_finite(json.loads(path.read_text(encoding="utf-8")))
     if not isinstance(document, dict) or "rows" not in document or "recipe" not in document:
         raise InputError(f"{path} is no evaluation: `surgery evaluate SPEC... --prompts FILE --out DIR` writes one")
     with told_as(f"the evaluation {path} is damaged"):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from surgery.finite import to_finite
 from surgery.outputs import added_files, own_folder
 from surgery.written import read_written
 
@@ -64,8 +65,8 @@ def write_evaluation(
     before = read_written(out, COMMAND)
     is_same = before is not None and before.request == key
     with added_files(out, COMMAND, force=True, request=key, beside_others=is_same) as folder:
-        document = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
-        (folder / NUMBERS).write_text(document, encoding="utf-8")
+        document = json.dumps(to_finite(evaluation.to_json()), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / NUMBERS).write_text(document + "\n", encoding="utf-8")
         (folder / ROWS).write_text(rows_table(evaluation), encoding="utf-8", newline="")
         (folder / PROMPTS).write_text(prompts_table(evaluation), encoding="utf-8", newline="")
         draw_evaluation(evaluation, folder / FIGURE)

@@ -3,11 +3,11 @@
 import csv
 import io
 import json
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgery.experiment.search.chosen_spec import CHOSEN, spec_names, write_chosen
+from surgery.finite import to_finite
 from surgery.outputs import added_files, own_folder
 from surgery.written import read_written
 
@@ -57,8 +57,8 @@ def write_search(search: "Search", out: Path, key: str = "") -> list[Path]:
     with added_files(out, COMMAND, force=True, request=key, beside_others=is_same) as folder:
         for name, text in specs.items():
             (folder / name).write_text(text, encoding="utf-8")
-        document = json.dumps(search_to_json(search), indent=2, ensure_ascii=False) + "\n"
-        (folder / NUMBERS).write_text(document, encoding="utf-8")
+        document = json.dumps(to_finite(search_to_json(search)), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / NUMBERS).write_text(document + "\n", encoding="utf-8")
         (folder / TABLE).write_text(front_table(search), encoding="utf-8", newline="")
         for name in FIGURES:
             (folder / name).write_bytes(render(draw_search(search, LIGHT), "svg" if name.endswith("svg") else "png"))
@@ -98,10 +98,7 @@ def search_to_json(search: "Search") -> dict[str, Any]:
             }
             for half in search.halves
         },
-        "measured": [
-            {"edits": text, "amount": amount, "damage": damage if isfinite(damage) else None}
-            for text, amount, damage in search.measured
-        ],
+        "measured": [{"edits": text, "amount": amount, "damage": damage} for text, amount, damage in search.measured],
         "notes": list(search.notes),
         "recipe": dict(search.recipe),
     }

@@ -14,6 +14,7 @@ def open_accelerator(settings: TrainingSettings, folder: Path, *, device: str = 
         InputError: there is no such device, precision or tracker here.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import is_initialized
     from accelerate.tracking import get_available_trackers
     from accelerate.utils import LoggerType
 
@@ -27,6 +28,7 @@ def open_accelerator(settings: TrainingSettings, folder: Path, *, device: str = 
     missing = [name for name in settings.trackers if name not in found]
     if missing:
         raise InputError(f"the tracker {missing[0]} is not installed here; install it, or leave it out")
+    is_second = is_initialized()
     try:
         accelerator = Accelerator(
             cpu=device == "cpu",
@@ -36,6 +38,11 @@ def open_accelerator(settings: TrainingSettings, folder: Path, *, device: str = 
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # of blocks near an end
         )
     except (ValueError, ImportError) as error:
+        if is_second:
+            raise InputError(
+                f"this process has trained with another precision or on another device before, and accelerate keeps to "
+                f"these; train with precision {settings.precision} on {device} in a process of its own"
+            ) from None
         raise InputError(f"accelerate refuses precision {settings.precision} on {device}: {error}") from None
     return accelerator
 

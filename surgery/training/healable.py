@@ -12,7 +12,7 @@ from surgery.errors import InputError, RefusedError
 from surgery.experiment.run import having_pipeline
 from surgery.plan.paired import model_plan_from_json
 from surgery.plan.plan import Plan
-from surgery.publish.manifest import BASE_2, MANIFEST, PLAN, kind_of_folder
+from surgery.publish.manifest import BASE_2, MANIFEST, PLAN, kind_of_folder, read_manifest
 from surgery.spec.selector import FIRST
 
 QUANTISED = "quantization_config"  # the field of a config
@@ -47,7 +47,7 @@ def open_healable(folder: Path, model: str | None = None) -> Healable:
         RefusedError: it is a graph, a single file, one of two transformers, or quantised.
     """
     _refuse_kind(folder)
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_manifest(folder)
     if BASE_2 in manifest:
         raise RefusedError(f"{folder} has two transformers under surgery, and one of two is not healed yet")
     if any(folder.glob("*.safetensors")) and (folder / "config" / "config.json").exists():

@@ -154,6 +154,7 @@ def test_force_writes_into_a_folder_that_is_not_empty(tmp_path, pipeline, draw, 
     [
         (["--call", "colour=red"], "PixArtAlphaPipeline takes no argument colour; it takes negative_prompt"),
         (["--call", "colour"], '--call takes KEY=VALUE, not "colour"'),
+        (["--call", "eta=1e999"], "the argument eta of PixArtAlphaPipeline is inf, and must be finite"),
         (["--call", "=3"], '--call takes KEY=VALUE, not "=3"'),
         (["--dtype", "int3"], "there is no dtype int3; write float32, bfloat16, float16 or auto"),
         (["--device", "toaster"], "can't be loaded on toaster"),

@@ -83,6 +83,28 @@ def test_a_healed_folder_loads_in_stock_diffusers_and_says_what_healed_it(heal, 
     assert (read_compiled(pruned).state(), read_compiled(out).state()) == ("as compiled", "healed")
 
 
+def test_a_lora_of_the_base_is_remapped_for_a_healed_folder_as_for_the_pruned_one(
+    heal, pruned, pipeline, surgery_command, tmp_path
+):
+    _, out = heal("--steps", 1)
+    names = [f"transformer.transformer_blocks.{block}.attn1.to_q.lora_" for block in range(5)]
+    own = load_file(pipeline / WEIGHTS)["transformer_blocks.0.attn1.to_q.weight"]
+    halves = {"A": torch.ones(2, own.shape[1]), "B": torch.ones(len(own), 2)}
+    save_file(
+        {f"{name}{half}.weight": halves[half].clone() for name in names for half in halves},
+        tmp_path / "lora.safetensors",
+    )
+    found = []
+    for folder in (pruned, out):
+        target = tmp_path / f"for_{folder.name}.safetensors"
+        done = surgery_command(
+            "remap", tmp_path / "lora.safetensors", "--spec", folder, "--model", pipeline, "--out", target
+        )
+        assert done.exit_code == 0, done.stderr
+        found.append(load_file(target))
+    assert found[0].keys() == found[1].keys() and len(found[1]) == 2 * 4
+
+
 def test_the_files_that_are_listed_are_there_and_others_are_not_replaced(heal, surgery_command):
     _, out = heal()
     manifest = json.loads((out / "surgery.json").read_text())

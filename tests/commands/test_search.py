@@ -289,7 +289,7 @@ def test_a_function_is_an_objective(pipeline, tmp_path):
         asked.append((tuple(removed), prompts))
         return [float("nan") if 0 in removed else 1.0 + sum(1 + 10 * (i % 2) for i in removed)] * len(prompts)
 
-    found = find(pipeline, tmp_path / "out", odd, objective="odd")
+    found = search(pipeline, tmp_path / "out", objective=odd, name="odd")
     assert {edit.index for edit in found.chosen.candidate} == {2, 4}
     assert len(set(asked)) == len(asked) and {len(prompts) for _, prompts in asked} == {3}
     assert found.front[0].chosen_interval.value == 1 and found.spent["choosing"].runs is None
@@ -297,6 +297,9 @@ def test_a_function_is_an_objective(pipeline, tmp_path):
     before = len(asked)
     find(pipeline, tmp_path / "out", odd, objective="odd")
     assert len(asked) == before
+    document = json.loads((tmp_path / "out" / "search.json").read_text(), parse_constant=pytest.fail)
+    assert set(document["not_finite"].values()) == {"Infinity"}
+    assert any(one["damage"] is None and STACK + "[0]" in one["edits"] for one in document["measured"])
 
 
 # What is wrong.

@@ -6,11 +6,14 @@ import pytest
 import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from surgery.dit import CONDITIONINGS, DiT, study_config
 from surgery.dit.blocks import ADAPTIVE
 from surgery.dit.embeddings import grid_positions, patchify, unpatchify
 from surgery.dit.tiny_pipelines import TINY_SIZES, tiny_dit
+from surgery.graph.apply import apply
+from surgery.spec.load import read_spec
 from surgery.testing import tiny_call
 
 STUDY = {  # counted by running the study's own code
@@ -176,3 +179,31 @@ def test_norms_have_no_weights_unless_they_are_asked_for():
     assert num_parameters({**TINY_SIZES, "num_classes": 3, "conditioning": "in_context", "affine_norms": True}) == (
         num_parameters({**TINY_SIZES, "num_classes": 3, "conditioning": "in_context"}) + 9 * 2 * 16
     )
+
+
+def gradients_of(model, checkpointing=None):
+    """Of one call, with a function that blocks are checkpointed by, or without."""
+    model.zero_grad()
+    if checkpointing is not None:
+        model.enable_gradient_checkpointing(checkpointing)
+    model(**inputs_of(model)).sample.square().mean().backward()
+    model.disable_gradient_checkpointing()
+    return [value.grad for value in model.parameters() if value.grad is not None]
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_gradients_are_the_same_where_blocks_run_twice_for_them(conditioning):
+    """Of the model and of a variant: each block goes through the function that diffusers checkpoints by."""
+    calls = []
+
+    def run_twice(block, *given):
+        calls.append(block)
+        return checkpoint(block, *given, use_reentrant=False)
+
+    model = tiny_dit(conditioning).train()
+    variant = apply(model, read_spec("surgery: v1\noperations: [{skip: 'transformer_blocks[1]'}]")).train()
+    for one in (model, variant):
+        calls.clear()
+        plain, again = gradients_of(one), gradients_of(one, run_twice)
+        assert calls == [block for _, block in one.transformer_blocks.named_children()]
+        assert all(torch.equal(value, other) for value, other in zip(plain, again, strict=True))

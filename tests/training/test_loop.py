@@ -251,6 +251,15 @@ def test_a_setting_that_is_none_is_told(setting, said):
         TrainingSettings(**{"steps": 1, **setting})
 
 
+def test_another_precision_takes_another_process(tmp_path):
+    """accelerate has one a process."""
+    open_accelerator(TrainingSettings(steps=1), tmp_path, device="cpu")
+    with pytest.raises(
+        InputError, match=r"with another precision .* before, .* with precision bf16 on cpu in a process of"
+    ):
+        open_accelerator(TrainingSettings(steps=1, precision="bf16"), tmp_path, device="cpu")
+
+
 def test_a_device_or_a_tracker_that_is_none_is_told(tmp_path):
     with pytest.raises(InputError, match="the device is tpu; write auto or cpu"):
         open_accelerator(TrainingSettings(steps=1), tmp_path, device="tpu")

@@ -121,7 +121,7 @@ class Sets:
             share = f" ({100 * nearest / self.full:.4g}% of {amount_text(self.full)})"
             raise InputError(
                 f"the budget {self.budget.text} ({amount_text(limit)} {unit}) can't be met: with all that may be "
-                f"chosen left out, {amount_text(nearest)} are left{share}; write {self.budget.kind}={nearest:.9g}, or "
+                f"chosen left out, {amount_text(nearest)} are left{share}; write {self.budget.kind}={nearest:.15g}, or "
                 "forbid less"
             )
 

@@ -14,6 +14,7 @@ from typing import Any
 from surgery.damage import told_as
 from surgery.errors import InputError
 from surgery.files import key_of_recipe, write_whole
+from surgery.finite import from_finite, to_finite
 
 Numbers = Sequence[float]
 
@@ -30,7 +31,7 @@ class Shelf:
         """Add numbers, and write the shelf."""
         self.numbers.update({name: [float(number) for number in numbers] for name, numbers in found.items()})
         content = {"recipe": self.recipe, "numbers": self.numbers, "digest": key_of_recipe(self.numbers)}
-        write_whole(self.path, json.dumps(content, sort_keys=True) + "\n")
+        write_whole(self.path, json.dumps(to_finite(content), sort_keys=True, allow_nan=False) + "\n")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Store:
 
 def _read(path: Path) -> dict[str, Numbers]:
     with contextlib.suppress(InputError), told_as("it is measured again"):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_finite(json.loads(path.read_text(encoding="utf-8")))
         if key_of_recipe(content["numbers"]) == content["digest"]:
             return dict(content["numbers"])
     return {}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from surgery.finite import to_finite
 from surgery.outputs import added_files
 from surgery.progress import library_bars
 
@@ -21,7 +22,8 @@ def write_trained(pipe: Any, out: Path, facts: Mapping[str, Any], *, request: st
     with added_files(out, TRAIN, force=force, request=request) as folder:
         with library_bars():
             pipe.to("cpu").save_pretrained(folder)
-        (folder / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(to_finite(facts), indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / FACTS).write_text(text + "\n", encoding="utf-8")
         (folder / CARD).write_text(_card(out.name, type(pipe).__name__, facts), encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """Edits, units and budgets: what a set of edits is as a spec, what it leaves, and what can't be."""
 
 import itertools
+import re
 from dataclasses import replace
 from random import Random
 
@@ -158,6 +159,19 @@ def test_a_budget_that_leaves_the_model_as_it_is_is_refused(text):
 def test_a_budget_that_cant_be_met_says_the_nearest(text, options, message):
     with pytest.raises(InputError, match=message):
         sets_of(text, **options).refuse_unmet()
+
+
+@pytest.mark.parametrize("kind", ["parameters", "flops", "executions"])
+def test_the_nearest_budget_that_is_told_can_be_met(kind):
+    """Of a model of 12 billion parameters, too: its count is told to the last digit."""
+    demo = recall_demo()
+    (stack,) = demo.stacks
+    kinds = tuple(replace(each, flops=2_345_678_901_237) for each in stack.kinds)
+    large = replace(demo, stacks=(replace(stack, kinds=kinds),), num_parameters=12_345_678_960)
+    options = {"forbid": (f"{STACK}[3:]",), "anatomy": large}
+    with pytest.raises(InputError, match="can't be met") as raised:
+        sets_of(f"{kind}=1", **options).refuse_unmet()
+    sets_of(re.search(r"write (\S+),", str(raised.value))[1], **options).refuse_unmet()
 
 
 def test_flops_that_are_not_known_are_no_budget():
