@@ -25,7 +25,7 @@ from surgery.graph.traces import Traces
 from surgery.publish import answers
 from surgery.tracing.arguments import FlatCall
 from surgery.tracing.guards import key_of_modes
-from surgery.tracing.memo import BlockMemo
+from surgery.tracing.memo import PLAIN_TYPES, BlockMemo
 from surgery.tracing.own_objects import state_of_objects
 from surgery.tracing.tracer import TracedForward
 from surgery.verify import numeric, structure
@@ -86,7 +86,7 @@ def once_alike(trace: Callable[..., TracedForward]) -> Callable[..., TracedForwa
         *,
         reads_contents: bool = False,
     ) -> TracedForward:
-        kind = None if reads_contents else BlockMemo().key(variant, call.inputs, {})
+        kind = None if reads_contents else _kind_of(variant, call)
         if kind is None:
             return trace(traces, variant, removed, call, objects, stacks, reads_contents=reads_contents)
         config = json.dumps(dict(getattr(variant, "config", {})), sort_keys=True, default=repr)
@@ -98,6 +98,18 @@ def once_alike(trace: Callable[..., TracedForward]) -> Callable[..., TracedForwa
         return found[key]
 
     return trace_once
+
+
+def _kind_of(model: nn.Module, call: FlatCall) -> Hashable | None:
+    """What decides a trace; None where that can't be told. Hooks of the model itself are not traced with it."""
+    given = BlockMemo().key(nn.Module(), call.inputs, {})
+    parts = tuple((name, BlockMemo().key(part, (), {})) for name, part in model.named_children())
+    if given is None or any(key is None for _, key in parts):
+        return None
+    tensors = (*model.named_parameters(recurse=False), *model.named_buffers(recurse=False))
+    own = tuple((name, value.shape, value.dtype, value.device, value.requires_grad) for name, value in tensors)
+    plain = tuple((name, repr(value)) for name, value in vars(model).items() if isinstance(value, PLAIN_TYPES))
+    return given, parts, own, plain
 
 
 FORWARD_ONCE = once_alike(Traces.trace)

@@ -14,7 +14,10 @@ SAMPLE = {  # what each is here for
 }
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+SLOW = ("ZImageTransformer2DModel", "Kandinsky5Transformer3DModel")  # quick: graph/test_own_objects.py, and Flux
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SAMPLE])
 def test_an_operation_is_what_the_edit_by_hand_gives(name):
     rows = reach.try_class(name, operations=["skip", "parallel"])
     assert [row.traced for row in rows] == len(rows) * [SAMPLE[name]]

@@ -144,8 +144,7 @@ def test_rows_in_the_wrong_order_are_seen(monkeypatch):
     "name",
     [
         "flux.1-schnell",
-        "auraflow-v0.2",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("sd3-medium", "pixart-alpha")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("auraflow-v0.2", "sd3-medium", "pixart-alpha")),
     ],
 )
 def test_models_of_real_size_are_shrunken_to_few_channels_and_all_their_blocks(name):
