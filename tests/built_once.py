@@ -90,7 +90,7 @@ def once_alike(trace: Callable[..., TracedForward]) -> Callable[..., TracedForwa
         if kind is None:
             return trace(traces, variant, removed, call, objects, stacks, reads_contents=reads_contents)
         config = json.dumps(dict(getattr(variant, "config", {})), sort_keys=True, default=repr)
-        forwards = (removed.original_class.forward, *(type(part).forward for part in variant.modules()))
+        forwards = (removed.original_class.forward, frozenset(type(part).forward for part in variant.modules()))
         about = (forwards, config, state_of_objects(variant, objects), key_of_modes())
         key = (kind, call.structure, stacks, about)
         if key not in found:
@@ -101,15 +101,25 @@ def once_alike(trace: Callable[..., TracedForward]) -> Callable[..., TracedForwa
 
 
 def _kind_of(model: nn.Module, call: FlatCall) -> Hashable | None:
-    """What decides a trace; None where that can't be told. Hooks of the model itself are not traced with it."""
+    """What decides a trace; None where that can't be told.
+
+    Hooks of the model itself are not traced with it, nor are its blocks looked into: those that a variant lacks are
+    put back, and a config says how many there are.
+    """
     given = BlockMemo().key(nn.Module(), call.inputs, {})
-    parts = tuple((name, BlockMemo().key(part, (), {})) for name, part in model.named_children())
+    parts = tuple((name, _kind_of_part(part)) for name, part in model.named_children())
     if given is None or any(key is None for _, key in parts):
         return None
     tensors = (*model.named_parameters(recurse=False), *model.named_buffers(recurse=False))
     own = tuple((name, value.shape, value.dtype, value.device, value.requires_grad) for name, value in tensors)
     plain = tuple((name, repr(value)) for name, value in vars(model).items() if isinstance(value, PLAIN_TYPES))
     return given, parts, own, plain
+
+
+def _kind_of_part(part: nn.Module) -> Hashable | None:
+    if not isinstance(part, nn.ModuleList):
+        return BlockMemo().key(part, (), {})
+    return frozenset((type(block), frozenset((v.dtype, v.device) for v in block.parameters())) for block in part)
 
 
 FORWARD_ONCE = once_alike(Traces.trace)
