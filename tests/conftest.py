@@ -4,6 +4,7 @@ Modules of this folder are imported by their plain names (`pythonpath` in pyproj
 claims the name `tests`.
 """
 
+import functools
 import gc
 import importlib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from types import ModuleType
 import pytest
 from anatomies import by_name
 from hypothesis import settings
+from typer.main import get_command
 
 from surgery.anatomy.anatomy import Anatomy
 
@@ -25,6 +27,14 @@ def _own_cache(tmp_path_factory) -> Iterator[None]:
     """No test reads what another run has kept, or leaves anything in the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SURGERY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_are_built_once() -> Iterator[None]:
+    """A run of the command line in this process does not make the parsers of all commands anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", functools.cache(get_command))
         yield
 
 

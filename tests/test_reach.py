@@ -17,7 +17,7 @@ SAMPLE = {  # what each is here for
 MORE_THAN_BLOCKS = [  # their loops do more than to run a block: what the edit by hand goes through a round at a time
     "HunyuanDiT2DModel",  # long skip connections in a list
     "LatteTransformer3DModel",  # two stacks in one loop
-    "WanVACETransformer3DModel",  # hints that are popped from a list, each with its scale
+    pytest.param("WanVACETransformer3DModel", marks=pytest.mark.slow),  # hints popped from a list, each with its scale
 ]
 
 
@@ -27,7 +27,10 @@ def test_what_a_loop_does_around_a_block_goes_with_it(name):
     assert row.answers == {"reverse": "yes", "scale": "yes"}
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+SLOW = ("ZImageTransformer2DModel", "Kandinsky5Transformer3DModel")  # quick: graph/test_own_objects.py, and Flux
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SAMPLE])
 def test_an_operation_is_what_the_edit_by_hand_gives(name):
     rows = reach.try_class(name, operations=["skip", "parallel"])
     assert [row.traced for row in rows] == len(rows) * [SAMPLE[name]]

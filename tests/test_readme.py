@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from built_once import building_once
+from draft_figures import drawing_drafts
 from typer.testing import CliRunner
 
 import surgery.bundled
@@ -133,10 +135,12 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Two steps a picture: what is printed does not hang on their number."""
+    """Two steps a picture, models traced once, figures in draft: what is printed does not hang on that."""
     call = {**DEMO_CALL, "num_inference_steps": 2}
     for module in (surgery.bundled, surgery.publish.known_arguments):
         monkeypatch.setattr(module, "DEMO_CALL", call)
+    with building_once(), drawing_drafts():
+        yield
 
 
 @pytest.mark.usefixtures("quick")

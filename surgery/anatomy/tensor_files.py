@@ -11,6 +11,7 @@ import stat
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -86,8 +87,8 @@ class Weights:
     files: tuple[TensorFile, ...]
     index: Path | None = None
 
-    @property
-    def tensors(self) -> dict[str, tuple[TensorFile, StoredTensor]]:
+    @cached_property
+    def tensors(self) -> Mapping[str, tuple[TensorFile, StoredTensor]]:
         """Every tensor by name, with its file."""
         return {name: (file, tensor) for file in self.files for name, tensor in file.tensors.items()}
 

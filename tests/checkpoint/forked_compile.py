@@ -7,6 +7,7 @@ request has the `arguments` of the command, and where it is to be killed, either
 `stderr`, and `operations` (how many there were).
 """
 
+import gc
 import io
 import json
 import os
@@ -18,7 +19,9 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from surgery.commands.main import app, main
+from typer.main import get_command
+
+from surgery.commands import main
 from surgery.publish import pruned_model
 from surgery.publish.worker import Ask
 
@@ -46,7 +49,7 @@ def run(request: dict[str, Any], counter: int) -> None:
 
     sys.addaudithook(watch)
     sys.argv = ["surgery", *request["arguments"]]
-    main()
+    main.main()
 
 
 def fork(request: dict[str, Any]) -> dict[str, Any]:
@@ -73,10 +76,13 @@ def fork(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_modules(arguments: list[str]) -> None:
-    """Load what the command needs, once and not in every fork."""
+    """Load what the command needs, and make its parser, once and not in every fork."""
+    command = get_command(main.app)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        app([*arguments, "--dry-run"], standalone_mode=False)
+        command([*arguments, "--dry-run"], standalone_mode=False)
     assert "torch" not in sys.modules, "the process that copies has no torch"
+    main.app = command
+    gc.freeze()  # what a fork does not look at it does not copy
 
 
 def serve(answers: Path) -> None:

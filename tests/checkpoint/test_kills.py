@@ -24,6 +24,7 @@ from surgery.publish.worker import ask_here
 
 SPEC = 'surgery: v1\noperations:\n  - skip: "transformer_blocks[1]"\n  - skip: "single_transformer_blocks[2]"\n'
 COMMAND = [sys.executable, "-c", "from surgery.commands.main import main; main()"]
+NEAR_THE_END = 16  # operations
 SECONDS = 60  # in which anything here ends on the slowest machine
 
 
@@ -177,17 +178,25 @@ def put_back(compiler, out, old):
     assert content_of(out) == old and names(out.parent) == [out.name]
 
 
+def kill_points(num_operations, every):
+    """Before which operations a run is killed: all near the end, where folders take their places, some before."""
+    return [n for n in range(1, num_operations + 1) if n > num_operations - NEAR_THE_END or n % every == 0]
+
+
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("force", [False, True], ids=["fresh", "force"])
-def test_killed_before_any_operation_on_files(tiny, memory, force):
-    """Before each making, opening, renaming and removing of a file there is one run that ends there."""
+def test_killed_before_any_operation_on_files(tiny, memory, force, every):
+    """Before a making, opening, renaming or removing of a file there is one run that ends there."""
     states, options = [], ["--force"] if force else []
-    for number in range(1, 1000):
+    (memory / "0").mkdir()
+    if force:
+        make_old(memory / "0" / "out")
+    num_operations = tiny.ask(memory / "0" / "out", *options)["operations"]
+    for number in kill_points(num_operations, every):
         out = memory / str(number) / "out"
         out.parent.mkdir()
         old = make_old(out) if force else None
         reply = tiny.ask(out, *options, before=number)
-        if reply["status"] == 0:
-            break
         assert reply["status"] == -signal.SIGKILL, reply
         states.append(state_of(out, old, tiny.new))
         if states[-1] == "put aside":
@@ -195,7 +204,7 @@ def test_killed_before_any_operation_on_files(tiny, memory, force):
         finish(tiny, out, old, states[-1])
     expected = ["old", "put aside", "new"] if force else ["absent", "new"]
     assert list(dict.fromkeys(states)) == expected and states == sorted(states, key=expected.index)
-    assert len(states) > 30
+    assert num_operations > 30
 
 
 def kill_at_random(compiler, folder, number, seconds):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from built_once import building_once
 from diffusers import AutoencoderKL, PixArtAlphaPipeline
+from draft_figures import drawing_drafts
 from transformers import T5Config, T5EncoderModel
 from typer.testing import CliRunner
 
@@ -21,8 +22,8 @@ PIPELINE_CALL = ("height=16", "width=16", "use_resolution_binning=false", "clean
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _models_on_meta_are_built_once():
-    with building_once():
+def _what_is_not_looked_at_is_made_once_and_drawn_roughly():
+    with building_once(), drawing_drafts():
         yield
 
 

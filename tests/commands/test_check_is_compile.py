@@ -15,7 +15,7 @@ from surgery.plan.planned import plan_spec_file
 from surgery.publish.pruned_model import CompileOptions, compile_planned
 from surgery.testing import TINY_MODELS, build_tiny_model
 
-NUM_QUICK, NUM_ALL = 30, 300
+NUM_QUICK, NUM_ALL = 14, 300
 UNSAID = {  # what no stock class says, and what hangs on the weights
     "input": lambda rng, layers: (
         f'replace: {{component: "{layers}.ff", with: {rng.choice(["input", "channel_mean"])}}}'

@@ -88,8 +88,9 @@ def made_good(folder, name, surgery_command):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "generate" else name for name in COMMANDS]
-)
+    "name",
+    [name if name == "evaluate" else pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS],
+)  # how a profile goes on, to the bit, is seen in test_profiling.py without a process
 def test_a_killed_run_is_made_good_by_the_next(name, undisturbed, surgery_command, tmp_path):
     seconds = random.Random(name).uniform(0, RUNS_SECONDS)
     kill(tmp_path, name, seconds)

@@ -5,13 +5,14 @@ import dataclasses
 import diffusers.loaders.single_file_utils
 import pytest
 import torch
-from built_once import TRACE_ONCE
+from built_once import FORWARD_ONCE, TRACE_ONCE
 from safetensors.torch import save_file
 from torch import fx
 
 from surgery import diffusers_internals, torch_internals
 from surgery.anatomy import from_model
 from surgery.commands.doctor import Status, examine_private_names, examine_tested
+from surgery.graph.traces import Traces
 from surgery.internals import private_names, version_of
 from surgery.tested import TESTED
 
@@ -26,6 +27,7 @@ def _nothing_is_known(tmp_path, monkeypatch):
 def _every_model_is_traced(monkeypatch):
     """What other tests have read of models like these would hide that they can't be traced."""
     monkeypatch.setattr(from_model, "_stacks_traced", TRACE_ONCE.__wrapped__)
+    monkeypatch.setattr(Traces, "trace", FORWARD_ONCE.__wrapped__)
 
 
 def assert_ends_in_a_message(result, *words):

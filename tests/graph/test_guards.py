@@ -25,7 +25,9 @@ def num_graphs(variant):
     return len(forward_of_variant(variant).graphs)
 
 
-@pytest.mark.parametrize("name", TINY_MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("sd3-dual", "chroma"))) for name in TINY_MODELS]
+)  # quick: sd3 and flux, which are much like them
 def test_other_sizes_and_batches_are_right(plan_of, run, name):
     model, anatomy = tiny_model(name), tiny_anatomy(name)
     stack = anatomy.stacks[0].name

@@ -1,5 +1,6 @@
 """Variants against the edit by hand: to the bit, but for means, where the order of summation may differ."""
 
+import functools
 import itertools
 import random
 
@@ -8,6 +9,7 @@ import torch
 from random_specs import GRAPH_ONLY, MOVES, random_plan
 from tiny import REFERENCE, STACKS, tiny_anatomy, tiny_model
 
+from surgery.graph.traces import Traces
 from surgery.graph.variant import build_variant
 from surgery.plan.replacements import MeanValues
 from surgery.testing import run_by_hand, tiny_call
@@ -60,10 +62,16 @@ def relative_error(actual, expected):
     return float((actual - expected).norm() / expected.norm())
 
 
-def compare(name, plan, *, exact, means=None):
+@functools.cache
+def traces_of(name):
+    """What all variants of a model share; those of random specs are traced by themselves."""
+    return Traces()
+
+
+def compare(name, plan, *, exact, means=None, traces=None):
     model, call = tiny_model(name), tiny_call(tiny_model(name))
     with torch.no_grad():
-        actual = build_variant(model, plan, tiny_anatomy(name), means)(**call).sample
+        actual = build_variant(model, plan, tiny_anatomy(name), means, traces)(**call).sample
     expected = run_by_hand(model, plan, call, means)
     assert torch.equal(actual, expected) if exact else relative_error(actual, expected) < MEAN_TOLERANCE, plan.text
     return actual
@@ -78,7 +86,7 @@ def is_edited(name, output):
 @pytest.mark.parametrize(("name", "stack"), ONE_STREAM_AND_TWO)
 def test_schedules_are_what_the_edit_by_hand_gives(plan_of, name, stack, operation):
     plan = plan_of([SCHEDULE_OPERATIONS[operation].format(s=stack)], tiny_anatomy(name))
-    assert is_edited(name, compare(name, plan, exact=operation not in NEEDS_TOLERANCE))
+    assert is_edited(name, compare(name, plan, exact=operation not in NEEDS_TOLERANCE, traces=traces_of(name)))
 
 
 def components_by_block(name, stack, kind):
@@ -115,7 +123,7 @@ def test_replacements_are_what_the_edit_by_hand_gives(plan_of, name, stack, kind
             tiny_anatomy(name),
             MeanValues("0" * 64, widths),
         )
-        compare(name, plan, exact=True, means=means)
+        compare(name, plan, exact=True, means=means, traces=traces_of(name))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +139,7 @@ def test_schedules_of_all_stacks_of_every_class_are_what_the_edit_by_hand_gives(
         operation.format(s=stack) for stack in {**STACKS, **REFERENCE}[name] for operation in TOGETHER[operations]
     ]
     plan = plan_of(written, tiny_anatomy(name))
-    assert is_edited(name, compare(name, plan, exact=operations == "moved"))
+    assert is_edited(name, compare(name, plan, exact=operations == "moved", traces=traces_of(name)))
 
 
 def test_every_stream_of_a_joint_attention_gets_a_mean_of_its_own(plan_of):
@@ -144,10 +152,10 @@ def test_every_stream_of_a_joint_attention_gets_a_mean_of_its_own(plan_of):
         tiny_anatomy("sd3"),
         MeanValues("0" * 64, widths),
     )
-    outputs = [compare("sd3", plan, exact=True, means=plain)]
+    outputs = [compare("sd3", plan, exact=True, means=plain, traces=traces_of("sd3"))]
     for stream in streams:
         shifted = {path: {**plain[path], stream: torch.ones(16)}}
-        outputs.append(compare("sd3", plan, exact=True, means=shifted))
+        outputs.append(compare("sd3", plan, exact=True, means=shifted, traces=traces_of("sd3")))
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(outputs, 2))
 
 

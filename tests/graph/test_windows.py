@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 import torch
+from built_once import building_once
 from diffusers import (
     DPMSolverMultistepScheduler,
     FlowMatchHeunDiscreteScheduler,
@@ -27,6 +28,14 @@ from surgery.pipelines.conditions import is_class_conditional
 from surgery.plan.planned import plan_spec_file
 from surgery.publish.graph_folder import write_artefact
 from surgery.spec.load import read_spec
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models_are_read_and_traced_once():
+    """A forward is the same in all windows; how it is traced is seen in test_variant.py and test_oracle.py."""
+    with building_once():
+        yield
+
 
 NAMES = ("demo", "sd3", "flux", "auraflow", "dit")
 IP_ADAPTER = ("image_encoder", "feature_extractor")  # components of SD3 that its ControlNet pipeline may lack

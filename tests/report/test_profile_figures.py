@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from draft_figures import drawing_drafts
 from drawn_texts import cut_off, overlaps, texts_of
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -238,7 +239,8 @@ def test_spans_are_read_off_the_angles(made):
 
 def test_files_are_named_by_kind_and_stack(made, tmp_path):
     profile = made.make_profile([(STACK, 2), ("blocks", 1)], num_bins=1)
-    written = plot_profile(profile, {}, tmp_path / "new" / "plots", file_format="svg")
+    with drawing_drafts():
+        written = plot_profile(profile, {}, tmp_path / "new" / "plots", file_format="svg")
     assert [path.name for path in written] == [
         f"{kind}_{stack}.svg" for stack in (STACK, "blocks") for kind in KINDS if kind in ALWAYS
     ]

@@ -146,7 +146,11 @@ def run_and_be_killed(folder, last, options):
     run(Path(folder), batches=killing, **options)
 
 
-@pytest.mark.parametrize("kept_before", [4, 7], ids=["within an interval", "two intervals in"])
+@pytest.mark.parametrize(
+    "kept_before",
+    [pytest.param(4, marks=pytest.mark.slow), 7],  # each takes a process that loads torch
+    ids=["within an interval", "two intervals in"],
+)
 def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(tmp_path, kept_before):
     options = {"ema": 0.9, "accumulate": 2, "schedule": "cosine", "checkpoint_every": 3, "weight_decay": 0.01}
     whole, expected = run(tmp_path / "whole", **options)

@@ -23,7 +23,6 @@ from surgery.experiment.search.problem import MeasuredSets, Sets
 from surgery.experiment.search.request import SETS, STORE, SearchRequest, refuse_unknown
 from surgery.experiment.search.store import Store
 from surgery.experiment.search.units import edits_of
-from surgery.graph.apply import Variants
 from surgery.pipelines.learn import learn_unless_known
 from surgery.pipelines.pretrained import check_device
 from surgery.pipelines.sampler_clock import shares_of_steps
@@ -62,9 +61,8 @@ def run_search(request: SearchRequest, damage: Damage | None = None) -> Search:
         recipe = {**run.recipe(), "prompts": list(prompts)}
         shares = shares_of_steps(run.pipe, run.call)
         objective = open_objective(request, damage, bench, engine, recipe, num_steps=len(shares))
-        variants = Variants(run.pipe, num_traces=0)
         gauge = open_gauge(budget, anatomy, bench, store, recipe, shares)
-        sets = Sets(source.name, anatomy, edits, request.windows, budget, gauge, variants.refuse_unfit_plan)
+        sets = Sets(source.name, anatomy, edits, request.windows, budget, gauge, bench.variants.refuse_unfit_plan)
         sets.refuse_unmet()
         timesteps = _num_timesteps(objective, len(shares))
         num_forwards = timesteps * len(choosing)

@@ -1,13 +1,9 @@
 """Training runs: what is learnt, that a killed one ends as it would have ended, and what is refused."""
 
 import json
-import os
-import signal
-from pathlib import Path
 
 import pytest
 import torch
-from other_process import status_of
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -71,26 +67,24 @@ def test_the_averaged_weights_are_what_is_measured_and_kept(config, tmp_path):
     assert not same({name: kept[name] for name in last}, last)
 
 
-def train_and_be_killed(path, out):
-    """Train until the fifth loss is asked for."""
+def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(config, tmp_path, monkeypatch):
+    """It ends when the fifth loss is asked for; a process that is killed itself is in test_loop.py."""
     calls = []
 
     class Killing(DenoisingLoss):
         def __call__(self, model, batch):
             calls.append(1)
             if len(calls) == 5:
-                os.kill(os.getpid(), signal.SIGKILL)
+                raise KeyboardInterrupt("killed")
             return super().__call__(model, batch)
 
-    training_run.DenoisingLoss = Killing
-    train_model(request_of(Path(path), Path(out)))
-
-
-def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(config, tmp_path):
     path = config(conditioning="freq_gate")
     train_model(request_of(path, tmp_path / "whole"))
-    status = status_of(__file__, "train_and_be_killed", str(path), str(tmp_path / "killed"))
-    assert status == -signal.SIGKILL and read_state(tmp_path / "killed.training")["step"] == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "DenoisingLoss", Killing)
+        with pytest.raises(KeyboardInterrupt, match="killed"):
+            train_model(request_of(path, tmp_path / "killed"))
+    assert read_state(tmp_path / "killed.training")["step"] == 3
     again = train_model(request_of(path, tmp_path / "killed"))
     assert same(weights_of(tmp_path / "killed"), weights_of(tmp_path / "whole"))
     assert again.facts["validation"] == json.loads((tmp_path / "whole" / "training.json").read_text())["validation"]
