@@ -4,7 +4,8 @@
     python benchmarks/conditionings --shipped                      the four models that are here already, alone: minutes
 
 What is done stays: the same command goes on. It writes `conditionings.json`, a table and a figure each into the folder;
-with `--page` the tables and the figures go into docs/conditionings.md, and the numbers into benchmarks/data.
+with `--page` the tables and the figures go into docs/conditionings.md, the numbers into benchmarks/data, and the models
+of seed 0 into benchmarks/conditionings/shipped.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from digit_judge import train_judge
 from figures import all_figures
 from models import FOUR, OTHERS, SEEDS, name_of, train_all, write_digits
 from page import DATA, fill_page
-from shipped import SHIPPED, WEIGHTS
+from shipped import SHIPPED, WEIGHTS, ship
 from steps import seconds_of_steps
 from tables import all_tables
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/conditionings"))
     parser.add_argument("--shipped", action="store_true", help="cut the models that are here, and train none")
-    parser.add_argument("--page", action="store_true", help="write the page and its data anew")
+    parser.add_argument("--page", action="store_true", help="write the page, its data and the models that ship anew")
     options = parser.parse_args()
     found = of_shipped(options.out) if options.shipped else of_trained(options.out)
     write_whole(options.out / FOUND, json.dumps(found, indent=1) + "\n")
@@ -46,6 +47,8 @@ def main() -> None:
     if options.page:
         write_whole(DATA, json.dumps(found, indent=1) + "\n")
         fill_page(tables, figures)
+        if not options.shipped:
+            ship(options.out / "models", options.out / WEIGHTS)
 
 
 def of_trained(out: Path) -> dict[str, Any]:
@@ -57,8 +60,11 @@ def of_trained(out: Path) -> dict[str, Any]:
         write_whole(judged, json.dumps({"right": train_judge(pictures, classes, weights)}))
     train_all(out / "models")
     bench = Bench(weights, folder)
-    names = [(config, seed) for seed in SEEDS for config in (*FOUR, *OTHERS)]
-    models = [model_facts(out / "models" / name_of(config, seed), config, bench, out / "cuts") for config, seed in names]
+    models = [
+        model_facts(out / "models" / name_of(config, seed), config, bench, out / "cuts")
+        for seed in SEEDS
+        for config in (*FOUR, *OTHERS)
+    ]
     return {"judge": json.loads(judged.read_text()), "seconds_of_step": seconds_of_steps(), "models": models}
 
 

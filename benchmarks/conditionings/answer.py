@@ -5,6 +5,7 @@ conditioning's loss is the mean over training seeds, with Student's interval. Tw
 models of one seed have the same pictures held out, and see the same batches.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,13 @@ def of_config(models: Sequence[Facts], config: str) -> list[Facts]:
     return sorted((model for model in models if model["config"] == config), key=lambda model: int(model["seed"]))
 
 
+def measured(models: Sequence[Facts], configs: Sequence[str], measure: str) -> list[Facts]:
+    """The models of those seeds for which every config was measured so."""
+    known = [model for model in models if model["config"] in configs and measure in baseline_of(model)]
+    counts = Counter(model["seed"] for model in known)
+    return [model for model in known if counts[model["seed"]] == len(configs)]
+
+
 def losses_of(models: Sequence[Facts], config: str, cut: str, measure: str) -> list[float]:
     """What the models of a config lost, seed by seed."""
     return [loss_of(model, cut, measure) for model in of_config(models, config)]
@@ -78,6 +86,7 @@ def losses_of(models: Sequence[Facts], config: str, cut: str, measure: str) -> l
 
 def judge_cut(models: Sequence[Facts], configs: Sequence[str], cut: str, measure: str) -> Verdict:
     """Who lost least by a family of cuts, and by how much the others lost more."""
+    models = measured(models, configs, measure)
     values = {config: losses_of(models, config, cut, measure) for config in configs}
     ranked = sorted(configs, key=lambda config: sum(values[config]))
     first = values[ranked[0]]

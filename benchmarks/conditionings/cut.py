@@ -17,7 +17,7 @@ from surgery.metrics.feature_cache import features_of
 
 CUTS = Path(__file__).with_name("cuts")
 EVERYWHERE, OF_GATES = ("skips", "components", "painters"), "adapters"
-PER_CLASS, STEPS, GUIDANCE, BINS, BATCH = 10, 10, 4.0, 5, 100
+PER_CLASS, STEPS, GUIDANCE, BINS, BATCH = 5, 10, 4.0, 5, 50
 KINDS = {"error": "denoising error", "frechet": "frechet"}  # names here, kinds of metrics there
 JUDGE = "digit_judge:DigitJudge"
 

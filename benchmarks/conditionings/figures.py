@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from answer import MEASURES, Facts, baseline_of, judge_cut, losses_of, of_config, variants_of
+from answer import MEASURES, Facts, baseline_of, judge_cut, losses_of, measured, of_config, variants_of
 from matplotlib.figure import Figure
 from models import FOUR
 from tables import CUTS
@@ -30,16 +30,18 @@ def draw_lost(models: Sequence[Facts], theme: Theme = LIGHT) -> Figure:
     for axes, (measure, (title, _)) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
         style_axes(axes, theme, title=title)
         axes.set_xticks(range(len(CUTS)), list(CUTS.values()), rotation=12)
+        shown = measured(models, FOUR, measure)
         for place, cut in enumerate(CUTS):
             losses = judge_cut(models, FOUR, cut, measure).losses
             for number, config in enumerate(FOUR):
                 x, interval = place + (number - 1.5) * OFFSET, losses[config]
-                values = losses_of(models, config, cut, measure)
+                values = losses_of(shown, config, cut, measure)
                 axes.plot([x] * len(values), values, ".", color=COLORS[config], markersize=4, alpha=0.5)
-                axes.plot([x] * 2, [interval.low, interval.high], color=COLORS[config], linewidth=1.2)
+                if interval.low is not None:
+                    axes.plot([x] * 2, [interval.low, interval.high], color=COLORS[config], linewidth=1.2)
                 axes.plot([x], [interval.value], "o", color=COLORS[config], label=config if not place else "")
         axes.axhline(0, color=theme.faint, linewidth=0.8)
-        _hold(axes, [losses_of(models, config, cut, measure) for config in FOUR for cut in CUTS])
+        _hold(axes, [losses_of(shown, config, cut, measure) for config in FOUR for cut in CUTS])
     figure.axes[0].legend(fontsize=SMALL, frameon=False)
     return figure
 
@@ -47,13 +49,13 @@ def draw_lost(models: Sequence[Facts], theme: Theme = LIGHT) -> Figure:
 def draw_skips(models: Sequence[Facts], theme: Theme = LIGHT) -> Figure:
     """A panel a measure: what is lost without each block, a faint line a seed, a bold one their mean."""
     figure = new_figure(11, 3.6, theme, "What is lost without each block", "faint: training seeds; bold: their mean")
-    for axes, (title, value_of) in zip(figure.subplots(1, len(MEASURES)), MEASURES.values(), strict=True):
+    for axes, (measure, (title, value_of)) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
         style_axes(axes, theme, title=title, x="block that is left out")
         for config in FOUR:
             curves = np.array(
                 [
                     [value_of(baseline_of(model), row) for row in variants_of(model, "skips")]
-                    for model in of_config(models, config)
+                    for model in of_config(measured(models, FOUR, measure), config)
                 ]
             )
             axes.plot(curves.T, color=COLORS[config], linewidth=0.8, alpha=0.35)

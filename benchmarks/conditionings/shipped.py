@@ -3,11 +3,8 @@
 import shutil
 from pathlib import Path
 
-import torch
 from models import FOUR, name_of
-
-from surgery.dit import ClassDiTPipeline
-from surgery.training.dit.trained_folder import CARD, FACTS
+from safetensors.torch import load_file, save_file
 
 SHIPPED = Path(__file__).with_name("shipped")
 WEIGHTS = "judge.safetensors"
@@ -15,11 +12,9 @@ WEIGHTS = "judge.safetensors"
 
 def ship(models: Path, weights: Path) -> None:
     """Write the folder `shipped` anew."""
+    shutil.rmtree(SHIPPED, ignore_errors=True)
     for config in FOUR:
-        source, target = models / name_of(config, 0), SHIPPED / config
-        shutil.rmtree(target, ignore_errors=True)
-        pipe = ClassDiTPipeline.from_pretrained(source).to(torch.float16)
-        pipe.save_pretrained(target)
-        for name in (FACTS, CARD):
-            shutil.copy(source / name, target / name)
+        shutil.copytree(models / name_of(config, 0), SHIPPED / config)
+        for file in (SHIPPED / config / "transformer").glob("*.safetensors"):
+            save_file({name: value.half() for name, value in load_file(file).items()}, file, {"format": "pt"})
     shutil.copy(weights, SHIPPED / WEIGHTS)

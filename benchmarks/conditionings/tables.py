@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from answer import MEASURES, Facts, baseline_of, judge_cut, of_config, variants_of
+from answer import MEASURES, Facts, baseline_of, judge_cut, measured, of_config, variants_of
 from models import FOUR, OTHERS
 
 from surgery.metrics.intervals import Interval, mean_interval
 
 CUTS = {"skips": "a block skipped", "components": "a component silenced", "painters": "the middle rebuilt"}
-DIGITS = {"error": 3, "right": 1, "frechet": 2}  # behind the point
+DIGITS = {"error": 3, "right": 1, "frechet": 0}  # behind the point
 Found = Mapping[str, Any]
 
 
@@ -31,7 +31,7 @@ def trained_table(found: Found) -> str:
         models = of_config(found["models"], config)
         if not models:
             continue
-        uncut = [baseline_of(model) for model in models]
+        drawn = [row for row in map(baseline_of, models) if "frechet" in row]
         rows.append(
             [
                 config,
@@ -39,8 +39,8 @@ def trained_table(found: Found) -> str:
                 f"{1000 * found['seconds_of_step'][config]:.0f} ms",
                 str(len(models)),
                 interval_text(mean_interval([model["loss"] for model in models]), 4),
-                interval_text(mean_interval([row["frechet"]["value"] for row in uncut]), 2),
-                interval_text(mean_interval([100 * row["right"] for row in uncut]), 1),
+                interval_text(mean_interval([row["frechet"]["value"] for row in drawn]), 0) if drawn else "",
+                interval_text(mean_interval([100 * row["right"] for row in drawn]), 0) if drawn else "",
             ]
         )
     head = ["conditioning", "parameters", "a step", "seeds", "held-out loss", "Frechet distance", "right digits, %"]
@@ -70,15 +70,12 @@ def verdict_table(models: Sequence[Facts]) -> str:
 
 def painters_table(models: Sequence[Facts]) -> str:
     """The denoising error of each way to rebuild the middle, on the mean over seeds, and the right digits."""
-    rows = []
+    rows, drawn = [], measured(models, FOUR, "right")
     for how in dict.fromkeys(row["point"]["how"] for row in variants_of(models[0], "painters")):
         cells = [str(how)]
         for config in FOUR:
-            found = [
-                row for model in of_config(models, config) for row in variants_of(model, "painters")
-                if row["point"]["how"] == how
-            ]  # fmt: skip
-            cells.append(f"{_mean(row['error']['value'] for row in found):.3f}, {_percent(found)}")
+            found, seen = (_rows_at(some, config, "painters", {"how": how}) for some in (models, drawn))
+            cells.append(f"{_mean(row['error']['value'] for row in found):.3f}, {_percent(seen)}")
         rows.append(cells)
     return markdown(["the middle", *FOUR], rows)
 
@@ -91,14 +88,17 @@ def adapters_table(models: Sequence[Facts]) -> str:
     for point in [row["point"] for row in first]:
         cells = [f"{point['adapter']}, {point['how']}"]
         for config in gated:
-            found = [
-                row for model in of_config(models, config) for row in variants_of(model, "adapters")
-                if row["point"] == point
-            ]  # fmt: skip
-            cells += [interval_text(mean_interval([row["error"]["value"] for row in found]), 3), _percent(found)]
+            found = _rows_at(models, config, "adapters", point)
+            seen = [row for row in found if "right" in row]
+            cells += [interval_text(mean_interval([row["error"]["value"] for row in found]), 3), _percent(seen)]
         rows.append(cells)
     head = ["adapter, when", *(f"{config}: {what}" for config in gated for what in ("error", "right"))]
     return markdown(head, rows)
+
+
+def _rows_at(models: Sequence[Facts], config: str, cut: str, point: Mapping[str, Any]) -> list[Facts]:
+    """The rows of a config's models at one point of a sweep."""
+    return [row for model in of_config(models, config) for row in variants_of(model, cut) if row["point"] == point]
 
 
 def interval_text(interval: Interval, digits: int) -> str:
