@@ -80,4 +80,6 @@ def test_the_verdict_is_over_seeds_in_pairs(parts):
     ]
     verdict = parts["answer"].judge_cut(models, ("c", "b", "a"), "skips", "error")
     assert list(verdict.losses) == ["a", "b", "c"] and verdict.tied == ("c",)
-    assert verdict.losses["a"].value == pytest.approx(1) and verdict.behind["b"].value == pytest.approx(0.1003, abs=1e-4)
+    assert verdict.losses["a"].value == pytest.approx(1) and verdict.behind["b"].value == pytest.approx(
+        0.1003, abs=1e-4
+    )

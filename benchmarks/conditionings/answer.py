@@ -1,8 +1,8 @@
-"""What was measured of every model -> what each conditioning lost, with intervals over training seeds, and who lost least.
+"""What was measured of every model -> what each conditioning lost, with intervals over training seeds; who lost least.
 
-A family of cuts is a sweep (skips, components, painters). What a model lost by it is the mean over its variants. A
-conditioning's loss is the mean over training seeds, with Student's interval. Two conditionings are compared seed by seed:
-models of one seed have the same pictures held out, and see the same batches.
+A family of cuts is a sweep (skips, components, painters). What a model lost by it is the mean over its variants. The
+loss of a conditioning is the mean over training seeds, with Student's interval. Two conditionings are compared seed by
+seed: models of one seed have the same pictures held out, and see the same batches.
 """
 
 from collections import Counter
@@ -40,7 +40,7 @@ MEASURES: Mapping[str, tuple[str, Callable[[Facts, Facts], float]]] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The conditionings, least hurt first, with their losses; `behind` is by how much each loses more than the first."""
+    """The conditionings, least hurt first, with their losses; `behind` is what each loses more than the first."""
 
     losses: Mapping[str, Interval]
     behind: Mapping[str, Interval]

@@ -1,4 +1,4 @@
-"""A trained model under every cut -> what each row lost: `surgery evaluate` in one process, judged by the classifier."""
+"""A trained model under every cut -> what each row lost: `surgery evaluate` in one process, and a judge of digits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,9 +63,7 @@ class _Reader:
     def __init__(self, bench: Bench, out: Path) -> None:
         self.classes = torch.tensor([int(name) for name in bench.prompts])
         self.classifier = load_classifier(bench.weights)
-        self.extractor = fidelity_extractor(
-            JUDGE, resize="as its class does", channels=FEATURES, weights=bench.weights
-        )
+        self.extractor = fidelity_extractor(JUDGE, resize="as its class does", channels=FEATURES, weights=bench.weights)
         self.out = out
 
     def facts_of(self, row: EvaluatedRow) -> dict[str, Any]:

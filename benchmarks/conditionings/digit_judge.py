@@ -1,7 +1,8 @@
 """A small classifier of digits: what the pictures of the comparison are judged by.
 
-`DigitJudge` is an extractor of torch-fidelity's kind, `--extractor digit_judge:DigitJudge --extractor-weights FILE`: its
-features are the 32 numbers that the ten classes are read from. `train_judge` learns it, on four fifths of the digits.
+`DigitJudge` is an extractor of torch-fidelity's kind (`--extractor digit_judge:DigitJudge`, its file in
+`--extractor-weights`). Its features are the 32 numbers that the ten classes are read from. `train_judge` learns it, on
+four fifths of the digits.
 """
 
 from collections.abc import Sequence

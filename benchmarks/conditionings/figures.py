@@ -1,4 +1,4 @@
-"""`conditionings.json` -> the figures of docs/conditionings.md: what is lost by block, by family of cuts, and the gates."""
+"""`conditionings.json` -> the figures of docs/conditionings.md: losses by block and by family of cuts; gates."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +31,8 @@ def draw_lost(models: Sequence[Facts], theme: Theme = LIGHT) -> Figure:
         style_axes(axes, theme, title=title)
         axes.set_xticks(range(len(CUTS)), list(CUTS.values()), rotation=12)
         shown = measured(models, FOUR, measure)
+        if not shown:
+            continue
         for place, cut in enumerate(CUTS):
             losses = judge_cut(models, FOUR, cut, measure).losses
             for number, config in enumerate(FOUR):
@@ -51,6 +53,8 @@ def draw_skips(models: Sequence[Facts], theme: Theme = LIGHT) -> Figure:
     figure = new_figure(11, 3.6, theme, "What is lost without each block", "faint: training seeds; bold: their mean")
     for axes, (measure, (title, value_of)) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
         style_axes(axes, theme, title=title, x="block that is left out")
+        if not measured(models, FOUR, measure):
+            continue
         for config in FOUR:
             curves = np.array(
                 [

@@ -1,4 +1,4 @@
-"""Tables and figures -> docs/conditionings.md: what stands between `<!-- NAME -->` and `<!-- end -->` is written anew."""
+"""Tables and figures -> docs/conditionings.md: what stands between `<!-- NAME -->` and `<!-- end -->` is replaced."""
 
 import re
 from collections.abc import Mapping

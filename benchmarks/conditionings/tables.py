@@ -52,8 +52,7 @@ def lost_table(models: Sequence[Facts]) -> str:
     rows = []
     for cut, name in CUTS.items():
         for config in FOUR:
-            losses = {measure: judge_cut(models, FOUR, cut, measure).losses[config] for measure in MEASURES}
-            rows.append([name, config, *(interval_text(losses[key], DIGITS[key]) for key in MEASURES)])
+            rows.append([name, config, *(_loss_text(models, cut, measure, config) for measure in MEASURES)])
     return markdown(["cut", "conditioning", *(name for name, _ in MEASURES.values())], rows)
 
 
@@ -62,6 +61,8 @@ def verdict_table(models: Sequence[Facts]) -> str:
     rows = []
     for cut, name in CUTS.items():
         for measure, (title, _) in MEASURES.items():
+            if not measured(models, FOUR, measure):
+                continue
             verdict = judge_cut(models, FOUR, cut, measure)
             behind = "; ".join(f"{who} {interval_text(gap, DIGITS[measure])}" for who, gap in verdict.behind.items())
             rows.append([name, title, next(iter(verdict.losses)), behind, ", ".join(verdict.tied) or "none"])
@@ -96,6 +97,12 @@ def adapters_table(models: Sequence[Facts]) -> str:
     return markdown(head, rows)
 
 
+def _loss_text(models: Sequence[Facts], cut: str, measure: str, config: str) -> str:
+    if not measured(models, FOUR, measure):
+        return "not measured"
+    return interval_text(judge_cut(models, FOUR, cut, measure).losses[config], DIGITS[measure])
+
+
 def _rows_at(models: Sequence[Facts], config: str, cut: str, point: Mapping[str, Any]) -> list[Facts]:
     """The rows of a config's models at one point of a sweep."""
     return [row for model in of_config(models, config) for row in variants_of(model, cut) if row["point"] == point]
@@ -120,4 +127,6 @@ def _mean(values: Any) -> float:
 
 
 def _percent(rows: Sequence[Facts]) -> str:
+    if not rows:
+        return "not measured"
     return f"{100 * _mean(row['right'] for row in rows):.0f}%"

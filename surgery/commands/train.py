@@ -27,7 +27,9 @@ def run(
     cache: Annotated[Path | None, typer.Option(help="Folder of encoded pictures; default: in the work folder.")] = None,
     log_gates: Annotated[
         bool,
-        typer.Option("--log-gates", help="Of freq_gate: read out the gates at every measure, and draw them at the end."),
+        typer.Option(
+            "--log-gates", help="Of freq_gate: read out the gates at every measure, and draw them at the end."
+        ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there, and another run's state.")] = False,
     quiet: QuietFlag = False,

@@ -276,7 +276,9 @@ def run_stage(
             notes.append(f"no denoising error: {error}")
     bench.let_go_but([])
     if not has_room_for_window(pictures[BASELINE]):
-        notes.append(f"no SSIM: its window of {SSIM_WINDOW_PX} px does not fit into pictures of {pictures[BASELINE].size}")
+        notes.append(
+            f"no SSIM: its window of {SSIM_WINDOW_PX} px does not fit into pictures of {pictures[BASELINE].size}"
+        )
     if NO_OP in pictures:
         notes += [note for note in notes_on_controls(pictures) if note not in notes]
     latencies: Mapping[str, Latency] = {}
