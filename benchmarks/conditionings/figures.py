@@ -26,10 +26,10 @@ def all_figures(found: Mapping[str, Any]) -> dict[str, Figure]:
 def draw_lost(models: Sequence[Facts], theme: Theme = LIGHT) -> Figure:
     """A panel a measure: the loss by family of cuts, a dot a seed, and the interval of their mean."""
     note = "small dots: models of one training seed; bars: 95% intervals of their mean (Student's t)"
-    figure = new_figure(11, 4, theme, "What each conditioning loses by surgery", note)
+    figure = new_figure(12, 4, theme, "What each conditioning loses by surgery", note)
     for axes, (measure, (title, _)) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
         style_axes(axes, theme, title=title)
-        axes.set_xticks(range(len(CUTS)), list(CUTS.values()), rotation=12)
+        axes.set_xticks(range(len(CUTS)), list(CUTS.values()), rotation=14)
         shown = measured(models, FOUR, measure)
         if not shown:
             continue
@@ -44,7 +44,7 @@ def draw_lost(models: Sequence[Facts], theme: Theme = LIGHT) -> Figure:
                 axes.plot([x], [interval.value], "o", color=COLORS[config], label=config if not place else "")
         axes.axhline(0, color=theme.faint, linewidth=0.8)
         _hold(axes, [losses_of(shown, config, cut, measure) for config in FOUR for cut in CUTS])
-    figure.axes[0].legend(fontsize=SMALL, frameon=False)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=SMALL, frameon=False)
     return figure
 
 
@@ -62,6 +62,7 @@ def draw_skips(models: Sequence[Facts], theme: Theme = LIGHT) -> Figure:
                     for model in of_config(measured(models, FOUR, measure), config)
                 ]
             )
+            axes.set_xticks(range(curves.shape[1]))
             axes.plot(curves.T, color=COLORS[config], linewidth=0.8, alpha=0.35)
             axes.plot(curves.mean(0), "o-", color=COLORS[config], markersize=3.5, label=config)
         axes.axhline(0, color=theme.faint, linewidth=0.8)
