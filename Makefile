@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help lock docs examples demo test kills test-page report test-oldest test-newest test-slow mutants damage-map test-lycoris-3 lint fuzz reach bench train-demo train-judges clean
+.PHONY: help lock docs examples demo test kills test-page report test-oldest test-newest test-slow mutants damage-map test-lycoris-3 lint fuzz reach bench train-demo train-judges conditionings clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -104,6 +104,9 @@ train-demo: $(INSTALLED)  ## train the bundled pipeline from nothing (hours on a
 
 train-judges: $(INSTALLED)  ## train the bundled feature extractor and CLIP from nothing (about 20 minutes on one core)
 	$(BIN)/python -m surgery.demo.training.train_judges --work out/judges-training
+
+conditionings: $(INSTALLED)  ## cut the models of four conditionings that ship, and tell which survives (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/conditionings --shipped
 
 clean:  ## remove the virtual environment and what the targets wrote
 	rm -rf $(VENV) out

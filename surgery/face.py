@@ -166,6 +166,7 @@ def train(
     device: str = "auto",
     work: str | Path | None = None,
     cache: str | Path | None = None,
+    log_gates: bool = False,
     force: bool = False,
 ) -> TrainedModel:
     """Train the reference DiT as a config file says, as `surgery train` does, and write its pipeline into `out`.
@@ -184,6 +185,7 @@ def train(
         device=device,
         work=None if work is None else Path(work),
         cache=None if cache is None else Path(cache),
+        log_gates=log_gates,
         force=force,
     )
     return train_model(request)

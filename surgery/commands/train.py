@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from surgery.commands.output import JsonFlag, QuietFlag, print_json, say, told_when_stopped
+from surgery.files import write_whole
 from surgery.progress import quietly
 
 if TYPE_CHECKING:
     from surgery.training.dit.training_run import TrainedModel
+
+GATES = "gates.png"  # in the folder of the run
 
 
 def run(
@@ -22,6 +25,12 @@ def run(
         Path | None, typer.Option(help="Folder of the state, samples and logs; default: OUT.training.")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of encoded pictures; default: in the work folder.")] = None,
+    log_gates: Annotated[
+        bool,
+        typer.Option(
+            "--log-gates", help="Of freq_gate: read out the gates at every measure, and draw them at the end."
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there, and another run's state.")] = False,
     quiet: QuietFlag = False,
     json: JsonFlag = False,
@@ -44,13 +53,26 @@ def run(
         work=work,
         cache=cache,
         force=force,
+        log_gates=log_gates,
     )
     with (
         quietly(quiet),
         told_when_stopped(f"the last state is in {request.work_folder}; the same command goes on there"),
     ):
         trained = train_model(request)
+        if log_gates:
+            write_gate_figure(trained.facts["gates"]["low"], request.work_folder / GATES)
     print_json({"out": str(trained.folder), **trained.facts}) if json else say(describe_trained(trained))
+
+
+def write_gate_figure(low: list[list[float]], path: Path) -> None:
+    """The gates by block and bin, as a PNG."""
+    import numpy as np
+
+    from surgery.report.gate_figure import draw_gates
+    from surgery.report.plot_profile import render
+
+    write_whole(path, render(draw_gates(np.array(low)), "png"))
 
 
 def describe_trained(trained: "TrainedModel") -> str:

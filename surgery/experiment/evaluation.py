@@ -42,13 +42,14 @@ from surgery.experiment.rows import (
 )
 from surgery.experiment.run import Run, RunRequest, having_pipeline, open_run
 from surgery.experiment.scores import Score, notes_on_number, score_row
-from surgery.experiment.sights import Observed
+from surgery.experiment.sights import Observed, has_room_for_window
 from surgery.experiment.stages import Stage, checked_stages
 from surgery.experiment.targets import is_spec_name, read_targets
 from surgery.files import key_of_recipe
 from surgery.graph.apply import Variants
 from surgery.graph.shared_forward import DEFAULT_MEMORY
 from surgery.metrics.intervals import mean_interval
+from surgery.metrics.paired import SSIM_WINDOW_PX
 from surgery.metrics.pictures import PictureSet
 from surgery.pipelines.draw import OWN, Noise
 from surgery.pipelines.learn import learn_unless_known
@@ -278,6 +279,10 @@ def run_stage(
                 raise
             notes.append(f"no denoising error: {error}")
     bench.let_go_but([])
+    if not has_room_for_window(pictures[BASELINE]):
+        notes.append(
+            f"no SSIM: its window of {SSIM_WINDOW_PX} px does not fit into pictures of {pictures[BASELINE].size}"
+        )
     if NO_OP in pictures:
         notes += [note for note in notes_on_controls(pictures) if note not in notes]
     latencies: Mapping[str, Latency] = {}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 REAL_FEATURES = "features of real pictures, not their statistics alone"
 FIRST_EXTRACTOR = "the first extractor"
+ROOM_FOR_WINDOW = "pictures that SSIM's window fits into"
 HELP_WIDTH = 78
 LATENCY = "latency"
 BY_CHANCE = "so few pictures score better or worse by chance"
@@ -214,6 +215,7 @@ METRICS: tuple[MetricKind, ...] = (
     ),
     MetricKind(
         *("ssim", "SSIM", "SSIM", "SSIM", Sight.PIXELS, _ssim),
+        needs=frozenset({ROOM_FOR_WINDOW}),
         higher_is_better=True,
         is_paired=True,
         made_with="surgery, Wang et al. 2004",

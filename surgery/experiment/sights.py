@@ -8,10 +8,11 @@ from surgery.experiment.beside_real import BesideReal
 from surgery.experiment.denoising_error import DenoisingErrors
 from surgery.experiment.jury import Array, ImageJudge, Judges
 from surgery.experiment.latency import Latency
-from surgery.experiment.metric_table import FIRST_EXTRACTOR, REAL_FEATURES, Sight
+from surgery.experiment.metric_table import FIRST_EXTRACTOR, REAL_FEATURES, ROOM_FOR_WINDOW, Sight
 from surgery.metrics.extractors import Extractor
 from surgery.metrics.feature_cache import features_of
 from surgery.metrics.feature_sets import Features, Origin
+from surgery.metrics.paired import SSIM_WINDOW_PX
 from surgery.metrics.pictures import PictureSet
 
 
@@ -66,6 +67,11 @@ def has_sight(sight: Sight, judges: Judges) -> bool:
             assert_never(sight)
 
 
+def has_room_for_window(pictures: PictureSet) -> bool:
+    """Whether SSIM can be measured of pictures of this size."""
+    return min(pictures.size) >= SSIM_WINDOW_PX
+
+
 def views_of(sight: Sight, row: Observed) -> Iterator[View]:
     """One for each judge, in their order; none where there is none, or nothing to be seen."""
     if sight in (Sight.PREDICTIONS, Sight.TRUTH):
@@ -88,7 +94,8 @@ def _views_of_pictures(sight: Sight, row: Observed, pictures: PictureSet) -> Ite
         case Sight.TEXT:
             yield from _beside_text(row, pictures)
         case Sight.PIXELS:
-            yield View((pictures.all_pixels(), row.baseline.all_pixels()))
+            gives = {ROOM_FOR_WINDOW} if has_room_for_window(pictures) else set()
+            yield View((pictures.all_pixels(), row.baseline.all_pixels()), gives=frozenset(gives))
         case Sight.LPIPS:
             if judges.lpips is not None:
                 by, pixels = judges.lpips.origin, (pictures.all_pixels(), row.baseline.all_pixels())

@@ -2,7 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from surgery.dit import DiT, read_channel_gates
 
 CONFIG = """train: v1
 model: {conditioning: freq_gate, hidden_size: 16, num_layers: 3, num_attention_heads: 2, patch_size: 4}
@@ -20,7 +24,8 @@ def trained(surgery_command, tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     (folder / "train.yaml").write_text(CONFIG)
     said = surgery_command(
-        "train", folder / "train.yaml", "--out", folder / "out", "--steps", 2, "--seed", 3, "--device", "cpu", "--json"
+        *("train", folder / "train.yaml", "--out", folder / "out", "--steps", 2, "--seed", 3, "--device", "cpu"),
+        *("--log-gates", "--json"),
     )
     assert said.exit_code == 0, said.stderr
     return folder / "out", json.loads(said.stdout)
@@ -38,6 +43,29 @@ def test_gates_are_read_out_at_the_middles_of_the_bins(trained):
     gates = trained[1]["gates"]
     assert gates["shares"] == [0.25, 0.75] and [len(block) for block in gates["low"]] == [2, 2, 2]
     assert all(0 < value < 1 for block in gates["low"] for value in block)
+    model = DiT.from_pretrained(trained[0] / "transformer")
+    channels = read_channel_gates(model, [250, 750])
+    np.testing.assert_allclose(gates["low"], channels.mean(dim=-1), atol=1e-6)
+    np.testing.assert_allclose(gates["spread"], channels.std(dim=-1, correction=0), atol=1e-6)
+
+
+def test_logged_gates_are_kept_with_every_measure_and_drawn(trained):
+    """After each measure of the averaged weights; the last is of the weights that were kept, if these measured best."""
+    out, document = trained
+    course = document["gates"]["course"]
+    assert [one["step"] for one in course] == [0, 2] == [step for step, _ in document["validation"]["history"]]
+    best = next(one["low"] for one in course if one["step"] == document["validation"]["step"])
+    np.testing.assert_allclose(best, document["gates"]["low"], atol=1e-6)
+    assert set(document["validation"]["bins"]) == {"0.25", "0.75"}
+    with Image.open(out.parent / "out.training" / "gates.png") as drawn:
+        assert drawn.width > 200
+
+
+def test_gates_of_a_model_without_any_are_not_logged(surgery_command, tmp_path):
+    (tmp_path / "train.yaml").write_text(CONFIG.replace("freq_gate", "adaln_zero"))
+    said = surgery_command("train", tmp_path / "train.yaml", "--out", tmp_path / "out", "--log-gates")
+    assert said.exit_code == 1 and not (tmp_path / "out").exists()
+    assert "train.yaml:2:23: a DiT of conditioning adaln_zero has no gates to log; write freq_gate, or" in said.stderr
 
 
 def test_generate_draws_what_was_trained(trained, surgery_command, tmp_path):

@@ -109,6 +109,12 @@ def test_a_new_metric_is_in_table_figure_json_notes_and_help(tmp_path, monkeypat
     assert re.search(r"the baseline +brightness of +lower +2\n +pixels\n", help_text())
 
 
+@pytest.mark.parametrize(("side", "metrics"), [(10, ["psnr"]), (11, ["ssim", "psnr"])])
+def test_ssim_is_of_pictures_that_its_window_fits_into(side, metrics):
+    pictures = pictures_of_tensor(torch.zeros(2, 3, side, 64, dtype=torch.uint8))
+    assert [score.metric.kind for score in score_row(Observed(pictures, pictures, ("",) * 2, NOBODY))] == metrics
+
+
 def test_help_lists_all_metrics():
     """The lines that wrap are put together again."""
     printed = "".join(help_text().split())

@@ -8,12 +8,18 @@ from typing import Any
 from surgery.errors import InputError
 from surgery.files import expand_home, key_of_recipe
 from surgery.training.dit.config import SIDES, TrainConfig
+from surgery.training.dit.config_sections import MODEL_DEFAULTS
 from surgery.training.dit.pictures import DrawEmoji, Picture
+
+GATED = "freq_gate"  # the conditioning that has gates
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """`draw_emoji` hands over the emoji, where the config asks for them; the rest are the command's options."""
+    """`draw_emoji` hands over the emoji, where the config asks for them; the rest are the command's options.
+
+    With `log_gates` the gates are read out at every measure; raises SpecError where the config's model has none.
+    """
 
     config: TrainConfig
     out: Path
@@ -22,6 +28,16 @@ class TrainRequest:
     work: Path | None = None
     cache: Path | None = None
     force: bool = False
+    log_gates: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse to log gates of a model that has none, before anything is read."""
+        conditioning = self.config.model.get("conditioning", MODEL_DEFAULTS["conditioning"])
+        if self.log_gates and conditioning != GATED:
+            raise self.config.fault(
+                "model.conditioning",
+                f"a DiT of conditioning {conditioning} has no gates to log; write {GATED}, or leave --log-gates out",
+            )
 
     @property
     def work_folder(self) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusers import DDPMScheduler
 
-from surgery.dit.gates import read_gates
+from surgery.dit.gates import read_channel_gates
 from surgery.errors import InputError
 from surgery.experiment.run import library_versions
 from surgery.files import write_whole
@@ -19,13 +19,14 @@ from surgery.training.dit.built_pipeline import build_pipeline, labels_of
 from surgery.training.dit.components import hash_weights, load_autoencoder
 from surgery.training.dit.config import SPECTRAL, TrainConfig
 from surgery.training.dit.labels import Labels
+from surgery.training.dit.logged_gates import LoggedGates, course_of_gates, middles_of, without_gates
 from surgery.training.dit.noised_pictures import DenoisingLoss, HeldOutLoss, TrainingBatches
 from surgery.training.dit.pictures import read_pictures
 from surgery.training.dit.run_data import RunData, prepare_data, write_held_out
 from surgery.training.dit.sample_sheets import MAX_LABELS, SampleSheets
-from surgery.training.dit.train_request import TrainRequest, key_of, key_of_pictures, refuse_among_pictures
+from surgery.training.dit.train_request import GATED, TrainRequest, key_of, key_of_pictures, refuse_among_pictures
 from surgery.training.dit.trained_folder import TRAIN, write_trained
-from surgery.training.loop import ERROR, Trained, train_
+from surgery.training.loop import ERROR, Trained, Validate, train_
 from surgery.training.shelf import Shelf
 from surgery.training.state import NAME as STATE
 from surgery.written import Written, read_written, write_written
@@ -119,7 +120,7 @@ def _run_loop(request: TrainRequest, pipe: Any, data: RunData, accelerator: Any)
         pipe.transformer,
         batches=batches,
         loss_of=DenoisingLoss(settings.weights.get(SPECTRAL, 0.0)),
-        validate=held_out,
+        validate=_logging(held_out, request, scheduler),
         settings=settings,
         accelerator=accelerator,
         folder=request.work_folder,
@@ -134,18 +135,29 @@ def _sheets(request: TrainRequest, pipe: Any, labels: Labels) -> SampleSheets:
     return SampleSheets(pipe, names, config.sampling, config.settings.seed, config.settings.steps, folder)
 
 
-def _gates_of(model: Any, num_timesteps: int, bins: int) -> dict[str, Any]:
-    """How far the gates of each block are open to the low adapter at the middle of each bin; nothing without gates."""
-    if model.config.conditioning != "freq_gate":
+def _logging(held_out: HeldOutLoss, request: TrainRequest, scheduler: DDPMScheduler) -> Validate:
+    if not request.log_gates:
+        return held_out
+    return LoggedGates(held_out, request.config.validation.bins, scheduler.config.num_train_timesteps)
+
+
+def _gates_of(model: Any, num_timesteps: int, bins: int, trained: Trained) -> dict[str, Any]:
+    """How far the gates of each block are open to the low adapter at the middle of each bin, on the mean over channels
+    (`low`), and how far the channels go apart (`spread`, their standard deviation); nothing without gates. `course` has
+    `low` after so many steps, where it was logged.
+    """
+    if model.config.conditioning != GATED:
         return {}
-    middles = [(number + 0.5) / bins for number in range(bins)]
-    low = read_gates(model, [share * num_timesteps for share in middles])
-    return {"gates": {"shares": middles, "low": low.tolist()}}
+    middles = middles_of(bins)
+    gates = read_channel_gates(model, [share * num_timesteps for share in middles])
+    course = course_of_gates(trained.history, len(gates), bins)
+    read = {"shares": middles, "low": gates.mean(dim=-1).tolist(), "spread": gates.std(dim=-1, correction=0).tolist()}
+    return {"gates": {**read, **({"course": course} if course else {})}}
 
 
 def _facts_of(config: TrainConfig, pipe: Any, data: RunData, trained: Trained) -> dict[str, Any]:
     """What is known of a run, as plain data."""
-    best = trained.best.values
+    best = without_gates(trained.best.values)
     counted = Counter(data.pictures[number].label for number in data.split.learnt)
     model = {name: value for name, value in pipe.transformer.config.items() if not name.startswith("_")}
     return {
@@ -165,7 +177,7 @@ def _facts_of(config: TrainConfig, pipe: Any, data: RunData, trained: Trained) -
             "bins": {name: value for name, value in best.items() if name != ERROR},
             "history": [[measured.step, measured.error] for measured in trained.history],
         },
-        **_gates_of(pipe.transformer, pipe.scheduler.config.num_train_timesteps, config.validation.bins),
+        **_gates_of(pipe.transformer, pipe.scheduler.config.num_train_timesteps, config.validation.bins, trained),
         "settings": {
             **config.settings.to_json(),
             "batch_size": config.batch_size,
