@@ -106,7 +106,7 @@ GRAPH = (
         "if node in self.placed:",
         "graph/test_own_context.py",
     ),
-    Mutation("graph/replace.py", "tokens.mean(dim=-1,", "tokens.mean(dim=-2,", "graph/test_oracle.py"),
+    Mutation("graph/replace.py", "mean(dim=output.channel_dim,", "mean(dim=-2,", "graph/test_oracle.py"),
     Mutation(
         "graph/rewritten_forward.py",
         "if num_decisions or reads",

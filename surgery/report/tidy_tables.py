@@ -25,7 +25,7 @@ DIFFERENCE = ("difference", "difference_low", "difference_high", "difference_met
 COST = ("parameters", "bytes", "block_flops", "block_executions")
 ROW_COLUMNS = (*IDENTITY, *NUMBERS, *DIFFERENCE, "mark", *COST)
 PROMPT_COLUMNS = (*IDENTITY, "metric", "number", "prompt", "value")
-SHARES = tuple(f"{name.replace(' ', '_')}_share" for name in COSTS)
+SHARES = tuple("_".join([*name.split(), "share"]) for name in COSTS)
 TESTED_COLUMNS = (*IDENTITY, *NUMBERS[:-2], "level", *DIFFERENCE[:-1], "p_adjusted", *SHARES)
 
 Points = Iterable[Iterable[tuple[str, Any]]]  # of rows: the variables of each with their values
