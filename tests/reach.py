@@ -19,7 +19,7 @@ from pathlib import Path
 import diffusers
 import torch
 from hand_edits import NoHandEditError, find_chain, run_chain_by_hand
-from reach_page import REPLACE, SAME, Row, page_of
+from reach_page import REPLACE, SAME, Row, page_of, rows_of
 from replaced_by_hand import count_equal, offered_components
 from rounds_by_hand import run_rounds_by_hand
 from tiny_transformers import build_transformer, read_cases, transformer_call, transformer_classes
@@ -225,10 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("classes", nargs="*", default=list(transformer_classes()), help="default: all")
     parser.add_argument("--checkpoint", action="store_true", help="write pruned checkpoints, too")
     parser.add_argument("--out", type=Path, help="write the table to this file")
+    parser.add_argument("--update", action="store_true", help="keep what --out says of other classes")
     chosen = parser.parse_args(arguments)
     diffusers.logging.set_verbosity_error()
     os.environ["SURGERY_CACHE"] = tempfile.mkdtemp()  # what is known is found anew
-    rows: list[Row] = []
+    kept = rows_of(chosen.out.read_text()) if chosen.update else []
+    rows = [row for row in kept if row.class_name not in chosen.classes]
     for name in chosen.classes:
         try:
             rows += try_class(name, learns=True, with_checkpoints=chosen.checkpoint)
@@ -238,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         print(name, file=sys.stderr, flush=True)
         if chosen.out is not None:  # what is known so far
-            chosen.out.write_text(page_of(rows))
+            chosen.out.write_text(page_of(sorted(rows, key=lambda row: row.class_name)))
     print(page_of(rows))
     return int(any(row.faults for row in rows))
 

@@ -1,5 +1,6 @@
 """What was found of the classes of diffusers, as a page: the counts, a table with a row a stack, and the reasons."""
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,29 @@ class Row:
         """Note that an operation is refused, and why: in one line, without the folders of files."""
         self.answers[operation] = "refused"
         self.reasons[operation] = re.sub(r"[^\s:`]*/(?=[\w.]+:\d)", "", " ".join(reason.split()))
+
+
+def rows_of(page: str) -> list[Row]:
+    """The rows that a page tells of: what `page_of` wrote."""
+    lines = page.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| class |"))
+    columns = _cells(lines[start])[5:]
+    rows = []
+    for line in itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :]):
+        name, stack, known, traced, seconds, *answers = _cells(line)
+        said = {column: answer for column, answer in zip(columns, answers, strict=True) if answer}
+        rows.append(Row(name, stack, known, traced, float(seconds), said))
+    by_stack = {f"{row.class_name} {row.stack}": row for row in rows}
+    for line in lines[start + 2 + len(rows) :]:
+        where, _, said_of = line.removeprefix("* ").partition(": ")
+        operations, _, reason = said_of.partition(": ")
+        if reason:
+            by_stack[where].reasons.update(dict.fromkeys(operations.split(", "), reason))
+    return rows
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def is_right(answer: str) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 import reach
-from reach_page import REPLACE, SAME, Row, page_of
+from reach_page import REPLACE, SAME, Row, page_of, rows_of
 
 SAMPLE = {  # what each is here for
     "QwenImageTransformer2DModel": "whole",  # sizes in factories of torch
@@ -53,3 +53,5 @@ def test_the_page_tells_right_from_refused_and_wrong():
     assert any(line.startswith(f"* 3 classes: {counts.format(0, 1)}") for line in lines_with_aside)
     assert "* replace: on 2 classes, 5 of 6 components" in lines
     assert "* wrong: C" in lines
+    again = page_of(rows_of(page_of([right, refused, wrong])))
+    assert again.splitlines() == lines

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from surgery.anatomy.anatomy import Anatomy, Component, TokenOutput
 from surgery.plan.plan import ReplacedComponent
 from surgery.tracing.arguments import parameters_of_module
+from surgery.tracing.clone import bare_clone, without_memory
 
 Means = Mapping[str, Mapping[str, torch.Tensor]]  # one vector (channels,) a stream, of components by dotted name
 
@@ -26,6 +27,23 @@ class Replacement(nn.Module, ABC):
         super().__init__()
         self.component = component
         self.parameter_names = tuple(parameter_names)
+        self._replaced: tuple[nn.Module, ...] = ()  # within a tuple it is no submodule
+
+    def stand_for(self, original: nn.Module) -> Self:
+        """Answer what a forward asks a component for beside calling it (its `out_features`) as the original does."""
+        self._replaced = (bare_clone(original, without_memory),)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """An attribute of its own, or of the component that it stands for; a weight of that is none to compute with."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            replaced = self.__dict__.get("_replaced")
+            value = getattr(replaced[0], name) if replaced else None
+            if value is None or isinstance(value, torch.Tensor):
+                raise
+            return value
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The replaced outputs, in the structure that the component returns."""
@@ -97,6 +115,12 @@ def build_replacement(
 ) -> Replacement:
     """The stand-in of one kind (`zero`, `input`, `channel_mean`, `mean`) for `original`, on its device and dtype."""
     names = parameters_of_module(original)
+    return _stand_in(kind, component, names, means).stand_for(original)
+
+
+def _stand_in(
+    kind: str, component: Component, names: Sequence[str], means: Mapping[str, torch.Tensor] | None
+) -> Replacement:
     match kind:
         case "zero":
             return ZeroReplacement(component, names)
