@@ -58,7 +58,7 @@ def test_logged_gates_are_kept_with_every_measure_and_drawn(trained):
     np.testing.assert_allclose(best, document["gates"]["low"], atol=1e-6)
     assert set(document["validation"]["bins"]) == {"0.25", "0.75"}
     with Image.open(out.parent / "out.training" / "gates.png") as drawn:
-        assert drawn.width > 200
+        assert len(drawn.convert("RGB").getcolors(drawn.width * drawn.height)) > 3, "lines are drawn on it"
 
 
 def test_gates_of_a_model_without_any_are_not_logged(surgery_command, tmp_path):
