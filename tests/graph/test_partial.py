@@ -219,9 +219,10 @@ def test_without_operations_it_is_the_model_to_the_bit(run):
 
 
 def test_it_is_said_once_with_the_line_that_can_not_be_traced():
+    """Of two decisions on contents the second: the first hangs on what is given, and could be worked out."""
     variant = edit(Reads().eval(), "skip: 'blocks[1]'")
     with torch.no_grad():
-        with pytest.warns(PartialTraceWarning, match=r"test_partial.py:\d+: `length = int\(hidden_states.sum\(\) > 0"):
+        with pytest.warns(PartialTraceWarning, match=r"test_partial.py:\d+: `return .*text.detach\(\).sum\(\)\) > 0"):
             variant(*inputs())
         variant(*inputs(1))  # warnings are errors here
     source = source_of_variant(variant)
