@@ -37,7 +37,8 @@ def test_a_config_of_the_repository_is_whole_and_has_a_title(path):
     config = load_config(path)
     assert config.title and config.model["conditioning"] in path.stem
     assert (config.data.pictures in SIDES) == (path.parent.name in SIDES)
-    assert bool(config.settings.weights) == (config.model["conditioning"] == "freq_gate")
+    is_gated = config.model["conditioning"] == "freq_gate" and not path.stem.endswith("plain")
+    assert bool(config.settings.weights) == is_gated
 
 
 def test_all_conditionings_are_compared_on_each_kind_of_picture():
