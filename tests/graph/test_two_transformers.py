@@ -2,12 +2,21 @@
 
 import pytest
 import torch
+from built_once import building_once
 from two_transformers import CALL, LAYERS, LAYERS_2, draw, wan_pipeline
 
 import surgery
 from surgery.errors import InputError, NotYetError, SpecError
 from surgery.pipelines.noised import predict_noised
 from surgery.spec.load import read_spec
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models_are_read_and_traced_once():
+    """How a forward is traced is seen in test_variant.py and test_oracle.py."""
+    with building_once():
+        yield
+
 
 ALL, ALL_2 = tuple(range(LAYERS)), tuple(range(LAYERS_2))
 
