@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from answer import MEASURES, Facts, baseline_of, judge_cut, measured, of_config, variants_of
+from answer import MEASURES, Facts, baseline_of, compare, judge_cut, loss_of, measured, of_config, variants_of
 from models import FOUR, OTHERS
 
 from surgery.metrics.intervals import Interval, mean_interval
 
 CUTS = {"skips": "a block skipped", "components": "a component silenced", "painters": "the middle rebuilt"}
+GATE = (("freq_gate", "adaln_zero"), ("freq_gate", "adaln_zero_wide"), ("freq_gate", "freq_gate_plain"))
 DIGITS = {"error": 3, "right": 1, "frechet": 0}  # behind the point
 Found = Mapping[str, Any]
 
@@ -20,6 +21,7 @@ def all_tables(found: Found) -> dict[str, str]:
         "lost": lost_table(found["models"]),
         "verdicts": verdict_table(found["models"]),
         "painters": painters_table(found["models"]),
+        "gate": gate_table(found["models"]),
         "adapters": adapters_table(found["models"]),
     }
 
@@ -95,6 +97,18 @@ def adapters_table(models: Sequence[Facts]) -> str:
         rows.append(cells)
     head = ["adapter, when", *(f"{config}: {what}" for config in gated for what in ("error", "right"))]
     return markdown(head, rows)
+
+
+def gate_table(models: Sequence[Facts]) -> str:
+    """By how much more the gate has of each number than what it is compared with, seed by seed."""
+    rows = []
+    for one, other in GATE:
+        if not of_config(models, one) or not of_config(models, other):
+            continue
+        lost = [compare(models, one, other, lambda model, cut=cut: loss_of(model, cut, "error")) for cut in CUTS]
+        held_out = compare(models, one, other, lambda model: float(model["loss"]))
+        rows.append([f"{one} - {other}", interval_text(held_out, 4), *(interval_text(each, 3) for each in lost)])
+    return markdown(["difference", "held-out loss", *CUTS.values()], rows)
 
 
 def _loss_text(models: Sequence[Facts], cut: str, measure: str, config: str) -> str:
