@@ -31,19 +31,18 @@ class Replacement(nn.Module, ABC):
 
     def stand_for(self, original: nn.Module) -> Self:
         """Answer what a forward asks a component for beside calling it (its `out_features`) as the original does."""
-        self._replaced = (bare_clone(original, without_memory),)
+        self._replaced = (_without_weights(original),)
         return self
 
     def __getattr__(self, name: str) -> Any:
-        """An attribute of its own, or of the component that it stands for; a weight of that is none to compute with."""
+        """An attribute of its own, or of the component that it stands for, whose weights are gone."""
         try:
             return super().__getattr__(name)
         except AttributeError:
             replaced = self.__dict__.get("_replaced")
-            value = getattr(replaced[0], name) if replaced else None
-            if value is None or isinstance(value, torch.Tensor):
+            if not replaced or not hasattr(replaced[0], name):
                 raise
-            return value
+            return getattr(replaced[0], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The replaced outputs, in the structure that the component returns."""
@@ -116,6 +115,15 @@ def build_replacement(
     """The stand-in of one kind (`zero`, `input`, `channel_mean`, `mean`) for `original`, on its device and dtype."""
     names = parameters_of_module(original)
     return _stand_in(kind, component, names, means).stand_for(original)
+
+
+def _without_weights(component: nn.Module) -> nn.Module:
+    """A copy without tensors: they would not follow casts and moves of the model, and none may be computed with."""
+    copy = bare_clone(component, without_memory)
+    for part in copy.modules():
+        for name, _ in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+            delattr(part, name)
+    return copy
 
 
 def _stand_in(
