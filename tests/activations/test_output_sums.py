@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from tiny_transformers import build_transformer, transformer_call
 
 from surgery.activations import output_sums
 from surgery.activations.branches import weigh_tokens
 from surgery.activations.output_sums import OutputSums
+from surgery.activations.recorder import Recorder
+from surgery.anatomy.from_model import read_anatomy
 
 BRANCHES = ("unconditional", "unconditional", "conditional")
 TOKENS = {"image": 5, "text": 3}
@@ -178,3 +181,20 @@ def test_an_output_without_tokens_counts_nothing():
         sums.add(("blocks.0.attn", "text"), torch.ones(3, 0, 4), weigh_image)
         sums.count_waiting()
     assert {moments.count for moments in sums.moments().values()} == {0}
+
+
+def test_the_mean_of_a_picture_is_that_of_its_places():
+    model = build_transformer("SanaTransformer2DModel").double()
+    given = transformer_call("SanaTransformer2DModel")
+    call = {name: value.double() if value.is_floating_point() else value for name, value in given.items()}
+    kept = []
+    recorder = Recorder(model, read_anatomy(model), num_bins=1)
+    handle = model.transformer_blocks[1].ff.register_forward_hook(lambda *given: kept.append(given[-1]))
+    with torch.no_grad(), recorder:
+        model(**call)
+        recorder.settle(0.5)
+    handle.remove()
+    moments = recorder.profile({}).components["transformer_blocks.1.ff", "hidden_states", "conditional"]
+    rows, _, height, width = kept[0].shape
+    assert moments.count == rows * height * width
+    np.testing.assert_allclose(moments.mean, kept[0].mean(dim=(0, 2, 3)), rtol=1e-10, atol=1e-13)
