@@ -46,3 +46,14 @@ def test_weights_and_what_is_not_there_are_refused(stand_in):
         linear.weight  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'weight'"):
         stand_in.conv.weight  # noqa: B018
+
+
+def test_a_picture_is_replaced_along_its_channels():
+    known = Component("c", "Conv2d", 20, (TokenOutput("input", 4, 4, 1),))
+    picture, mean = torch.randn(2, 4, 3, 3), torch.arange(4.0)
+    made = {kind: build_replacement(kind, known, nn.Conv2d(4, 4, 1)) for kind in ("zero", "input", "channel_mean")}
+    made["mean"] = build_replacement("mean", known, nn.Conv2d(4, 4, 1), {"input": mean})
+    assert torch.equal(made["zero"](picture), torch.zeros_like(picture))
+    assert torch.equal(made["input"](picture), picture)
+    assert torch.equal(made["channel_mean"](picture)[:, 2], picture.mean(dim=1))
+    assert torch.equal(made["mean"](picture), mean[None, :, None, None].expand(2, 4, 3, 3))
