@@ -37,6 +37,20 @@ def test_an_operation_is_what_the_edit_by_hand_gives(name):
     assert {answer for row in rows for answer in row.answers.values()} == {"yes"}
 
 
+ON_DISK = {  # what the meta device does not tell of them
+    "MiniMaxMusic3RVQDepthDecoder": "a table of positions that is too short for most sizes",
+    "NucleusMoEImageTransformer2DModel": "heads that become none, and a list with a value a layer that no tensor shows",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * ("Nucleus" in name)) for name in ON_DISK]
+)
+def test_a_small_model_is_one_that_runs_with_numbers(name):
+    row = reach.try_class(name, operations=[], with_checkpoints=True)[0]
+    assert row.answers == {"skip on disk": "yes", "repeat on disk": "yes"}, row.reasons
+
+
 def test_the_page_tells_right_from_refused_and_wrong():
     right = Row("A", "blocks", "row", "whole", 0.5, {**dict.fromkeys(reach.OPERATIONS, "yes"), REPLACE: "3 of 3"})
     refused = Row("B", "blocks", "config", "in part", 1.0, {SAME: "yes"})

@@ -1,10 +1,12 @@
 """Which fields of a config count or list the layers of a stack: found by changing them and building the class again.
 
 There is no table of model classes here. A field counts a stack if the stack's length follows it; it lists layers if
-taking one number out of it changes that block; it holds a value a layer if swapping two values changes their blocks;
-it counts the first or the last blocks, which are of another kind, if one more or less of it changes the block there.
+taking one number out of it changes that block; it holds a value a layer if swapping two values changes their blocks, or
+if the class wants one value more of it for one block more; it counts the first or the last blocks, which are of another
+kind, if one more or less of it changes the block there.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from torch import nn
 
 from surgery.errors import InputError, RefusedError
 
+MAX_CHOICES = 64  # of lists that must be as long as a stack: all sets of six
 Build = Callable[[Mapping[str, Any]], nn.Module]  # a config -> the class on the meta device; InputError where it can't
 Signature = tuple[Any, ...]
 
@@ -62,6 +65,9 @@ def find_config_fields(config: Mapping[str, Any], build: Build, orders: Mapping[
         if len(order) != len(blocks):
             counts[stack], needed = _find_count(config, build, stack, len(blocks), values[stack])
             values[stack] += needed
+        elif any(not _is_uniform(config[name]) for name in _lists_as_long(config, len(blocks), values[stack])):
+            with contextlib.suppress(RefusedError):  # it has no such field, and no list by which to count
+                values[stack] += _find_count(config, build, stack, len(blocks), values[stack])[1]
         count = {stack: counts[stack]} if stack in counts else {}
         own = ConfigFields(count, {stack: lists[stack]}, {stack: values[stack]})
         after = _try_build(config, edit_config(config, own, orders), build)
@@ -107,12 +113,16 @@ def signatures(model: nn.Module, stack: str) -> list[Signature]:
 def _find_count(
     config: Mapping[str, Any], build: Build, stack: str, length: int, values: Sequence[str]
 ) -> tuple[str, tuple[str, ...]]:
-    """The field that a stack's length follows, and a list that must be as long, though all its values are the same."""
+    """The field that a stack's length follows, and the lists that must be as long, though no tensor shows their values.
+
+    One block more is tried first: a class that has values enough for fewer blocks may not say that it has too many.
+    """
     numbers = [name for name, value in config.items() if type(value) is int and value > 0]
-    alike = [name for name, value in config.items() if _is_uniform(value, length)]
-    choices: list[tuple[str, ...]] = [(), *((name,) for name in alike)]
+    others = _lists_as_long(config, length, values)
+    sets = itertools.chain.from_iterable(itertools.combinations(others, size) for size in range(len(others) + 1))
+    choices = list(itertools.islice(sets, MAX_CHOICES))
     for name in sorted(numbers, key=lambda name: config[name] != length):  # likely ones first
-        for step, needed in itertools.product((-1, 1), choices if config[name] == length else [()]):
+        for step, needed in itertools.product((1, -1), choices if config[name] == length else [()]):
             lists = {listed: _resize(config[listed], step) for listed in (*values, *needed)}
             model = _try_build(config, {name: config[name] + step, **lists}, build)
             if model is not None and len(signatures(model, stack)) == length + step:
@@ -122,8 +132,17 @@ def _find_count(
     )
 
 
-def _is_uniform(value: Any, length: int) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == length and all(item == value[0] for item in value)
+def _lists_as_long(config: Mapping[str, Any], length: int, known: Sequence[str]) -> tuple[str, ...]:
+    """The lists with as many values as a stack has blocks, but for those of which it is known what they are."""
+    return tuple(
+        name
+        for name, value in config.items()
+        if isinstance(value, (list, tuple)) and len(value) == length and name not in known
+    )
+
+
+def _is_uniform(values: Sequence[Any]) -> bool:
+    return all(item == values[0] for item in values)
 
 
 def _resize(values: Sequence[Any], step: int) -> list[Any]:

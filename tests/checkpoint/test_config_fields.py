@@ -45,6 +45,35 @@ def test_a_list_with_a_value_a_layer_grows_and_shrinks_with_the_stack(widths):
     assert changed == {"depth": 2, "wide": [1], "widths": [widths[2], widths[1]]}
 
 
+class Rated(nn.Module):
+    """A value a layer that no tensor shows, read by number; and a list that is as long by chance."""
+
+    def __init__(self, depth, rates, more_rates, axes):
+        super().__init__()
+        try:
+            self.blocks = nn.ModuleList([nn.Linear(4, 4) for _ in range(depth)])
+            for number, block in enumerate(self.blocks):
+                block.rates = rates[number], more_rates[number]
+        except IndexError:
+            raise InputError("a rate a layer") from None
+        if sum(axes) != 16:
+            raise InputError("axes of a head of 16")
+
+
+def build_rated(config):
+    return Rated(**config)
+
+
+@pytest.mark.parametrize("order", [[2, 0, 1], [0, 2], [0, 1, 1, 2]], ids=["moved", "fewer", "more"])
+def test_values_a_layer_that_no_tensor_shows_follow_their_layers(order):
+    config = {"depth": 3, "rates": [8.0, 4.0, 2.0], "more_rates": [1, 1, 1], "axes": [8, 4, 4]}
+    changed = edit_config(config, find_config_fields(config, build_rated, {"blocks": order}), {"blocks": order})
+    assert changed["rates"] == [config["rates"][layer] for layer in order]
+    assert len({**config, **changed}["more_rates"]) >= len(order)
+    assert "axes" not in changed
+    build_rated({**config, **changed})
+
+
 def test_a_stack_that_no_field_counts_can_not_change_its_length():
     with pytest.raises(RefusedError, match="no field of the config sets the length of fixed, so a stock class can't"):
         find_config_fields(CONFIG, build, {"fixed": [0, 1]})
