@@ -1,6 +1,7 @@
 """Rows tried on a model: forwards on the meta device, without weights, and how far each came before it failed.
 
-The stacks are cut to their first and last block: what a forward takes does not hang on how many there are.
+Of each stack the first block of a kind is run, and the last of all: what a forward takes does not hang on how many
+there are.
 """
 
 import logging
@@ -52,7 +53,10 @@ class Trials:
 
 
 def with_few_blocks(model: nn.Module) -> nn.Module:
-    """The model with the first and the last block of each of its stacks; it shares all else with the original."""
+    """The model with the last block of each of its stacks and the first of each kind: of one class and shapes.
+
+    It shares all else with the original. A UNet, each of whose blocks has channels of its own, keeps them all.
+    """
     cut = twin_with_own_children(model)
     for name in find_stack_names(model):
         parent = cut
@@ -61,9 +65,15 @@ def with_few_blocks(model: nn.Module) -> nn.Module:
             parent.add_module(part, twin_with_own_children(parent.get_submodule(part)))
             parent = parent.get_submodule(part)
         blocks = list(model.get_submodule(name).children())
-        if len(blocks) > 2:
-            parent.add_module(last, nn.ModuleList([blocks[0], blocks[-1]]))
+        kinds = {_kind_of(block): number for number, block in reversed(list(enumerate(blocks)))}
+        kept = sorted({*kinds.values(), len(blocks) - 1})
+        if len(kept) < len(blocks):
+            parent.add_module(last, nn.ModuleList(blocks[number] for number in kept))
     return cut
+
+
+def _kind_of(block: nn.Module) -> tuple[Any, ...]:
+    return type(block), tuple((name, value.shape) for name, value in block.state_dict().items())
 
 
 class _Counter(TorchFunctionMode):

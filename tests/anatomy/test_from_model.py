@@ -312,16 +312,17 @@ def test_weights_that_go_through_a_stack_are_read_as_any_stream(monkeypatch):
 
 def test_a_unet_has_no_stack_that_is_promised_to_be_editable_and_is_not():
     """Its blocks hand pictures on by lists of skip connections, which no block takes as the one before gave them."""
-    sizes = {"block_out_channels": (32, 64), "cross_attention_dim": 16, "norm_num_groups": 8, "layers_per_block": 1}
-    model = diffusers.UNet2DConditionModel(
+    sizes = {"block_out_channels": (16, 32, 64), "cross_attention_dim": 16, "norm_num_groups": 8}
+    model = diffusers.UNet2DConditionModel(  # of three blocks, none of which can be left out to find a call
         sample_size=8,
         attention_head_dim=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         **sizes,
     )
     stacks = {stack.name: stack for stack in read_anatomy(model).stacks}
-    assert stacks["up_blocks"].refusal.startswith("its blocks change the shape of hidden_states, from 2x64x4x4 to ")
+    assert stacks["up_blocks"].refusal.startswith("its blocks change the shape of hidden_states, from 2x64x2x2 to ")
     spec = read_spec('surgery: v1\noperations:\n  - skip: "up_blocks[1]"\n')
     with pytest.raises(SpecError, match="up_blocks can't be edited"):
         lower_spec(spec, read_anatomy(model))
