@@ -1,7 +1,8 @@
 """The arguments of a pipeline's call -> those with which it can be asked about its guidance, for two other prompts."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +13,8 @@ from surgery.pipelines.guidance import PROBES
 
 Answer = TypeVar("Answer")
 
-LEFT_OUT = ("self", CLASS_LABELS, "generator", "latents", "output_type", "return_dict", "num_images_per_prompt")
+LEFT_OUT = ("self", CLASS_LABELS, "generator", "latents", "output_type", "return_dict")
+NUM_OF_A_PROMPT = re.compile(r"num_\w+_per_prompt")  # images, videos, waveforms
 NEGATIVE = "negative_"
 
 
@@ -28,19 +30,27 @@ def arguments_of_call(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
 def first_answer(ask: Callable[[dict[str, Any]], Answer], arguments: Mapping[str, Any]) -> Answer:
     """What a pipeline says to a call that is laid out like the one with these arguments.
 
-    Some take one picture for all prompts, some want one for each; each way is tried.
+    Some take one picture, or one negative text, for all prompts; some want one for each. Each way is tried.
 
     Raises:
-        InputError: it refuses both.
+        InputError: it refuses all; what is said is of the first.
     """
-    call = probe_call(arguments)
-    pictures = {name: value for name, value in call.items() if _is_picture(value)}
-    try:
-        return ask(call)
-    except InputError:
-        if not pictures:
-            raise
-        return ask({**call, **{name: [value] * len(PROBES) for name, value in pictures.items()}})
+    failure: InputError | None = None
+    for call in _ways_to_call(probe_call(arguments)):
+        try:
+            return ask(call)
+        except InputError as error:
+            failure = failure or error
+    assert failure is not None, "there is one way at least"
+    raise failure
+
+
+def _ways_to_call(call: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A call with one picture and one negative text for all prompts, and with one of either, or of both, for each."""
+    texts = tuple(name for name, value in call.items() if name.startswith(NEGATIVE) and value is not None)
+    pictures = tuple(name for name, value in call.items() if _is_picture(value))
+    for names in dict.fromkeys(((), texts, pictures, texts + pictures)):
+        yield {**call, **{name: [call[name]] * len(PROBES) for name in names}}
 
 
 def _is_picture(value: Any) -> bool:
@@ -53,7 +63,8 @@ def probe_call(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The call that is laid out alike: without its prompts, noise and callbacks; negative prompts as one for all."""
     kept: dict[str, Any] = {}
     for name, value in arguments.items():
-        if name in LEFT_OUT or name.startswith(("prompt", "pooled_prompt", "callback", "ip_adapter")):
+        is_of_prompts = name.startswith(("prompt", "pooled_prompt", "callback", "ip_adapter"))
+        if name in LEFT_OUT or is_of_prompts or NUM_OF_A_PROMPT.fullmatch(name):
             continue
         if name.startswith(NEGATIVE) and value is not None:
             kept[f"{NEGATIVE}prompt"] = ""  # what it says changes nothing of the layout, that there is one does

@@ -6,6 +6,7 @@ few steps while its transformer only notes what it is given, and its scheduler w
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
@@ -100,14 +101,18 @@ def _note_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[list[float], list[d
         pending.append({name: number for name, value in named.items() if (number := _number(value)) is not None})
         return nothing_predicted(named)
 
+    signature = inspect.signature(pipe.scheduler.step)
+
     @functools.wraps(pipe.scheduler.step)  # pipelines look at its signature
-    def stay(_output: Any, timestep: Any, sample: Any, *_args: Any, return_dict: bool = True, **_kwargs: Any) -> Any:
-        shares.append(float(timestep) / num_train)
+    def stay(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind_partial(*args, **kwargs).arguments  # not every scheduler has them in the same order
+        shares.append(float(given["timestep"]) / num_train)
         noted.append(pending[-1] if pending else {})
         pending.clear()
         if len(shares) == NUM_PROBES:
             raise StopSampling
-        return SimpleNamespace(prev_sample=sample) if return_dict else (sample,)
+        sample = given["sample"]
+        return SimpleNamespace(prev_sample=sample) if given.get("return_dict", True) else (sample, sample)
 
     prompts = CLASSES if is_class_conditional(pipe) else PROBES
     left_out = ("timesteps", "sigmas", "num_inference_steps")
