@@ -5,27 +5,38 @@ They have no decoders where a pipeline does without: latents are compared.
 
 import functools
 
+import diffusers
 import torch
 from diffusers import (
-    AutoencoderKLCogVideoX,
+    AutoencoderKLFlux2,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
     HunyuanImagePipeline,
     LTXPipeline,
     Lumina2Pipeline,
     QwenImagePipeline,
     SanaPipeline,
+    WanImageToVideoPipeline,
     ZImagePipeline,
 )
 from diffusers.guiders import AdaptiveProjectedMixGuidance
+from PIL import Image
 from pipelines import tiny_t5, tiny_tokenizer
-from tiny_transformers import build_transformer
-from transformers import Gemma2Config, Gemma2Model, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-from transformers import Qwen3Config, Qwen3Model
+from tiny_transformers import read_cases
+from transformers import (
+    Gemma2Config,
+    Gemma2Model,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+)
 from two_transformers import CALL as WAN_CALL
-from two_transformers import wan_pipeline
+from two_transformers import LAYERS, LAYERS_2, wan_pipeline, wan_transformer
 
 VOCABULARY = 1202
 CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -48,6 +59,16 @@ def qwen_vl(width):
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=seen)).eval()
 
 
+def transformer(name, *, seed=0, **changes):
+    """The tiny transformer of a class, with random weights in every layer."""
+    torch.manual_seed(seed)
+    model = getattr(diffusers, name).from_config({**read_cases()[name]["config"], **changes}).eval()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(torch.randn(value.shape) * 0.1)
+    return model
+
+
 def flow_matching():
     return FlowMatchEulerDiscreteScheduler()
 
@@ -57,7 +78,7 @@ def _sana():
         tokenizer=tiny_tokenizer(16),
         text_encoder=language_model(Gemma2Config, Gemma2Model, 8),
         vae=None,
-        transformer=build_transformer("SanaTransformer2DModel"),
+        transformer=transformer("SanaTransformer2DModel"),
         scheduler=DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, final_sigmas_type="zero"
         ),
@@ -70,7 +91,7 @@ def _lumina2():
         tokenizer=tiny_tokenizer(64),
         text_encoder=language_model(Gemma2Config, Gemma2Model, 32),
         vae=None,
-        transformer=build_transformer("Lumina2Transformer2DModel"),
+        transformer=transformer("Lumina2Transformer2DModel", num_refiner_layers=1),
         scheduler=flow_matching(),
     )
     return pipe, {**SIZE, "max_sequence_length": 64, "guidance_scale": 4.0}
@@ -81,7 +102,7 @@ def _qwen():
         tokenizer=tiny_tokenizer(64),
         text_encoder=qwen_vl(16),
         vae=None,
-        transformer=build_transformer("QwenImageTransformer2DModel"),
+        transformer=transformer("QwenImageTransformer2DModel"),
         scheduler=flow_matching(),
     )
     return pipe, {**SIZE, "true_cfg_scale": 4.0, "negative_prompt": ["blurred", "blurred"]}
@@ -94,10 +115,30 @@ def _z_image():
         tokenizer=tokenizer,
         text_encoder=language_model(Qwen3Config, Qwen3Model, 16),
         vae=None,
-        transformer=build_transformer("ZImageTransformer2DModel"),
+        transformer=transformer("ZImageTransformer2DModel", n_refiner_layers=1),
         scheduler=flow_matching(),
     )
     return pipe, {**SIZE, "guidance_scale": 4.0}
+
+
+def _klein():
+    """FLUX.2 takes pictures before its prompts."""
+    tokenizer = tiny_tokenizer(64)
+    tokenizer.chat_template = CHAT
+    pipe = Flux2KleinPipeline(
+        tokenizer=tokenizer,
+        text_encoder=language_model(Qwen3Config, Qwen3ForCausalLM, 8),
+        vae=AutoencoderKLFlux2(latent_channels=4, block_out_channels=(4,) * 4, norm_num_groups=2).eval(),
+        transformer=transformer(
+            "Flux2Transformer2DModel",
+            in_channels=16,
+            joint_attention_dim=3 * 8,
+            timestep_guidance_channels=8,
+            guidance_embeds=False,
+        ),
+        scheduler=flow_matching(),
+    )
+    return pipe, {**SIZE, "guidance_scale": 4.0, "text_encoder_out_layers": (0, 1, 2)}
 
 
 def _cogvideox():
@@ -105,7 +146,7 @@ def _cogvideox():
         tokenizer=tiny_tokenizer(16),
         text_encoder=tiny_t5(8),
         vae=None,
-        transformer=build_transformer("CogVideoXTransformer3DModel"),
+        transformer=transformer("CogVideoXTransformer3DModel"),
         scheduler=CogVideoXDDIMScheduler(),
     )
     return pipe, {**SIZE, "max_sequence_length": 8, "num_frames": 5, "guidance_scale": 4.0}
@@ -118,7 +159,7 @@ def _hunyuan_image():
         tokenizer_2=tiny_tokenizer(64),
         text_encoder_2=tiny_t5(12),
         vae=None,
-        transformer=build_transformer("HunyuanImageTransformer2DModel"),
+        transformer=transformer("HunyuanImageTransformer2DModel"),
         scheduler=flow_matching(),
         guider=AdaptiveProjectedMixGuidance(),
     )
@@ -131,7 +172,7 @@ def _ltx():
         tokenizer=tiny_tokenizer(16),
         text_encoder=tiny_t5(16),
         vae=None,
-        transformer=build_transformer("LTXVideoTransformer3DModel"),
+        transformer=transformer("LTXVideoTransformer3DModel"),
         scheduler=flow_matching(),
     )
     return pipe, {**SIZE, "num_frames": 9, "guidance_scale": 4.0}
@@ -147,6 +188,21 @@ def _wan_pair():
     return wan_pipeline(), {**WAN_CALL, "guidance_scale_2": 2.0}
 
 
+def _wan_video_of_picture(num_channels=4 + 4 + 4, **config):
+    """Its transformers are given the latents with a mask and the picture beside them, or a time for each token."""
+    base = wan_pipeline()
+    has_two = config.get("boundary_ratio") is not None
+    pipe = WanImageToVideoPipeline(
+        **{name: base.components[name] for name in ("tokenizer", "text_encoder", "vae", "scheduler")},
+        transformer=wan_transformer(LAYERS, 1, num_channels),
+        transformer_2=wan_transformer(LAYERS_2, 2, num_channels) if has_two else None,
+        image_processor=None,
+        image_encoder=None,
+        **config,
+    )
+    return pipe, {**WAN_CALL, "num_frames": 5, "image": Image.new("RGB", (16, 16), "teal")}
+
+
 FAMILIES = {
     "sana": _sana,
     "lumina2": _lumina2,
@@ -157,6 +213,9 @@ FAMILIES = {
     "ltx": _ltx,
     "wan": _wan,
     "wan-pair": _wan_pair,
+    "wan-picture": functools.partial(_wan_video_of_picture, boundary_ratio=0.7),
+    "wan-tokens": functools.partial(_wan_video_of_picture, 4, expand_timesteps=True),
+    "klein": _klein,
 }
 
 
@@ -173,4 +232,5 @@ def draw_family(pipe, call, *, count=2, each=1):
     """The latents that a pipeline draws of a few prompts, `each` of every one."""
     prompts = ["a red apple", "two blue birds on a wire"]
     noise = [torch.Generator().manual_seed(number) for number in range(count * each)]
-    return torch.as_tensor(pipe(prompts[:count], generator=noise, output_type="latent", return_dict=False, **call)[0])
+    given = {"prompt": prompts[:count], "generator": noise, "output_type": "latent", "return_dict": False, **call}
+    return torch.as_tensor(pipe(**given)[0])

@@ -21,9 +21,11 @@ STACKS |= {"auraflow": ("single_transformer_blocks", 4), "dit": ("transformer_bl
 STACKS |= dict.fromkeys(("sana", "qwen", "cogvideox", "ltx"), ("transformer_blocks", 4))
 STACKS |= {"lumina2": ("layers", 4), "z-image": ("layers", 4), "hunyuan-image": ("single_transformer_blocks", 4)}
 STACKS |= {"wan": ("blocks", 4), "wan-pair": ("*/blocks", 3)}
+STACKS |= {"wan-picture": ("*/blocks", 3), "wan-tokens": ("blocks", 4), "klein": ("single_transformer_blocks", 4)}
 LAYOUTS = {"demo": "uc", "sd3": "uc", "auraflow": "uc", "dit": "cu", "flux": "c"}  # u: half of the rows unconditional
 LAYOUTS |= {"sana": "uc", "cogvideox": "uc", "ltx": "uc", "z-image": "cu"}
-LAYOUTS |= dict.fromkeys(("lumina2", "qwen", "hunyuan-image", "wan", "wan-pair"), "c,u")  # two calls in a step
+SEPARATE = ("lumina2", "qwen", "hunyuan-image", "wan", "wan-pair", "wan-picture", "wan-tokens", "klein")
+LAYOUTS |= dict.fromkeys(SEPARATE, "c,u")  # two calls in a step
 BRANCHES = {"u": "unconditional", "c": "conditional"}
 
 

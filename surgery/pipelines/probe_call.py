@@ -2,20 +2,21 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
 
 from surgery.errors import InputError
-from surgery.pipelines.conditions import CLASS_LABELS
-from surgery.pipelines.guidance import PROBES
+from surgery.pipelines.conditions import CLASS_LABELS, PROMPT
+from surgery.pipelines.probes import NEGATIVE, embeddings_of_probes, is_embedded, is_encoded, is_of_texts
 
 Answer = TypeVar("Answer")
 
 LEFT_OUT = ("self", CLASS_LABELS, "generator", "latents", "output_type", "return_dict")
+LEFT_OUT_KINDS = ("callback", "ip_adapter")
 NUM_OF_A_PROMPT = re.compile(r"num_\w+_per_prompt")  # images, videos, waveforms
-NEGATIVE = "negative_"
 
 
 def arguments_of_call(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,44 +31,36 @@ def arguments_of_call(pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
 def first_answer(ask: Callable[[dict[str, Any]], Answer], arguments: Mapping[str, Any]) -> Answer:
     """What a pipeline says to a call that is laid out like the one with these arguments.
 
-    Some take one picture, or one negative text, for all prompts; some want one for each. Each way is tried.
+    Of a call with embeddings it is asked with such, or, where it refuses those, with prompts.
 
     Raises:
-        InputError: it refuses all; what is said is of the first.
+        InputError: it refuses both; what is said is of the first.
     """
-    failure: InputError | None = None
-    for call in _ways_to_call(probe_call(arguments)):
-        try:
-            return ask(call)
-        except InputError as error:
-            failure = failure or error
-    assert failure is not None, "there is one way at least"
-    raise failure
+    call = probe_call(arguments)
+    try:
+        return ask(call)
+    except InputError:
+        if is_embedded(call):
+            with suppress(InputError):
+                return ask(probe_call(arguments, with_embeddings=False))
+        raise
 
 
-def _ways_to_call(call: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A call with one picture and one negative text for all prompts, and with one of either, or of both, for each."""
-    texts = tuple(name for name, value in call.items() if name.startswith(NEGATIVE) and value is not None)
-    pictures = tuple(name for name, value in call.items() if _is_picture(value))
-    for names in dict.fromkeys(((), texts, pictures, texts + pictures)):
-        yield {**call, **{name: [call[name]] * len(PROBES) for name in names}}
+def probe_call(arguments: Mapping[str, Any], *, with_embeddings: bool = True) -> dict[str, Any]:
+    """The call that is laid out alike: without its prompts, noise and callbacks; negative prompts as one for all.
 
-
-def _is_picture(value: Any) -> bool:
-    from PIL import Image
-
-    return isinstance(value, Image.Image)
-
-
-def probe_call(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The call that is laid out alike: without its prompts, noise and callbacks; negative prompts as one for all."""
+    Of a call with embeddings, those of two probes are in their place.
+    """
+    is_of_embeddings = with_embeddings and arguments.get(PROMPT) is None and is_embedded(arguments)
     kept: dict[str, Any] = {}
     for name, value in arguments.items():
-        is_of_prompts = name.startswith(("prompt", "pooled_prompt", "callback", "ip_adapter"))
-        if name in LEFT_OUT or is_of_prompts or NUM_OF_A_PROMPT.fullmatch(name):
+        if name in LEFT_OUT or name.startswith(LEFT_OUT_KINDS) or NUM_OF_A_PROMPT.fullmatch(name):
             continue
-        if name.startswith(NEGATIVE) and value is not None:
-            kept[f"{NEGATIVE}prompt"] = ""  # what it says changes nothing of the layout, that there is one does
+        if is_of_texts(name):
+            if is_of_embeddings and (value is None or is_encoded(value)):
+                kept[name] = None if value is None else embeddings_of_probes(name, value)
+            elif name.startswith(NEGATIVE) and value is not None:
+                kept[f"{NEGATIVE}{PROMPT}"] = ""  # what it says changes nothing of the layout, that there is one does
         elif isinstance(value, list) and value and not isinstance(value[0], (int, float)):
             kept[name] = value[0]  # pictures of a batch
         else:

@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from surgery.errors import InputError, RefusedError
-from surgery.pipelines.guidance import PROBES, Guidance
+from surgery.pipelines.guidance import Guidance
 from surgery.pipelines.learn import first_call
+from surgery.pipelines.probes import PROBES
 from surgery.pipelines.shares import shares_of
 from surgery.pipelines.standing import Standing
 from surgery.pipelines.timestep_convention import TimestepConvention, share_of_rows

@@ -3,14 +3,17 @@
 Joined batches and separate calls, timesteps that grow towards the picture, lists of latents, two transformers.
 """
 
+import functools
+
 import pytest
 import torch
 from built_once import building_once
-from diffusers import CogVideoXDPMScheduler
+from diffusers import CogVideoXDPMScheduler, QwenImagePipeline
 from family_pipelines import FAMILIES, draw_family, family_pipeline
-from windows_by_hand import Edit, draw_by_hand, random_edits, spec_of
+from windows_by_hand import STACKS, Edit, draw_by_hand, random_edits, spec_of
 
 import surgery
+from surgery.errors import InputError
 from surgery.spec.load import read_spec
 
 
@@ -22,6 +25,7 @@ def _models_are_read_and_traced_once():
 
 
 SPLIT = 1e-6  # relative: matrix products over half of a batch add up in another order
+WITH_FOUR = [name for name in FAMILIES if STACKS[name][1] > 3]  # layers; the middle ones are edited
 IN_TIME = Edit("skip", (1,), (0.0, 0.8), None, None)
 ON_BRANCH = Edit("repeat", (1,), None, (1, 3), "conditional")
 
@@ -38,12 +42,17 @@ def assert_as_by_hand(name, pipe, call, edits, **options):
     return found
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+SOME = ("sana", "qwen", "z-image", "klein", "wan-pair", "wan-tokens")
+
+
+@pytest.mark.parametrize(
+    "name", [*SOME, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name not in SOME)]
+)
 def test_windows_of_time_steps_and_branch_are_the_edit_by_hand(name):
     pipe, call = family_pipeline(name)
     late = Edit("skip", (2,), (0.4, 1.0), None, "unconditional")
-    found = [assert_as_by_hand(name, pipe, call, edits) for edits in ([IN_TIME], [ON_BRANCH, late])]
-    assert not torch.equal(found[0], found[1]), "neither edit is in vain"
+    assert_as_by_hand(name, pipe, call, [IN_TIME])
+    assert_as_by_hand(name, pipe, call, [ON_BRANCH, late] if name in WITH_FOUR else [late])
 
 
 @pytest.mark.slow
@@ -76,3 +85,57 @@ def test_a_sampler_whose_step_is_given_more_than_others(edit, tmp_path, monkeypa
     pipe = type(pipe)(**{**pipe.components, "scheduler": CogVideoXDPMScheduler()})
     pipe.set_progress_bar_config(disable=True)
     assert_as_by_hand("cogvideox", pipe, call, [edit])
+
+
+EMBEDDED = {
+    "sana": ("prompt_embeds", (16, 8), "prompt_attention_mask"),
+    "qwen": ("prompt_embeds", (9, 16), "prompt_embeds_mask"),
+    "z-image": ("prompt_embeds", (9, 16), None),
+    "wan": ("prompt_embeds", (20, 12), None),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_a_call_with_embeddings_is_asked_with_embeddings(name, tmp_path, monkeypatch):
+    """Those of a single prompt, and the same as negative ones; nothing is there that could encode a text."""
+    monkeypatch.setenv("SURGERY_CACHE", str(tmp_path))
+    argument, size, mask = EMBEDDED[name]
+    base, call = family_pipeline(name)
+    pipe = type(base)(**{**base.components, "text_encoder": None, "tokenizer": None})
+    pipe.set_progress_bar_config(disable=True)
+    embeddings = torch.randn(1, *size, generator=torch.Generator().manual_seed(2))
+    given = [embeddings[0]] if name == "z-image" else embeddings
+    own = {mask: torch.ones(1, size[0]).long()} if mask is not None else {}
+    own = {name: value for text, value in ((argument, given), *own.items()) for name in (text, f"negative_{text}")}
+    kept = {key: value for key, value in call.items() if not key.startswith("negative_")}
+    call = {**kept, **own, "prompt": None, "negative_prompt": None}
+    for edit in (IN_TIME, ON_BRANCH):
+        assert_as_by_hand(name, pipe, call, [edit], count=1)
+
+
+def test_embeddings_that_a_pipeline_refuses_are_refused_by_its_own_words():
+    base, call = family_pipeline("sana")
+    pipe = type(base)(**{**base.components, "text_encoder": None})
+    variant = surgery.apply(pipe, read_spec(spec_of("sana", [ON_BRANCH])))
+    embeddings = {name: torch.zeros(1, 16, 8) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    with pytest.raises(InputError, match="refuses the call: Must provide `prompt_attention_mask`"):
+        variant(**call, **embeddings, prompt=None, negative_prompt=None)
+
+
+class OneAtATime(QwenImagePipeline):
+    """A pipeline that takes a single prompt."""
+
+    @functools.wraps(QwenImagePipeline.__call__)
+    def __call__(self, prompt=None, **call):
+        if isinstance(prompt, list) and len(prompt) > 1:
+            raise ValueError("one at a time")
+        return super().__call__(prompt=prompt, **call)
+
+
+@pytest.mark.parametrize("edit", [IN_TIME, ON_BRANCH])
+def test_a_pipeline_that_takes_one_prompt_is_asked_twice(edit, tmp_path, monkeypatch):
+    monkeypatch.setenv("SURGERY_CACHE", str(tmp_path))
+    base, call = family_pipeline("qwen")
+    pipe = OneAtATime(**base.components)
+    pipe.set_progress_bar_config(disable=True)
+    assert_as_by_hand("qwen", pipe, {**call, "negative_prompt": "blurred"}, [edit], count=1)
