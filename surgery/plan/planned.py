@@ -81,7 +81,7 @@ def plan_spec(
     """
     spec = only_point(spec, anatomy)
     faults = Faults(spec.file)
-    groups = find_profile_groups(spec, anatomy, faults)
+    groups = find_profile_groups(spec, anatomy, faults, part)
     means = _means_of(spec, profile)
     if part is None:
         _refuse_means_of_another(means)

@@ -54,7 +54,7 @@ class PlannedPair:
     @property
     def text(self) -> str:
         """The text of the spec, with the layers in place of groups from profiles."""
-        return text_of_spec(self.spec, self.first.groups)
+        return text_of_spec(self.spec, self.first.groups + self.second.groups)
 
 
 AnyPlanned = PlannedSpec | PlannedPair
@@ -194,12 +194,8 @@ def _with_sources(planned: AnyPlanned, source: ModelSource) -> AnyPlannedSource:
 
 
 def _refuse_not_yet(spec: Spec) -> None:
-    """Raise NotYetError for what is taken of the first transformer only: the groups of profiles."""
-    of_second = [operation_of_part(operation, SECOND) for operation in spec.operations]
+    """Raise NotYetError for a number of layers in both transformers, of which a profile knows one alone."""
     lines: list[tuple[Place, str]] = []
-    for operation in (item for item in of_second if item is not None):
-        groups = [selector.place for selector in selection_of(operation) if selector.group is not None]
-        lines += [(place, "a profile's group is of the first transformer; write the layers out") for place in groups]
     for operation in filter(_is_split, spec.operations):
         if any(selector.group is not None for selector in selection_of(operation)):
             fact = "expect over both transformers counts no profile's group; write one operation for each"
