@@ -33,6 +33,7 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
 }
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUN = {"yaml": 7, "bash": 26, "python": 8}  # blocks of all pages, by language
 FAULT = re.compile(r"^\S+\.yaml:\d+:\d+: ", re.MULTILINE)
 
 
@@ -145,11 +146,12 @@ def quick(monkeypatch):
 
 @pytest.mark.usefixtures("quick")
 def test_every_block_runs_and_prints_what_is_shown(folder):
-    blocks = blocks_of(README)
+    pages = [blocks_of(text, page) for page, text in PAGES.items()]
+    blocks = list(itertools.chain(*pages))
     assert sum(block.shown is not None for block in blocks) >= 6
-    assert Counter(block.language for block in blocks) == {"yaml": 6, "bash": 23, "python": 5, "text": 28}
-    for page, text in PAGES.items():  # each by itself for who reads it, and all in one folder: nothing is made twice
-        run_blocks(blocks_of(text, page))
+    assert Counter(block.language for block in blocks if block.language != "text") == RUN
+    for of_page in pages:  # each by itself for who reads it, and all in one folder: nothing is made twice
+        run_blocks(of_page)
     assert (folder / "out" / "apple" / "contact_sheet.png").is_file()
     assert (folder / "apple.png").is_file()
     assert (folder / "out" / "plots" / "heatmaps_transformer_blocks.png").is_file()
@@ -157,7 +159,8 @@ def test_every_block_runs_and_prints_what_is_shown(folder):
 
 
 def test_the_specs_are_plans_but_for_the_one_that_shows_faults(folder):
-    blocks = [block for block in blocks_of(README) if block.language == "yaml"]
+    pages = ("README.md", "docs/language.md")
+    blocks = [block for page in pages for block in blocks_of(PAGES[page], page) if block.language == "yaml"]
     run_blocks(blocks)
     anatomy = inspect("demo")
     valid = [path for path in sorted(folder.glob("*.yaml")) if path.name != "faulty.yaml"]
@@ -167,7 +170,7 @@ def test_the_specs_are_plans_but_for_the_one_that_shows_faults(folder):
 
 
 def test_every_path_of_the_tree_exists_and_every_package_is_in_it():
-    paths = tree_of(README)
+    paths = tree_of(PAGES["docs/tree.md"])
     assert len(paths) > 15
     assert [path for path in paths if not (ROOT / path).exists()] == []
     packages = {f"surgery/{path.parent.name}/" for path in (ROOT / "surgery").glob("*/__init__.py")}

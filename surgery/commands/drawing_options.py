@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from surgery.errors import InputError
-from surgery.experiment.text_files import lines_of, read_text_file
+from surgery.experiment.prompts import read_prompt_file
 
 
 def _finite(value: float | None) -> float | None:
@@ -18,7 +18,12 @@ def _finite(value: float | None) -> float | None:
 
 
 PromptOption = Annotated[list[str] | None, typer.Option("--prompt", "-p", help="A prompt; may be given several times.")]
-PromptsOption = Annotated[Path | None, typer.Option(help="A text file with one prompt a line.")]
+PromptsOption = Annotated[
+    Path | None,
+    typer.Option(help="Prompts: a text file, a .csv (prompt, caption or text), or COCO captions (.json)."),
+]
+SampleOption = Annotated[int | None, typer.Option(min=1, help="Draw so many of the prompts, by --sample-seed.")]
+SampleSeedOption = Annotated[int, typer.Option(help="Of Python's random.sample over prompts.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Denoising steps.")]
 GuidanceOption = Annotated[
     float | None, typer.Option(min=0, callback=_finite, help="Scale of classifier-free guidance.")
@@ -56,20 +61,21 @@ def pipeline_arguments(
     return {**read_call_arguments(call or []), **{name: value for name, value in named.items() if value is not None}}
 
 
-def read_prompts(given: list[str], file: Path | None) -> tuple[str, ...]:
-    """The prompts of the call and of a file, in this order.
+def read_prompts(
+    given: list[str], file: Path | None, sample: int | None = None, sample_seed: int = 0
+) -> tuple[str, ...]:
+    """The prompts of the call and of a file, in this order; with `sample`, so many of the file's, drawn by the seed.
 
     Raises:
-        InputError: there are none, or the file can't be read.
+        InputError: there are none, the file can't be read, or it holds fewer than are to be drawn.
     """
-    found = list(given)
     if file is not None:
-        found += lines_of(read_text_file(file, "the prompts"))
-        if not found:
-            raise InputError(f"{file} holds no prompt; write one a line")
-    if not found:
+        return (*given, *read_prompt_file(file, sample=sample, seed=sample_seed).prompts)
+    if sample is not None:
+        raise InputError("--sample draws from the prompts of a file; give --prompts FILE")
+    if not given:
         raise InputError('there is no prompt; give --prompt "red apple", or --prompts FILE')
-    return tuple(found)
+    return tuple(given)
 
 
 def read_call_arguments(pairs: list[str]) -> dict[str, Any]:

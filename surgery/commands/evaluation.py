@@ -14,6 +14,8 @@ from surgery.commands.drawing_options import (
     GuidanceOption,
     HeightOption,
     NoiseOption,
+    SampleOption,
+    SampleSeedOption,
     SeedOption,
     StepsOption,
     WidthOption,
@@ -50,8 +52,8 @@ def run(
     pictures: Annotated[
         Path | None, typer.Option(help="The folder of COCO's pictures; they are the reference.")
     ] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Draw so many of the prompts, by --sample-seed.")] = None,
-    sample_seed: Annotated[int, typer.Option(help="Of Python's random.sample over prompts.")] = 0,
+    sample: SampleOption = None,
+    sample_seed: SampleSeedOption = 0,
     reference: Annotated[
         Path | None, typer.Option(help="Real pictures: a folder, or a file of features or statistics.")
     ] = None,

@@ -16,6 +16,8 @@ from surgery.commands.drawing_options import (
     NoiseOption,
     PromptOption,
     PromptsOption,
+    SampleOption,
+    SampleSeedOption,
     SeedOption,
     StepsOption,
     WidthOption,
@@ -39,6 +41,8 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the pictures; it must be new or empty.")],
     prompt: PromptOption = None,
     prompts: PromptsOption = None,
+    sample: SampleOption = None,
+    sample_seed: SampleSeedOption = 0,
     model: ModelOption = None,
     profile: MeansOption = None,
     steps: StepsOption = None,
@@ -64,7 +68,7 @@ def run(
 
     request = GalleryRequest(
         targets=tuple(targets),
-        prompts=read_prompts(prompt or [], prompts),
+        prompts=read_prompts(prompt or [], prompts, sample, sample_seed),
         out=out,
         model=model,
         profile=profile,

@@ -13,6 +13,8 @@ from surgery.commands.drawing_options import (
     HeightOption,
     PromptOption,
     PromptsOption,
+    SampleOption,
+    SampleSeedOption,
     StepsOption,
     WidthOption,
     pipeline_arguments,
@@ -44,6 +46,8 @@ def run(
     out: Annotated[Path, typer.Option(help="The profile to write, a .safetensors file.")],
     prompt: PromptOption = None,
     prompts: PromptsOption = None,
+    sample: SampleOption = None,
+    sample_seed: SampleSeedOption = 0,
     pictures: Annotated[
         Path | None,
         typer.Option(help="Folder of pictures with captions: measure them noised, as in training, not sampling."),
@@ -100,12 +104,12 @@ def run(
         if pictures is None:
             refuse_options(context, {"samples"}, "that is for --pictures")
         else:
-            refuse_options(context, {"prompt", "prompts"}, "pictures have captions")
+            refuse_options(context, {"prompt", "prompts", "sample"}, "pictures have captions")
             refuse_options(context, SAMPLING_ONLY, "with --pictures there is one forward, without guidance")
         request = ProfileRequest(
             model=targets[0],
             out=out,
-            prompts=() if pictures is not None else read_prompts(prompt or [], prompts),
+            prompts=() if pictures is not None else read_prompts(prompt or [], prompts, sample, sample_seed),
             pictures=pictures,
             samples=samples,
             seed=seed,

@@ -14,6 +14,8 @@ from surgery.commands.drawing_options import (
     HeightOption,
     PromptOption,
     PromptsOption,
+    SampleOption,
+    SampleSeedOption,
     SeedOption,
     StepsOption,
     WidthOption,
@@ -37,6 +39,8 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for numbers and figures; it must be new or empty.")],
     prompt: PromptOption = None,
     prompts: PromptsOption = None,
+    sample: SampleOption = None,
+    sample_seed: SampleSeedOption = 0,
     bands: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +87,7 @@ def run(
 
     request = SpectrumRequest(
         targets=tuple(targets),
-        prompts=read_prompts(prompt or [], prompts),
+        prompts=read_prompts(prompt or [], prompts, sample, sample_seed),
         out=out,
         model=model,
         profile=profile,

@@ -1,7 +1,7 @@
 """An evaluation -> its numbers as tidy tables: a line for each row and metric, and one for each prompt of these.
 
-A variable of a sweep is a column of its own. Columns and what they hold are listed in the README. The table of a page
-is made from what was read of an evaluation, and says what is tested there.
+A variable of a sweep is a column of its own. Columns and what they hold are listed in docs/measuring.md. The table of a
+page is made from what was read of an evaluation, and says what is tested there.
 """
 
 import csv

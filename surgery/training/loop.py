@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from surgery.errors import InputError
-from surgery.progress import Meter, show_progress
+from surgery.progress import Meter, say_stage, show_progress
 from surgery.training.settings import TrainingSettings
 from surgery.training.state import NAME, read_state, write_state
 
@@ -97,6 +97,7 @@ def train_(
     with torch.random.fork_rng(devices=_devices_of(accelerator)), _checkpointed(model, settings):
         course = run.resume()
         if not course.history:
+            say_stage(f"{label}: measuring the model as it is")
             run.measure(course, validate, samples)
         with show_progress(settings.steps, unit="step", label=label, done=course.step) as meter:
             _walk(run, course, batches, loss_of, validate, samples, meter)
@@ -122,6 +123,7 @@ def _walk(
         shown = values["loss"] if math.isnan(shown) else SMOOTHING * shown + (1 - SMOOTHING) * values["loss"]
         is_last = course.step == settings.steps
         if is_last or course.step % settings.validate_every == 0:
+            meter.note(f"measuring after {course.step:,} steps")
             run.measure(course, validate, samples)
         if is_last or course.step % settings.checkpoint_every == 0 or course.is_stale(settings.patience):
             run.keep(course)

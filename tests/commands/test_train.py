@@ -28,6 +28,7 @@ def trained(surgery_command, tmp_path_factory):
         *("--log-gates", "--json"),
     )
     assert said.exit_code == 0, said.stderr
+    assert "measuring the model as it is" in said.stderr  # on a large model it is long before the first step
     return folder / "out", json.loads(said.stdout)
 
 

@@ -241,8 +241,9 @@ def faults_of(content: str | bytes) -> list[str]:
     return []
 
 
-def test_the_specs_of_the_readme_are_valid():
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/language.md"])
+def test_the_specs_of_the_pages_are_valid(page):
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     specs = [block for block in blocks if re.search("^surgery: ", block, re.MULTILINE)]
     assert specs
     for text in specs:
