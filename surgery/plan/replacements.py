@@ -50,7 +50,7 @@ def means_refusal(item: SelectedComponent, means: MeanValues | None) -> str | No
     if means is None:
         return "takes its means from a profile; write profile: FILE in the spec, or --profile"
     if means.misfit is not None:
-        return f"takes its means from a profile of its own transformer, and {means.misfit}; give the profile of this one"
+        return f"takes its means from a profile of its own transformer, and {means.misfit}; give that of this one"
     for output in component_of(item).outputs:
         width = means.widths.get(f"{item.stack.name}.{item.index}.{item.component}/{output.stream}")
         if width is None:
