@@ -221,11 +221,11 @@ FAMILIES = {
 
 @functools.cache
 def family_pipeline(name):
-    """A pipeline and arguments for its call, of four steps."""
+    """A pipeline and arguments for its call, of three steps."""
     torch.manual_seed(0)
     pipe, call = FAMILIES[name]()
     pipe.set_progress_bar_config(disable=True)
-    return pipe, {**call, "num_inference_steps": 4}
+    return pipe, {**call, "num_inference_steps": 3}
 
 
 def draw_family(pipe, call, *, count=2, each=1):
