@@ -110,7 +110,7 @@ class SamplerClock:
     def _other_layout(self, fact: str) -> str:
         return (
             f"{type(self.pipe).__name__} lays out the branches of guidance otherwise than when it was asked: {fact}; "
-            "windows with branch can't run here"
+            "windows with branch can't run where guidance changes within a run"
         )
 
 
