@@ -305,6 +305,30 @@ WINDOWS = (
     ),
     Mutation("graph/split_rows.py", "[torch.argsort(order)]", "[order]", "graph/test_split_rows.py"),
     Mutation(
+        "pipelines/timestep_convention.py",
+        "[max(map(convention.share_of, numbers)) for",
+        "[min(map(convention.share_of, numbers)) for",
+        "graph/test_window_families.py::test_windows_of_time_steps_and_branch_are_the_edit_by_hand",
+    ),
+    Mutation(
+        "pipelines/guidance.py",
+        "UNCONDITIONAL if each else CONDITIONAL for each in is_shared",
+        "CONDITIONAL for each in is_shared",
+        "graph/test_window_families.py::test_a_pipeline_that_takes_one_prompt_is_asked_twice",
+    ),
+    Mutation(
+        "pipelines/probes.py",
+        "return value + (number + 1)",
+        "return value + number",
+        "graph/test_window_families.py::test_a_call_with_embeddings_is_asked_with_embeddings",
+    ),
+    Mutation(
+        "plan/planned.py",
+        "means.transformer != part:",
+        "means.transformer == part:",
+        "commands/test_second_transformer.py",
+    ),
+    Mutation(
         "graph/removed_blocks.py",
         "for plan in plans)\n    removed",
         "for plan in plans[:1])\n    removed",

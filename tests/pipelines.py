@@ -46,8 +46,8 @@ def tiny_tokenizer(length):
     return tokenizer
 
 
-def tiny_t5():
-    sizes = {"d_model": JOINT, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 1202}
+def tiny_t5(width=JOINT):
+    sizes = {"d_model": width, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 1202}
     return T5EncoderModel(T5Config(**sizes)).eval()
 
 

@@ -15,12 +15,12 @@ CALL = {
 }
 
 
-def wan_transformer(num_layers, seed):
+def wan_transformer(num_layers, seed, in_channels=4):
     torch.manual_seed(seed)
     model = WanTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=12,
-        in_channels=4,
+        in_channels=in_channels,
         out_channels=4,
         text_dim=JOINT,
         freq_dim=8,

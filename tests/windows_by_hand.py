@@ -18,7 +18,14 @@ STACKS = {
     "flux": ("single_transformer_blocks", 4),
 }
 STACKS |= {"auraflow": ("single_transformer_blocks", 4), "dit": ("transformer_blocks", 4)}
+STACKS |= dict.fromkeys(("sana", "qwen", "cogvideox", "ltx"), ("transformer_blocks", 4))
+STACKS |= {"lumina2": ("layers", 4), "z-image": ("layers", 4), "hunyuan-image": ("single_transformer_blocks", 4)}
+STACKS |= {"wan": ("blocks", 4), "wan-pair": ("*/blocks", 3)}
+STACKS |= {"wan-picture": ("*/blocks", 3), "wan-tokens": ("blocks", 4), "klein": ("single_transformer_blocks", 4)}
 LAYOUTS = {"demo": "uc", "sd3": "uc", "auraflow": "uc", "dit": "cu", "flux": "c"}  # u: half of the rows unconditional
+LAYOUTS |= {"sana": "uc", "cogvideox": "uc", "ltx": "uc", "z-image": "cu"}
+SEPARATE = ("lumina2", "qwen", "hunyuan-image", "wan", "wan-pair", "wan-picture", "wan-tokens", "klein")
+LAYOUTS |= dict.fromkeys(SEPARATE, "c,u")  # two calls in a step
 BRANCHES = {"u": "unconditional", "c": "conditional"}
 
 
@@ -98,49 +105,60 @@ def draw_by_hand(name, pipe, edits, draw, *, calls_a_step=1, first=0):
 
     `calls_a_step` are those of the sampler (Heun's are two), `first` is the timestep at which the pipeline begins.
     """
-    transformer, stack = pipe.transformer, STACKS[name][0]
-    blocks, forward = transformer.get_submodule(stack), transformer.forward
+    stack, forwards = STACKS[name][0].removeprefix("*/"), LAYOUTS[name].split(",")
     num_calls = 0
 
-    def run(order, args, kwargs):
-        setattr(transformer, stack, nn.ModuleList([blocks[layer] for layer in order]))
-        try:
-            result = forward(*args, **kwargs)
-        finally:
-            setattr(transformer, stack, blocks)
-        return result[0]
-
-    @functools.wraps(forward)
-    def swapped(*args, **kwargs):
+    def swapped(transformer, forward, *args, **kwargs):
         nonlocal num_calls
-        scheduler, at = pipe.scheduler, first + num_calls
-        share, step = float(scheduler.timesteps[at]) / scheduler.config.num_train_timesteps, num_calls // calls_a_step
+        letters = forwards[num_calls % len(forwards)]
+        step = num_calls // len(forwards)
         num_calls += 1
+        scheduler = pipe.scheduler
+        share = float(scheduler.timesteps[first + step]) / scheduler.config.num_train_timesteps
+        run = functools.partial(_run_in_order, transformer, forward, stack)
         orders = []
-        for letter in LAYOUTS[name]:
-            held = [edit for edit in edits if edit.holds(share, step, BRANCHES[letter])]
-            orders.append(functools.reduce(lambda order, edit: edit.apply(order), held, list(range(len(blocks)))))
+        for letter in letters:
+            held = [edit for edit in edits if edit.holds(share, step // calls_a_step, BRANCHES[letter])]
+            layers = list(range(len(transformer.get_submodule(stack))))
+            orders.append(functools.reduce(lambda order, edit: edit.apply(order), held, layers))
         made = Transformer2DModelOutput if kwargs.get("return_dict", True) else lambda sample: (sample,)
         if all(order == orders[0] for order in orders):
             return made(sample=run(orders[0], args, kwargs))
-        rows = len(next(iter((*args, *kwargs.values()))))
-        halves = (slice(0, rows // 2), slice(rows // 2, rows))
+        first_given = next(iter((*args, *kwargs.values())))
+        rows, is_listed = len(first_given), isinstance(first_given, list)
         parts = [
-            run(order, _cut(args, half, rows), _cut(kwargs, half, rows))
-            for order, half in zip(orders, halves, strict=True)
+            run(order, _cut(args, half, rows, is_listed), _cut(kwargs, half, rows, is_listed))
+            for order, half in zip(orders, (slice(0, rows // 2), slice(rows // 2, rows)), strict=True)
         ]
-        return made(sample=torch.cat(parts))
+        return made(sample=[row for part in parts for row in part] if is_listed else torch.cat(parts))
 
-    transformer.__dict__["forward"] = swapped
+    transformers = [pipe.transformer, *filter(None, [getattr(pipe, "transformer_2", None)])]
+    for each in transformers:
+        each.__dict__["forward"] = functools.wraps(each.forward)(functools.partial(swapped, each, each.forward))
     try:
         return draw(pipe)
     finally:
-        del transformer.__dict__["forward"]
+        for each in transformers:
+            del each.__dict__["forward"]
 
 
-def _cut(value, rows, count):
+def _run_in_order(transformer, forward, stack, order, args, kwargs):
+    """What the forward returns with these blocks in the place of the stack."""
+    blocks = transformer.get_submodule(stack)
+    setattr(transformer, stack, nn.ModuleList([blocks[layer] for layer in order]))
+    try:
+        return forward(*args, **kwargs)[0]
+    finally:
+        setattr(transformer, stack, blocks)
+
+
+def _cut(value, rows, count, is_listed):
     if isinstance(value, torch.Tensor):
         return value[rows] if value.ndim and len(value) == count else value
+    if is_listed and isinstance(value, list) and len(value) == count:
+        return value[rows]
     if isinstance(value, (tuple, list)):
-        return type(value)(_cut(item, rows, count) for item in value)
-    return {name: _cut(item, rows, count) for name, item in value.items()} if isinstance(value, dict) else value
+        return type(value)(_cut(item, rows, count, is_listed) for item in value)
+    if isinstance(value, dict):
+        return {name: _cut(item, rows, count, is_listed) for name, item in value.items()}
+    return value

@@ -24,6 +24,7 @@ from surgery.export.target_text import TargetRequest
 from surgery.export.targets import TARGETS, unread_options
 from surgery.outputs import refuse_file, write_file
 from surgery.spec.nearest import unknown_text
+from surgery.spec.selector import FIRST, SECOND
 
 if TYPE_CHECKING:
     from surgery.export.weighted_layers import Settings
@@ -138,7 +139,7 @@ def run_lokr(
         layers = weighted_layers.weigh_by_preset(preset, transformer, settings)
     else:
         measured = read_profile_part(profile, part)
-        transformer = build_transformer(model or _model_of(measured))
+        transformer = build_transformer(model or _model_of(measured), part=measured.transformer)
         layers = weighted_layers.weigh_layers(measured, transformer, settings, stack)
     factors = weighted_layers.choose_factors(layers, settings)
     plan = weighted_layers.plan_layers(layers, factors, settings)
@@ -253,8 +254,10 @@ def _model_of(profile: "Profile") -> str:
     return name
 
 
-def build_transformer(model: str) -> Any:
-    """A model on the meta device."""
-    from surgery.anatomy.sources import build_on_meta, find_source
+def build_transformer(model: str, *, part: str = FIRST) -> Any:
+    """A model on the meta device; of a pipeline with two transformers, `part` of them."""
+    from surgery.anatomy.sources import build_on_meta, find_source, second_source
 
-    return build_on_meta(find_source(model))
+    source = find_source(model)
+    second = second_source(source) if part == SECOND else None
+    return build_on_meta(second or source)

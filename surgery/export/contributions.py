@@ -136,7 +136,8 @@ def _without_empty_bins(heatmap: Any, stack: str, stream: str, weighing: Weighin
         bins = indices_to_text(int(index) for index in np.flatnonzero(empty))
         raise InputError(
             f"the timestep bins {bins} (of {len(empty)}) have no sample of {stack}; profile more steps or prompts, or "
-            "fewer bins, or average over the others with --ignore-empty-bins"
+            "fewer bins, or average over the others with --ignore-empty-bins (of two transformers, each runs in a part "
+            "of the noise range)"
         )
     return heatmap[~empty]
 

@@ -47,6 +47,14 @@ class RewrittenForward:
         self.graphs = HeldGraphs()
         self.first_source: str | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without graphs, which name the objects that they were traced of: a copy traces its own."""
+        return {**vars(self), "inner": None, "traces": Traces(0), "graphs": HeldGraphs()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.inner = innermost(self.original_class.forward)
+
     def run(self, variant: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the graph that fits this call; trace one where there is none."""
         call = flatten_call(args, kwargs, self.parameters)

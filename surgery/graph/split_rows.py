@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from surgery.errors import RefusedError
-from surgery.pipelines.guidance import is_an_entry_a_row
+from surgery.pipelines.conditioning_rows import is_an_entry_a_row
 
 
 def num_rows_of(value: Any) -> int:

@@ -42,13 +42,13 @@ def switch_components_(variant: nn.Module, plan: WindowedPlan, anatomy: Anatomy,
             original: Any = variant.get_submodule(replaced.path)
             if ATTRIBUTE not in original.__dict__:
                 own_class: Any = type(original)  # nn.Module is typed as unhashable
-                original.__class__ = _switched_class(own_class)
+                original.__class__ = switched_class(own_class)
                 original.__dict__[ATTRIBUTE] = {}
             original.__dict__[ATTRIBUTE][within] = stand_in_for(replaced, variant, anatomy, means)
 
 
 @functools.cache
-def _switched_class(original: type[nn.Module]) -> type[nn.Module]:
+def switched_class(original: type[nn.Module]) -> type[nn.Module]:
     """A subclass of a component's class with its name, which steps aside."""
 
     @functools.wraps(original.forward)
@@ -62,4 +62,4 @@ def _switched_class(original: type[nn.Module]) -> type[nn.Module]:
         stand_in = self.__dict__[ATTRIBUTE].get(plan)
         return original.forward(self, *args, **kwargs) if stand_in is None else stand_in(*args, **kwargs)
 
-    return subclass_of_same_name(original, {"forward": forward})
+    return subclass_of_same_name(original, {"forward": forward}, switched_class)

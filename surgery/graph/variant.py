@@ -147,7 +147,7 @@ def variant_class(original: type[nn.Module]) -> type[nn.Module]:
         "forward": rewrap(original.forward, forward),
         "save_pretrained": _refuse_to_save,
     }
-    return subclass_of_same_name(original, members)
+    return subclass_of_same_name(original, members, variant_class)
 
 
 def _refuse_to_save(self: nn.Module, *_args: Any, **_kwargs: Any) -> NoReturn:

@@ -44,7 +44,7 @@ def telling_class(original: Any) -> type:
         with telling(self, args, kwargs):
             return original.__call__(self, *args, **kwargs)
 
-    return subclass_of_same_name(original, {"__call__": call})
+    return subclass_of_same_name(original, {"__call__": call}, telling_class)
 
 
 @contextmanager

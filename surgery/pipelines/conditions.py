@@ -8,6 +8,7 @@ from surgery.errors import InputError
 from surgery.spec.nearest import nearest, shorten
 
 CLASS_LABELS = "class_labels"  # the argument of class-conditional pipelines
+PROMPT = "prompt"  # that of all others
 
 
 def is_class_conditional(pipe: Any) -> bool:
@@ -16,7 +17,7 @@ def is_class_conditional(pipe: Any) -> bool:
 
 
 def conditions_of(pipe: Any, prompts: Sequence[str]) -> list[Any]:
-    """What the call of a pipeline takes first: the prompts, or the classes that they name.
+    """What a pipeline draws from: the prompts, or the classes that they name.
 
     Raises:
         InputError: a prompt is neither the number of a class nor the name of one; or nothing can encode it.
@@ -27,9 +28,22 @@ def conditions_of(pipe: Any, prompts: Sequence[str]) -> list[Any]:
     if encoders and all(value is None for value in encoders):
         raise InputError(
             f"{type(pipe).__name__} has no text encoder here, and it is called with prompts (windows find out with two "
-            "how it lays out guidance and time); load it with its text encoder"
+            "how it lays out guidance and time); load it with its text encoder, or give it embeddings"
         )
     return list(prompts)
+
+
+def as_argument(pipe: Any, conditions: Sequence[Any] | None) -> dict[str, Any]:
+    """What a pipeline draws from, by the name of the argument: some take a picture before the prompts.
+
+    Raises:
+        InputError: its call takes neither prompts nor classes.
+    """
+    known = inspect.signature(type(pipe).__call__).parameters
+    name = next((name for name in (CLASS_LABELS, PROMPT) if name in known), None)
+    if name is None:
+        raise InputError(f"{type(pipe).__name__} is called with neither prompts nor classes")
+    return {name: conditions}
 
 
 def _class_of(pipe: Any, prompt: str) -> int:

@@ -10,12 +10,12 @@ from PIL import Image
 
 from surgery.errors import InputError
 from surgery.finite import to_finite
-from surgery.pipelines.conditions import CLASS_LABELS, conditions_of
+from surgery.pipelines.conditions import CLASS_LABELS, PROMPT, as_argument, conditions_of
 
 Noise = Literal["own", "shared"]  # prompt k from the noise of seed + k, or all prompts from one generator, in turn
 OWN, SHARED = "own", "shared"
 NUM_FRAMES = "num_frames"
-OWN_ARGUMENTS = ("self", "prompt", CLASS_LABELS, "generator", "output_type", "return_dict")
+OWN_ARGUMENTS = ("self", PROMPT, CLASS_LABELS, "generator", "output_type", "return_dict")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _call(
 ) -> Any:
     """What a pipeline answers for a batch, each from the noise of its generator."""
     try:
-        return pipe(conditions, generator=noise, output_type=output, **call)
+        return pipe(**as_argument(pipe, conditions), generator=noise, output_type=output, **call)
     except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
         raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
 

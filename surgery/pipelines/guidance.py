@@ -5,7 +5,7 @@ row can't be of either prompt: they are the unconditional branch. The pipeline i
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +13,13 @@ from typing import Any
 import torch
 
 from surgery.errors import InputError
-from surgery.pipelines.conditions import conditions_of, is_class_conditional
+from surgery.pipelines.conditioning_rows import Conditioning, conditioning_of, is_near
+from surgery.pipelines.probes import BOTH, PROBES, probe_arguments, refusal_of
 from surgery.pipelines.replaced import replaced
 from surgery.spec.selector import MODELS
 from surgery.tracing.arguments import parameters_of_module
 
 CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
-TOLERANCE = 0.01  # relative; bfloat16 rounds to 0.004, and two prompts are further apart
-PROBES = ("a red apple on a table", "two blue birds")
-CLASSES = ("0", "1")  # in their place where the pipeline draws classes
 
 
 class StopSampling(BaseException):
@@ -53,39 +51,98 @@ class Guidance:
 def find_guidance(pipe: Any, call: Mapping[str, Any]) -> Guidance:
     """Find out how a pipeline lays out the branches, for a call with these arguments.
 
+    It is called with two prompts at once, or, where it takes one at a time, with each.
+
     Raises:
-        InputError: the pipeline refuses the call, or never runs its transformer.
+        InputError: the pipeline refuses the call, or never runs its transformer; or the branches can't be told.
     """
-    model = pipe.transformer
-    names = parameters_of_module(model)
-    probes = conditions_of(pipe, CLASSES if is_class_conditional(pipe) else PROBES)
-    seen: list[tuple[str, ...]] = []  # by what is given to each row
-    seen_nested: list[tuple[str, ...]] = []  # by what lists and dicts hold too: mostly residuals, of the latents
-
-    def note(*args: Any, **kwargs: Any) -> Any:
-        named = {**dict(zip(names, args, strict=False)), **kwargs}
-        seen.append(_branches_of_rows(named, with_nested=False))
-        seen_nested.append(_branches_of_rows(named, with_nested=True))
-        return nothing_predicted(named)
-
-    noise = [torch.Generator().manual_seed(0) for _ in PROBES]  # alike: a ControlNet's residuals follow from it
-    failure: Exception | None = None
-    with noting_forwards(pipe, note), stopping_at_first_step(pipe):
+    failure: InputError | None = None
+    for ask in (_ask_at_once, _ask_one_by_one):
         try:
-            pipe(probes, generator=noise, output_type="latent", **call)
-        except StopSampling:
-            pass
-        except Exception as error:
-            failure = error
-    if not seen:
-        raise InputError(f"{type(pipe).__name__} refuses the call: {failure}") from failure
-    told = next((found for found in (seen, seen_nested) if any(CONDITIONAL in branches for branches in found)), None)
+            return Guidance(_named(pipe, *ask(pipe, call)))
+        except InputError as error:
+            failure = failure or error
+    assert failure is not None, "both ways were tried"
+    raise failure
+
+
+Layouts = tuple[list[tuple[str, ...]], ...]  # the branches of the rows of each forward, in each way of telling
+
+
+def _named(pipe: Any, *ways: list[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """The first way of telling by which some row is of a prompt."""
+    told = next((found for found in ways if any(CONDITIONAL in branches for branches in found)), None)
     if told is None:
         raise InputError(
             f"{type(pipe).__name__} was called with two prompts, and nothing that its transformer was given tells them "
             "apart; the branches of guidance are not known"
         )
-    return Guidance(tuple(told))
+    return tuple(told)
+
+
+def _ask_at_once(pipe: Any, call: Mapping[str, Any]) -> Layouts:
+    """Rows with the conditioning of another row can't be of either prompt."""
+    noted = _note_forwards(pipe, probe_arguments(pipe, call, BOTH), len(BOTH))
+    return tuple([_branches_by_twins(rows, given) for rows, given in way] for way in _ways(noted))
+
+
+def _ask_one_by_one(pipe: Any, call: Mapping[str, Any]) -> Layouts:
+    """Rows with the same conditioning in both calls can't be of either prompt; as if both were asked at once."""
+    one, other = (_note_forwards(pipe, probe_arguments(pipe, call, (number,)), 1) for number in BOTH)
+    if [each.num_rows for each in one] != [each.num_rows for each in other]:
+        raise InputError(f"{type(pipe).__name__} runs its transformer otherwise for one prompt than for another")
+    return tuple(
+        [_branches_by_calls(rows, given, also) for (rows, given), (_, also) in zip(way, beside, strict=True)]
+        for way, beside in zip(_ways(one), _ways(other), strict=True)
+    )
+
+
+def _ways(noted: Sequence[Conditioning]) -> Iterator[list[tuple[int, tuple[Sequence[torch.Tensor], ...]]]]:
+    """The conditioning of forwards by what is given to each row, and by what lists and dicts hold too."""
+    yield [(each.num_rows, each.direct) for each in noted]
+    yield [(each.num_rows, each.nested) for each in noted]
+
+
+def _branches_by_twins(rows: int, given: Sequence[Sequence[torch.Tensor]]) -> tuple[str, ...]:
+    has_twin = [
+        any(other != row and all(is_near(value[row], value[other]) for value in given) for other in range(rows))
+        for row in range(rows)
+    ]
+    return tuple(UNCONDITIONAL if each else CONDITIONAL for each in has_twin)
+
+
+def _branches_by_calls(
+    rows: int, given: Sequence[Sequence[torch.Tensor]], also: Sequence[Sequence[torch.Tensor]]
+) -> tuple[str, ...]:
+    is_shared = [
+        len(given) == len(also) and all(is_near(one[row], two[row]) for one, two in zip(given, also, strict=True))
+        for row in range(rows)
+    ]
+    return tuple(UNCONDITIONAL if each else CONDITIONAL for each in is_shared for _ in BOTH)
+
+
+def _note_forwards(pipe: Any, arguments: Mapping[str, Any], count: int) -> list[Conditioning]:
+    """What the forwards of the first step are given in a call with these arguments, of so many prompts."""
+    names = parameters_of_module(pipe.transformer)
+    noted: list[Conditioning] = []
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        named = {**dict(zip(names, args, strict=False)), **kwargs}
+        noted.append(conditioning_of(named))
+        return nothing_predicted(named)
+
+    noise = [torch.Generator().manual_seed(0) for _ in range(count)]  # alike: a ControlNet's residuals follow from it
+    with noting_forwards(pipe, note), stopping_at_first_step(pipe):
+        try:
+            pipe(**arguments, generator=noise, output_type="latent")
+        except StopSampling:
+            pass
+        except Exception as error:  # what comes behind the first step is nobody's business here
+            if not noted:
+                raise refusal_of(pipe, error) from error
+    if not noted:
+        raise InputError(f"{type(pipe).__name__} never runs its transformer")
+    return noted
 
 
 @contextmanager
@@ -114,58 +171,6 @@ def nothing_predicted(arguments: Mapping[str, Any]) -> Any:
     first = next(iter(arguments.values()))
     zeros: Any = [torch.zeros_like(row) for row in first] if isinstance(first, list) else torch.zeros_like(first)
     return Transformer2DModelOutput(sample=zeros) if arguments.get("return_dict", True) else (zeros,)
-
-
-def _branches_of_rows(arguments: Mapping[str, Any], *, with_nested: bool) -> tuple[str, ...]:
-    values = list(arguments.values())
-    rows = len(values[0])
-    is_listed = isinstance(values[0], list)
-    given = [value for value in values[1:] if with_nested or _is_of_rows(value, rows, is_listed=is_listed)]
-    conditioning = list(_batches(given, rows, is_listed=is_listed))
-    twins = [
-        any(other != row and all(_is_near(value[row], value[other]) for value in conditioning) for other in range(rows))
-        for row in range(rows)
-    ]
-    return tuple(UNCONDITIONAL if has_twin else CONDITIONAL for has_twin in twins)
-
-
-def _is_near(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two are the same but for rounding: the same text in two rows of a batch may differ in its last bits."""
-    if one.shape != other.shape:
-        return False
-    one, other = one.detach().float(), other.detach().float()
-    return bool((one - other).norm() <= TOLERANCE * one.norm())
-
-
-def is_an_entry_a_row(value: Sequence[Any], rows: int, *, is_listed: bool) -> bool:
-    """Whether a list has a tensor a row: latents or texts of unequal sizes.
-
-    As many tensors that are of all rows are none: a ControlNet's residuals, one a layer. Where the latents themselves
-    come as such a list (`is_listed`), so does all else.
-    """
-    if len(value) != rows or not all(isinstance(item, torch.Tensor) and item.ndim for item in value):
-        return False
-    return is_listed or any(len(item) != rows for item in value)
-
-
-def _is_of_rows(value: Any, rows: int, *, is_listed: bool) -> bool:
-    is_list = isinstance(value, (list, tuple))
-    return isinstance(value, torch.Tensor) or (is_list and is_an_entry_a_row(value, rows, is_listed=is_listed))
-
-
-def _batches(values: Iterable[Any], rows: int, *, is_listed: bool) -> Iterator[Sequence[torch.Tensor]]:
-    """All tensors of so many rows, and lists with a tensor a row."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            if value.ndim and len(value) == rows:
-                yield list(value)
-        elif isinstance(value, Mapping):
-            yield from _batches(value.values(), rows, is_listed=is_listed)
-        elif isinstance(value, (list, tuple)):
-            if is_an_entry_a_row(value, rows, is_listed=is_listed):
-                yield value
-            else:
-                yield from _batches(value, rows, is_listed=is_listed)
 
 
 @contextmanager

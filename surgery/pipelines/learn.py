@@ -15,8 +15,9 @@ from surgery.calls.example_inputs import call_key, known_call
 from surgery.calls.kept_calls import RECORDED, KeptCall, keep_call
 from surgery.calls.recorded_call import describe_call
 from surgery.errors import InputError, SurgeryError
-from surgery.pipelines.conditions import conditions_of, is_class_conditional
-from surgery.pipelines.guidance import CLASSES, PROBES, StopSampling
+from surgery.pipelines.conditions import as_argument, conditions_of, is_class_conditional
+from surgery.pipelines.guidance import StopSampling
+from surgery.pipelines.probes import CLASSES, PROBES, refusal_of
 from surgery.pipelines.replaced import replaced
 from surgery.pipelines.timestep_convention import learn_convention
 
@@ -68,13 +69,14 @@ def first_call(pipe: Any, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dic
             raise StopSampling
 
         noise = [torch.Generator().manual_seed(number) for number in range(count)]
+        asked = as_argument(pipe, conditions_of(pipe, prompts[:count]))
         with replaced(pipe.transformer, "forward", stop):
             try:
-                pipe(conditions_of(pipe, prompts[:count]), generator=noise, output_type="latent", **call)
+                pipe(**asked, generator=noise, output_type="latent", **call)
             except StopSampling:
                 return given[0]
             except Exception as error:  # as pipelines answer to odd values
                 failure = failure or error
     if failure is None:
         raise InputError(f"{type(pipe).__name__} never runs its transformer")
-    raise InputError(f"{type(pipe).__name__} refuses the call: {failure}") from failure
+    raise refusal_of(pipe, failure) from failure

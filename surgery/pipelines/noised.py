@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from surgery.diffusers_internals import pack_by_pipeline
 from surgery.errors import InputError, RefusedError
-from surgery.pipelines.conditions import conditions_of
+from surgery.pipelines.conditions import as_argument, conditions_of
 from surgery.pipelines.guidance import StopSampling, transformers_of
 from surgery.pipelines.noised_call import CallNotes, NoisedCall
 from surgery.pipelines.replaced import replaced
@@ -64,6 +64,7 @@ def call_noised(
     size = {name: value for name, value in (("height", height), ("width", width)) if name in known}
     arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1, **size}
     generators = [torch.Generator().manual_seed(number) for number in range(len(captions))]
+    given = as_argument(pipe, conditions_of(pipe, captions))
     predictions: list[torch.Tensor] = []
     notes = CallNotes()
     name = parameters_of_module(pipe.transformer)[0]
@@ -78,7 +79,7 @@ def call_noised(
             stack.callback(model.register_forward_pre_hook(notes.before, with_kwargs=True).remove)
             stack.callback(model.register_forward_hook(notes.after, with_kwargs=True).remove)
         try:
-            pipe(conditions_of(pipe, captions), generator=generators, output_type="latent", **arguments)
+            pipe(**given, generator=generators, output_type="latent", **arguments)
         except StopSampling:
             pass
         except (ValueError, TypeError, AttributeError, LookupError) as error:

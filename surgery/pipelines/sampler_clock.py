@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from surgery.errors import InputError, RefusedError
-from surgery.pipelines.guidance import PROBES, Guidance
+from surgery.pipelines.guidance import Guidance
 from surgery.pipelines.learn import first_call
+from surgery.pipelines.probes import PROBES
 from surgery.pipelines.shares import shares_of
 from surgery.pipelines.standing import Standing
 from surgery.pipelines.timestep_convention import TimestepConvention, share_of_rows
@@ -109,7 +110,7 @@ class SamplerClock:
     def _other_layout(self, fact: str) -> str:
         return (
             f"{type(self.pipe).__name__} lays out the branches of guidance otherwise than when it was asked: {fact}; "
-            "windows with branch can't run here"
+            "windows with branch can't run where guidance changes within a run"
         )
 
 

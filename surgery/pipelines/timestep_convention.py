@@ -6,7 +6,8 @@ few steps while its transformer only notes what it is given, and its scheduler w
 
 import contextlib
 import functools
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,13 @@ from surgery.calls.example_inputs import call_key
 from surgery.damage import told_as
 from surgery.errors import InputError, RefusedError
 from surgery.kept import keep, kept_file, recall
-from surgery.pipelines.conditions import conditions_of, is_class_conditional
-from surgery.pipelines.guidance import CLASSES, PROBES, StopSampling, nothing_predicted, noting_forwards
+from surgery.pipelines.guidance import StopSampling, nothing_predicted, noting_forwards
+from surgery.pipelines.probes import BOTH, probe_arguments, refusal_of
 from surgery.pipelines.replaced import replaced
 from surgery.pipelines.shares import num_train_timesteps_of
 from surgery.tracing.arguments import parameters_of_module
+
+Noted = dict[str, tuple[float, float]]  # of a call of a transformer: the span of what is given, by argument
 
 SHELF = "timesteps"
 NUM_PROBES = 4  # steps; a line needs three to be more than a guess
@@ -87,67 +90,84 @@ def learn_convention(pipe: Any, call: Mapping[str, Any]) -> TimestepConvention |
     return found
 
 
-def _note_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[list[float], list[dict[str, float]]]:
-    """The share of each of a few steps, and the numbers that the transformer is given in it."""
+def _note_steps(pipe: Any, call: Mapping[str, Any]) -> tuple[list[float], list[Noted]]:
+    """The share of each of a few steps, and the numbers that the transformer is given in it; of two pictures, or of one
+    where the pipeline takes no two."""
+    failure: InputError | None = None
+    for numbers in (BOTH, BOTH[:1]):
+        try:
+            return _note_steps_of(pipe, call, numbers)
+        except InputError as error:
+            failure = failure or error
+    assert failure is not None, "both ways were tried"
+    raise failure
+
+
+def _note_steps_of(pipe: Any, call: Mapping[str, Any], numbers: Sequence[int]) -> tuple[list[float], list[Noted]]:
     names = parameters_of_module(pipe.transformer)
     num_train = num_train_timesteps_of(pipe.scheduler)
     shares: list[float] = []
-    noted: list[dict[str, float]] = []
-    pending: list[dict[str, float]] = []
+    noted: list[Noted] = []
+    pending: list[Noted] = []
 
     def note(*args: Any, **kwargs: Any) -> Any:
         named = {**dict(zip(names, args, strict=False)), **kwargs}
-        pending.append({name: number for name, value in named.items() if (number := _number(value)) is not None})
+        pending.append({name: span for name, value in named.items() if (span := _span_of(value)) is not None})
         return nothing_predicted(named)
 
+    signature = inspect.signature(pipe.scheduler.step)
+
     @functools.wraps(pipe.scheduler.step)  # pipelines look at its signature
-    def stay(_output: Any, timestep: Any, sample: Any, *_args: Any, return_dict: bool = True, **_kwargs: Any) -> Any:
-        shares.append(float(timestep) / num_train)
+    def stay(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind_partial(*args, **kwargs).arguments  # not every scheduler has them in the same order
+        shares.append(float(given["timestep"]) / num_train)
         noted.append(pending[-1] if pending else {})
         pending.clear()
         if len(shares) == NUM_PROBES:
             raise StopSampling
-        return SimpleNamespace(prev_sample=sample) if return_dict else (sample,)
+        sample = given["sample"]
+        return SimpleNamespace(prev_sample=sample) if given.get("return_dict", True) else (sample, sample)
 
-    prompts = CLASSES if is_class_conditional(pipe) else PROBES
     left_out = ("timesteps", "sigmas", "num_inference_steps")
-    arguments = {name: value for name, value in call.items() if name not in left_out}
-    noise = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
+    kept = {name: value for name, value in call.items() if name not in left_out}
+    arguments = {**probe_arguments(pipe, kept, numbers), "num_inference_steps": MANY_STEPS}
+    noise = [torch.Generator().manual_seed(number) for number in numbers]
     with noting_forwards(pipe, note), replaced(pipe.scheduler, "step", stay):
         try:
-            pipe(
-                conditions_of(pipe, prompts),
-                generator=noise,
-                output_type="latent",
-                num_inference_steps=MANY_STEPS,
-                **arguments,
-            )
+            pipe(**arguments, generator=noise, output_type="latent")
         except StopSampling:
             pass
         except Exception as error:  # as pipelines answer to odd values
             if not shares:
-                raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
+                raise refusal_of(pipe, error) from error
     return shares, noted
 
 
-def _number(value: Any) -> float | None:
-    """What is one number, in a tensor or not; None where it is several."""
+def _span_of(value: Any) -> tuple[float, float] | None:
+    """The least and the greatest of a few numbers, in a tensor or not: a time for each token is two, or more."""
     if isinstance(value, torch.Tensor) and value.numel() > 0 and not value.is_complex() and value.ndim <= 2:
-        values = value.detach().double().flatten()
-        return float(values[0]) if bool((values == values[0]).all()) else None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        values = value.detach().double()
+        return float(values.min()), float(values.max())
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return (float(value), float(value)) if is_number else None
 
 
-def _line_of(name: str, values: list[float | None], shares: list[float], pipe: Any) -> TimestepConvention | None:
-    """The convention by which an argument has these values at these shares; None where it is no line."""
-    known = [(share, value) for share, value in zip(shares, values, strict=True) if value is not None]
-    if len(known) < len(shares) or len({share for share, _ in known}) < NUM_PROBES - 1:
+def _line_of(
+    name: str, spans: list[tuple[float, float] | None], shares: list[float], pipe: Any
+) -> TimestepConvention | None:
+    """The convention by which an argument has these values at these shares; None where it is no line.
+
+    Of several times, it is the noisiest that follows the sampler: the others are those of a given picture.
+    """
+    known = [(share, *span) for share, span in zip(shares, spans, strict=True) if span is not None]
+    if len(known) < len(shares) or len({share for share, *_ in known}) < NUM_PROBES - 1:
         return None
-    x, y = np.array(known).T
+    x, lowest, highest = np.array(known).T
     num_train = float(num_train_timesteps_of(pipe.scheduler))
     usual = ((num_train, 0.0), (1.0, 0.0), (-1.0, 1.0), (-num_train, num_train))
-    fitted = tuple(float(number) for number in np.polyfit(x, y, 1))
-    for scale, offset in (*usual, fitted):
+    fitted = [tuple(float(number) for number in np.polyfit(x, y, 1)) for y in (lowest, highest)]
+    for scale, offset in (*usual, *fitted):
+        y = highest if scale > 0 else lowest
         is_line = scale and np.abs(scale * x + offset - y).max() <= TOLERANCE * abs(scale)
         if is_line and np.ptp(y) > TOLERANCE * abs(scale):
             return TimestepConvention(name, scale, offset, int(num_train))
@@ -155,27 +175,26 @@ def _line_of(name: str, values: list[float | None], shares: list[float], pipe: A
 
 
 def share_of_rows(convention: TimestepConvention, named: Mapping[str, Any], num_rows: int) -> list[float]:
-    """The share of the noise range of each row, by what the transformer is given.
+    """The share of the noise range of each row, by what the transformer is given; of times for tokens the noisiest.
 
     Raises:
-        RefusedError: it is not given the argument, or not one time a row.
+        RefusedError: it is not given the argument, or no time a row.
     """
     value = named.get(convention.name)
     numbers = value.detach().double().tolist() if isinstance(value, torch.Tensor) else value
     rows = numbers if isinstance(numbers, list) else [numbers] * num_rows
     if len(rows) == 1:
         rows = rows * num_rows
-    found = [_only_number(row) for row in rows]
-    if len(found) != num_rows or None in found:
+    found = [_numbers_of(row) for row in rows]
+    if len(found) != num_rows or not all(found):
         raise RefusedError(
-            f"the argument {convention.name}, which tells the timestep, is not one number a row; windows (when) can't "
-            "tell where a row stands"
+            f"the argument {convention.name}, which tells the timestep, is no number for each row; windows (when) "
+            "can't tell where a row stands"
         )
-    return [convention.share_of(number) for number in found if number is not None]
+    return [max(map(convention.share_of, numbers)) for numbers in found]
 
 
-def _only_number(row: Any) -> float | None:
-    """The number that a row is, or holds again and again."""
+def _numbers_of(row: Any) -> set[float]:
+    """The numbers that a row is, or holds; none where it holds something else."""
     flat = row if isinstance(row, list) else [row]
-    is_one = flat and all(isinstance(item, (int, float)) and item == flat[0] for item in flat)
-    return float(flat[0]) if is_one else None
+    return set(map(float, flat)) if all(isinstance(item, (int, float)) for item in flat) else set()

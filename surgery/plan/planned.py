@@ -67,8 +67,12 @@ class PlannedSource(PlannedSpec):
     source: ModelSource
 
 
-def plan_spec(spec: Spec, anatomy: Anatomy, *, profile: str | Path | None = None) -> PlannedSpec:
+def plan_spec(
+    spec: Spec, anatomy: Anatomy, *, profile: str | Path | None = None, part: str | None = None
+) -> PlannedSpec:
     """Plan a spec for a model of this anatomy, whether it runs or is only known. `profile` overrides its file of means.
+
+    `part` is which of two transformers that is: means of the other are none of its own.
 
     Raises:
         InputError: the file of means is not usable.
@@ -77,22 +81,34 @@ def plan_spec(spec: Spec, anatomy: Anatomy, *, profile: str | Path | None = None
     """
     spec = only_point(spec, anatomy)
     faults = Faults(spec.file)
-    groups = find_profile_groups(spec, anatomy, faults)
-    return _plan(spec, anatomy, _means_of(spec, profile), groups, faults)
+    groups = find_profile_groups(spec, anatomy, faults, part)
+    means = _means_of(spec, profile)
+    if part is None:
+        _refuse_means_of_another(means)
+    return _plan(spec, anatomy, means, groups, faults, part or FIRST)
 
 
 def plan_points(spec: Spec, anatomy: Anatomy, *, profile: str | Path | None = None) -> list[PlannedSpec]:
     """Plan every variant of a spec, one where it is no sweep; raises as `plan_spec` does."""
     points = expand_sweep(spec, anatomy)
     means, faults = _means_of(spec, profile), Faults(spec.file)
+    _refuse_means_of_another(means)
     groups = find_profile_groups(spec, anatomy, faults)  # all points have them
     return [_plan(point, anatomy, means, groups, faults) for point in points]
 
 
 def _plan(
-    spec: Spec, anatomy: Anatomy, means: "MeansFile | None", groups: tuple[FoundGroup, ...], faults: Faults
+    spec: Spec,
+    anatomy: Anatomy,
+    means: "MeansFile | None",
+    groups: tuple[FoundGroup, ...],
+    faults: Faults,
+    part: str = FIRST,
 ) -> PlannedSpec:
     values = None if means is None else MeanValues(means.digest, means.widths)
+    if means is not None and means.transformer != part:
+        values = MeanValues(means.digest, {}, f"{means.path.name} is of {means.transformer}")
+        means = None
     return PlannedSpec(spec, anatomy, lower_spec(spec, anatomy, values, groups, faults), means, groups)
 
 
@@ -102,12 +118,14 @@ def _means_of(spec: Spec, override: str | Path | None) -> "MeansFile | None":
         return None
     from surgery.profiles.means import read_means
 
-    means = read_means(spec.folder / str(spec.profile) if override is None else override)
-    if means.transformer != FIRST:
+    return read_means(spec.folder / str(spec.profile) if override is None else override)
+
+
+def _refuse_means_of_another(means: "MeansFile | None") -> None:
+    if means is not None and means.transformer != FIRST:
         raise InputError(
             f"the means of {means.path} are of {means.transformer}; give a profile of the first transformer"
         )
-    return means
 
 
 Finder = Callable[[str], ModelSource]

@@ -54,7 +54,7 @@ class PlannedPair:
     @property
     def text(self) -> str:
         """The text of the spec, with the layers in place of groups from profiles."""
-        return text_of_spec(self.spec, self.first.groups)
+        return text_of_spec(self.spec, self.first.groups + self.second.groups)
 
 
 AnyPlanned = PlannedSpec | PlannedPair
@@ -93,7 +93,7 @@ def as_pair(planned: AnyPlannedSource) -> PlannedPairSource:
         return planned
     source = second_source(planned.source)
     assert source is not None, "the model has two"
-    second = plan_spec(spec_of_part(planned.spec, SECOND), anatomy_of_source(source))
+    second = plan_spec(spec_of_part(planned.spec, SECOND), anatomy_of_source(source), part=SECOND)
     return PlannedPairSource(planned.spec, planned, with_source(second, source))
 
 
@@ -119,9 +119,10 @@ def plan_model(
     _refuse_not_yet(spec)
     faults = {part: frozenset[str]() for part in MODELS}
     planned: list[PlannedSpec] = []
-    for part, anatomy, means in ((FIRST, first, profile), (SECOND, second, None)):
+    for part, anatomy in ((FIRST, first), (SECOND, second)):
+        of_part = spec_of_part(_without_totals(spec), part)
         try:
-            planned.append(plan_spec(spec_of_part(_without_totals(spec), part), anatomy, profile=means))
+            planned.append(plan_spec(of_part, anatomy, profile=profile, part=part))
         except SpecError as error:
             faults[part] = frozenset(error.faults)
     found = [*_total_faults(spec, first, second), *_join_faults(faults)]
@@ -193,15 +194,8 @@ def _with_sources(planned: AnyPlanned, source: ModelSource) -> AnyPlannedSource:
 
 
 def _refuse_not_yet(spec: Spec) -> None:
-    """Raise NotYetError for what is known of a first transformer only: profiles and means are measured in it."""
-    of_second = [operation_of_part(operation, SECOND) for operation in spec.operations]
+    """Raise NotYetError for a number of layers in both transformers, of which a profile knows one alone."""
     lines: list[tuple[Place, str]] = []
-    for operation in (item for item in of_second if item is not None):
-        groups = [selector.place for selector in selection_of(operation) if selector.group is not None]
-        lines += [(place, "a profile's group is of the first transformer; write the layers out") for place in groups]
-        if isinstance(operation, ops.Replace) and operation.kind == "mean":
-            fact = f"means are taken of the first transformer alone; replace those of {SECOND} with another kind"
-            lines.append((operation.place, fact))
     for operation in filter(_is_split, spec.operations):
         if any(selector.group is not None for selector in selection_of(operation)):
             fact = "expect over both transformers counts no profile's group; write one operation for each"

@@ -8,6 +8,7 @@ from surgery.anatomy.anatomy import Anatomy
 from surgery.errors import InputError
 from surgery.spec import operations as ops
 from surgery.spec.load import Spec
+from surgery.spec.parts import selection_of
 from surgery.spec.places import Faults
 from surgery.spec.profile_group import ProfileGroup
 from surgery.spec.selector import FIRST, Range, Selector, indices_to_text
@@ -30,9 +31,15 @@ class FoundGroup:
         return f"{self.group.stack}[{indices_to_text(range(self.start, self.stop))}]"
 
 
-def find_profile_groups(spec: Spec, anatomy: Anatomy, faults: Faults) -> tuple[FoundGroup, ...]:
+def find_profile_groups(
+    spec: Spec, anatomy: Anatomy, faults: Faults, part: str | None = None
+) -> tuple[FoundGroup, ...]:
     """The groups of a spec that profiles define, but for those with faults: no such file, stack or group, or a profile
-    of another model."""
+    of another model.
+
+    `part` is which of two transformers the spec is for: groups that it does not use may be of the other.
+    """
+    used = {selector.group for operation in spec.operations for selector in selection_of(operation)}
     profiles: dict[Path, Profile | str] = {}
     found = []
     for group in spec.profile_groups:
@@ -43,7 +50,9 @@ def find_profile_groups(spec: Spec, anatomy: Anatomy, faults: Faults) -> tuple[F
         try:
             if isinstance(profile, str):
                 raise InputError(profile)
-            found.append(_find(group, profile, anatomy))
+            if part is not None and profile.transformer != part and group.reference not in used:
+                continue
+            found.append(_find(group, profile, anatomy, part or FIRST))
         except InputError as error:
             faults.add(group.place, str(error))
     return tuple(found)
@@ -58,14 +67,14 @@ def _read(path: Path) -> "Profile | str":
         return str(error)
 
 
-def _find(group: ProfileGroup, profile: "Profile", anatomy: Anatomy) -> FoundGroup:
+def _find(group: ProfileGroup, profile: "Profile", anatomy: Anatomy, part: str) -> FoundGroup:
     from surgery.profiles.groups import find_groups
     from surgery.profiles.parts import only_part
 
     looked_at = profile if group.part is None else only_part(profile, group.part)
     groups = find_groups(looked_at, group.stack, stream=group.stream, num_groups=group.num_groups)
     run = groups.find(group.group)
-    refuse_other_model(profile, anatomy, group.stack)
+    refuse_other_model(profile, anatomy, group.stack, part=part)
     return FoundGroup(group, run.start, run.stop)
 
 

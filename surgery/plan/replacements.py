@@ -10,10 +10,14 @@ from surgery.plan.plan import ReplacedComponent
 
 @dataclass(frozen=True)
 class MeanValues:
-    """What a plan knows of a file of means: its hash, and the number of values of each `component/stream`."""
+    """What a plan knows of a file of means: its hash, and the number of values of each `component/stream`.
+
+    `misfit` says why it has none for this transformer, of those that a pipeline has.
+    """
 
     digest: str
     widths: Mapping[str, int]
+    misfit: str | None = None
 
 
 def refusal_of_component(item: SelectedComponent, kind: str) -> str | None:
@@ -45,6 +49,8 @@ def means_refusal(item: SelectedComponent, means: MeanValues | None) -> str | No
     """Why a file of means has no vector of the right width for every stream of a component; None if it has."""
     if means is None:
         return "takes its means from a profile; write profile: FILE in the spec, or --profile"
+    if means.misfit is not None:
+        return f"takes its means from a profile of its own transformer, and {means.misfit}; give that of this one"
     for output in component_of(item).outputs:
         width = means.widths.get(f"{item.stack.name}.{item.index}.{item.component}/{output.stream}")
         if width is None:

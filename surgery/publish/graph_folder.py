@@ -63,14 +63,15 @@ def write_artefact(
         RefusedError, TraceError: the forward can't be rewritten so.
     """
     used = means if uses_means(plan) else None
+    used_2 = second.means if second is not None and uses_means(second.plan) else None
     whole = plan if second is None else PairedPlan(plan, second.plan)
     with whole_folder(out, force=force) as folder:
         write_spec_and_plan(folder, spec.text, whole)
         forward = describe_forward(spec, source, anatomy, plan, used)
         (folder / FORWARD).write_text(forward, encoding="utf-8")
-        if used is not None:
-            (folder / MEANS).write_bytes(used.path.read_bytes())
-        more = {} if second is None else _write_second(folder, spec, second)
+        for kept in (item for item in (used, used_2) if item is not None):  # a file is of one of two transformers
+            (folder / MEANS).write_bytes(kept.path.read_bytes())
+        more = {} if second is None else _write_second(folder, spec, second, used_2)
         more |= {} if write_more is None else write_more(folder)
         files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
         manifest = make_manifest(
@@ -87,9 +88,9 @@ def write_artefact(
     return read_artefact(out)
 
 
-def _write_second(folder: Path, spec: Spec, second: PlannedSource) -> dict[str, Any]:
+def _write_second(folder: Path, spec: Spec, second: PlannedSource, means: MeansFile | None) -> dict[str, Any]:
     """Write the rewritten forward of a second transformer; what the manifest says of that one."""
-    forward = describe_forward(spec, second.source, second.anatomy, second.plan, None)
+    forward = describe_forward(spec, second.source, second.anatomy, second.plan, means)
     (folder / FORWARD_2).write_text(forward, encoding="utf-8")
     return {BASE_2: identify(second.source).to_json()}
 

@@ -22,12 +22,11 @@ def places_in_second(spec: Spec) -> tuple[Place, ...]:
 def spec_of_part(spec: Spec, part: str) -> Spec:
     """The spec with what is for one of two transformers, as if that were the only one.
 
-    What it takes from profiles is of the first.
+    Of which transformer the means and the groups are that it takes from profiles, their files say.
     """
     found = (operation_of_part(operation, part) for operation in spec.operations)
     kept = tuple(operation for operation in found if operation is not None)
-    groups = spec.profile_groups if part == FIRST else ()
-    return replace(spec, operations=kept, profile=spec.profile if part == FIRST else None, profile_groups=groups)
+    return replace(spec, operations=kept)
 
 
 def operation_of_part(operation: ops.AnyOperation, part: str) -> ops.AnyOperation | None:

@@ -13,16 +13,15 @@ from typing import Any
 import torch
 
 from surgery.errors import InputError, RefusedError
-from surgery.pipelines.conditions import conditions_of, is_class_conditional
+from surgery.pipelines.conditions import as_argument, conditions_of, is_class_conditional
 from surgery.pipelines.guidance import (
-    CLASSES,
-    PROBES,
     StopSampling,
     nothing_predicted,
     noting_forwards,
     stopping_at_first_step,
 )
 from surgery.pipelines.noised import call_noised, is_flow
+from surgery.pipelines.probes import CLASSES, PROBES
 from surgery.pipelines.timestep_convention import TimestepConvention, convention_of
 from surgery.tracing.arguments import Container, FlatCall, flatten_call, parameters_of_module, unflatten_call
 from surgery.tracing.memo import tensors_in
@@ -144,9 +143,10 @@ def note_call(pipe: Any, prompts: Sequence[str], call: Mapping[str, Any]) -> Fla
 
     arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1}
     generators = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
+    given = as_argument(pipe, conditions_of(pipe, prompts))
     with noting_forwards(pipe, note), stopping_at_first_step(pipe):
         try:
-            pipe(conditions_of(pipe, prompts), generator=generators, output_type="latent", **arguments)
+            pipe(**given, generator=generators, output_type="latent", **arguments)
         except StopSampling:
             pass
         except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values

@@ -124,8 +124,8 @@ def a_pipeline_that_calls(arguments_of):
     class Pipeline:
         transformer = Transformer()
 
-        def __call__(self, prompts, generator, output_type):
-            self.transformer(*arguments_of(prompts))
+        def __call__(self, prompt, generator, output_type):
+            self.transformer(*arguments_of(prompt))
             self.scheduler.step(None)
 
     Pipeline.scheduler = scheduler

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import surgery
 from surgery.errors import InputError
 from surgery.experiment.own_model import find_own_model
 from surgery.plan.paired import model_plan_from_json
-from surgery.profiles.profile_file import read_profile
+from surgery.profiles.profile_file import read_profile, write_profile
 
 SPEC = """surgery: v1
 model: {model}
@@ -303,6 +304,94 @@ def test_what_is_of_one_transformer_says_so(spec, tmp_path, surgery_command):
         result.exit_code == 1 and "--transformer-only leaves one transformer, and the spec edits two" in result.stderr
     )
     assert not (tmp_path / "one").exists()
-    spec.write_text(spec.read_text() + '  - replace: {component: "transformer_2/blocks[2].attn1", with: mean}\n')
+
+
+@pytest.fixture(scope="module")
+def profiles(model, tmp_path_factory):
+    """Profiles of both transformers, in one folder."""
+    folder = tmp_path_factory.mktemp("profiles")
+    for part, name in (("transformer", "first"), ("transformer_2", "second")):
+        measured = surgery.profile(wan_pipeline(), ["a red apple"], call={**CALL, "guidance_scale": 5.0}, part=part)
+        write_profile(measured, folder / f"{name}.safetensors")
+    return folder
+
+
+class Mean(torch.nn.Module):
+    """The mean of a component in its place."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def forward(self, hidden_states, *_args, **_kwargs):
+        return self.values.expand(hidden_states.shape).contiguous()
+
+
+MEANS = """surgery: v1
+model: {model}
+profile: second.safetensors
+groups: {{few: "second.safetensors#blocks.middle", last: "first.safetensors#blocks.last"}}
+operations:
+  - skip: [last, transformer_2/few]
+  - replace: {{component: "transformer_2/blocks[2].attn1", with: mean}}
+"""
+
+
+def test_means_and_groups_are_of_the_transformer_that_their_file_is_of(model, profiles, tmp_path, surgery_command):
+    """The graph is the edit by hand to the bit, from the spec and from its folder; so is the checkpoint, but for
+    rounding: it holds the means as a bias."""
+    spec = profiles / "means.yaml"
+    spec.write_text(MEANS.format(model=model))
+    by_hand = wan_pipeline()
+    values = read_profile(profiles / "second.safetensors")
+    first, second = by_hand.transformer.blocks, by_hand.transformer_2.blocks
+    shown = surgery_command("check", spec).stdout
+    assert "few = blocks[1], from second.safetensors" in shown and "last = blocks[3], from first.safetensors" in shown
+    by_hand.transformer.blocks = torch.nn.ModuleList([first[0], first[1], first[2]])
+    by_hand.transformer_2.blocks = torch.nn.ModuleList([second[0], second[2]])
+    means = load_file(profiles / "second.safetensors")["mean/blocks.2.attn1/hidden_states"]
+    second[2].attn1 = Mean(means)
+    expected = draw(by_hand)
+    assert values.transformer == "transformer_2" and not torch.equal(expected, draw(wan_pipeline()))
+    assert torch.equal(draw(surgery.apply(wan_pipeline(), spec)), expected)
+    for target in ("graph", "checkpoint"):
+        out = tmp_path / target
+        result = surgery_command("compile", spec, "--to", target, "--out", out)
+        assert result.exit_code == 0, result.output
+        loaded = surgery.load_variant(out) if target == "graph" else DiffusionPipeline.from_pretrained(out)
+        assert torch.allclose(draw(loaded), expected, rtol=1e-4, atol=1e-5), target
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r":7:\d+: in transformer_2: blocks\[2\].attn1 takes its means from a profile; write profile: FILE"),
+        ("profile: first.safetensors", r"of its own transformer, and first.safetensors is of transformer; give that"),
+    ],
+)
+def test_means_of_the_other_transformer_are_none_of_its_own(model, profiles, surgery_command, text, message):
+    spec = profiles / "other.yaml"
+    spec.write_text(MEANS.format(model=model).replace("profile: second.safetensors", text))
     result = surgery_command("check", spec)
-    assert result.exit_code == 0 and result.stdout.startswith(f"{spec}:6:5: not yet: means are taken of the first")
+    assert result.exit_code == 1 and re.search(message, result.stdout + result.stderr)
+
+
+def test_a_group_of_the_other_transformer_is_refused(model, profiles, surgery_command):
+    spec = profiles / "other.yaml"
+    spec.write_text(MEANS.format(model=model).replace("[last, ", "[transformer_2/last, "))
+    result = surgery_command("check", spec)
+    assert result.exit_code == 1
+    assert "in transformer_2: the profile is of transformer, and this is transformer_2" in result.stdout + result.stderr
+
+
+def test_a_training_config_is_of_the_transformer_that_was_profiled(profiles, model, tmp_path, surgery_command):
+    """The second has three layers, where the first has four."""
+    out = tmp_path / "lokr.json"
+    profile = profiles / "second.safetensors"
+    command = ("export", "lokr", profile, "--model", model, "--for", "simpletuner", "--out", out, "--no-verify")
+    result = surgery_command(*command)
+    assert result.exit_code == 1 and "of two transformers, each runs in a part of the noise range" in result.stderr
+    result = surgery_command(*command, "--ignore-empty-bins")
+    assert result.exit_code == 0, result.output
+    names = json.loads(out.read_text())["apply_preset"]["name_algo_map"]
+    assert {name.split(".")[1] for name in names} == {"0", "1", "2"}

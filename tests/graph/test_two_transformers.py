@@ -6,7 +6,7 @@ from built_once import building_once
 from two_transformers import CALL, LAYERS, LAYERS_2, draw, wan_pipeline
 
 import surgery
-from surgery.errors import InputError, NotYetError, SpecError
+from surgery.errors import InputError, SpecError
 from surgery.pipelines.noised import predict_noised
 from surgery.spec.load import read_spec
 
@@ -128,8 +128,3 @@ def test_a_second_transformer_that_is_not_there_is_a_fault():
             surgery.apply(target, spec)
         with pytest.raises(InputError, match="a pipeline with two transformers"):
             surgery.apply(target, planned)
-
-
-def test_means_of_the_second_are_not_yet_there():
-    with pytest.raises(NotYetError, match="means are taken of the first transformer alone"):
-        surgery.check(spec_of('replace: {component: "transformer_2/blocks[1].attn1", with: mean}'), wan_pipeline())

@@ -309,15 +309,14 @@ def test_steps_beyond_the_sampler_and_a_branch_without_guidance_are_told():
 
 
 def test_a_branch_is_not_known_of_a_pipeline_that_encodes_no_prompts():
-    """Embeddings are given: how the branches lie is found out with prompts, which nothing can encode."""
+    """How the branches lie is found out with prompts, which nothing can encode."""
     pipe, call = pipeline_of("demo")
     variant = variant_of(pipe, spec("branch: conditional"))
     variant.register_modules(text_encoder=None)
-    embeddings = {name: torch.zeros(1, 20, 64) for name in ("prompt_embeds", "negative_prompt_embeds")}
     with pytest.raises(
         InputError, match=r"PixArtAlphaPipeline has no text encoder here, .*; load it with its text enc"
     ):
-        variant(None, None, **embeddings, **call)
+        variant("a red apple", **call)
 
 
 @pytest.mark.parametrize("window", ["timesteps: [0.5, 1]", 'steps: "0:2"', "branch: conditional"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from surgery.errors import InputError
+from surgery.pipelines.conditions import as_argument
 from surgery.pipelines.draw import check_call, draw_pictures
 
 PROMPTS = ["a", "b", "c", "d", "e"]
@@ -139,3 +140,22 @@ def test_what_the_pipeline_refuses_is_told(error):
 def test_a_failure_that_is_nobody_s_input_is_passed_on():
     with pytest.raises(RuntimeError, match="out of memory"):
         draw(call={"fail": RuntimeError("out of memory")})
+
+
+class PictureFirst(NoisePipeline):
+    """As FLUX.2 and the pipelines that edit pictures: what comes first is a picture."""
+
+    def __call__(self, image=None, prompt=None, **call):
+        assert image is None
+        return super().__call__(prompt, **call)
+
+
+def test_prompts_are_given_by_name_as_some_pipelines_take_a_picture_first():
+    found = draw_pictures(PictureFirst(), PROMPTS, seed=0, batch_size=8, call={})
+    assert pixels(found) == pixels(draw())
+
+
+def test_a_pipeline_of_neither_prompts_nor_classes_is_told():
+    pipe = SimpleNamespace()
+    with pytest.raises(InputError, match="SimpleNamespace is called with neither prompts nor classes"):
+        as_argument(pipe, PROMPTS)

@@ -98,7 +98,7 @@ def test_a_pipeline_that_refuses_is_told(cache, own):
 
 def test_a_pipeline_that_never_runs_its_transformer_is_told(cache, own):
     pipe = OwnPipeline(own)
-    pipe_class = type("Idle", (OwnPipeline,), {"__call__": lambda *_, **__: None})
+    pipe_class = type("Idle", (OwnPipeline,), {"__call__": lambda _self, prompt, **_: None})
     pipe.__class__ = pipe_class
     with pytest.raises(InputError, match="Idle never runs its transformer"):
         learn_call(pipe, {})

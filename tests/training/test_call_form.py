@@ -8,8 +8,8 @@ from pipelines import build_pipeline
 
 from surgery.errors import RefusedError
 from surgery.experiment.denoising_error import denoising_errors
-from surgery.pipelines.guidance import CLASSES, PROBES
 from surgery.pipelines.noised import predict_noised
+from surgery.pipelines.probes import CLASSES, PROBES
 from surgery.testing import build_tiny_model
 from surgery.training.call_form import conditions_of_call, learn_form, noised_rows, note_call
 from surgery.training.held_out import prepare_held_out

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from surgery.metrics.contact_sheet import contact_sheet
-from surgery.pipelines.conditions import conditions_of
+from surgery.pipelines.conditions import as_argument, conditions_of
 from surgery.progress import library_bars
 from surgery.training.dit.config import SamplingConfig
 
@@ -41,7 +41,7 @@ class SampleSheets:
         generators = [torch.Generator().manual_seed(self.seed + number) for number in range(count)]
         with library_bars():
             drawn: list[Any] = self.pipe(
-                conditions_of(self.pipe, [name] * count),
+                **as_argument(self.pipe, conditions_of(self.pipe, [name] * count)),
                 generator=generators,
                 num_inference_steps=self.sampling.steps,
                 guidance_scale=self.sampling.guidance_scale,
