@@ -45,7 +45,7 @@ def assert_as_by_hand(name, pipe, call, edits, *, differs=True, **options):
     assert (found - expected).abs().max() <= SPLIT * expected.abs().max()
 
 
-SOME = ("sana", "qwen", "z-image", "wan-pair", "wan-tokens")
+SOME = ("sana", "qwen", "wan-pair", "wan-tokens")
 
 
 def slow_but(*names, of=tuple(FAMILIES)):
