@@ -14,7 +14,7 @@ class LargeTablesOnMeta(TorchFunctionMode):
     What is made of its values (`.item()`, a choice) raises, as everywhere on that device.
     """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor) and result.numel() > MAX_VALUES and not result.is_meta:
             return result.to("meta")

@@ -164,7 +164,8 @@ def run_and_be_stopped(folder, last, options):
 
 @pytest.mark.parametrize("kept_before", [4, 7], ids=["within an interval", "two intervals in"])
 @pytest.mark.parametrize(
-    "is_killed", [False, pytest.param(True, marks=pytest.mark.slow)]  # it takes a process that loads torch
+    "is_killed",
+    [False, pytest.param(True, marks=pytest.mark.slow)],  # it takes a process that loads torch
 )
 def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(tmp_path, kept_before, is_killed):
     """One that is stopped keeps nothing more on its way out: its state is that of one that is killed."""
