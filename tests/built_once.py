@@ -27,7 +27,7 @@ from surgery.tracing.arguments import FlatCall
 from surgery.tracing.guards import key_of_modes
 from surgery.tracing.memo import PLAIN_TYPES, BlockMemo
 from surgery.tracing.own_objects import state_of_objects
-from surgery.tracing.tracer import TracedForward
+from surgery.tracing.tracer import TracedForward, trace_forward
 from surgery.verify import numeric, structure
 from surgery.verify.shrink import shrink_source
 
@@ -63,6 +63,20 @@ def once_a_model(trace: Callable[..., tuple[Stack, ...]]) -> Callable[..., tuple
         return found[key]
 
     return trace_once
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Within it, the stacks of alike models of diffusers' own classes are read once, unless a test traces otherwise."""
+    read = from_model._stacks_traced
+
+    def of_diffusers_once(model: nn.Module, skeleton: nn.Module, kwargs: Mapping[str, Any]) -> tuple[Stack, ...]:
+        is_known = type(model).__module__.startswith("diffusers.") and from_model.trace_forward is trace_forward
+        return (TRACE_ONCE if is_known else read)(model, skeleton, kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(from_model, "_stacks_traced", of_diffusers_once)
+        yield
 
 
 def _shapes_of(value: Any) -> Hashable:
