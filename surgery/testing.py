@@ -5,9 +5,9 @@ For our tests, and for users who test specs of their own, or this package on the
 channels, by name; `RETURNED_STREAMS` says which streams the blocks of a class return, in their order.
 """
 
-import copy
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
 import diffusers
@@ -195,22 +195,33 @@ def run_by_hand(
     A first run of the unedited model notes what each block is given beside its streams. In a second run the first
     block of each stack does the work of the whole schedule, and all others hand their inputs through.
     """
-    edited = copy.deepcopy(model)
     context: dict[str, dict[str, Any]] = {}
-    handles = [
-        block.register_forward_pre_hook(_note_context(context, f"{schedule.stack}.{index}"), with_kwargs=True)
-        for schedule in plan.schedules
-        for index, block in enumerate(edited.get_submodule(schedule.stack).children())
-    ]
-    edited(**kwargs)
-    for handle in handles:
-        handle.remove()
-    for replaced in plan.replacements:
-        _replace_by_hand(edited, replaced, (means or {}).get(replaced.path, {}))
-    for schedule in plan.schedules:
-        _schedule_by_hand(edited, schedule, context)
-    result: torch.Tensor = edited(**kwargs).sample
+    with contextlib.ExitStack() as handles:
+        for schedule in plan.schedules:
+            for index, block in enumerate(model.get_submodule(schedule.stack).children()):
+                note = _note_context(context, f"{schedule.stack}.{index}")
+                handles.enter_context(block.register_forward_pre_hook(note, with_kwargs=True))
+        model(**kwargs)
+    with _forwards_restored(model):
+        for replaced in plan.replacements:
+            _replace_by_hand(model, replaced, (means or {}).get(replaced.path, {}))
+        for schedule in plan.schedules:
+            _schedule_by_hand(model, schedule, context)
+        result: torch.Tensor = model(**kwargs).sample
     return result
+
+
+@contextlib.contextmanager
+def _forwards_restored(model: nn.Module) -> Iterator[None]:
+    """Within it modules may be given other forwards."""
+    before = [(part, vars(part).get("forward")) for part in model.modules()]
+    try:
+        yield
+    finally:
+        for part, forward in before:
+            vars(part).pop("forward", None)
+            if forward is not None:
+                part.forward = forward
 
 
 def _note_context(context: dict[str, dict[str, Any]], name: str) -> Callable[..., None]:

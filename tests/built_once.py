@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from surgery.anatomy import from_model
+from surgery.anatomy import from_model, sources
 from surgery.anatomy.anatomy import Stack
 from surgery.anatomy.sources import ModelSource, build_on_meta
 from surgery.checkpoint import compile_plan
@@ -27,22 +27,22 @@ from surgery.tracing.arguments import FlatCall
 from surgery.tracing.guards import key_of_modes
 from surgery.tracing.memo import PLAIN_TYPES, BlockMemo
 from surgery.tracing.own_objects import state_of_objects
-from surgery.tracing.tracer import TracedForward
+from surgery.tracing.tracer import TracedForward, trace_forward
 from surgery.verify import numeric, structure
 from surgery.verify.shrink import shrink_source
 
-Build = Callable[[ModelSource], Any]
+Build = Callable[..., Any]
 
 
 def once_a_config(build: Build) -> Build:
-    """The same function, run once for each config; one that raises is run again."""
-    found: dict[str, Any] = {}
+    """The same function, run once for each config and what else it is given; one that raises is run again."""
+    found: dict[Hashable, Any] = {}
 
     @functools.wraps(build)
-    def build_once(source: ModelSource) -> Any:
-        key = json.dumps(dict(source.config), sort_keys=True, default=repr)
+    def build_once(source: ModelSource, *given: Hashable) -> Any:
+        key = (json.dumps(dict(source.config), sort_keys=True, default=repr), *given)
         if key not in found:
-            found[key] = build(source)
+            found[key] = build(source, *given)
         return found[key]
 
     return build_once
@@ -63,6 +63,20 @@ def once_a_model(trace: Callable[..., tuple[Stack, ...]]) -> Callable[..., tuple
         return found[key]
 
     return trace_once
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Within it, the stacks of alike models of diffusers' own classes are read once, unless a test traces otherwise."""
+    read = from_model._stacks_traced
+
+    def of_diffusers_once(model: nn.Module, skeleton: nn.Module, kwargs: Mapping[str, Any]) -> tuple[Stack, ...]:
+        is_known = type(model).__module__.startswith("diffusers.") and from_model.trace_forward is trace_forward
+        return (TRACE_ONCE if is_known else read)(model, skeleton, kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(from_model, "_stacks_traced", of_diffusers_once)
+        yield
 
 
 def _shapes_of(value: Any) -> Hashable:
@@ -134,7 +148,7 @@ def building_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Traces, "trace", FORWARD_ONCE)
         patch.setattr(from_model, "_stacks_traced", TRACE_ONCE)
-        for module in (compile_plan, answers, structure):
+        for module in (sources, compile_plan, answers, structure):
             patch.setattr(module, "build_on_meta", BUILD_ONCE)
         patch.setattr(answers, "build_small", SMALL_ONCE)
         patch.setattr(numeric, "shrink_source", lambda source: replace(SHRINK_ONCE(source), name=source.name))

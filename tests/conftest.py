@@ -38,6 +38,12 @@ def _commands_are_built_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def nothing_is_sought(monkeypatch) -> None:
+    """Example inputs of classes that nothing is known of are not looked for, which takes ten seconds and finds none."""
+    monkeypatch.setattr("surgery.calls.example_inputs.find_call", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def anatomies() -> dict[str, Anatomy]:
     """The samples of tests/anatomies.py: pixart, sd3, flux."""

@@ -22,6 +22,7 @@ MORE_THAN_BLOCKS = [  # their loops do more than to run a block: what the edit b
 
 
 @pytest.mark.parametrize("name", MORE_THAN_BLOCKS)
+@pytest.mark.usefixtures("nothing_is_sought")
 def test_what_a_loop_does_around_a_block_goes_with_it(name):
     row = reach.try_class(name, operations=["reverse", "scale"])[0]
     assert row.answers == {"reverse": "yes", "scale": "yes"}
@@ -31,6 +32,7 @@ SLOW = ("ZImageTransformer2DModel", "Kandinsky5Transformer3DModel")  # quick: gr
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SAMPLE])
+@pytest.mark.usefixtures("nothing_is_sought")
 def test_an_operation_is_what_the_edit_by_hand_gives(name):
     rows = reach.try_class(name, operations=["skip", "parallel"])
     assert [row.traced for row in rows] == len(rows) * [SAMPLE[name]]

@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -398,13 +398,22 @@ def build_on_meta(source: ModelSource, dtype: Any = None) -> Any:
     _refuse_endless(source, signature(model_class.__init__).parameters)
     try:
         with init_empty_weights(), _limited_modules(source):
-            model = model_class.from_config(dict(source.config))
+            model = _construct(model_class, source.config)
     except InputError:
         raise
     except Exception as error:  # constructors raise anything on configs that make no sense
         reason = str(error) or type(error).__name__
         raise InputError(f"{source.class_name} can't be built from the config of {source.name}: {reason}") from None
     return clone_module(model.eval(), functools.partial(without_memory, dtype=dtype))
+
+
+def _construct(model_class: Any, config: Mapping[str, Any]) -> Any:
+    """A model of a config; what its constructor computes at length is only computed where it looks at the values."""
+    from surgery.anatomy.large_tables import LargeTablesOnMeta
+
+    with suppress(RuntimeError, TypeError), LargeTablesOnMeta():
+        return model_class.from_config(dict(config))
+    return model_class.from_config(dict(config))
 
 
 def _refuse_endless(source: ModelSource, parameters: Collection[str]) -> None:

@@ -125,7 +125,7 @@ def _find_count(
         for step, needed in itertools.product((1, -1), choices if config[name] == length else [()]):
             lists = {listed: _resize(config[listed], step) for listed in (*values, *needed)}
             model = _try_build(config, {name: config[name] + step, **lists}, build)
-            if model is not None and len(signatures(model, stack)) == length + step:
+            if model is not None and len(list(model.get_submodule(stack).children())) == length + step:
                 return name, needed
     raise RefusedError(
         f"no field of the config sets the length of {stack}, so a stock class can't have fewer or more blocks there"

@@ -7,6 +7,7 @@ each place wants; a block of another kind fits where its tensors do, or where a 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from surgery.anatomy.tensor_files import num_rows
@@ -46,12 +47,11 @@ def fit_blocks(
     Raises:
         RefusedError: a block does not fit where it is to stand.
     """
-    fitted = []
+    tensors, fitted = original.state_dict(), []
     for name, wanted in pruned.state_dict().items():
         stack = next((stack for stack in layers if name.startswith(f"{stack}.")), None)
         if stack is None:
-            given = original.state_dict().get(name)
-            if given is None or given.shape != wanted.shape:
+            if name not in tensors or tensors[name].shape != wanted.shape:
                 raise RefusedError(
                     f"with other layers {name} would have another shape too, which the original's weights do not say"
                 )
@@ -59,16 +59,25 @@ def fit_blocks(
             continue
         position, _, rest = name.removeprefix(f"{stack}.").partition(".")
         layer = layers[stack][int(position)]
-        segments = _fit_tensor(original, pruned, f"{stack}.{layer.index}", f"{stack}.{position}", rest)
-        segments = [_fold(segment, f"{stack}.{layer.index}", rest, layer.scale, folds) for segment in segments]
+        source, place = f"{stack}.{layer.index}", f"{stack}.{position}"
+        given = tensors.get(f"{source}.{rest}")
+        segments = _fit_tensor(original, pruned, source, place, rest, given=given, wanted=wanted)
+        segments = [_fold(segment, source, rest, layer.scale, folds) for segment in segments]
         fitted.append(NewTensor(name, join_segments(segments)))
     return fitted
 
 
-def _fit_tensor(original: nn.Module, pruned: nn.Module, source: str, place: str, rest: str) -> list[Segment]:
+def _fit_tensor(
+    original: nn.Module,
+    pruned: nn.Module,
+    source: str,
+    place: str,
+    rest: str,
+    *,
+    given: torch.Tensor | None,
+    wanted: torch.Tensor,
+) -> list[Segment]:
     """What the tensor `rest` of the block at `place` is made of, from the block `source` of the original."""
-    wanted = pruned.get_submodule(place).state_dict()[rest]
-    given = original.get_submodule(source).state_dict().get(rest)
     name = f"{source}.{rest}"
     if given is None:
         raise RefusedError(

@@ -6,16 +6,17 @@ Moving, casting, hooking or adapting the copy (`.to()`, LoRA layers, processors)
 import functools
 import types
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from surgery.torch_internals import drop_hooks_
-from surgery.tracing.own_objects import OwnObjects
+from surgery.tracing.own_objects import OF_TORCH, OwnObjects
 
 CONTAINERS = frozenset({dict, list, set, OrderedDict})
+REGISTRIES = frozenset({dict, OrderedDict})
 BINDS_MODULES = (types.MethodType, functools.partial)
 
 TensorMap = Callable[[torch.Tensor], torch.Tensor]
@@ -44,20 +45,11 @@ def clone_module(
     functions that are bound to a module of the tree (accelerate puts such a `forward` on instances) are bound to its
     copy. With `has_own_objects` plain objects are copied as well, with all that they hold (see `OwnObjects`).
     """
-    paths = list(module.named_modules(remove_duplicate=False))
-    originals = {id(original): original for _, original in paths}
-    twins = {key: _shallow_twin(original) for key, original in originals.items()}
-    _clone_tensors(originals, twins, tensor_map)
-    by_path: dict[str, nn.Module] = {}
-    for path, original in paths:
-        by_path[path] = twin = twins[id(original)]
-        parent, _, name = path.rpartition(".")
-        if path:
-            by_path[parent].add_module(name, twin)
-    for key, original in originals.items():
-        for name, value in original.__dict__.items():
-            if isinstance(value, BINDS_MODULES):
-                twins[key].__dict__[name] = _rebind(value, twins)
+    originals = tuple(module.modules())
+    twins = {id(original): original.__class__.__new__(original.__class__) for original in originals}
+    copies: dict[int, Any] = {**twins, **_clone_tensors(originals, tensor_map)}
+    for original in originals:
+        twins[id(original)].__dict__ = _copied_state(original, copies)
     if has_own_objects:
         own = OwnObjects(twins)
         for twin in twins.values():
@@ -65,28 +57,34 @@ def clone_module(
     return twins[id(module)]
 
 
-def _shallow_twin(module: nn.Module) -> nn.Module:
-    """An object of its own with the same state, but for what a compile in place left; its containers are its own."""
-    twin = module.__class__.__new__(module.__class__)
+def _clone_tensors(modules: Iterable[nn.Module], tensor_map: TensorMap) -> dict[int, torch.Tensor]:
+    """The clones of all parameters and buffers by the identity of the original, one for each tensor."""
+    clones: dict[int, torch.Tensor] = {}
+    for module in modules:
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if id(tensor) not in clones:
+                clones[id(tensor)] = tensor_map(tensor)
+    return clones
+
+
+def _copied_state(module: nn.Module, copies: Mapping[int, Any]) -> dict[str, Any]:
+    """What the copy of a module holds: not what a compile in place left, and in torch's registries what is copied."""
     state = nn.Module.__getstate__(module)
-    twin.__dict__ = {name: value.copy() if type(value) in CONTAINERS else value for name, value in state.items()}
-    return twin
+    for name, value in state.items():
+        kind = type(value)
+        if kind in CONTAINERS:
+            is_registry = bool(value) and kind in REGISTRIES and name in OF_TORCH
+            state[name] = kind(_registered(value, copies)) if is_registry else value.copy()
+        elif isinstance(value, BINDS_MODULES):
+            state[name] = _rebind(value, copies)
+    return state
 
 
-def _clone_tensors(originals: dict[int, nn.Module], twins: dict[int, nn.Module], tensor_map: TensorMap) -> None:
-    """Give each twin the clones of its original's tensors, one clone for each tensor."""
-    tensors: dict[int, torch.Tensor] = {}
-    for key, original in originals.items():
-        twin = twins[key]
-        parameters = original.named_parameters(recurse=False, remove_duplicate=False)
-        buffers = original.named_buffers(recurse=False, remove_duplicate=False)
-        for name, tensor in (*parameters, *buffers):
-            if id(tensor) not in tensors:
-                tensors[id(tensor)] = tensor_map(tensor)
-            setattr(twin, name, tensors[id(tensor)])
+def _registered(registry: Mapping[Any, Any], copies: Mapping[int, Any]) -> dict[Any, Any]:
+    return {key: copies.get(id(value), value) for key, value in registry.items()}
 
 
-def _rebind(value: Any, modules: dict[int, nn.Module]) -> Any:
+def _rebind(value: Any, modules: Mapping[int, Any]) -> Any:
     """A bound method or partial of a module of the tree, for its copy; everything else as it is."""
     if isinstance(value, types.MethodType) and id(value.__self__) in modules:
         return types.MethodType(value.__func__, modules[id(value.__self__)])

@@ -183,7 +183,7 @@ def kill_points(num_operations, every):
     return [n for n in range(1, num_operations + 1) if n > num_operations - NEAR_THE_END or n % every == 0]
 
 
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [40, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("force", [False, True], ids=["fresh", "force"])
 def test_killed_before_any_operation_on_files(tiny, memory, force, every):
     """Before a making, opening, renaming or removing of a file there is one run that ends there."""

@@ -175,6 +175,7 @@ def test_a_block_that_is_not_whole_is_refused_where_nothing_can_be_tried(easy_an
         ("WanAnimateTransformer3DModel", WAN_ANIMATE, 'repeat: {layers: "blocks[0]", times: 2}', "inject_face_latents"),
     ],
 )
+@pytest.mark.usefixtures("nothing_is_sought")
 def test_a_forward_that_may_go_by_numbers_and_can_not_be_tried_is_refused_unless_by_name(
     compile_to, name, config, operation, line
 ):

@@ -55,10 +55,10 @@ def pipeline(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def surgery_command():
-    """Runs a command; the result has `exit_code`, `stdout` and `stderr`."""
+    """Runs a command, `given` some standard input; the result has `exit_code`, `stdout` and `stderr`."""
 
-    def run(*arguments):
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    def run(*arguments, given=None):
+        return CliRunner().invoke(app, [str(argument) for argument in arguments], input=given)
 
     return run
 

@@ -115,9 +115,7 @@ def test_an_interrupted_run_exits_with_130():
     assert (done.returncode, "Traceback" in done.stderr) == (130, False)
 
 
-@pytest.mark.parametrize(
-    "arguments", [("check", "specs/demo"), ("inspect", "demo"), ("--help",), ("check", "/nowhere")]
-)
+@pytest.mark.parametrize("arguments", [("check", "specs/demo"), ("--help",), ("check", "/nowhere")])
 def test_a_closed_pipe_ends_it_quietly(arguments):
     """Of the two streams, the one that the command writes to is closed before it begins."""
     reading, writing = os.pipe()
@@ -131,7 +129,7 @@ def test_a_closed_pipe_ends_it_quietly(arguments):
     assert (done.returncode, done.stdout or done.stderr or b"") == (128 + signal.SIGPIPE, b"")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_an_encoding_without_our_characters_gets_escapes(encoding):
     done = surgery("inspect", "demo", PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -155,20 +153,19 @@ def test_a_file_name_that_is_no_text_is_told():
     )
 
 
-def test_a_spec_is_read_from_standard_input():
+def test_a_spec_is_read_from_standard_input(surgery_command):
     """All commands load specs in one place; `check`, `diff` and the language alone stand for them here."""
     text = SKIP.read_bytes()
-    checked, language = surgery("check", "-", given=text), surgery("check", "-", "--language-only", given=text)
-    assert checked.stdout.startswith(b"<stdin>: Layers 5 to 7 left out\n")
-    assert language.stdout.startswith(b"<stdin>: valid language")
-    assert json.loads(surgery("diff", "-", SKIP, "--json", given=text).stdout)["same_plan"]
-    assert json.loads(surgery("check", "-", "--json", given=text).stdout)["spec"] == "<stdin>"
+    assert surgery("check", "-", given=text).stdout.startswith(b"<stdin>: Layers 5 to 7 left out\n")
+    assert surgery_command("check", "-", "--language-only", given=text).stdout.startswith("<stdin>: valid language")
+    assert json.loads(surgery_command("diff", "-", SKIP, "--json", given=text).stdout)["same_plan"]
+    assert json.loads(surgery_command("check", "-", "--json", given=text).stdout)["spec"] == "<stdin>"
 
 
-def test_a_fault_on_standard_input_is_placed():
-    done = surgery("check", "-", given=SKIP.read_bytes().replace(b"skip:", b"skp:"))
-    assert done.returncode == 1
-    assert re.match(rb'<stdin>:\d+:5: there is no key "skp"', done.stderr)
+def test_a_fault_on_standard_input_is_placed(surgery_command):
+    done = surgery_command("check", "-", given=SKIP.read_bytes().replace(b"skip:", b"skp:"))
+    assert done.exit_code == 1
+    assert re.match(r'<stdin>:\d+:5: there is no key "skp"', done.stderr)
 
 
 def test_files_in_a_spec_on_standard_input_are_relative_to_here(monkeypatch):
@@ -188,7 +185,7 @@ def test_standard_input_holds_one_spec(command, surgery_command):
     assert said.exit_code == 2 and "standard input, which holds one spec" in said.stderr
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("shell", ["bash", pytest.param("zsh", marks=pytest.mark.slow)])
 def test_the_shell_completes_commands_and_options(shell):
     words = {"_TYPER_COMPLETE_ARGS": "surgery insp", "COMP_WORDS": "surgery insp", "COMP_CWORD": "1"}
     done = surgery(**{"_CLI.PY_COMPLETE": f"complete_{shell}", **words})

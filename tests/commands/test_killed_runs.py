@@ -87,10 +87,8 @@ def made_good(folder, name, surgery_command):
     return contents(folder) if is_whole else finish(surgery_command, folder, name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name == "evaluate" else pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS],
-)  # how a profile goes on, to the bit, is seen in test_profiling.py without a process
+@pytest.mark.slow  # how they go on is seen in test_evaluation.py and test_profiling.py without a process
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_run_is_made_good_by_the_next(name, undisturbed, surgery_command, tmp_path):
     seconds = random.Random(name).uniform(0, RUNS_SECONDS)
     kill(tmp_path, name, seconds)

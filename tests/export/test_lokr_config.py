@@ -58,7 +58,10 @@ def test_a_block_of_two_factors_has_a_rule_for_each_component(plan):
 
 
 def test_no_module_is_taken_by_two_rules(meta_model):
-    """Whatever is multiplied: a component, a layer of one, a layer that is a component, or components in each other."""
+    """Whatever is multiplied: a component, a layer of one, a layer that is a component, or components in each other.
+
+    All rules, against the modules of the last block and of three whose numbers are in one another.
+    """
     for name, stack, multipliers in (
         ("sd3.5-medium", "transformer_blocks", {"attn": 2, "attn.to_out": 3, "norm1": 5, "*": 4}),
         ("flux.1-schnell", "single_transformer_blocks", {"proj_mlp": 2, "attn.to_q": 3}),
@@ -66,7 +69,9 @@ def test_no_module_is_taken_by_two_rules(meta_model):
         modules = list_trainable(meta_model(name), [stack])
         plan = plan_lokr({stack: [2] * 38}, modules, multipliers)
         rules = [(re.compile(translate(rule.pattern)), rule.factor) for rule in plan.rules]  # fnmatch keeps 256
-        for module, factor in plan.asked.items():
+        looked_at = {1, 2, 12, max(module.block for module in modules)}
+        for module in (module for module in modules if module.block in looked_at):
+            factor = plan.asked[module]
             taken = [of for pattern, of in rules if pattern.match(module.name)]
             assert taken == [factor], (module.name, taken)
 

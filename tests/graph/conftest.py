@@ -1,6 +1,7 @@
 """Plans as they are written."""
 
 import pytest
+from built_once import reading_once
 from tiny import changed_models
 
 from surgery.plan.lower import lower_spec
@@ -11,6 +12,13 @@ from surgery.spec.load import read_spec
 def _nobody_changes_the_shared_models():
     yield
     assert changed_models() == []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _anatomies_are_read_once():
+    """How they are read is seen in tests/anatomy; the forward of each variant is traced by itself."""
+    with reading_once():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -149,6 +149,7 @@ def test_means_of_several_files_stay_apart(plan_of):
 
 
 @pytest.mark.parametrize("name", ["HunyuanDiT2DModel", "OmniGenTransformer2DModel"])
+@pytest.mark.usefixtures("nothing_is_sought")
 def test_long_skips_and_forwards_that_read_contents_are_shared_as_well(plan_of, name):
     model, call = build_transformer(name).eval(), transformer_call(name)
     variants = TransformerVariants(model)

@@ -37,7 +37,9 @@ def snapshot(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", TINY_MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("sd3-dual", "chroma"))) for name in TINY_MODELS]
+)  # quick: sd3 and flux, which are much like them
 def test_identity_is_to_the_bit(plan_of, run, name):
     model, anatomy = tiny_model(name), tiny_anatomy(name)
     variant = build_variant(model, plan_of([], anatomy), anatomy)

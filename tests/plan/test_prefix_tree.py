@@ -31,7 +31,9 @@ def subsets(num):
 
 def walked_by_hand(plans, walk):
     """The runs of blocks of a walk, and the states that it holds: an oracle that keeps every state, and counts."""
-    sequences = [steps_of(plans[number], [("blocks", NUM_BLOCKS)]) for number in walk.numbers]
+    known = {}  # steps by number: tuples of these are compared quickly
+    steps = (steps_of(plans[number], [("blocks", NUM_BLOCKS)]) for number in walk.numbers)
+    sequences = [tuple(known.setdefault(step, len(known)) for step in each) for each in steps]
     runs = held = 0
     for position, sequence in enumerate(sequences):
         common = max(n for n in range(len(sequence) + 1) if _was_run(sequences[:position], sequence[:n]))

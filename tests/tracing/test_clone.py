@@ -106,6 +106,17 @@ def test_hooks_are_independent():
     assert calls == ["before", "twin", "original"]
 
 
+def test_registries_and_lists_that_are_empty_are_independent_too():
+    original = Tied()
+    original.told = []
+    twin = clone_module(original)
+    twin.told.append(1)
+    twin.register_forward_pre_hook(lambda *_: 1 / 0)
+    twin.register_buffer("late", torch.ones(1), persistent=False)
+    assert original.told == [] and list(original.state_dict()) == list(Tied().state_dict())
+    original(IDS)
+
+
 def test_functions_bound_to_a_module_are_bound_to_its_copy():
     """accelerate puts such a forward on instances."""
     original = Tied()

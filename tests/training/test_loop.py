@@ -146,17 +146,37 @@ def run_and_be_killed(folder, last, options):
     run(Path(folder), batches=killing, **options)
 
 
+class Stopped(BaseException):
+    """What ends a run where it is raised."""
+
+
+def run_and_be_stopped(folder, last, options):
+    """As `run`, until the batch of a number is asked for, in this process."""
+
+    def stopping(number, device):
+        if number == last:
+            raise Stopped
+        return batches(number, device)
+
+    with pytest.raises(Stopped):
+        run(Path(folder), batches=stopping, **options)
+
+
+@pytest.mark.parametrize("kept_before", [4, 7], ids=["within an interval", "two intervals in"])
 @pytest.mark.parametrize(
-    "kept_before",
-    [pytest.param(4, marks=pytest.mark.slow), 7],  # each takes a process that loads torch
-    ids=["within an interval", "two intervals in"],
+    "is_killed",
+    [False, pytest.param(True, marks=pytest.mark.slow)],  # it takes a process that loads torch
 )
-def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(tmp_path, kept_before):
+def test_a_killed_run_ends_as_it_would_have_ended_to_the_bit(tmp_path, kept_before, is_killed):
+    """One that is stopped keeps nothing more on its way out: its state is that of one that is killed."""
     options = {"ema": 0.9, "accumulate": 2, "schedule": "cosine", "checkpoint_every": 3, "weight_decay": 0.01}
     whole, expected = run(tmp_path / "whole", **options)
 
-    killed = status_of(__file__, "run_and_be_killed", str(tmp_path / "killed"), 2 * kept_before, options)
-    assert killed == -signal.SIGKILL
+    given = str(tmp_path / "killed"), 2 * kept_before, options
+    if is_killed:
+        assert status_of(__file__, "run_and_be_killed", *given) == -signal.SIGKILL
+    else:
+        run_and_be_stopped(*given)
     assert read_state(tmp_path / "killed")["step"] == kept_before // 3 * 3
     asked = []
 
