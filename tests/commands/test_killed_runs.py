@@ -87,8 +87,10 @@ def made_good(folder, name, surgery_command):
     return contents(folder) if is_whole else finish(surgery_command, folder, name)
 
 
-@pytest.mark.slow  # how they go on is seen in test_evaluation.py and test_profiling.py without a process
-@pytest.mark.parametrize("name", COMMANDS)
+SLOW = ("generate", "profile")  # how they go on is seen in test_gallery.py and test_profiling.py without a process
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in COMMANDS])
 def test_a_killed_run_is_made_good_by_the_next(name, undisturbed, surgery_command, tmp_path):
     seconds = random.Random(name).uniform(0, RUNS_SECONDS)
     kill(tmp_path, name, seconds)
