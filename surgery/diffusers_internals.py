@@ -129,6 +129,11 @@ def find_converter(class_name: str) -> "Converter | None":
 
 
 def pack_by_pipeline(pipe: Any, latents: "torch.Tensor") -> "torch.Tensor | None":
-    """Latents (batch, channels, height, width) as a pipeline packs them itself; None where it has no way to."""
+    """Latents (batch, channels, height, width) as a pipeline packs them itself; None where it has no way to, or takes
+    more than these.
+    """
     pack = getattr(pipe, PACK_LATENTS, None)
-    return None if pack is None else pack(latents, *latents.shape)
+    try:
+        return None if pack is None else pack(latents, *latents.shape)
+    except (TypeError, ValueError, RuntimeError):
+        return None

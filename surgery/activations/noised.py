@@ -9,8 +9,9 @@ from PIL import Image
 
 from surgery.activations.recorder import Recorder
 from surgery.activations.trajectories import watched
+from surgery.pipelines.encoded import encode_picture
 from surgery.pipelines.guidance import CONDITIONAL, Guidance
-from surgery.pipelines.noised import encode_picture, picture_size, predict_noised
+from surgery.pipelines.noised import picture_size, predict_noised
 
 
 @dataclass(frozen=True)

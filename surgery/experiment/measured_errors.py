@@ -14,7 +14,8 @@ from surgery.experiment.prompts import PromptSet
 from surgery.experiment.rows import Row
 from surgery.metrics.open_picture import open_picture
 from surgery.metrics.pictures import PictureSet
-from surgery.pipelines.noised import encode_picture, picture_size
+from surgery.pipelines.encoded import encode_picture
+from surgery.pipelines.noised import picture_size
 from surgery.progress import show_progress
 
 

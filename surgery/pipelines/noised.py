@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
 
 from surgery.diffusers_internals import pack_by_pipeline
 from surgery.errors import InputError, RefusedError
@@ -22,7 +21,7 @@ from surgery.pipelines.noised_call import CallNotes, NoisedCall
 from surgery.pipelines.replaced import replaced
 from surgery.tracing.arguments import parameters_of_module
 
-IMAGE_NDIM = 4  # of latents (batch, channels, height, width)
+VIDEO_NDIM = 5  # of latents (batch, channels, frames, height, width)
 
 
 def predict_noised(
@@ -99,34 +98,6 @@ def picture_size(pipe: Any, call: Mapping[str, Any]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-@torch.no_grad()
-def encode_picture(pipe: Any, image: Image.Image, height: int, width: int, generator: torch.Generator) -> torch.Tensor:
-    """A picture as latents (1, channels, height, width) in float32, cut to the middle where its sides differ.
-
-    Of a pipeline without an autoencoder they are its pixels, from -1 to 1.
-    """
-    from diffusers.image_processor import VaeImageProcessor
-
-    vae = pipe.vae
-    fitted = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
-    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor()
-    pixels = processor.preprocess(fitted, height=height, width=width)
-    if vae is None:
-        return pixels.float()
-    try:
-        encoded = vae.encode(pixels.to(vae.device, vae.dtype))
-    except (ValueError, RuntimeError) as error:
-        raise RefusedError(f"{type(vae).__name__} encodes no pictures: {str(error).splitlines()[0]}") from None
-    if hasattr(encoded, "latent_dist"):
-        latents = encoded.latent_dist.sample(generator)
-    else:
-        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
-    if latents.ndim != IMAGE_NDIM:
-        raise RefusedError(f"{type(vae).__name__} makes no (batch, channels, height, width) latents of pictures")
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return ((latents.float() - shift) * vae.config.scaling_factor).cpu()
-
-
 def is_flow(scheduler: Any) -> bool:
     """Whether a scheduler's noised samples are (1 - t) x_0 + t e."""
     return hasattr(scheduler, "scale_noise") or scheduler.config.get("prediction_type") == "flow_prediction"
@@ -181,17 +152,21 @@ def _put(pipe: Any, name: str, noised: torch.Tensor) -> Callable[..., Any]:
 
 
 def pack_latents(pipe: Any, latents: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-    """Latents in the shape that the transformer is given, by the pipeline's own packing.
+    """Latents (batch, channels, height, width) in the shape that the transformer is given: as they are, as a video of
+    one frame, or by the pipeline's own packing.
 
     Raises:
         RefusedError: the pipeline packs its latents in a way that is not known.
     """
-    if given.shape == latents.shape:
-        return latents
+    frames_first, channels_first = latents.unsqueeze(1), latents.unsqueeze(2)
+    for shaped in (latents, channels_first, frames_first):
+        if given.shape == shaped.shape:
+            return shaped
     packed = pack_by_pipeline(pipe, latents)
     if packed is not None and packed.shape == given.shape:
         return packed
+    frames = "; give --call num_frames=1, for a video of one" if given.ndim == VIDEO_NDIM else ""
     raise RefusedError(
         f"{type(pipe).__name__} gives its transformer {tuple(given.shape)}, and a picture's latents are "
-        f"{tuple(latents.shape)}; how they are packed is not known"
+        f"{tuple(latents.shape)}; how they are packed is not known{frames}"
     )

@@ -13,6 +13,7 @@ import torch
 
 from surgery.diffusers_internals import pack_by_pipeline
 from surgery.errors import InputError, RefusedError
+from surgery.pipelines.encoded import takes_videos
 
 PICTURE_NDIM, VIDEO_NDIM, TOKENS_NDIM = 4, 5, 3
 TOLERANCE = 0.02  # between a picture that is decoded here and the pipeline's own, of values from 0 to 1
@@ -85,10 +86,7 @@ def _unpacked(pipe: Any, sample: torch.Tensor, size: tuple[int, int]) -> LatentL
     packed = None
     if shape is not None:
         numbers = torch.arange(sample[0].numel(), dtype=torch.float64).reshape(1, *shape)
-        try:
-            packed = pack_by_pipeline(pipe, numbers)
-        except (TypeError, ValueError, RuntimeError):  # it packs with other arguments
-            packed = None
+        packed = pack_by_pipeline(pipe, numbers)
     if shape is None or packed is None or packed.shape[1:] != sample.shape[1:]:
         raise RefusedError(
             f"{type(pipe).__name__} samples tokens {tuple(sample.shape[1:])}, and how its latents are packed into them "
@@ -129,7 +127,7 @@ class Decoding:
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         given = latents.to(self.vae.device, self.vae.dtype) * self.scale.to(self.vae.device, self.vae.dtype)
         given = given + self.shift.to(given)
-        is_video = any(isinstance(module, torch.nn.Conv3d) for module in self.vae.modules())
+        is_video = takes_videos(self.vae)
         try:
             decoded: torch.Tensor = self.vae.decode(given.unsqueeze(2) if is_video else given, return_dict=False)[0]
         except (ValueError, RuntimeError, TypeError, LookupError) as error:

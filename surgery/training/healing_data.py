@@ -20,7 +20,8 @@ from surgery.experiment.captions import CaptionedPicture
 from surgery.files import hash_file
 from surgery.metrics.open_picture import open_picture
 from surgery.pipelines.conditions import is_class_conditional
-from surgery.pipelines.noised import encode_picture, pack_latents, picture_size
+from surgery.pipelines.encoded import encode_picture
+from surgery.pipelines.noised import pack_latents, picture_size
 from surgery.progress import show_progress
 from surgery.training.call_form import CallForm, conditions_of_call, note_call
 from surgery.training.shelf import Rows, Shelf, rows_of

@@ -17,8 +17,8 @@ from surgery.dit.tiny_pipelines import LABELS, PIPELINE_SIZE, tiny_dit
 from surgery.errors import InputError
 from surgery.pipelines.conditions import conditions_of
 from surgery.pipelines.draw import draw_pictures
+from surgery.pipelines.encoded import encode_picture
 from surgery.pipelines.guidance import find_guidance
-from surgery.pipelines.noised import encode_picture
 from surgery.pipelines.pretrained import load_pretrained
 
 STEPS = {"num_inference_steps": 3}

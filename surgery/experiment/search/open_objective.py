@@ -18,7 +18,8 @@ from surgery.experiment.search.halves import Half
 from surgery.experiment.search.objective import Damage, DenoisingObjective, HandedIn, Objective, read_weights
 from surgery.experiment.search.request import DENOISING, PICTURES, STORE, SearchRequest
 from surgery.metrics.pictures import PictureSet
-from surgery.pipelines.noised import encode_picture, picture_size
+from surgery.pipelines.encoded import encode_picture
+from surgery.pipelines.noised import picture_size
 from surgery.progress import show_progress
 
 

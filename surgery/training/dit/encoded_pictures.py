@@ -13,7 +13,7 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
-from surgery.pipelines.noised import encode_picture
+from surgery.pipelines.encoded import encode_picture
 from surgery.progress import show_progress
 from surgery.training.dit.components import hash_weights
 from surgery.training.dit.config import GREY, TrainConfig

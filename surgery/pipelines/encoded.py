@@ -1,0 +1,65 @@
+"""A picture -> the latents of a pipeline's autoencoder, scaled as its transformer is given them."""
+
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+
+from surgery.errors import RefusedError
+
+IMAGE_NDIM = 4  # of latents (batch, channels, height, width)
+
+
+@torch.no_grad()
+def encode_picture(pipe: Any, image: Image.Image, height: int, width: int, generator: torch.Generator) -> torch.Tensor:
+    """A picture as latents (1, channels, height, width) in float32, cut to the middle where its sides differ.
+
+    An autoencoder of videos is given a video of one frame. Of a pipeline without an autoencoder they are its pixels,
+    from -1 to 1.
+
+    Raises:
+        RefusedError: the autoencoder encodes no pictures, or does not say how its latents are scaled.
+    """
+    from diffusers.image_processor import VaeImageProcessor
+
+    vae = pipe.vae
+    fitted = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+    processor = getattr(pipe, "image_processor", None) or VaeImageProcessor()
+    pixels = processor.preprocess(fitted, height=height, width=width)
+    if vae is None:
+        return pixels.float()
+    is_video = takes_videos(vae)
+    given = pixels.to(vae.device, vae.dtype)
+    try:
+        encoded = vae.encode(given.unsqueeze(2) if is_video else given)
+    except (ValueError, RuntimeError) as error:
+        raise RefusedError(f"{type(vae).__name__} encodes no pictures: {str(error).splitlines()[0]}") from None
+    if hasattr(encoded, "latent_dist"):
+        latents = encoded.latent_dist.sample(generator)
+    else:
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+    if is_video:
+        latents = latents.squeeze(2)
+    if latents.ndim != IMAGE_NDIM:
+        raise RefusedError(f"{type(vae).__name__} makes no (batch, channels, height, width) latents of pictures")
+    return _scaled(vae, latents.float()).cpu()
+
+
+def takes_videos(vae: Any) -> bool:
+    """Whether an autoencoder works on (batch, channels, frames, height, width)."""
+    return any(isinstance(module, torch.nn.Conv3d) for module in vae.modules())
+
+
+def _scaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Latents less their mean and over their deviation by channel, or less the shift, times the scale of the config."""
+    config = vae.config
+    mean, deviation, scale = (config.get(name) for name in ("latents_mean", "latents_std", "scaling_factor"))
+    if mean is not None and deviation is not None:
+        by_channel = [torch.tensor(values, dtype=latents.dtype).view(1, -1, 1, 1) for values in (mean, deviation)]
+        return (latents - by_channel[0].to(latents)) / by_channel[1].to(latents) * (scale or 1.0)
+    if scale is None:
+        raise RefusedError(
+            f"{type(vae).__name__} does not say how its latents are scaled: its config has neither scaling_factor nor "
+            "latents_mean and latents_std"
+        )
+    return (latents - (config.get("shift_factor") or 0.0)) * scale
