@@ -48,7 +48,7 @@ kills: $(INSTALLED)  ## kill runs, and the workers of Ray where it is installed,
 test-page: $(INSTALLED)  ## look at the report's page with headless Chromium, where there is one (Debian: apt-get install chromium)
 	$(BIN)/python -m pytest -m browser
 
-report: $(INSTALLED)  ## silence each layer and component of the bundled pipeline, measure it, and write the page (a quarter of an hour on two cores)
+report: $(INSTALLED)  ## silence each layer and component of the bundled pipeline, measure it, and write the page (ten minutes on two cores)
 	$(BIN)/surgery evaluate specs/demo-sweeps/skip_sweep_each.yaml specs/demo-sweeps/replace_sweep_each.yaml --prompts exports/demo/prompts.txt --sample 40 --steps 8 --keep-images all --out out/report/evaluation
 	$(BIN)/surgery report out/report/evaluation --out out/report/page.html --figures out/report/figures --force
 
