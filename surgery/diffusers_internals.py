@@ -4,7 +4,8 @@ Hooks and configs of models have public ways by now (`HookRegistry`, `config`), 
 where one of the names is looked up.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from surgery.internals import PrivateName, require
@@ -128,12 +129,13 @@ def find_converter(class_name: str) -> "Converter | None":
     return None if known is None else known["checkpoint_mapping_fn"]
 
 
-def pack_by_pipeline(pipe: Any, latents: "torch.Tensor") -> "torch.Tensor | None":
-    """Latents (batch, channels, height, width) as a pipeline packs them itself; None where it has no way to, or takes
-    more than these.
+def packings_by_pipeline(pipe: Any, latents: "torch.Tensor") -> "Iterator[torch.Tensor]":
+    """Latents (batch, channels, height, width) as a pipeline packs them itself, by each way to ask it that it takes:
+    with their sizes, alone, or as a video of one frame.
     """
     pack = getattr(pipe, PACK_LATENTS, None)
-    try:
-        return None if pack is None else pack(latents, *latents.shape)
-    except (TypeError, ValueError, RuntimeError):
-        return None
+    if pack is None:
+        return
+    for arguments in ((latents, *latents.shape), (latents,), (latents.unsqueeze(2),)):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+            yield pack(*arguments)

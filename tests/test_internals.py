@@ -83,7 +83,7 @@ def test_without_its_guards_every_size_of_a_program_is_fixed(take_away):
 
 
 def test_a_pipeline_without_a_packing_of_its_own_packs_nothing():
-    assert diffusers_internals.pack_by_pipeline(object(), torch.ones(1, 2, 4, 4)) is None
+    assert list(diffusers_internals.packings_by_pipeline(object(), torch.ones(1, 2, 4, 4))) == []
 
 
 def test_gradient_checkpointing_alone_stops_where_its_function_is_kept_elsewhere(take_away):

@@ -53,13 +53,23 @@ def takes_videos(vae: Any) -> bool:
 def _scaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """Latents less their mean and over their deviation by channel, or less the shift, times the scale of the config."""
     config = vae.config
-    mean, deviation, scale = (config.get(name) for name in ("latents_mean", "latents_std", "scaling_factor"))
+    mean, deviation, scale = (
+        _statistic(vae, "latents_mean"),
+        _statistic(vae, "latents_std"),
+        config.get("scaling_factor"),
+    )
     if mean is not None and deviation is not None:
-        by_channel = [torch.tensor(values, dtype=latents.dtype).view(1, -1, 1, 1) for values in (mean, deviation)]
-        return (latents - by_channel[0].to(latents)) / by_channel[1].to(latents) * (scale or 1.0)
+        return (latents - mean.to(latents)) / deviation.to(latents) * (scale or 1.0)
     if scale is None:
         raise RefusedError(
             f"{type(vae).__name__} does not say how its latents are scaled: its config has neither scaling_factor nor "
             "latents_mean and latents_std"
         )
-    return (latents - (config.get("shift_factor") or 0.0)) * scale
+    return (latents - (vae.config.get("shift_factor") or 0.0)) * scale
+
+
+def _statistic(vae: Any, name: str) -> torch.Tensor | None:
+    """A number a channel, (1, channels, 1, 1), of the config or among the weights."""
+    found = vae.config.get(name)
+    values = getattr(vae, name, None) if found is None else torch.tensor(found)
+    return values.view(1, -1, 1, 1) if isinstance(values, torch.Tensor) else None

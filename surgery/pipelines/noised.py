@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from surgery.diffusers_internals import pack_by_pipeline
+from surgery.diffusers_internals import packings_by_pipeline
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.conditions import as_argument, conditions_of
 from surgery.pipelines.guidance import StopSampling, transformers_of
@@ -159,12 +159,9 @@ def pack_latents(pipe: Any, latents: torch.Tensor, given: torch.Tensor) -> torch
         RefusedError: the pipeline packs its latents in a way that is not known.
     """
     frames_first, channels_first = latents.unsqueeze(1), latents.unsqueeze(2)
-    for shaped in (latents, channels_first, frames_first):
+    for shaped in (latents, channels_first, frames_first, *packings_by_pipeline(pipe, latents)):
         if given.shape == shaped.shape:
             return shaped
-    packed = pack_by_pipeline(pipe, latents)
-    if packed is not None and packed.shape == given.shape:
-        return packed
     frames = "; give --call num_frames=1, for a video of one" if given.ndim == VIDEO_NDIM else ""
     raise RefusedError(
         f"{type(pipe).__name__} gives its transformer {tuple(given.shape)}, and a picture's latents are "

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from surgery.diffusers_internals import pack_by_pipeline
+from surgery.diffusers_internals import packings_by_pipeline
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.encoded import takes_videos
 
@@ -86,8 +86,9 @@ def _unpacked(pipe: Any, sample: torch.Tensor, size: tuple[int, int]) -> LatentL
     packed = None
     if shape is not None:
         numbers = torch.arange(sample[0].numel(), dtype=torch.float64).reshape(1, *shape)
-        packed = pack_by_pipeline(pipe, numbers)
-    if shape is None or packed is None or packed.shape[1:] != sample.shape[1:]:
+        packings = packings_by_pipeline(pipe, numbers)
+        packed = next((found for found in packings if found.shape[1:] == sample.shape[1:]), None)
+    if shape is None or packed is None:
         raise RefusedError(
             f"{type(pipe).__name__} samples tokens {tuple(sample.shape[1:])}, and how its latents are packed into them "
             "is not known; the bands of this pipeline can't be told"

@@ -65,6 +65,27 @@ def test_a_noised_picture_is_predicted_where_the_autoencoder_takes_videos(name, 
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
+def test_statistics_among_the_weights_count_like_those_of_a_config():
+    """LTXImageToVideoPipeline, whose autoencoder has them as buffers; its tokens are those of its own packing."""
+    sizes = {"latent_channels": 4, "block_out_channels": (8, 8, 8, 8), "decoder_block_out_channels": (8, 8, 8, 8)}
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKLLTXVideo(
+        **sizes, layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5, scaling_factor=0.5
+    ).eval()
+    vae.latents_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.4]))
+    vae.latents_std.copy_(torch.tensor([2.0, 1.5, 0.5, 1.25]))
+    pipe, _ = family_pipeline("ltx")
+    pipe.register_modules(vae=vae)
+    pixels = VaeImageProcessor().preprocess(picture(), height=SIDE, width=SIDE).unsqueeze(2)
+    with torch.no_grad():
+        raw = vae.encode(pixels).latent_dist.sample(seeded())
+    normalised = diffusers.LTXImageToVideoPipeline._normalize_latents(raw, vae.latents_mean, vae.latents_std, 0.5)
+    encoded = encode_picture(pipe, picture(), SIDE, SIDE, seeded())
+    torch.testing.assert_close(encoded, normalised[:, :, 0])
+    tokens = pipe._pack_latents(normalised)
+    assert torch.equal(pack_latents(pipe, normalised[:, :, 0], torch.empty_like(tokens)), tokens)
+
+
 class Frames:
     """A pipeline without a packing of its own."""
 

@@ -6,7 +6,7 @@ import pipelines
 import pytest
 import torch
 
-from surgery.diffusers_internals import pack_by_pipeline
+from surgery.diffusers_internals import packings_by_pipeline
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.draw import draw_pictures
 from surgery.spectra.latent_pictures import Decoding, LatentLayout, find_decoding, find_layout
@@ -54,7 +54,7 @@ def test_unpacking_undoes_packing(sampled):
     """Also of pictures that are no squares."""
     pipe, *_ = sampled("flux")
     latents = torch.randn(2, pipe.vae.config.latent_channels, 6, 10)
-    packed = pack_by_pipeline(pipe, latents)
+    packed = next(packings_by_pipeline(pipe, latents))
     layout = find_layout(pipe, packed, (6 * 8, 10 * 8))
     assert torch.equal(layout.pictures(packed, 2), latents)
     with pytest.raises(RefusedError, match=r"FluxPipeline samples tokens \(15, 4\), and how its latents are packed"):
