@@ -71,5 +71,5 @@ def _scaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 def _statistic(vae: Any, name: str) -> torch.Tensor | None:
     """A number a channel, (1, channels, 1, 1), of the config or among the weights."""
     found = vae.config.get(name)
-    values = getattr(vae, name, None) if found is None else torch.tensor(found)
-    return values.view(1, -1, 1, 1) if isinstance(values, torch.Tensor) else None
+    values = dict(vae.named_buffers()).get(name) if found is None else torch.tensor(found)
+    return None if values is None else values.view(1, -1, 1, 1)

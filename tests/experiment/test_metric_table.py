@@ -22,7 +22,7 @@ from surgery.metrics.pictures import pictures_of_tensor
 from surgery.report.evaluation_figure import draw_evaluation
 from surgery.report.evaluation_table import evaluation_text
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "measuring.md").read_text()
 NOBODY = Judges((), (), None, None, Path("nowhere"))
 
 
@@ -122,8 +122,8 @@ def test_help_lists_all_metrics():
     assert "brightness" not in printed
 
 
-def test_the_readme_lists_all_metrics_by_what_they_are_measured_against():
-    rows = {line.split(" | ")[0].removeprefix("| "): line for line in README.splitlines() if line.startswith("| ")}
+def test_the_page_lists_all_metrics_by_what_they_are_measured_against():
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in PAGE.splitlines() if line.startswith("| ")}
     for metric in METRICS:
         listed = rows[metric.sight.against].split(" | ")[1]
         assert all(part in listed for part in metric.title.split(", ")), metric.title
