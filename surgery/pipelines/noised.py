@@ -19,6 +19,7 @@ from surgery.pipelines.conditions import as_argument, conditions_of
 from surgery.pipelines.guidance import StopSampling, transformers_of
 from surgery.pipelines.noised_call import CallNotes, NoisedCall
 from surgery.pipelines.replaced import replaced
+from surgery.pipelines.unguided import unguided
 from surgery.tracing.arguments import parameters_of_module
 
 VIDEO_NDIM = 5  # of latents (batch, channels, frames, height, width)
@@ -61,13 +62,13 @@ def call_noised(
     timestep, noised = add_noise(pipe.scheduler, clean, noise, share)
     known = inspect.signature(type(pipe).__call__).parameters
     size = {name: value for name, value in (("height", height), ("width", width)) if name in known}
-    arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1, **size}
     generators = [torch.Generator().manual_seed(number) for number in range(len(captions))]
     given = as_argument(pipe, conditions_of(pipe, captions))
     predictions: list[torch.Tensor] = []
     notes = CallNotes()
     name = parameters_of_module(pipe.transformer)[0]
     with ExitStack() as stack:
+        arguments = {**stack.enter_context(unguided(pipe, call)), "num_inference_steps": 1, **size}
         stack.enter_context(replaced(pipe.scheduler, "step", _keep_and_stop(pipe.scheduler.step, predictions)))
         stack.enter_context(replaced(pipe.scheduler, "set_timesteps", _visit(pipe.scheduler, timestep)))
         for model in transformers_of(pipe):  # the pipeline runs the one that is for this timestep

@@ -23,6 +23,7 @@ from surgery.pipelines.guidance import (
 from surgery.pipelines.noised import call_noised, is_flow
 from surgery.pipelines.probes import CLASSES, PROBES
 from surgery.pipelines.timestep_convention import TimestepConvention, convention_of
+from surgery.pipelines.unguided import unguided
 from surgery.tracing.arguments import Container, FlatCall, flatten_call, parameters_of_module, unflatten_call
 from surgery.tracing.memo import tensors_in
 
@@ -141,10 +142,10 @@ def note_call(pipe: Any, prompts: Sequence[str], call: Mapping[str, Any]) -> Fla
         noted.append(flatten_call(args, kwargs, names))
         return nothing_predicted({**dict(zip(names, args, strict=False)), **kwargs})
 
-    arguments = {**call, "guidance_scale": 1.0, "num_inference_steps": 1}
     generators = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
     given = as_argument(pipe, conditions_of(pipe, prompts))
-    with noting_forwards(pipe, note), stopping_at_first_step(pipe):
+    with noting_forwards(pipe, note), stopping_at_first_step(pipe), unguided(pipe, call) as arguments:
+        arguments["num_inference_steps"] = 1
         try:
             pipe(**given, generator=generators, output_type="latent", **arguments)
         except StopSampling:

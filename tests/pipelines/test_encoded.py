@@ -49,15 +49,36 @@ def test_a_picture_is_what_diffusers_own_pipeline_starts_from():
     torch.testing.assert_close(encoded, expected[:, :, 0])
 
 
+def hunyuan_image_autoencoder(**_):
+    return diffusers.AutoencoderKLHunyuanImage(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(32, 32, 32, 32, 32, 32),
+        layers_per_block=1,
+        spatial_compression_ratio=32,
+        sample_size=SIDE,
+        scaling_factor=0.75,
+    )
+
+
 @pytest.mark.parametrize(
-    ("name", "autoencoder"), [("qwen", diffusers.AutoencoderKLQwenImage), ("wan", diffusers.AutoencoderKLWan)]
+    ("name", "autoencoder"),
+    [
+        ("qwen", diffusers.AutoencoderKLQwenImage),
+        ("wan", diffusers.AutoencoderKLWan),
+        ("hunyuan-image", hunyuan_image_autoencoder),
+    ],
+    ids=["qwen", "wan", "hunyuan-image"],
 )
-def test_a_noised_picture_is_predicted_where_the_autoencoder_takes_videos(name, autoencoder):
+def test_a_noised_picture_is_predicted(name, autoencoder):
     """The transformer is given the picture, not the noise of its pipeline: another picture gives another prediction."""
     pipe, call = with_autoencoder(name, autoencoder)
-    call = {**call, "height": SIDE, "width": SIDE}
-    call.pop("negative_prompt", None)
-    clean = encode_picture(pipe, picture(), SIDE, SIDE, seeded())
+    side = 2 * SIDE if name == "hunyuan-image" else SIDE
+    call = {**call, "height": side, "width": side}
+    if "negative_prompt" in call:
+        call["negative_prompt"] = "blurred"
+    clean = encode_picture(pipe, picture(), side, side, seeded())
     noise = torch.randn(clean.shape, generator=seeded())
     one, same, other = (
         predict_noised(pipe, given, noise, 0.5, ["red apple"], call) for given in (clean, clean, clean + 1)
