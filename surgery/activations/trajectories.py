@@ -10,7 +10,7 @@ import torch
 from surgery.activations.padding import PaddingFinder
 from surgery.activations.recorder import Recorder
 from surgery.errors import InputError
-from surgery.pipelines.conditions import as_argument, conditions_of
+from surgery.pipelines.conditions import arguments_of, conditions_of
 from surgery.pipelines.guidance import Guidance
 from surgery.pipelines.replaced import replaced
 from surgery.pipelines.shares import share_of
@@ -77,11 +77,11 @@ def measure_trajectories(
         InputError: the pipeline refuses the call, or a layer gives values that are no finite numbers.
     """
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-    given = as_argument(pipe, conditions_of(pipe, prompts))
+    given = arguments_of(pipe, conditions_of(pipe, prompts), call)
     with watched(pipe, recorder, guidance, on_step) as padding:
         padding.start(prompts)
         try:
-            pipe(**given, generator=noise, output_type="latent", **call)
+            pipe(**given, generator=noise, output_type="latent")
         except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
     recorder.finish_trajectory()

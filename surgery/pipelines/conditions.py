@@ -9,6 +9,7 @@ from surgery.spec.nearest import nearest, shorten
 
 CLASS_LABELS = "class_labels"  # the argument of class-conditional pipelines
 PROMPT = "prompt"  # that of all others
+NEGATIVE_PROMPT = "negative_prompt"  # how the arguments begin that say what is not wanted
 
 
 def is_class_conditional(pipe: Any) -> bool:
@@ -44,6 +45,21 @@ def as_argument(pipe: Any, conditions: Sequence[Any] | None) -> dict[str, Any]:
     if name is None:
         raise InputError(f"{type(pipe).__name__} is called with neither prompts nor classes")
     return {name: conditions}
+
+
+def arguments_of(pipe: Any, conditions: Sequence[Any], call: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call with these conditions: one negative text for all is given once for each of them.
+
+    That is what most pipelines make of it themselves; others take it for that of a single prompt.
+
+    Raises:
+        InputError: the pipeline takes neither prompts nor classes.
+    """
+    spread = {
+        name: [value] * len(conditions) if name.startswith(NEGATIVE_PROMPT) and isinstance(value, str) else value
+        for name, value in call.items()
+    }
+    return {**as_argument(pipe, conditions), **spread}
 
 
 def _class_of(pipe: Any, prompt: str) -> int:

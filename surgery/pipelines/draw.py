@@ -10,7 +10,7 @@ from PIL import Image
 
 from surgery.errors import InputError
 from surgery.finite import to_finite
-from surgery.pipelines.conditions import CLASS_LABELS, PROMPT, as_argument, conditions_of
+from surgery.pipelines.conditions import CLASS_LABELS, PROMPT, arguments_of, conditions_of
 
 Noise = Literal["own", "shared"]  # prompt k from the noise of seed + k, or all prompts from one generator, in turn
 OWN, SHARED = "own", "shared"
@@ -102,7 +102,7 @@ def _call(
 ) -> Any:
     """What a pipeline answers for a batch, each from the noise of its generator."""
     try:
-        return pipe(**as_argument(pipe, conditions), generator=noise, output_type=output, **call)
+        return pipe(**arguments_of(pipe, conditions, call), generator=noise, output_type=output)
     except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
         raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
 

@@ -15,7 +15,7 @@ from surgery.calls.example_inputs import call_key, known_call
 from surgery.calls.kept_calls import RECORDED, KeptCall, keep_call
 from surgery.calls.recorded_call import describe_call
 from surgery.errors import InputError, SurgeryError
-from surgery.pipelines.conditions import as_argument, conditions_of, is_class_conditional
+from surgery.pipelines.conditions import arguments_of, conditions_of, is_class_conditional
 from surgery.pipelines.guidance import StopSampling
 from surgery.pipelines.probes import CLASSES, PROBES, refusal_of
 from surgery.pipelines.replaced import replaced
@@ -69,10 +69,10 @@ def first_call(pipe: Any, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dic
             raise StopSampling
 
         noise = [torch.Generator().manual_seed(number) for number in range(count)]
-        asked = as_argument(pipe, conditions_of(pipe, prompts[:count]))
+        asked = arguments_of(pipe, conditions_of(pipe, prompts[:count]), call)
         with replaced(pipe.transformer, "forward", stop):
             try:
-                pipe(**asked, generator=noise, output_type="latent", **call)
+                pipe(**asked, generator=noise, output_type="latent")
             except StopSampling:
                 return given[0]
             except Exception as error:  # as pipelines answer to odd values

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from surgery.errors import InputError
-from surgery.pipelines.conditions import as_argument, conditions_of, is_class_conditional
+from surgery.pipelines.conditions import arguments_of, as_argument, conditions_of, is_class_conditional
 from surgery.spec.nearest import shorten
 
 PROBES = ("a red apple on a table", "two blue birds")
@@ -25,7 +25,7 @@ def probe_arguments(pipe: Any, call: Mapping[str, Any], numbers: Sequence[int]) 
     """
     if not is_embedded(call):
         texts = CLASSES if is_class_conditional(pipe) else PROBES
-        return {**as_argument(pipe, conditions_of(pipe, [texts[number] for number in numbers])), **call}
+        return arguments_of(pipe, conditions_of(pipe, [texts[number] for number in numbers]), call)
     own = {name: _rows_of(value, numbers) if is_of_texts(name) else value for name, value in call.items()}
     return {**as_argument(pipe, None), **own}
 

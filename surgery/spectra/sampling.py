@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from surgery.errors import InputError
-from surgery.pipelines.conditions import as_argument, conditions_of
+from surgery.pipelines.conditions import arguments_of, conditions_of
 from surgery.pipelines.draw import check_call, refuse_long_videos
 from surgery.pipelines.noised import picture_size
 from surgery.pipelines.replaced import replaced
@@ -96,10 +96,10 @@ def sample_batch(
     notes = _Notes(pipe, len(prompts), with_steps, _size_of(pipe, call), on_step)
     output_type = "np" if with_pictures else "latent"
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-    given = as_argument(pipe, conditions_of(pipe, prompts))
+    given = arguments_of(pipe, conditions_of(pipe, prompts), call)
     with replaced(pipe.scheduler, "step", _noting(pipe.scheduler.step, notes)):
         try:
-            answer = pipe(**given, generator=noise, output_type=output_type, **call)
+            answer = pipe(**given, generator=noise, output_type=output_type)
         except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
     if notes.last is None or notes.layout is None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from surgery.errors import InputError, RefusedError
-from surgery.pipelines.conditions import as_argument, conditions_of
+from surgery.pipelines.conditions import arguments_of, conditions_of
 from surgery.pipelines.replaced import replaced
 
 
@@ -34,10 +34,10 @@ def draw_latents(
         return answer
 
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-    given = as_argument(pipe, conditions_of(pipe, prompts))
+    given = arguments_of(pipe, conditions_of(pipe, prompts), call)
     with replaced(pipe.scheduler, "step", step):
         try:
-            pipe(**given, generator=noise, output_type="latent", **call)
+            pipe(**given, generator=noise, output_type="latent")
         except (ValueError, TypeError, AttributeError, LookupError) as error:  # as pipelines answer to odd values
             raise InputError(f"{type(pipe).__name__} refuses the call: {error}") from error
     found = last[0][: len(prompts)].float().cpu()  # DiT's samples come twice, once a branch of guidance

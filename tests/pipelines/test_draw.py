@@ -5,13 +5,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from family_pipelines import family_pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import surgery
 from surgery.errors import InputError
 from surgery.pipelines.conditions import as_argument
-from surgery.pipelines.draw import check_call, draw_pictures
+from surgery.pipelines.draw import check_call, draw_latents, draw_pictures
+from surgery.spec.load import read_spec
 
 PROMPTS = ["a", "b", "c", "d", "e"]
 
@@ -159,3 +162,13 @@ def test_a_pipeline_of_neither_prompts_nor_classes_is_told():
     pipe = SimpleNamespace()
     with pytest.raises(InputError, match="SimpleNamespace is called with neither prompts nor classes"):
         as_argument(pipe, PROMPTS)
+
+
+def test_one_negative_text_is_that_of_every_prompt():
+    """Qwen-Image's pipeline encodes one text as that of one prompt, and hands its transformer rows of two numbers."""
+    pipe, call = family_pipeline("qwen")
+    variant = surgery.apply(pipe, read_spec('surgery: v1\noperations:\n  - skip: "transformer_blocks[1]"\n'))
+    prompts = ["red apple", "two blue birds"]
+    one = draw_latents(variant, prompts, seed=0, call={**call, "negative_prompt": "blurred"})
+    each = draw_latents(variant, prompts, seed=0, call={**call, "negative_prompt": ["blurred", "blurred"]})
+    assert torch.equal(one, each)
