@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Converter = Callable[..., dict[str, torch.Tensor]]
 
-PACK_LATENTS = "_pack_latents"
+PACK_LATENTS, ENCODE_PICTURE = "_pack_latents", "_encode_vae_image"
 
 
 def _checkpointing_attribute() -> str:
@@ -46,6 +46,13 @@ def _packing_method() -> str:
 
     require(hasattr(FluxPipeline, PACK_LATENTS), "the class has no such method")
     return PACK_LATENTS
+
+
+def _encoding_method() -> str:
+    from diffusers import Flux2Pipeline
+
+    require(hasattr(Flux2Pipeline, ENCODE_PICTURE), "the class has no such method")
+    return ENCODE_PICTURE
 
 
 # The public `enable_gradient_checkpointing` sets it, on every module of a model; a public way to read it, or to set it
@@ -83,6 +90,16 @@ PACKING = PrivateName(
     since="0.30",
     purpose="give noised pictures to pipelines that pack their latents (profile --pictures, the denoising error)",
     look_up=_packing_method,
+    is_optional=True,
+)
+
+# A public method that gives a picture's latents as a transformer takes them would replace it.
+ENCODING = PrivateName(
+    "diffusers",
+    "Flux2Pipeline._encode_vae_image",
+    since="0.36",
+    purpose="encode pictures where the autoencoder does not say how its latents are scaled (FLUX.2)",
+    look_up=_encoding_method,
     is_optional=True,
 )
 
@@ -139,3 +156,12 @@ def packings_by_pipeline(pipe: Any, latents: "torch.Tensor") -> "Iterator[torch.
     for arguments in ((latents, *latents.shape), (latents,), (latents.unsqueeze(2),)):
         with contextlib.suppress(TypeError, ValueError, RuntimeError):
             yield pack(*arguments)
+
+
+def encode_by_pipeline(pipe: Any, pixels: "torch.Tensor", generator: "torch.Generator") -> "torch.Tensor | None":
+    """Pixels (1, 3, height, width) from -1 to 1 as the latents that a pipeline makes of a picture that it is given.
+
+    None where it takes none.
+    """
+    encode = getattr(pipe, ENCODE_PICTURE, None)
+    return None if encode is None else encode(pixels, generator)

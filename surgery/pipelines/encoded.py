@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
+from surgery.diffusers_internals import encode_by_pipeline
 from surgery.errors import RefusedError
 
 IMAGE_NDIM = 4  # of latents (batch, channels, height, width)
@@ -14,8 +15,9 @@ IMAGE_NDIM = 4  # of latents (batch, channels, height, width)
 def encode_picture(pipe: Any, image: Image.Image, height: int, width: int, generator: torch.Generator) -> torch.Tensor:
     """A picture as latents (1, channels, height, width) in float32, cut to the middle where its sides differ.
 
-    An autoencoder of videos is given a video of one frame. Of a pipeline without an autoencoder they are its pixels,
-    from -1 to 1.
+    An autoencoder of videos is given a video of one frame. Where its config does not say how its latents are scaled,
+    they are those that the pipeline makes of a picture that it is given. Of a pipeline without an autoencoder they are
+    its pixels, from -1 to 1.
 
     Raises:
         RefusedError: the autoencoder encodes no pictures, or does not say how its latents are scaled.
@@ -28,21 +30,16 @@ def encode_picture(pipe: Any, image: Image.Image, height: int, width: int, gener
     pixels = processor.preprocess(fitted, height=height, width=width)
     if vae is None:
         return pixels.float()
-    is_video = takes_videos(vae)
     given = pixels.to(vae.device, vae.dtype)
     try:
-        encoded = vae.encode(given.unsqueeze(2) if is_video else given)
+        latents = (
+            _of_pipeline(pipe, given, generator) if _scale_of(vae) is None else _of_autoencoder(vae, given, generator)
+        )
     except (ValueError, RuntimeError) as error:
         raise RefusedError(f"{type(vae).__name__} encodes no pictures: {str(error).splitlines()[0]}") from None
-    if hasattr(encoded, "latent_dist"):
-        latents = encoded.latent_dist.sample(generator)
-    else:
-        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
-    if is_video:
-        latents = latents.squeeze(2)
     if latents.ndim != IMAGE_NDIM:
         raise RefusedError(f"{type(vae).__name__} makes no (batch, channels, height, width) latents of pictures")
-    return _scaled(vae, latents.float()).cpu()
+    return latents.float().cpu()
 
 
 def takes_videos(vae: Any) -> bool:
@@ -50,26 +47,39 @@ def takes_videos(vae: Any) -> bool:
     return any(isinstance(module, torch.nn.Conv3d) for module in vae.modules())
 
 
-def _scaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Latents less their mean and over their deviation by channel, or less the shift, times the scale of the config."""
-    config = vae.config
-    mean, deviation, scale = (
-        _statistic(vae, "latents_mean"),
-        _statistic(vae, "latents_std"),
-        config.get("scaling_factor"),
-    )
-    if mean is not None and deviation is not None:
-        return (latents - mean.to(latents)) / deviation.to(latents) * (scale or 1.0)
-    if scale is None:
+def _of_pipeline(pipe: Any, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    latents = encode_by_pipeline(pipe, pixels, generator)
+    if latents is None:
         raise RefusedError(
-            f"{type(vae).__name__} does not say how its latents are scaled: its config has neither scaling_factor nor "
-            "latents_mean and latents_std"
+            f"{type(pipe.vae).__name__} does not say how its latents are scaled: its config has neither scaling_factor "
+            "nor latents_mean and latents_std"
         )
-    return (latents - (vae.config.get("shift_factor") or 0.0)) * scale
+    return latents
+
+
+def _of_autoencoder(vae: Any, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    is_video = takes_videos(vae)
+    encoded = vae.encode(pixels.unsqueeze(2) if is_video else pixels)
+    if hasattr(encoded, "latent_dist"):
+        latents = encoded.latent_dist.sample(generator)
+    else:
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+    shift, scale = _scale_of(vae) or (0.0, 1.0)
+    latents = (latents.squeeze(2) if is_video else latents).float()
+    return (latents - shift) * scale
+
+
+def _scale_of(vae: Any) -> tuple[torch.Tensor | float, torch.Tensor | float] | None:
+    """What is taken from latents, and what they are multiplied with then; None where it is not said."""
+    mean, deviation = _statistic(vae, "latents_mean"), _statistic(vae, "latents_std")
+    scale = vae.config.get("scaling_factor")
+    if mean is not None and deviation is not None:
+        return mean, (scale or 1.0) / deviation
+    return None if scale is None else (vae.config.get("shift_factor") or 0.0, scale)
 
 
 def _statistic(vae: Any, name: str) -> torch.Tensor | None:
     """A number a channel, (1, channels, 1, 1), of the config or among the weights."""
     found = vae.config.get(name)
     values = dict(vae.named_buffers()).get(name) if found is None else torch.tensor(found)
-    return None if values is None else values.view(1, -1, 1, 1)
+    return None if values is None else values.float().to(vae.device).view(1, -1, 1, 1)

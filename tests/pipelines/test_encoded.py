@@ -119,8 +119,21 @@ def test_latents_become_a_video_of_one_frame_where_the_transformer_is_given_one(
         pack_latents(Frames(), latents, torch.empty(1, 2, 5, 3, 4))
 
 
-def test_an_autoencoder_that_does_not_say_how_its_latents_are_scaled_is_refused():
+def test_latents_are_those_of_a_pipeline_whose_autoencoder_does_not_say_how_they_are_scaled():
     """FLUX.2 keeps their statistics in a layer, behind a packing of its own."""
-    pipe, _ = family_pipeline("klein")
+    pipe, call = family_pipeline("klein")
+    pipe.vae.bn.running_mean.normal_()
+    clean = encode_picture(pipe, picture(), SIDE, SIDE, seeded())
+    pixels = VaeImageProcessor().preprocess(picture(), height=SIDE, width=SIDE)
+    with torch.no_grad():
+        torch.testing.assert_close(clean, pipe._encode_vae_image(pixels, seeded()))
+    noise = torch.randn(clean.shape, generator=seeded())
+    one, other = (predict_noised(pipe, given, noise, 0.5, ["red apple"], call) for given in (clean, clean + 1))
+    assert not torch.equal(one, other)
+
+
+def test_an_autoencoder_that_does_not_say_how_its_latents_are_scaled_is_refused():
+    pipe, _ = family_pipeline("sana")
+    pipe.register_modules(vae=family_pipeline("klein")[0].vae)
     with pytest.raises(RefusedError, match="AutoencoderKLFlux2 does not say how its latents are scaled"):
         encode_picture(pipe, picture(), SIDE, SIDE, seeded())
