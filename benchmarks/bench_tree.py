@@ -1,8 +1,8 @@
 """Many variants in one walk through their prefix tree, against a loop over the variants: processor time.
 
 The bounds are what the tree alone allows: runs of blocks in it / in the loop, and their FLOPs. Aims: 0.55 for the two
-sweeps over 28 blocks, 0.46 for pairs, 0.22 for all subsets of at most six of twelve blocks, 1.03 where nothing is shared.
-The cumulative sweep can't come below its bound of FLOPs, which is above 0.55: the loop does not compute what is
+sweeps over 28 blocks, 0.46 for pairs, 0.22 for all subsets of at most six of twelve blocks, 1.03 where nothing is
+shared. The cumulative sweep can't come below its bound of FLOPs, which is above 0.55: the loop does not compute what is
 silenced, and of these variants it is the cheaper blocks that are shared.
 """
 
