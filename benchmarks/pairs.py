@@ -1,5 +1,6 @@
 """Times of alternatives, taken in turn within one run, so that a noisy machine disturbs all of them alike."""
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -12,18 +13,22 @@ def median_seconds(
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for number in range(warmup + rounds):
         for name, run in alternatives.items():
-            started = time.perf_counter()
-            run()
+            taken = seconds_of(run)
             if number >= warmup:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(taken)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """How long it runs."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+    """How long it runs, without collecting garbage, as `timeit` has it: one would pay for what all have left."""
+    gc.collect()
+    gc.disable()
+    try:
+        started = time.perf_counter()
+        run()
+        return time.perf_counter() - started
+    finally:
+        gc.enable()
 
 
 def median_ratio(
