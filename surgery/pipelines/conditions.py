@@ -9,7 +9,7 @@ from surgery.spec.nearest import nearest, shorten
 
 CLASS_LABELS = "class_labels"  # the argument of class-conditional pipelines
 PROMPT = "prompt"  # that of all others
-NEGATIVE_PROMPT = "negative_prompt"  # how the arguments begin that say what is not wanted
+NEGATIVE = "negative_"  # how the arguments begin that say what is not wanted: true guidance begins with them
 
 
 def is_class_conditional(pipe: Any) -> bool:
@@ -56,7 +56,7 @@ def arguments_of(pipe: Any, conditions: Sequence[Any], call: Mapping[str, Any]) 
         InputError: the pipeline takes neither prompts nor classes.
     """
     spread = {
-        name: [value] * len(conditions) if name.startswith(NEGATIVE_PROMPT) and isinstance(value, str) else value
+        name: [value] * len(conditions) if name.startswith(f"{NEGATIVE}{PROMPT}") and isinstance(value, str) else value
         for name, value in call.items()
     }
     return {**as_argument(pipe, conditions), **spread}

@@ -32,9 +32,12 @@ def encode_picture(pipe: Any, image: Image.Image, height: int, width: int, gener
         return pixels.float()
     given = pixels.to(vae.device, vae.dtype)
     try:
-        latents = (
-            _of_pipeline(pipe, given, generator) if _scale_of(vae) is None else _of_autoencoder(vae, given, generator)
-        )
+        scaling = _scaling_of(vae)
+        if scaling is None:
+            latents = _of_pipeline(pipe, given, generator)
+        else:
+            shift, scale = scaling
+            latents = (_of_autoencoder(vae, given, generator).float() - shift) * scale
     except (ValueError, RuntimeError) as error:
         raise RefusedError(f"{type(vae).__name__} encodes no pictures: {str(error).splitlines()[0]}") from None
     if latents.ndim != IMAGE_NDIM:
@@ -64,12 +67,11 @@ def _of_autoencoder(vae: Any, pixels: torch.Tensor, generator: torch.Generator) 
         latents = encoded.latent_dist.sample(generator)
     else:
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
-    shift, scale = _scale_of(vae) or (0.0, 1.0)
-    latents = (latents.squeeze(2) if is_video else latents).float()
-    return (latents - shift) * scale
+    found: torch.Tensor = latents.squeeze(2) if is_video else latents
+    return found
 
 
-def _scale_of(vae: Any) -> tuple[torch.Tensor | float, torch.Tensor | float] | None:
+def _scaling_of(vae: Any) -> tuple[torch.Tensor | float, torch.Tensor | float] | None:
     """What is taken from latents, and what they are multiplied with then; None where it is not said."""
     mean, deviation = _statistic(vae, "latents_mean"), _statistic(vae, "latents_std")
     scale = vae.config.get("scaling_factor")

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 
 from surgery.errors import InputError
-from surgery.pipelines.conditions import CLASS_LABELS, PROMPT
-from surgery.pipelines.probes import NEGATIVE, embeddings_of_probes, is_embedded, is_encoded, is_of_texts
+from surgery.pipelines.conditions import CLASS_LABELS, NEGATIVE, PROMPT
+from surgery.pipelines.probes import embeddings_of_probes, is_embedded, is_encoded, is_of_texts
 
 Answer = TypeVar("Answer")
 

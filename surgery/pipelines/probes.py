@@ -6,14 +6,13 @@ from typing import Any
 import torch
 
 from surgery.errors import InputError
-from surgery.pipelines.conditions import arguments_of, as_argument, conditions_of, is_class_conditional
+from surgery.pipelines.conditions import NEGATIVE, arguments_of, as_argument, conditions_of, is_class_conditional
 from surgery.spec.nearest import shorten
 
 PROBES = ("a red apple on a table", "two blue birds")
 CLASSES = ("0", "1")  # in their place where the pipeline draws classes
 BOTH = (0, 1)
 TEXT_NAMES = ("prompt", "pooled_prompt")  # how the arguments begin that hold what a text is encoded to
-NEGATIVE = "negative_"
 MAX_TEXT = 400  # characters of what a pipeline says itself
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from surgery.pipelines.conditions import NEGATIVE
 from surgery.pipelines.replaced import replaced
-
-NEGATIVE = "negative_"  # how the arguments begin that say what is not wanted: true guidance begins with them
 
 
 @contextmanager
