@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.overrides import BaseTorchFunctionMode, TorchFunctionMode
 
 from surgery.internals import PrivateName, require
 
@@ -64,6 +65,16 @@ def _version_attribute() -> str:
     name = "_version"
     require(hasattr(torch.Tensor, name), "a tensor does not count how often it was changed")
     return name
+
+
+@functools.cache
+def _current_mode() -> Callable[[], TorchFunctionMode | None]:
+    from torch.overrides import _get_current_function_mode
+
+    current: Callable[[], TorchFunctionMode | None] = _get_current_function_mode
+    with BaseTorchFunctionMode() as mode:
+        require(current() is mode, "it does not return the innermost mode")
+    return current
 
 
 def _guards_attribute() -> str:
@@ -131,6 +142,16 @@ EXPORT_GUARDS = PrivateName(
     is_optional=True,
 )
 
+# A mode's own `__exit__` takes away the innermost one, whichever that is: it may be a `with torch.device(...)`.
+CURRENT_MODE = PrivateName(
+    "torch",
+    "torch.overrides._get_current_function_mode",
+    since="2.0",
+    purpose="run a block without a look at each shape that it reads (tracing takes longer with it)",
+    look_up=_current_mode,
+    is_optional=True,
+)
+
 # torch.fx writes into its code where a value is used for the last time, and has no switch for it.
 FREEING_ENDS = PrivateName(
     "torch",
@@ -151,6 +172,19 @@ def fake_tensors() -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
     """
     with FAKE_TENSORS.find() as mode:
         yield mode.from_tensor
+
+
+@contextlib.contextmanager
+def without_mode(mode: TorchFunctionMode) -> Iterator[None]:
+    """Within it, a mode of torch functions is not asked; one that is not the innermost is left where it is."""
+    if CURRENT_MODE.failure or CURRENT_MODE.find()() is not mode:
+        yield
+        return
+    mode.__exit__(None, None, None)
+    try:
+        yield
+    finally:
+        mode.__enter__()
 
 
 class CallTracer(fx.Tracer):
@@ -186,14 +220,21 @@ class CallTracer(fx.Tracer):
 
 def has_forward_hooks(module: nn.Module) -> bool:
     """Whether something listens to the calls of a module."""
-    return any(vars(module).get(name) for name in HOOKS.find() if "forward" in name)
+    state = vars(module)
+    return any(state.get(name) for name in _about_forward(HOOKS.find()))
+
+
+@functools.cache
+def _about_forward(registries: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in registries if "forward" in name)
 
 
 def drop_hooks_(module: nn.Module) -> None:
     """Take all hooks from a module, but not from others that share its registries."""
+    state = module.__dict__
     for name in HOOKS.find():
-        if module.__dict__.get(name):
-            module.__dict__[name] = type(module.__dict__[name])()
+        if state.get(name):
+            state[name] = type(state[name])()
 
 
 def twin_with_own_children(module: nn.Module) -> nn.Module:

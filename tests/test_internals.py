@@ -2,6 +2,7 @@
 
 import inspect
 import tomllib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from surgery import diffusers_internals, torch_internals
 from surgery.calls.example_inputs import example_call
@@ -129,6 +131,34 @@ def test_variants_that_are_traced_in_part_stop_where_children_are_kept_elsewhere
         variant(torch.ones(1, 2))
     whole = apply(build_tiny_model("pixart"), SKIP)
     assert whole(**tiny_call(whole)).sample.isfinite().all()
+
+
+class Notes(TorchFunctionMode):
+    """Notes which functions of torch are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.called.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_mode_is_not_asked_where_it_is_the_innermost(take_away):
+    with Notes() as notes:
+        with suppress(ZeroDivisionError), torch_internals.without_mode(notes):
+            torch.ones(1)
+            raise ZeroDivisionError
+        assert notes.called == []
+        with torch.device("meta"), torch_internals.without_mode(notes):
+            assert torch.ones(1).is_meta
+        assert torch.ones in notes.called
+        take_away("CURRENT_MODE")
+        notes.called.clear()
+        with torch_internals.without_mode(notes):
+            torch.ones(1)
+        assert notes.called == [torch.ones]
 
 
 def test_an_export_does_not_take_it_for_a_refusal(take_away):

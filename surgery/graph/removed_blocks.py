@@ -62,7 +62,8 @@ class RemovedBlocks:
             return stand_in(tensor, tensor.dtype)
 
         def on_device(tensor: torch.Tensor) -> torch.Tensor:
-            is_shared = tensor.device == device and type(tensor) is not nn.Parameter
+            is_parameter = type(tensor) is nn.Parameter
+            is_shared = tensor.device == device and (not is_parameter or (tensor.is_meta and tensor.itemsize > 1))
             return share_tensor(tensor) if is_shared else stand_in(tensor, tensor.dtype)
 
         whole = bare_clone(variant, on_device)

@@ -6,7 +6,7 @@ Moving, casting, hooking or adapting the copy (`.to()`, LoRA layers, processors)
 import functools
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,52 +36,68 @@ def without_memory(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> to
     return nn.Parameter(on_meta, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else on_meta
 
 
-def clone_module(
-    module: nn.Module, tensor_map: TensorMap = share_tensor, *, has_own_objects: bool = False
-) -> nn.Module:
+def clone_module(module: nn.Module, tensor_map: TensorMap = share_tensor) -> nn.Module:
     """A copy of the tree under `module`, each tensor passed through `tensor_map` once; ties between weights are kept.
 
     Lists and dicts of an instance are copied (PEFT keeps the state of adapters in some), other objects are shared; but
     functions that are bound to a module of the tree (accelerate puts such a `forward` on instances) are bound to its
-    copy. With `has_own_objects` plain objects are copied as well, with all that they hold (see `OwnObjects`).
+    copy.
     """
-    originals = tuple(module.modules())
-    twins = {id(original): original.__class__.__new__(original.__class__) for original in originals}
-    copies: dict[int, Any] = {**twins, **_clone_tensors(originals, tensor_map)}
-    for original in originals:
-        twins[id(original)].__dict__ = _copied_state(original, copies)
-    if has_own_objects:
-        own = OwnObjects(twins)
-        for twin in twins.values():
-            own.give_to_(twin)
+    return _clone_tree(module, tensor_map)[id(module)]
+
+
+def bare_clone(module: nn.Module, tensor_map: TensorMap = share_tensor) -> nn.Module:
+    """A copy without hooks and without instance-level forwards: the classes' own code, for tracing and probing.
+
+    Plain objects are copied as well, with all that they hold (see `OwnObjects`): what the code keeps from such a run in
+    objects of its own (tables that it makes once) is not seen by the original.
+    """
+    twins = _clone_tree(module, tensor_map)
+    own = OwnObjects(twins)
+    for twin in twins.values():
+        own.give_to_(twin)
+    for twin in twins.values():
+        twin.__dict__.pop("forward", None)
+        drop_hooks_(twin)
     return twins[id(module)]
 
 
-def _clone_tensors(modules: Iterable[nn.Module], tensor_map: TensorMap) -> dict[int, torch.Tensor]:
-    """The clones of all parameters and buffers by the identity of the original, one for each tensor."""
-    clones: dict[int, torch.Tensor] = {}
-    for module in modules:
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            if id(tensor) not in clones:
-                clones[id(tensor)] = tensor_map(tensor)
-    return clones
+def _clone_tree(module: nn.Module, tensor_map: TensorMap) -> dict[int, nn.Module]:
+    """The copies of all modules of a tree by the identity of the original."""
+    originals = tuple(module.modules())
+    twins = {id(original): original.__class__.__new__(original.__class__) for original in originals}
+    copies: dict[int, Any] = dict(twins)
+    for original in originals:
+        twins[id(original)].__dict__ = _copied_state(original, copies, tensor_map)
+    for twin in twins.values():
+        _rebind_functions_(twin, copies)
+    return twins
 
 
-def _copied_state(module: nn.Module, copies: Mapping[int, Any]) -> dict[str, Any]:
-    """What the copy of a module holds: not what a compile in place left, and in torch's registries what is copied."""
+def _copied_state(module: nn.Module, copies: dict[int, Any], tensor_map: TensorMap) -> dict[str, Any]:
+    """What the copy of a module holds: not what a compile in place left, and in torch's registries what is copied.
+
+    A tensor in a registry is cloned where it is met first, and joins the copies.
+    """
     state = nn.Module.__getstate__(module)
     for name, value in state.items():
         kind = type(value)
-        if kind in CONTAINERS:
-            is_registry = bool(value) and kind in REGISTRIES and name in OF_TORCH
-            state[name] = kind(_registered(value, copies)) if is_registry else value.copy()
-        elif isinstance(value, BINDS_MODULES):
-            state[name] = _rebind(value, copies)
+        if kind not in CONTAINERS:
+            continue
+        state[name] = copied = value.copy() if value else kind()
+        if copied and kind in REGISTRIES and name in OF_TORCH:
+            for key, held in value.items():
+                if id(held) not in copies and isinstance(held, torch.Tensor):
+                    copies[id(held)] = tensor_map(held)
+                copied[key] = copies.get(id(held), held)
     return state
 
 
-def _registered(registry: Mapping[Any, Any], copies: Mapping[int, Any]) -> dict[Any, Any]:
-    return {key: copies.get(id(value), value) for key, value in registry.items()}
+def _rebind_functions_(twin: nn.Module, copies: Mapping[int, Any]) -> None:
+    """Bind what is bound to a module of the tree to its copy."""
+    for name, value in twin.__dict__.items():
+        if name not in OF_TORCH and isinstance(value, BINDS_MODULES):
+            twin.__dict__[name] = _rebind(value, copies)
 
 
 def _rebind(value: Any, modules: Mapping[int, Any]) -> Any:
@@ -94,15 +110,3 @@ def _rebind(value: Any, modules: Mapping[int, Any]) -> Any:
         rebound.__dict__.update({name: _rebind(held, modules) for name, held in value.__dict__.items()})
         return rebound
     return value
-
-
-def bare_clone(module: nn.Module, tensor_map: TensorMap = share_tensor) -> nn.Module:
-    """A copy without hooks and without instance-level forwards: the classes' own code, for tracing and probing.
-
-    What its code keeps from such a run in objects of its own (tables that it makes once) is not seen by the original.
-    """
-    twin = clone_module(module, tensor_map, has_own_objects=True)
-    for part in twin.modules():
-        part.__dict__.pop("forward", None)
-        drop_hooks_(part)
-    return twin

@@ -52,26 +52,32 @@ class _CannotTellError(Exception):
 
 
 def _kind_of(block: nn.Module) -> Hashable:
-    modules = tuple((name, type(module), _attributes_of(name, module)) for name, module in block.named_modules())
-    tensors = (*block.named_parameters(remove_duplicate=False), *block.named_buffers(remove_duplicate=False))
-    return modules, tuple((name, _shape_of(tensor)) for name, tensor in tensors)
+    modules = block.named_modules(remove_duplicate=False)
+    return tuple((name, type(module), _state_of(name, module)) for name, module in modules)
 
 
-def _attributes_of(name: str, module: nn.Module) -> Hashable:
-    """The plain attributes of a module, its own tensors and modules apart."""
+def _state_of(name: str, module: nn.Module) -> Hashable:
+    """The plain attributes of a module, and the shapes of the tensors that torch registers in it."""
     state = module.__dict__
     if "forward" in state or has_forward_hooks(module):
         raise _CannotTellError(name)
-    return tuple((key, _plain(value)) for key, value in state.items() if not key.startswith("_"))
+    found: list[Hashable] = []
+    for key, value in state.items():
+        if key[:1] != "_":
+            found.append((key, _plain(value)))
+        elif value and isinstance(value, dict):
+            found += [(held, _shape_of(tensor)) for held, tensor in value.items() if isinstance(tensor, torch.Tensor)]
+    return tuple(found)
 
 
 def _plain(value: Any) -> Any:
     """An attribute as it counts for the kind: plain values as they are, other objects by their class."""
+    kind = type(value)
     if isinstance(value, PLAIN_TYPES):
-        return (type(value), value)
+        return (kind, value)
     if isinstance(value, (tuple, list)):
-        return (type(value), tuple(_plain(item) for item in value))
-    return type(value)
+        return (kind, tuple(_plain(item) for item in value))
+    return kind
 
 
 def _shape_of(value: Any) -> Hashable:

@@ -30,7 +30,7 @@ class OwnObjects:
     def give_to_(self, module: nn.Module) -> None:
         """Let a copy of a module hold copies of what it holds."""
         for name, value in module.__dict__.items():
-            if name not in OF_TORCH:
+            if name not in OF_TORCH and type(value) not in PLAIN_TYPES:
                 module.__dict__[name] = self.of(value)
 
     def of(self, value: Any) -> Any:

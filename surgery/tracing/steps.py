@@ -57,12 +57,18 @@ class StackSteps:
 
 def find_stack_names(model: nn.Module) -> tuple[str, ...]:
     """The dotted names of all non-empty ModuleLists that are not inside another one, in the model's own order."""
-    found: list[str] = []
-    for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if isinstance(module, nn.ModuleList) and len(module) and not inside:
-            found.append(name)
-    return tuple(found)
+    return tuple(_find_stacks(model, "", set()))
+
+
+def _find_stacks(module: nn.Module, path: str, seen: set[nn.Module]) -> Iterator[str]:
+    if module in seen:
+        return
+    seen.add(module)
+    if isinstance(module, nn.ModuleList) and len(module):
+        yield path
+        return
+    for name, child in module.named_children():
+        yield from _find_stacks(child, f"{path}.{name}" if path else name, seen)
 
 
 def owners_of(stacks: Iterable[str]) -> frozenset[str]:

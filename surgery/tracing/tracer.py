@@ -16,7 +16,7 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from surgery.errors import InternalsError, TraceError
-from surgery.torch_internals import CallTracer, fake_tensors
+from surgery.torch_internals import CallTracer, fake_tensors, without_mode
 from surgery.tracing.arguments import FlatCall, is_number, unflatten_call
 from surgery.tracing.contents import Contents
 from surgery.tracing.factories import recorded_factories
@@ -80,6 +80,7 @@ class ValueTracer(CallTracer):
         self.forward = forward
         self.code = getattr(forward, "__code__", None)
         self.running_leaf = False
+        self.recorder = FactoryRecorder(self)
         self.thread = threading.get_ident()
         self.num_decisions = 0
         self.memo = BlockMemo()
@@ -341,7 +342,8 @@ class ValueTracer(CallTracer):
         """Within it, modules and attributes behave as if nothing was traced."""
         before, self.running_leaf = self.running_leaf, True
         try:
-            yield
+            with without_mode(self.recorder):
+                yield
         finally:
             self.running_leaf = before
 
@@ -407,7 +409,7 @@ def trace_forward(
         real = None if contents_of is None else (contents_of, call)
         tracer = ValueTracer(FlatCall(call.structure, inputs, call.names), forward, make_fake, real, owners_of(stacks))
         try:
-            with recorded_factories(tracer.record_factory), FactoryRecorder(tracer):
+            with recorded_factories(tracer.record_factory), tracer.recorder:
                 graph = tracer.trace(model)
         except InternalsError:
             raise
