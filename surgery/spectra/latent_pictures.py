@@ -15,6 +15,7 @@ from surgery.diffusers_internals import packings_by_pipeline
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.encoded import takes_videos
 
+GREY, COLOURS = 1, 3
 PICTURE_NDIM, VIDEO_NDIM, TOKENS_NDIM = 4, 5, 3
 TOLERANCE = 0.02  # between a picture that is decoded here and the pipeline's own, of values from 0 to 1
 
@@ -123,7 +124,7 @@ class Decoding:
             RefusedError: the autoencoder decodes no such latents.
         """
         decoded = latents if self.vae is None else self._decoded(latents)
-        return (decoded.float().cpu() / 2 + 0.5).clamp(0, 1)
+        return _in_colours((decoded.float().cpu() / 2 + 0.5).clamp(0, 1))
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         given = latents.to(self.vae.device, self.vae.dtype) * self.scale.to(self.vae.device, self.vae.dtype)
@@ -167,7 +168,7 @@ def _known_decodings(vae: Any) -> Iterator[Decoding]:
 
 
 def pictures_of_answer(pipe: Any, answer: Any) -> torch.Tensor:
-    """What a pipeline called with `output_type="np"` returns, as (batch, channels, height, width) from 0 to 1.
+    """What a pipeline called with `output_type="np"` returns, as (batch, 3, height, width) from 0 to 1.
 
     Raises:
         InputError: it returns no pictures, or videos of several frames.
@@ -185,4 +186,9 @@ def pictures_of_answer(pipe: Any, answer: Any) -> torch.Tensor:
             f"{type(pipe).__name__} returns an array of {array.shape}, and bands are of pictures; give --call "
             "num_frames=1"
         )
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).float()
+    return _in_colours(torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).float())
+
+
+def _in_colours(pictures: torch.Tensor) -> torch.Tensor:
+    """Grey pictures (batch, 1, height, width) with three equal channels, others as they are."""
+    return pictures.expand(-1, COLOURS, -1, -1) if pictures.shape[1] == GREY else pictures

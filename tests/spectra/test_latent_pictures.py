@@ -5,8 +5,11 @@ from types import SimpleNamespace
 import pipelines
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler
 
 from surgery.diffusers_internals import packings_by_pipeline
+from surgery.dit import ClassDiTPipeline
+from surgery.dit.tiny_pipelines import LABELS, tiny_dit
 from surgery.errors import InputError, RefusedError
 from surgery.pipelines.draw import draw_pictures
 from surgery.spectra.latent_pictures import Decoding, LatentLayout, find_decoding, find_layout
@@ -15,21 +18,29 @@ from surgery.spectra.sampling import sample_batch
 PROMPTS, SEEDS = ["red apple", "two dogs"], [3, 4]
 
 
+def build_grey():
+    """A pipeline of ours without an autoencoder: one channel, whose pictures have three equal ones."""
+    transformer = tiny_dit("adaln_zero", sample_size=16, in_channels=1)
+    pipe = ClassDiTPipeline(transformer, EulerDiscreteScheduler(), id2label=LABELS)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, {"num_inference_steps": 3}
+
+
 @pytest.fixture(scope="module")
 def sampled():
     made = {}
 
     def get(name):
         if name not in made:
-            pipe, call = pipelines.build_pipeline(name)
-            prompts = ["0", "goldfish"] if name == "dit" else PROMPTS
+            pipe, call = build_grey() if name == "grey" else pipelines.build_pipeline(name)
+            prompts = {"dit": ["0", "goldfish"], "grey": ["cat", "dog"]}.get(name, PROMPTS)
             made[name] = (pipe, call, prompts, sample_batch(pipe, prompts, SEEDS, call))
         return made[name]
 
     return get
 
 
-@pytest.mark.parametrize("name", ["demo", "flux", "sd3", "dit"])
+@pytest.mark.parametrize("name", ["demo", "flux", "sd3", "dit", "grey"])
 def test_latents_decode_to_the_pipelines_own_pictures(sampled, name):
     """Packed, shifted or neither; and its pictures are those that `generate` draws, to the 8 bits of a PNG."""
     pipe, call, prompts, found = sampled(name)
@@ -93,8 +104,11 @@ def test_another_decoding_is_noticed(sampled):
 
 def test_a_pipeline_of_pixels_needs_no_decoder():
     pixels = torch.tensor([-2.0, -1.0, 0.0, 1.0]).reshape(1, 1, 2, 2)
-    decoding = find_decoding(SimpleNamespace(), pixels, torch.tensor([0, 0, 0.5, 1]).reshape(1, 1, 2, 2))
+    own = torch.tensor([0, 0, 0.5, 1]).reshape(1, 1, 2, 2).expand(1, 3, 2, 2)
+    decoding = find_decoding(SimpleNamespace(), pixels, own)
     assert isinstance(decoding, Decoding) and decoding.vae is None
+    coloured = torch.cat([pixels, -pixels, pixels], dim=1)
+    assert find_decoding(SimpleNamespace(), coloured, (coloured / 2 + 0.5).clamp(0, 1)).vae is None
 
 
 def test_rows_of_two_branches_are_one_picture_where_they_are_alike():
