@@ -69,12 +69,12 @@ def test_gates_of_a_model_without_any_are_not_logged(surgery_command, tmp_path):
     assert "train.yaml:2:23: a DiT of conditioning adaln_zero has no gates to log; write freq_gate, or" in said.stderr
 
 
-def test_generate_draws_what_was_trained(trained, surgery_command, tmp_path):
-    said = surgery_command(
-        "generate", trained[0], "--prompt", "3", "--steps", 2, "--out", tmp_path / "drawn", "--device", "cpu"
-    )
+@pytest.mark.parametrize(("command", "written"), [("generate", "contact_sheet.png"), ("spectrum", "spectrum.json")])
+def test_what_was_trained_is_drawn_with_and_analysed(trained, surgery_command, tmp_path, command, written):
+    drawn = ("--prompt", "3", "--prompt", "7", "--steps", 2, "--device", "cpu")
+    said = surgery_command(command, trained[0], *drawn, "--out", tmp_path / "out")
     assert said.exit_code == 0, said.stderr
-    assert (tmp_path / "drawn" / "contact_sheet.png").is_file()
+    assert (tmp_path / "out" / written).is_file()
 
 
 def test_a_spec_is_checked_and_compiled_for_what_was_trained(trained, surgery_command, tmp_path):
