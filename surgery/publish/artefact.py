@@ -16,7 +16,7 @@ from surgery.anatomy.known import VOLATILE_KEYS
 from surgery.anatomy.sources import ModelSource, find_source, read_json, second_source
 from surgery.damage import told_as
 from surgery.errors import InputError
-from surgery.files import expand_home, hash_file, is_file
+from surgery.files import expand_home, hash_file, is_file, is_there
 from surgery.plan.paired import ModelPlan, model_plan_from_json
 from surgery.publish.manifest import (
     BASE_2,
@@ -255,12 +255,15 @@ def find_base(artefact: Artefact, base: str | Path | None = None, *, advice: str
     Raises:
         InputError: it is not there, or another model is.
     """
-    name = str(base or artefact.base.model)
     try:
-        source = find_source(name, revision=artefact.base.revision)
+        if base is None:
+            source = find_recorded(artefact.folder, artefact.base)
+        else:
+            source = find_source(str(base), revision=artefact.base.revision)
     except InputError as error:
         told = "" if base is not None else f"; {advice}"
         raise InputError(f"the base model of {artefact.folder} can't be found: {error}{told}") from None
+    name = str(base or source.name)
     difference = find_difference(artefact.base, source) or _difference_of_second(artefact, source)
     if difference is not None:
         raise InputError(
@@ -268,6 +271,23 @@ def find_base(artefact: Artefact, base: str | Path | None = None, *, advice: str
             f"{artefact.base_text}: give that model, or compile {artefact.folder / SPEC} for this one"
         )
     return source
+
+
+def find_recorded(folder: Path, base: Identity) -> ModelSource:
+    """The model that the recipe of a folder names: from where one works, or else beside that folder.
+
+    A recipe names a folder by the last part of its path; whether it is the same model is not asked here.
+
+    Raises:
+        InputError: it is in neither place.
+    """
+    try:
+        return find_source(base.model, revision=base.revision)
+    except InputError:
+        beside = folder.absolute().parent / base.model
+        if Path(base.model).name != base.model or beside == folder.absolute() or not is_there(beside):
+            raise
+        return find_source(str(beside), revision=base.revision)
 
 
 def _difference_of_second(artefact: Artefact, source: ModelSource) -> str | None:

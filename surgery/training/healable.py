@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgery.anatomy.identity import find_difference, identity_from_json
+from surgery.anatomy.identity import Identity, find_difference, identity_from_json
 from surgery.anatomy.sources import ModelSource, find_source, read_json
 from surgery.damage import told_as
 from surgery.errors import InputError, RefusedError
 from surgery.experiment.run import having_pipeline
 from surgery.plan.paired import model_plan_from_json
 from surgery.plan.plan import Plan
+from surgery.publish.artefact import find_recorded
 from surgery.publish.manifest import BASE_2, MANIFEST, PLAN, kind_of_folder, read_manifest
 from surgery.spec.selector import FIRST
 
@@ -64,7 +65,7 @@ def open_healable(folder: Path, model: str | None = None) -> Healable:
         raise InputError(f"{folder / PLAN} is not the plan that {MANIFEST} names; compile {folder} again")
     student = find_source(str(folder))
     _refuse_quantised(student, str(folder))
-    base = _find_base(folder, recorded.model, recorded.revision, model)
+    base = _find_base(folder, recorded, model)
     _refuse_quantised(base, base.name)
     reason = find_difference(recorded, base)
     if reason is not None:
@@ -90,14 +91,15 @@ def _refuse_kind(folder: Path) -> None:
         )
 
 
-def _find_base(folder: Path, recorded: str, revision: str | None, given: str | None) -> ModelSource:
+def _find_base(folder: Path, recorded: Identity, given: str | None) -> ModelSource:
     if given is not None:
         return find_source(given)
     try:
-        return find_source(recorded, revision=revision)
+        return find_recorded(folder, recorded)
     except InputError as error:
         raise InputError(
-            f"{folder} was compiled from {recorded}, which is not found here ({error}); give that model with --model"
+            f"{folder} was compiled from {recorded.model}, which is not found here ({error}); "
+            "give that model with --model"
         ) from None
 
 

@@ -189,6 +189,25 @@ def test_a_base_model_that_has_moved_is_given_to_generate_and_compared(compile_s
         find_targets(GalleryRequest(**asked, model=str(tmp_path / "other")))
 
 
+def test_a_base_model_is_found_beside_the_folder_too(compile_spec, base, tmp_path, monkeypatch):
+    """The recipe of a checkpoint names it by its last part alone; what lies there is compared as ever."""
+    shutil.copytree(base, tmp_path / "models" / "theirs")
+    folder = compile_spec(model=tmp_path / "models" / "theirs").folder
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["base"]["model"] = "theirs"
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    shutil.copytree(folder, tmp_path / "models" / "mine")
+    monkeypatch.chdir(tmp_path)
+    surgery.load_variant("models/mine")
+    build_tiny_model("sd3", seed=5).save_pretrained(tmp_path / "theirs")
+    with pytest.raises(InputError, match=r"^theirs is not the base model that models/mine was compiled for"):
+        surgery.load_variant("models/mine")
+    shutil.rmtree(tmp_path / "theirs")
+    shutil.copytree(folder, tmp_path / "elsewhere" / "theirs")
+    with pytest.raises(InputError, match=r"elsewhere/theirs can't be found: there is no folder theirs"):
+        surgery.load_variant(tmp_path / "elsewhere" / "theirs")
+
+
 def test_a_base_model_that_is_gone_is_told(compile_spec, base, tmp_path):
     shutil.copytree(base, tmp_path / "short-lived")
     folder = compile_spec(model=tmp_path / "short-lived").folder
