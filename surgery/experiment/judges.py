@@ -33,6 +33,7 @@ from surgery.outputs import write_file
 
 Judge = TypeVar("Judge")
 AUTO, NONE, BUNDLED, INCEPTION, DINOV2 = "auto", "none", "bundled", "inception", "dinov2:"
+CLIP, ALEX = "ViT-B-32-quickgelu", "alex"
 PROBE_PX = 299
 STATISTICS = (".safetensors", ".npz")
 
@@ -40,6 +41,8 @@ STATISTICS = (".safetensors", ".npz")
 @dataclass(frozen=True)
 class JudgeRequest:
     """Which judges: `auto` takes the bundled ones for the bundled pipeline, else those whose weights are there.
+
+    A file of weights beside `auto` asks for the judge that they are of: Inception, ViT-B-32-quickgelu, LPIPS (alex).
 
     `reference` is a folder of real pictures, or a file of their features or statistics.
     """
@@ -60,6 +63,9 @@ class JudgeRequest:
     bundled: BundledJudges | None = None
 
 
+Given = Features | Statistics | PictureSet | None  # the reference that is asked for, before anybody has looked at it
+
+
 def _bundled(request: JudgeRequest) -> BundledJudges:
     if request.bundled is None:
         raise InputError("there are no bundled judges here; name others")
@@ -75,8 +81,10 @@ def load_judges(
         InputError: a judge that was asked for by name is missing its weights, or the reference can't be used.
     """
     notes: list[str] = []
+    request = _asked_by_weights(request)
     is_demo = model == DEMO_NAME
-    images = _load_images(request, prompts, cache, notes, device=device, is_demo=is_demo)
+    given = _read_given(request, notes)  # whoever judges by it, or nobody: one that is wrong is told
+    images = _load_images(request, given, prompts, cache, notes, device=device, is_demo=is_demo)
     clip = _find(request.clip, lambda: _load_clip(request, device, is_demo=is_demo), "no score against the text", notes)
     clips = [] if clip is None else [("text", clip)]
     if request.hps_weights is not None:
@@ -84,10 +92,10 @@ def load_judges(
     for _, each in clips:
         if cut := each.cut(prompts.prompts):
             notes.append(f"{each.name} reads only the beginning of {len(cut)} prompts; the first is {cut[0][:60]!r}")
-    judge_of_cmmd = _load_cmmd(request, clip, prompts, cache, notes) if request.cmmd else None
+    judge_of_cmmd = _load_cmmd(request, given, clip, prompts, cache, notes) if request.cmmd else None
     lpips = None
     if not (is_demo and request.lpips == AUTO):
-        backbone = "alex" if request.lpips == AUTO else request.lpips
+        backbone = ALEX if request.lpips == AUTO else request.lpips
         load = functools.partial(load_lpips, request.lpips_weights, backbone=backbone, device=device)
         lpips = _find(request.lpips, load, "no LPIPS", notes)
     if request.save_reference is not None:
@@ -96,8 +104,38 @@ def load_judges(
     return Judges(tuple(images), texts, judge_of_cmmd, lpips, cache), list(dict.fromkeys(notes))
 
 
+def _asked_by_weights(request: JudgeRequest) -> JudgeRequest:
+    """The request with the judges by name whose files of weights are given.
+
+    Raises:
+        InputError: a file is given for a judge that takes none.
+    """
+
+    def named(option: str, wanted: tuple[str, ...], weights: Path | None, default: str) -> tuple[str, ...]:
+        if weights is None:
+            return wanted
+        if all(name in (NONE, BUNDLED) or name.startswith(DINOV2) for name in wanted):
+            chosen = ", ".join(wanted)
+            raise InputError(
+                f"--{option}-weights {weights} is of no use to --{option} {chosen}; leave one of the two out"
+            )
+        return tuple(default if name == AUTO else name for name in wanted)
+
+    extractors = named("extractor", request.extractors, request.extractor_weights, INCEPTION)
+    (clip,) = named("clip", (request.clip,), request.clip_weights, CLIP)
+    (lpips,) = named("lpips", (request.lpips,), request.lpips_weights, ALEX)
+    return replace(request, extractors=extractors, clip=clip, lpips=lpips)
+
+
 def _load_images(
-    request: JudgeRequest, prompts: PromptSet, cache: Path, notes: list[str], *, device: str, is_demo: bool
+    request: JudgeRequest,
+    given: Given,
+    prompts: PromptSet,
+    cache: Path,
+    notes: list[str],
+    *,
+    device: str,
+    is_demo: bool,
 ) -> list[ImageJudge]:
     """Each extractor, once however it was named, with what it makes of the real pictures."""
     images: list[ImageJudge] = []
@@ -107,7 +145,7 @@ def _load_images(
         if extractor is None or any(extractor.origin == judge.extractor.origin for judge in images):
             continue
         is_bundled = is_demo and name in (AUTO, BUNDLED)
-        reference = _load_reference(request, prompts, extractor, cache, notes, is_bundled=is_bundled)
+        reference = _load_reference(request, given, prompts, extractor, cache, notes, is_bundled=is_bundled)
         if isinstance(reference, Features):
             check_reference(len(reference))
         images.append(ImageJudge(extractor, reference))
@@ -122,12 +160,12 @@ def _text_judge(short: str, clip: ClipModel) -> TextJudge:
 
 
 def _load_cmmd(
-    request: JudgeRequest, clip: ClipModel | None, prompts: PromptSet, cache: Path, notes: list[str]
+    request: JudgeRequest, given: Given, clip: ClipModel | None, prompts: PromptSet, cache: Path, notes: list[str]
 ) -> ImageJudge:
     if clip is None:
         raise InputError("--cmmd compares pictures by the CLIP of --clip, and there is none")
     extractor = clip.extractor()
-    reference = _load_reference(request, prompts, extractor, cache, notes, is_bundled=False)
+    reference = _load_reference(request, given, prompts, extractor, cache, notes, is_bundled=False)
     if not isinstance(reference, Features):
         raise InputError("--cmmd needs real pictures: give --reference FOLDER, or captions with their pictures")
     return ImageJudge(extractor, reference)
@@ -177,23 +215,38 @@ def _load_extractor(name: str, request: JudgeRequest, device: str, *, is_demo: b
 def _load_clip(request: JudgeRequest, device: str, *, is_demo: bool) -> ClipModel:
     if request.clip == BUNDLED or (request.clip == AUTO and is_demo):
         return load_clip(f"local-dir:{_bundled(request).clip_folder}", device=device)
-    name = "ViT-B-32-quickgelu" if request.clip == AUTO else request.clip
+    name = CLIP if request.clip == AUTO else request.clip
     return load_clip(name, request.clip_weights, tag=request.clip_tag, device=device)
 
 
+def _read_given(request: JudgeRequest, notes: list[str]) -> Given:
+    """What `reference` names, read."""
+    given = request.reference
+    if given is None:
+        return None
+    if given.suffix in STATISTICS and not given.is_dir():
+        return read_reference(given)
+    pictures = read_pictures(given, role="reference", crop_px=request.crop_px)
+    notes += pictures.notes
+    return pictures
+
+
 def _load_reference(
-    request: JudgeRequest, prompts: PromptSet, extractor: Extractor, cache: Path, notes: list[str], *, is_bundled: bool
+    request: JudgeRequest,
+    given: Given,
+    prompts: PromptSet,
+    extractor: Extractor,
+    cache: Path,
+    notes: list[str],
+    *,
+    is_bundled: bool,
 ) -> Features | Statistics | None:
     """The reference that is given, or the prompts' own pictures, or the bundled features of real emoji."""
-    given = request.reference
-    if given is not None and given.suffix in STATISTICS and not given.is_dir():
-        found = read_reference(given)
-        check_same_origin(found, Features(np.empty((0, extractor.channels), np.float32), extractor.origin))
-        return found
+    if isinstance(given, PictureSet):
+        return features_of(given, extractor, cache=cache)
     if given is not None:
-        pictures = read_pictures(given, role="reference", crop_px=request.crop_px)
-        notes += pictures.notes
-        return features_of(pictures, extractor, cache=cache)
+        check_same_origin(given, Features(np.empty((0, extractor.channels), np.float32), extractor.origin))
+        return given
     if prompts.pictures:
         files = list(dict.fromkeys(prompts.pictures))  # a picture may have several captions
         pictures = pictures_of_files(files, prompts.folder, role="reference", crop_px=request.crop_px)

@@ -119,6 +119,17 @@ def test_cmmd_is_by_the_clips_image_side(load, real, tmp_path):
         ({"cmmd": True, "clip": CLIP, "reference": None}, "--cmmd needs real pictures"),
         ({"extractors": ("none",), "save_reference": Path("real.npz")}, "--save-reference has nothing to save"),
         ({"hps_weights": Path("absent.pt")}, "there is no absent.pt"),
+        ({"clip": "auto", "clip_weights": Path("absent.pt")}, "there is no absent.pt"),
+        ({"lpips": "auto", "lpips_weights": Path("absent.pt")}, "there is no absent.pt"),
+        ({"extractors": ("auto",), "extractor_weights": Path("absent.pt")}, "there is no absent.pt"),
+        ({"lpips": "none", "lpips_weights": Path("alex.pt")}, "--lpips-weights alex.pt is of no use to --lpips none"),
+        ({"clip": "bundled", "clip_weights": Path("b.pt")}, "--clip-weights b.pt is of no use to --clip bundled"),
+        (
+            {"extractors": ("bundled", "dinov2:d"), "extractor_weights": Path("i.pt")},
+            "--extractor-weights i.pt is of no use to --extractor bundled, dinov2:d",
+        ),
+        ({"extractors": ("none",), "reference": Path("absent")}, "absent is no folder of pictures"),
+        ({"extractors": ("none",), "reference": Path("absent.npz")}, "absent.npz"),
     ],
 )
 def test_judges_that_cannot_judge_are_refused(load, options, message):
