@@ -189,7 +189,7 @@ class ValueTracer(CallTracer):
         given = [value_of(args), value_of(kwargs)]
         before = versions_of(given)
         try:
-            with self.concretely():
+            with self.concretely(), without_mode(self.recorder):
                 result = self.run_module(path, m, forward, *given)
         except Exception as error:
             result = self.run_on_contents("call_module", path, args, kwargs, error)
@@ -342,8 +342,7 @@ class ValueTracer(CallTracer):
         """Within it, modules and attributes behave as if nothing was traced."""
         before, self.running_leaf = self.running_leaf, True
         try:
-            with without_mode(self.recorder):
-                yield
+            yield
         finally:
             self.running_leaf = before
 
