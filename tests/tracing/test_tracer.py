@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.attention.flex_attention import create_block_mask
 
 from surgery.errors import TraceError
 from surgery.testing import TINY_MODELS, build_tiny_model, tiny_call
@@ -234,6 +235,39 @@ def test_in_place_functions_are_refused(trace, name, change):
         TraceError, match=f"it changes a tensor in place by the function {name}, which a graph can't follow"
     ):
         trace(Changes(change), X)
+
+
+def make_mask(x):
+    length = x.shape[1]
+    return create_block_mask(lambda _row, _head, query, key: query >= key, None, None, length, length, device=x.device)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        make_mask,
+        torch.vmap(torch.sin),
+        torch.func.grad(lambda x: x.square().sum()),
+        lambda x: torch.func.vjp(abs, x)[0],
+    ],
+    ids=["mask of flex_attention", "vmap", "grad", "vjp"],
+)
+def test_transforms_are_refused_before_a_proxy_is_read_as_a_tensor(trace, transform):
+    """By C++, that is: it took the memory behind the proxy for a tensor's, and the process fell over, or not."""
+    with pytest.raises(TraceError, match=r"calls torch\.vmap or another transform of torch\.func on what a graph"):
+        trace(Changes(transform), X)
+
+
+class TransformsWithin(nn.Module):
+    """A submodule that uses a transform."""
+
+    def forward(self, x):
+        return torch.vmap(torch.sin)(x)
+
+
+def test_a_submodule_may_use_transforms(trace, execute):
+    model = nn.Sequential(TransformsWithin(), nn.ReLU())
+    assert torch.equal(execute(trace(model, X), model, OTHER), model(OTHER))
 
 
 def test_functionalised_in_place_changes_leave_the_argument(trace, execute):
