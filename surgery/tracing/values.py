@@ -5,7 +5,6 @@ one (`if`, `int()`, `len()` of a tensor), the decision is recorded as a check (s
 """
 
 import functools
-import inspect
 import operator
 from collections.abc import Iterator
 from typing import Any
@@ -14,23 +13,11 @@ import torch
 from torch.fx import Node, Proxy
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from surgery.errors import TraceError
+from surgery.tracing.asked_in_python import is_asked_in_python
 
 SPECIALIZED_ATTRIBUTES = frozenset(
     {"dtype", "device", "ndim", "layout", "is_cuda", "is_sparse", "is_quantized", "requires_grad", "is_meta", "names"}
 )
-
-
-# The package of torch.func's transforms. They hand tensors to C++ beside the protocol that proxies stand on, where one
-# that says it is a tensor is read as the memory of one.
-TRANSFORMS = torch.vmap.__module__.rpartition(".")[0]
-
-
-def _refuse_transforms() -> None:
-    frame = inspect.currentframe()
-    asking = frame and frame.f_back and frame.f_back.f_back
-    if asking is not None and str(asking.f_globals.get("__name__")).startswith(TRANSFORMS):
-        raise TraceError("it calls torch.vmap or another transform of torch.func on what a graph must follow")
 
 
 class ValueProxy(Proxy):
@@ -51,8 +38,7 @@ class ValueProxy(Proxy):
     def __class__(self) -> type:  # makes isinstance(proxy, torch.Tensor) true in the code that is traced
         value = self.node.meta.get("value")
         if isinstance(value, torch.Tensor):
-            _refuse_transforms()
-            return torch.Tensor
+            return torch.Tensor if is_asked_in_python() else ValueProxy
         if type(value) in (bool, int, float, tuple, list, dict, torch.Size):
             return type(value)
         return ValueProxy

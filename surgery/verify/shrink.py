@@ -52,7 +52,7 @@ def shrink_source(source: ModelSource) -> ModelSource:
     if known is None or not known.works:
         raise InputError(why_no_call(model))
     whole = full_config(source)
-    few = _few_layers(source, whole, model)
+    few = _few_layers(source, whole, model, known)
     like = build_on_meta(replace(source, config={**whole, **few}))
     steps: list[dict[str, Any]] = []
     config = dict(whole)
@@ -128,8 +128,11 @@ def small_sizes(model: nn.Module) -> Mapping[str, int]:
     return next((sizes for sizes in tried if _runs_with(bare_clone(model), sizes)), {})
 
 
-def _few_layers(source: ModelSource, config: Mapping[str, Any], model: nn.Module) -> dict[str, int]:
-    """Fields that are as large as a stack is long, made small where the class takes that: trials are quicker then."""
+def _few_layers(source: ModelSource, config: Mapping[str, Any], model: nn.Module, known: KeptCall) -> dict[str, int]:
+    """Fields that are as large as a stack is long, made small where the class takes that: trials are quicker then.
+
+    Some are so by chance and mean something else, channels say: with those the forward does not run.
+    """
     lengths = {len(list(model.get_submodule(stack).children())) for stack in find_stack_names(model)}
     few: dict[str, int] = {}
     for name, value in config.items():
@@ -139,7 +142,20 @@ def _few_layers(source: ModelSource, config: Mapping[str, Any], model: nn.Module
             except InputError:
                 continue
             few[name] = NUM_LAYERS
-    return few
+    if not few or _runs_as(source, {**config, **few}, known):
+        return few
+    kept: dict[str, int] = {}
+    for name in few:
+        if _runs_as(source, {**config, **kept, name: NUM_LAYERS}, known):
+            kept[name] = NUM_LAYERS
+    return kept
+
+
+def _runs_as(source: ModelSource, config: Mapping[str, Any], known: KeptCall) -> bool:
+    """Whether a forward of the class with this config runs on the meta device."""
+    model = build_on_meta(replace(source, config=config))
+    lend_call(model, known)
+    return _runs_with(model, small_sizes(model))
 
 
 def _smaller_heads(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A graph does what the forward did, to the bit, and says so where it can't."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -242,20 +243,66 @@ def make_mask(x):
     return create_block_mask(lambda _row, _head, query, key: query >= key, None, None, length, length, device=x.device)
 
 
+def script(function):
+    with pytest.warns(FutureWarning, match="deprecated"):
+        return torch.jit.trace(function, torch.ones(1))
+
+
+class Doubles(torch.autograd.Function):
+    """Its gradient is its own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 7
+
+
 @pytest.mark.parametrize(
-    "transform",
+    ("call", "reason"),
     [
-        make_mask,
-        torch.vmap(torch.sin),
-        torch.func.grad(lambda x: x.square().sum()),
-        lambda x: torch.func.vjp(abs, x)[0],
+        (make_mask, "incompatible function arguments"),
+        (torch.vmap(torch.sin), "incompatible function arguments"),
+        (torch.func.grad(torch.sum), "incompatible function arguments"),
+        (lambda x: torch.func.vjp(torch.sin, x), "incompatible function arguments"),
+        (script(torch.sin), "Expected a value of type 'Tensor'"),
+        (lambda x: x.as_subclass(nn.Parameter), "must be Tensor"),
+        (Doubles.apply, "calls the autograd function Doubles, whose own gradient"),
     ],
-    ids=["mask of flex_attention", "vmap", "grad", "vjp"],
+    ids=["mask of flex_attention", "vmap", "grad", "vjp", "TorchScript", "subclass", "autograd function"],
 )
-def test_transforms_are_refused_before_a_proxy_is_read_as_a_tensor(trace, transform):
-    """By C++, that is: it took the memory behind the proxy for a tensor's, and the process fell over, or not."""
-    with pytest.raises(TraceError, match=r"calls torch\.vmap or another transform of torch\.func on what a graph"):
-        trace(Changes(transform), X)
+def test_no_proxy_is_read_as_a_tensor_by_what_is_not_dispatched(trace, call, reason):
+    """C++ that took the memory behind a proxy for that of a tensor brought the process down, or did so later."""
+    for _ in range(20):  # Python calls otherwise what it has called before
+        with pytest.raises(TraceError, match=rf"Changes can't be traced: .*{reason}"):
+            trace(Changes(call), X)
+
+
+class AsksInManyWays(nn.Module):
+    """All ways in which Python asks for a class take a proxy for a tensor."""
+
+    def forward(self, x):
+        x = x + 1
+        match x:
+            case torch.Tensor():
+                x = x + 1
+        if (
+            isinstance(
+                x,
+                torch.Tensor,
+            )
+            and issubclass(x.__class__, torch.Tensor)
+            and all(isinstance(value, torch.Tensor) for value in [x, x])
+        ):
+            x = x * 2
+        return x * 3 if torch.is_tensor(x) and not isinstance(x, (nn.Parameter, Sequence)) else x
+
+
+def test_whoever_asks_in_python_is_told_that_it_is_a_tensor(trace, execute):
+    model = AsksInManyWays()
+    assert torch.equal(execute(trace(model, X), model, OTHER), (OTHER + 1 + 1) * 2 * 3)
 
 
 class TransformsWithin(nn.Module):

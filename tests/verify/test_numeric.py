@@ -159,6 +159,13 @@ def test_models_of_real_size_are_shrunken_to_few_channels_and_all_their_blocks(n
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
+def test_what_is_as_large_as_a_stack_is_long_by_chance_is_left_as_it_is():
+    """PriorTransformer has four additional embeddings, and here as many layers: its forward counts them."""
+    config = {"_class_name": "PriorTransformer", "num_layers": 4, "num_attention_heads": 2, "attention_head_dim": 8}
+    small = shrink_source(dataclasses.replace(source_of("flux"), config=config))
+    assert small.config["additional_embeddings"] == small.config["num_layers"] == 4
+
+
 def test_a_class_without_example_inputs_is_checked_by_structure_only(tmp_path, monkeypatch):
     import diffusers
 

@@ -1,0 +1,48 @@
+"""Who asks an object for its class: Python, which may be told what it stands for, or C++ that is called with it.
+
+A proxy says that it is a tensor, so that code which asks with `isinstance` takes the way of tensors. What is dispatched
+by `__torch_function__` looks for that first. But other C++ asks as well (autograd functions, TorchScript, transforms of
+torch.func), and then reads the memory of the object as that of a tensor: with a proxy the process falls over, now or
+later.
+"""
+
+import dis
+import functools
+import inspect
+from types import CodeType
+
+QUESTIONS = frozenset({"isinstance", "issubclass"})
+METACLASS_ANSWER = "__instancecheck__"  # Python or C that runs for `isinstance` itself
+OWN = "surgery.tracing."  # where torch is called only with what it dispatches
+CALL = "CALL"  # in the names of all instructions that call something
+
+
+def is_asked_in_python() -> bool:
+    """Whether the attribute `__class__`, whose getter calls this, is read by other code than a function that is called.
+
+    Called with it, that is, in the line of Python that runs: an operator or an index is dispatched by torch.
+    """
+    frame = inspect.currentframe()
+    getter = frame and frame.f_back
+    asker = getter and getter.f_back
+    if asker is None:
+        return False
+    code = asker.f_code
+    return (
+        asker.f_lasti not in _calls_of(code)
+        or asker.f_lineno in _lines_with_questions(code)
+        or code.co_name == METACLASS_ANSWER
+        or str(asker.f_globals.get("__name__")).startswith(OWN)
+    )
+
+
+@functools.cache
+def _calls_of(code: CodeType) -> frozenset[int]:
+    """The offsets of the instructions that call something."""
+    return frozenset(found.offset for found in dis.get_instructions(code) if CALL in found.opname)
+
+
+@functools.cache
+def _lines_with_questions(code: CodeType) -> frozenset[int | None]:
+    lines = {offset: line for start, end, line in code.co_lines() for offset in range(start, end, 2)}
+    return frozenset(lines.get(found.offset) for found in dis.get_instructions(code) if found.argval in QUESTIONS)
