@@ -45,8 +45,9 @@ class RemovedBlocks:
         """The variant with stand-ins for its removed blocks: what the original class's forward expects.
 
         Parameters are stood in for as well, on `device`, where the call is: nothing reads their contents, and where
-        tensors are fake a new one costs far less than a copy of a real one. Those of a dtype that weights are only
-        stored in (8 bits, which hooks cast before a layer runs) are of the dtype that the call `computes_in`.
+        tensors are fake a new one costs far less than a copy of a real one; on the meta device sharing costs less
+        still. Those of a dtype that weights are only stored in (8 bits, which hooks cast before a layer runs) are of
+        the dtype that the call `computes_in`.
         """
         weight = next(variant.parameters(), None)
 

@@ -27,22 +27,23 @@ def is_asked_in_python() -> bool:
     asker = getter and getter.f_back
     if asker is None:
         return False
-    code = asker.f_code
     return (
-        asker.f_lasti not in _calls_of(code)
-        or asker.f_lineno in _lines_with_questions(code)
-        or code.co_name == METACLASS_ANSWER
+        asker.f_lasti not in _calls_of_others(asker.f_code)
+        or asker.f_code.co_name == METACLASS_ANSWER
         or str(asker.f_globals.get("__name__")).startswith(OWN)
     )
 
 
 @functools.cache
-def _calls_of(code: CodeType) -> frozenset[int]:
-    """The offsets of the instructions that call something."""
-    return frozenset(found.offset for found in dis.get_instructions(code) if CALL in found.opname)
+def _calls_of_others(code: CodeType) -> frozenset[int]:
+    """The offsets of the instructions that call something else than a question: a call begins where its name stands."""
+    instructions = list(dis.get_instructions(code))
+    questions = {_begin_of(found) for found in instructions if found.argval in QUESTIONS}
+    calls = (found for found in instructions if CALL in found.opname)
+    return frozenset(found.offset for found in calls if _begin_of(found) not in questions)
 
 
-@functools.cache
-def _lines_with_questions(code: CodeType) -> frozenset[int | None]:
-    lines = {offset: line for start, end, line in code.co_lines() for offset in range(start, end, 2)}
-    return frozenset(lines.get(found.offset) for found in dis.get_instructions(code) if found.argval in QUESTIONS)
+def _begin_of(instruction: dis.Instruction) -> tuple[int | None, int | None]:
+    """Line and column; without columns, where Python was told to keep none, the whole line counts."""
+    place = instruction.positions
+    return (None, None) if place is None else (place.lineno, place.col_offset)

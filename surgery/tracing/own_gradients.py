@@ -3,18 +3,35 @@
 It would hold the operations of such a function, and with them their gradients instead of its own.
 """
 
-from collections.abc import Iterator
+import inspect
+import traceback
+from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import Any
 
 import torch
 
+from surgery.errors import TraceError
 
-def codes_with_own_gradients() -> frozenset[CodeType]:
-    """The code of the forwards of all such functions that are defined by now."""
-    found = (vars(function).get("forward") for function in _subclasses(torch.autograd.Function))
-    codes = (getattr(getattr(forward, "__func__", forward), "__code__", None) for forward in found)
-    return frozenset(code for code in codes if code is not None)
+
+def functions_by_code() -> dict[CodeType, str]:
+    """The names of all such functions that are defined by now, by the code of their forwards, undecorated."""
+    forwards = {kind: inspect.unwrap(kind.forward) for kind in _subclasses(torch.autograd.Function)}
+    return {forward.__code__: kind.__name__ for kind, forward in forwards.items() if hasattr(forward, "__code__")}
+
+
+def refuse_own_gradients(functions: Mapping[CodeType, str], outermost: CodeType | None) -> None:
+    """Refuse to be in the forward of such a function; what the code `outermost` was called by is not looked at.
+
+    Raises:
+        TraceError: it is in one.
+    """
+    for frame, _ in traceback.walk_stack(inspect.currentframe()):
+        if frame.f_code in functions:
+            name = functions[frame.f_code]
+            raise TraceError(f"it calls the autograd function {name}, whose own gradient a graph would not have")
+        if frame.f_code is outermost:
+            return
 
 
 def _subclasses(kind: Any) -> Iterator[Any]:

@@ -5,14 +5,13 @@ block is called leads into this block, and what is done after it leads out: that
 """
 
 import inspect
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import CodeType
 
 from torch import fx
 
-from surgery.errors import TraceError
 from surgery.tracing.loops import loops_of
 
 Place = tuple[tuple[CodeType, int], ...]  # the functions that run, outermost first, each with the instruction it is at
@@ -27,20 +26,14 @@ class Side(Enum):
     AFTER = auto()
 
 
-def current_place(code: CodeType | None, refused: Container[CodeType] = ()) -> Place:
+def current_place(code: CodeType | None) -> Place:
     """Where the forward with this code is now, in it and in the submodules that are traced with it.
 
     What torch does in between is left out. Nowhere if the forward is not running.
-
-    Raises:
-        TraceError: it is in one of the `refused` codes, forwards of functions with a gradient of their own.
     """
     found: list[tuple[CodeType, int]] = []
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_code in refused:
-            name = frame.f_code.co_qualname.removesuffix(".forward").rpartition(".")[2]
-            raise TraceError(f"it calls the autograd function {name}, whose own gradient a graph would not have")
         if not f"{frame.f_globals.get('__name__', '')}.".startswith(INTERNALS):
             found.append((frame.f_code, frame.f_lasti))
         if frame.f_code is code:

@@ -24,7 +24,7 @@ from surgery.tracing.guards import expect
 from surgery.tracing.in_place import changed_copy, is_name_in_place, with_item, works_in_place
 from surgery.tracing.kept_values import refuse_kept_inputs
 from surgery.tracing.memo import BlockMemo, is_block_path, map_tensors, versions_of
-from surgery.tracing.own_gradients import codes_with_own_gradients
+from surgery.tracing.own_gradients import functions_by_code, refuse_own_gradients
 from surgery.tracing.own_objects import Path, held_in_objects, is_plain_object
 from surgery.tracing.places import current_place
 from surgery.tracing.steps import owners_of
@@ -80,7 +80,7 @@ class ValueTracer(CallTracer):
         self.needs_contents = False
         self.forward = forward
         self.code = getattr(forward, "__code__", None)
-        self.codes_with_own_gradients = codes_with_own_gradients()
+        self.functions = functions_by_code()
         self.running_leaf = False
         self.recorder = FactoryRecorder(self)
         self.thread = threading.get_ident()
@@ -130,7 +130,8 @@ class ValueTracer(CallTracer):
     ) -> fx.Node:
         """A node that knows where in the forward's code it was made."""
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
-        node.meta["place"] = current_place(self.code, self.codes_with_own_gradients)
+        refuse_own_gradients(self.functions, self.code)
+        node.meta["place"] = current_place(self.code)
         return node
 
     def create_arg(self, a: Any) -> Any:

@@ -57,12 +57,12 @@ def shrink_source(source: ModelSource) -> ModelSource:
     steps: list[dict[str, Any]] = []
     config = dict(whole)
     for changes in _smaller_heads(whole):
-        if _runs(source, {**config, **changes, **few}, like, known):
+        if _runs(source, {**config, **changes, **few}, known, like):
             config, steps = {**config, **changes}, [changes]
             break
     for name, value in whole.items():
         is_large = type(value) is int and type(config[name]) is int and config[name] >= LARGE
-        if is_large and _runs(source, {**config, name: SMALL, **few}, like, known):
+        if is_large and _runs(source, {**config, name: SMALL, **few}, known, like):
             config[name] = SMALL
             steps.append({name: SMALL})
     small = _small_source(source, _that_runs(source, whole, config, few, steps, known))
@@ -142,20 +142,13 @@ def _few_layers(source: ModelSource, config: Mapping[str, Any], model: nn.Module
             except InputError:
                 continue
             few[name] = NUM_LAYERS
-    if not few or _runs_as(source, {**config, **few}, known):
+    if not few or _runs(source, {**config, **few}, known):
         return few
     kept: dict[str, int] = {}
     for name in few:
-        if _runs_as(source, {**config, **kept, name: NUM_LAYERS}, known):
+        if _runs(source, {**config, **kept, name: NUM_LAYERS}, known):
             kept[name] = NUM_LAYERS
     return kept
-
-
-def _runs_as(source: ModelSource, config: Mapping[str, Any], known: KeptCall) -> bool:
-    """Whether a forward of the class with this config runs on the meta device."""
-    model = build_on_meta(replace(source, config=config))
-    lend_call(model, known)
-    return _runs_with(model, small_sizes(model))
 
 
 def _smaller_heads(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -188,18 +181,22 @@ def _axes(config: Mapping[str, Any], width: int, channels: int) -> dict[str, lis
     return found
 
 
-def _runs(source: ModelSource, config: Mapping[str, Any], like: nn.Module, known: KeptCall) -> bool:
-    """Whether a forward of the class with this config runs on the meta device, its weights being those of `like` by
-    name, and no more of them empty.
+def _runs(source: ModelSource, config: Mapping[str, Any], known: KeptCall, like: nn.Module | None = None) -> bool:
+    """Whether a forward of the class with this config runs on the meta device; its weights must be those of `like`, if
+    it is given, by name, and no more of them empty.
     """
     try:
         model = build_on_meta(replace(source, config=config))
     except (InputError, RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError):
         return False
     lend_call(model, known)
-    if set(model.state_dict()) != set(like.state_dict()) or not _empty_weights(model) <= _empty_weights(like):
+    if like is not None and not _has_weights_like(model, like):
         return False
     return _runs_with(model, small_sizes(model))
+
+
+def _has_weights_like(model: nn.Module, like: nn.Module) -> bool:
+    return set(model.state_dict()) == set(like.state_dict()) and _empty_weights(model) <= _empty_weights(like)
 
 
 def _empty_weights(model: nn.Module) -> set[str]:

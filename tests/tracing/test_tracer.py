@@ -1,6 +1,7 @@
 """A graph does what the forward did, to the bit, and says so where it can't."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -243,9 +244,9 @@ def make_mask(x):
     return create_block_mask(lambda _row, _head, query, key: query >= key, None, None, length, length, device=x.device)
 
 
-def script(function):
-    with pytest.warns(FutureWarning, match="deprecated"):
-        return torch.jit.trace(function, torch.ones(1))
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)
+    SCRIPTED = torch.jit.trace(torch.sin, torch.ones(1))
 
 
 class Doubles(torch.autograd.Function):
@@ -260,6 +261,15 @@ class Doubles(torch.autograd.Function):
         return gradient * 7
 
 
+class Halves(Doubles):
+    """Its forward is decorated as any other code may be."""
+
+    @staticmethod
+    @torch.no_grad()
+    def forward(ctx, x):
+        return x / 2
+
+
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
@@ -267,17 +277,39 @@ class Doubles(torch.autograd.Function):
         (torch.vmap(torch.sin), "incompatible function arguments"),
         (torch.func.grad(torch.sum), "incompatible function arguments"),
         (lambda x: torch.func.vjp(torch.sin, x), "incompatible function arguments"),
-        (script(torch.sin), "Expected a value of type 'Tensor'"),
+        (SCRIPTED, "Expected a value of type 'Tensor'"),
         (lambda x: x.as_subclass(nn.Parameter), "must be Tensor"),
         (Doubles.apply, "calls the autograd function Doubles, whose own gradient"),
+        (Halves.apply, "calls the autograd function Halves, whose own gradient"),
+        (lambda x: torch.vmap(abs)(x) if isinstance(x, torch.Tensor) else x, "incompatible function arguments"),
+        (lambda x: SCRIPTED(x) if isinstance(x, torch.Tensor) else x, "Expected a value of type 'Tensor'"),
     ],
-    ids=["mask of flex_attention", "vmap", "grad", "vjp", "TorchScript", "subclass", "autograd function"],
+    ids=[
+        *("mask of flex_attention", "vmap", "grad", "vjp", "TorchScript", "subclass"),
+        *("autograd function", "decorated one", "vmap in a line with a question", "TorchScript in such a line"),
+    ],
 )
 def test_no_proxy_is_read_as_a_tensor_by_what_is_not_dispatched(trace, call, reason):
     """C++ that took the memory behind a proxy for that of a tensor brought the process down, or did so later."""
     for _ in range(20):  # Python calls otherwise what it has called before
         with pytest.raises(TraceError, match=rf"Changes can't be traced: .*{reason}"):
             trace(Changes(call), X)
+
+
+class DecoratedAlike(nn.Module):
+    """A part of the forward has the decorator of an autograd function."""
+
+    @torch.no_grad()
+    def positions(self, x):
+        return x.cos()
+
+    def forward(self, x):
+        return x + self.positions(x)
+
+
+def test_a_decorator_that_an_autograd_function_has_too_is_no_reason(trace, execute):
+    model = DecoratedAlike()
+    assert torch.equal(execute(trace(model, X), model, OTHER), model(OTHER))
 
 
 class AsksInManyWays(nn.Module):
